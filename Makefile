@@ -1,0 +1,97 @@
+# Every target sets up what it needs: `make demo` and `make test` work in a fresh clone.
+
+# The newest Python that the locked packages are tested with; another one: `make PYTHON=/path/to/python`.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+CODE := $(wildcard blocks flows api deployments benchmarks tests)
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+fail = { echo '$(1)' >&2; exit 1; }
+
+# constraints.txt is complete, so nothing is resolved; the first import compiles only what it needs, which
+# takes a third of the time that compiling everything does.
+PIP_FLAGS := --no-deps --require-hashes --only-binary :all: --no-compile --progress-bar off
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+export PIP_USER := 0
+# Packages of the machine have no say in here.
+unexport PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check format bench lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(READY) ## Show the whole life of a job on this machine, with a sample manifest
+	@$(BIN)/refinery demo $(ARGS)
+
+up: $(READY) ## Run the service on this machine until Ctrl-C
+	@$(BIN)/refinery up $(ARGS)
+
+test: check ## Run the checks, then every test; PYTEST_ARGS="-k name" is passed on
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(READY) ## Check format, lint, types and who imports whom
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports --no-logo
+
+format: $(READY) ## Format the code and mend what the linter can mend
+	$(BIN)/ruff check --fix-only --exit-zero .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## Measure; the results are printed
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: ## Make constraints.txt from pyproject.toml again; LOCK_ARGS=--upgrade for newer versions
+	@set -eu; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	"$(PYTHON)" -m venv "$$tmp/venv"; \
+	"$$tmp/venv/bin/python" -m pip install --quiet 'uv>=0.13'; \
+	if [ -f constraints.txt ]; then cp constraints.txt "$$tmp/lock"; fi; \
+	"$$tmp/venv/bin/uv" pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --quiet $(LOCK_ARGS) --output-file "$$tmp/lock" >/dev/null; \
+	{ printf '# %s\n' \
+		'Every package that Refinery Jobs and its tests run on, for every platform, with its hashes.' \
+		'Made by `make lock` from pyproject.toml (versions stay unless they must change; `make lock' \
+		'LOCK_ARGS=--upgrade` takes the newest, `LOCK_ARGS="--upgrade-package polars"` one of them). Never by hand.' \
+		'To install by hand: pip install --require-hashes -r constraints.txt' \
+		'              then: pip install --no-deps --no-build-isolation -e .'; \
+	cat "$$tmp/lock"; } > "$$tmp/constraints.txt"; \
+	if grep -n '://' "$$tmp/constraints.txt"; then echo 'make lock: these lines hold an address; nothing was written.' >&2; exit 1; fi; \
+	cat "$$tmp/constraints.txt" > constraints.txt
+
+clean: ## Delete the virtual environment, caches and build outputs
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is removed first and written last: what was interrupted is done again from the start. The pip
+# of older Pythons is slow and comes without a venv on some Debians, so ours is taken from the lock.
+$(READY): pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] || $(call fail,Python 3.11 or newer is needed (Debian: apt install python3 python3-venv).)
+	@if [ -e $@ ] && $(BIN)/python -c '' 2>/dev/null; then rm $@; else \
+		rm -rf $(VENV); \
+		"$(PYTHON)" -m venv $(VENV) >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear --without-pip $(VENV) \
+			|| $(call fail,$(PYTHON) cannot make a virtual environment (Debian: apt install python3-venv).); \
+		$(BIN)/python -m pip --version >/dev/null 2>&1 && pip='$(BIN)/python -m pip' || pip='$(PYTHON) -m pip --python $(BIN)/python'; \
+		sed -n '/^pip==/,/# via/p' constraints.txt | $$pip install $(PIP_FLAGS) -qq -r /dev/stdin \
+			|| $(call fail,pip could not be installed into $(VENV) (Debian: apt install python3-venv).); \
+	fi
+	@total=$$(grep -c '^[a-z0-9].*==' constraints.txt); n=0; \
+	echo "Setting up $(VENV): $$total packages, 700 MB, about a minute; only once."; \
+	[ -O "$${HOME:-/}" ] || export PIP_NO_CACHE_DIR=1; \
+	$(BIN)/python -m pip install $(PIP_FLAGS) -r constraints.txt | while read -r word rest; do \
+		[ -t 1 ] || continue; \
+		case $$word in \
+			Collecting) n=$$((n + 1)); printf '\r  fetched %d' $$n;; \
+			Installing) printf '\r  unpacking   ';; \
+		esac; \
+	done; \
+	[ ! -t 1 ] || printf '\r\033[K'
+	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .
+	@touch $@
