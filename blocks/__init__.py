@@ -1,0 +1,1 @@
+"""What both the API and the flows stand on; imports neither."""

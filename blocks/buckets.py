@@ -1,0 +1,265 @@
+"""Object stores through fsspec: s3fs and gcsfs with a customer's credentials and nobody else's.
+
+Every failure leaves here as `Transient` or `Terminal`, with a sentence for the customer.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import IO, Any, Protocol, cast
+
+from blocks import bucket_errors
+from blocks.bucket_errors import translated
+from blocks.credentials import Credentials, GcsCredentials, S3Credentials
+from blocks.egress import Egress, GuardedResolver
+from blocks.errors import InvalidCredentials, ObjectChanged, ObjectNotFound, Transient
+from blocks.model import Pin
+from blocks.object_urls import StoreType
+
+# gcsfs asks for the bucket's storage layout before every call unless this is set before it is imported;
+# against anything but Google's own servers each of those calls costs half a minute.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # noqa: TID251
+
+_CONNECT_TIMEOUT_S = 10
+_READ_TIMEOUT_S = 60
+_UPLOAD_PART_BYTES = 16 * 1024 * 1024
+_GCS_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+_GOOGLE_TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
+
+
+class Bucket(Protocol):
+    """One bucket. Every method raises `Transient` or a kind of `Terminal`."""
+
+    def stat(self, key: str) -> Pin:
+        """Size and version of an object."""
+
+    def read(self, key: str, pin: Pin, start: int, end: int) -> bytes:
+        """Bytes `start` to `end` of the pinned version; `ObjectChanged` if it is gone."""
+
+    def write(self, key: str) -> AbstractContextManager[IO[bytes]]:
+        """A file whose content becomes the object, replacing any, if the block ends well."""
+
+    def create(self, key: str, data: bytes) -> None:
+        """A new object; `ObjectExists` if there is one with other content."""
+
+
+def open_bucket(  # noqa: PLR0913 - a bucket is that many things
+    store: StoreType,
+    name: str,
+    credentials: Credentials | None,
+    *,
+    egress: Egress,
+    gcs_endpoint_url: str = "",
+    kms_key_id: str | None = None,
+    acl: str | None = None,
+) -> Bucket:
+    """The bucket `name`, anonymously where there are no credentials.
+
+    Raises:
+        AddressRefused: its endpoint is at an address that we may not talk to.
+        InvalidCredentials: Google does not accept the service account.
+    """
+    if store is StoreType.S3:
+        assert not isinstance(credentials, GcsCredentials)  # the request was checked for that
+        return S3Bucket(name, credentials, egress=egress, kms_key_id=kms_key_id, acl=acl)
+    assert not isinstance(credentials, S3Credentials)
+    return GcsBucket(name, credentials, endpoint_url=gcs_endpoint_url)
+
+
+class S3Bucket:
+    """A bucket in S3, or in a store that speaks its protocol."""
+
+    def __init__(
+        self,
+        name: str,
+        credentials: S3Credentials | None,
+        *,
+        egress: Egress,
+        kms_key_id: str | None = None,
+        acl: str | None = None,
+    ) -> None:
+        import s3fs  # noqa: PLC0415 - costs half a second that a worker needs, but not the API
+
+        endpoint_url = credentials.endpoint_url if credentials else None
+        if endpoint_url:
+            egress.check_url(endpoint_url)
+        config: dict[str, Any] = {
+            "connect_timeout": _CONNECT_TIMEOUT_S,
+            "read_timeout": _READ_TIMEOUT_S,
+            "connector_args": {"resolver": GuardedResolver(egress)},
+            # Our own retries decide by type; the client's would multiply them.
+            "retries": {"max_attempts": 1, "mode": "standard"},
+        }
+        if endpoint_url:
+            # Few S3-compatible stores know virtual hosts or the newer checksums.
+            config["s3"] = {"addressing_style": "path"}
+            config["request_checksum_calculation"] = "when_required"
+            config["response_checksum_validation"] = "when_required"
+        self._fs = s3fs.S3FileSystem(
+            anon=credentials is None,
+            key=credentials.access_key_id if credentials else None,
+            secret=credentials.secret_access_key if credentials else None,
+            token=credentials.session_token if credentials else None,
+            endpoint_url=endpoint_url,
+            client_kwargs={"region_name": credentials.region} if credentials else {},
+            config_kwargs=config,
+            s3_additional_kwargs=_s3_write_options(kms_key_id, acl),
+            use_listings_cache=False,
+            skip_instance_cache=True,
+        )
+        self._name = name
+
+    def stat(self, key: str) -> Pin:
+        with translated(self._name, key):
+            try:
+                head = self._fs.call_s3("head_object", Bucket=self._name, Key=key)
+            except (PermissionError, FileNotFoundError):
+                # The answer to a HEAD has no body: ask again in a way that gives the reason.
+                self._fs.cat_file(f"{self._name}/{key}", start=0, end=1)
+                raise
+        return Pin(head["ContentLength"], head["ETag"])
+
+    def read(self, key: str, pin: Pin, start: int, end: int) -> bytes:
+        with translated(self._name, key):
+            body = self._fs.call_s3(
+                "get_object",
+                Bucket=self._name,
+                Key=key,
+                Range=f"bytes={start}-{end - 1}",
+                IfMatch=pin.version,
+            )["Body"]
+            data: bytes = bucket_errors.read_body(self._fs.loop, body)
+        return _whole(data, start, end)
+
+    @contextmanager
+    def write(self, key: str) -> Iterator[IO[bytes]]:
+        with (
+            translated(self._name, key),
+            _discarding(
+                self._fs.open(f"{self._name}/{key}", "wb", block_size=_UPLOAD_PART_BYTES)
+            ) as file,
+        ):
+            yield file
+
+    def create(self, key: str, data: bytes) -> None:
+        with translated(self._name, key):
+            try:
+                self._fs.call_s3(
+                    "put_object",
+                    self._fs.s3_additional_kwargs,
+                    Bucket=self._name,
+                    Key=key,
+                    Body=data,
+                    IfNoneMatch="*",
+                )
+            except OSError as error:
+                bucket_errors.forgive_same(
+                    error, data, lambda: self._fs.cat_file(f"{self._name}/{key}")
+                )
+
+
+class GcsBucket:
+    """A bucket in Google Cloud Storage."""
+
+    def __init__(
+        self, name: str, credentials: GcsCredentials | None, *, endpoint_url: str = ""
+    ) -> None:
+        import gcsfs  # noqa: PLC0415 - as s3fs above
+
+        self._fs = gcsfs.GCSFileSystem(
+            token=_google_token(credentials) if credentials else "anon",
+            access="read_write",
+            endpoint_url=endpoint_url or None,
+            use_listings_cache=False,
+            skip_instance_cache=True,
+        )
+        self._name = name
+
+    def stat(self, key: str) -> Pin:
+        path = f"{self._name}/{key}"
+        with translated(self._name, key):
+            try:
+                info = self._fs.info(path)
+            except FileNotFoundError:
+                # GCS says 404 for both: ask for the bucket itself.
+                self._fs.call("GET", "b/{}", self._name)
+                raise
+        if info["type"] == "directory":
+            raise ObjectNotFound(f"{path} is a prefix with objects below it, not an object.")
+        return Pin(info["size"], str(info["generation"]))
+
+    def read(self, key: str, pin: Pin, start: int, end: int) -> bytes:
+        path = f"{self._name}/{key}"
+        with translated(self._name, key):
+            try:
+                data = self._fs.cat_file(path, start=start, end=end, generation=pin.version)
+            except FileNotFoundError as error:
+                raise ObjectChanged(
+                    f"{path} was replaced or deleted while it was being read."
+                ) from error
+        return _whole(data, start, end)
+
+    @contextmanager
+    def write(self, key: str) -> Iterator[IO[bytes]]:
+        with (
+            translated(self._name, key),
+            _discarding(
+                self._fs.open(f"{self._name}/{key}", "wb", block_size=_UPLOAD_PART_BYTES)
+            ) as file,
+        ):
+            yield file
+
+    def create(self, key: str, data: bytes) -> None:
+        path = f"{self._name}/{key}"
+        with translated(self._name, key):
+            try:
+                self._fs.pipe_file(path, data, mode="create")
+            except OSError as error:
+                bucket_errors.forgive_same(error, data, lambda: self._fs.cat_file(path))
+
+
+def _s3_write_options(kms_key_id: str | None, acl: str | None) -> dict[str, str]:
+    options = {"ACL": acl} if acl else {}
+    if kms_key_id:
+        options |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_id}
+    return options
+
+
+@contextmanager
+def _discarding(file: Any) -> Iterator[IO[bytes]]:
+    """Close `file` when the block ends well; otherwise abort its upload, so that nothing appears."""
+    try:
+        yield cast(IO[bytes], file)
+    except BaseException:
+        file.discard()
+        file.closed = True
+        raise
+    file.close()
+
+
+def _google_token(credentials: GcsCredentials) -> Any:
+    """A service account that Google has just accepted.
+
+    Only Google's own token address is used: `token_uri` is the customer's text, and would
+    otherwise have us send requests to wherever it says.
+    """
+    from google.auth.exceptions import GoogleAuthError, TransportError  # noqa: PLC0415
+    from google.auth.transport.requests import Request  # noqa: PLC0415
+    from google.oauth2.service_account import Credentials as ServiceAccount  # noqa: PLC0415
+
+    try:
+        info = json.loads(credentials.service_account_json) | {"token_uri": _GOOGLE_TOKEN_URI}
+        account = ServiceAccount.from_service_account_info(info, scopes=[_GCS_SCOPE])
+        account.refresh(Request())
+    except TransportError as error:
+        raise Transient("Google's token server cannot be reached.") from error
+    except (GoogleAuthError, ValueError, TypeError) as error:
+        raise InvalidCredentials("Google does not accept the service account.") from error
+    return account
+
+
+def _whole(data: bytes, start: int, end: int) -> bytes:
+    if len(data) != end - start:
+        raise Transient(f"The store sent {len(data)} bytes where {end - start} were asked for.")
+    return data

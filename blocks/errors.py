@@ -1,0 +1,85 @@
+"""Failures of the outside world, by type: retry decides on the type, never on a text."""
+
+from typing import ClassVar
+
+
+class RefineryError(Exception):
+    """Something that Refinery was asked to do could not be done."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Transient(RefineryError):
+    """Time may mend it: the same call is tried again with backoff."""
+
+    code = "unavailable"
+
+
+class Terminal(RefineryError):
+    """No retry can mend it: somebody has to change something first."""
+
+    code = "refused"
+
+
+class ObjectNotFound(Terminal):
+    """The bucket exists, the object does not."""
+
+    code = "object_not_found"
+
+
+class BucketNotFound(Terminal):
+    """The bucket does not exist."""
+
+    code = "bucket_not_found"
+
+
+class AccessDenied(Terminal):
+    """The credentials are good, but do not allow this."""
+
+    code = "access_denied"
+
+
+class InvalidCredentials(Terminal):
+    """The store does not know the access key, or its secret is wrong, or it has run out."""
+
+    code = "invalid_credentials"
+
+
+class ObjectChanged(Terminal):
+    """The object is no longer the version that was pinned."""
+
+    code = "manifest_changed"
+
+
+class ObjectExists(Terminal):
+    """Another object stands under a name that was to be created."""
+
+    code = "object_exists"
+
+
+class AddressRefused(Terminal):
+    """An outbound address is private, loopback or otherwise not allowed by the settings."""
+
+    code = "address_refused"
+
+
+class UndecryptableCredentials(RefineryError):
+    """No key that this process was given opens the stored credentials: the operator's to mend."""
+
+    code = "credentials_undecryptable"
+
+
+class ManifestRefused(Terminal):
+    """The manifest as a whole is of no use."""
+
+    code = "manifest_not_jsonl"
+
+
+class TooManyBadLines(Terminal):
+    """More lines are bad than the job's `failure_threshold_percent` allows."""
+
+    code = "failure_threshold_exceeded"

@@ -1,0 +1,38 @@
+"""Public ids: opaque, URL-safe, prefixed."""
+
+import re
+import secrets
+
+# Crockford's base 32 in lower case: no i, l, o, u, so an id survives being read aloud.
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_LENGTH = 22  # 110 bits: cannot be guessed, and does not collide
+_TASK = re.compile(rf"tsk_([{_ALPHABET}]{{{_LENGTH}}})([0-9a-f]{{1,15}})")
+
+
+def _random() -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
+
+
+def new_id(prefix: str) -> str:
+    """A new id such as `job_3f…` for the prefix `job`."""
+    return f"{prefix}_{_random()}"
+
+
+def new_secret(prefix: str) -> str:
+    """A new API key of 256 bits, such as `sk_…` for the prefix `sk`."""
+    return f"{prefix}_{secrets.token_urlsafe(32)}"
+
+
+def task_id(job_id: str, byte_offset: int) -> str:
+    """The id of the task made from the line at `byte_offset` of the job's manifest.
+
+    It is derived, not stored: a rerun makes the same ids, and the table needs no second key.
+    The SQL twin is `task_id` in the schema.
+    """
+    return f"tsk_{job_id.removeprefix('job_')}{byte_offset:x}"
+
+
+def parse_task_id(text: str) -> tuple[str, int] | None:
+    """The job id and byte offset in a task id, or None if it is not one of ours."""
+    match = _TASK.fullmatch(text)
+    return (f"job_{match[1]}", int(match[2], 16)) if match else None

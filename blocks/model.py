@@ -1,0 +1,132 @@
+"""The vocabulary of the service: states, arrows between them, and the consensus rule. Pure."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+
+LINE_BYTES_MAX = 1024 * 1024
+
+
+class JobStatus(StrEnum):
+    """Where a job is in its life; `JOB_ARROWS` has every legal change."""
+
+    ACCEPTED = "accepted"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return not JOB_ARROWS[self]
+
+
+JOB_ARROWS: dict[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.ACCEPTED: frozenset({JobStatus.PROCESSING, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.PROCESSING: frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.COMPLETED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELLED: frozenset(),
+}
+
+
+class DeliveryStatus(StrEnum):
+    """Where the delivery of a job's results is."""
+
+    PENDING = "pending"
+    DELIVERING = "delivering"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class TaskType(StrEnum):
+    """What annotators are asked to do."""
+
+    IMAGE_CLASSIFICATION = "image_classification"
+    TEXT_CLASSIFICATION = "text_classification"
+    SENTIMENT = "sentiment"
+    MODERATION = "moderation"
+
+
+class LabelOutcome(StrEnum):
+    """What became of one submitted label."""
+
+    ACCEPTED = "accepted"
+    SETTLED = "settled"
+    DUPLICATE = "duplicate"
+    ALREADY_SETTLED = "already_settled"
+    UNKNOWN_OPTION = "unknown_option"
+    UNKNOWN_TASK = "unknown_task"
+
+
+class LineCode(StrEnum):
+    """Why a manifest line is bad; a closed list, and part of the HTTP contract."""
+
+    MALFORMED_JSON = "malformed_json"
+    NOT_AN_OBJECT = "not_an_object"
+    MISSING_DATA_URL = "missing_data_url"
+    INVALID_DATA_URL = "invalid_data_url"
+    INVALID_METADATA = "invalid_metadata"
+    DUPLICATE_KEY = "duplicate_key"
+    INVALID_UTF8 = "invalid_utf8"
+    LINE_TOO_LONG = "line_too_long"
+    UNKNOWN_FIELD = "unknown_field"
+
+
+NOT_JSON = frozenset({LineCode.MALFORMED_JSON, LineCode.INVALID_UTF8})
+
+
+class Pin(msgspec.Struct, frozen=True):
+    """One version of one object: `size` in bytes, `version` an S3 ETag or a GCS generation."""
+
+    size: int
+    version: str
+
+
+class GoodLine(msgspec.Struct, frozen=True, gc=False):
+    """A line that becomes a task: `line` is 1-based in its chunk, `metadata` the verbatim JSON."""
+
+    byte_offset: int
+    line: int
+    data_url: str
+    metadata: str | None
+
+
+class BadLine(msgspec.Struct, frozen=True, gc=False):
+    """A line that does not: `raw` its bytes, cut only where the line was too long."""
+
+    byte_offset: int
+    line: int
+    code: LineCode
+    message: str
+    raw: bytes
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """What the lines of one byte range came to; `lines` counts blank ones too."""
+
+    lines: int
+    tasks: list[GoodLine]
+    bad: list[BadLine]
+
+
+def decide(votes: Sequence[int], threshold: int, *, stop_early: bool = False) -> int | None:
+    """Index of the option that a task settles on, or None while nothing has won.
+
+    `votes` has the count of labels of each option. The rule is API.md's: at least `threshold`
+    labels, and one option with at least floor(threshold / 2) + 1 of them and strictly more than
+    any other. With `stop_early` the wait for `threshold` labels is dropped: an option with a
+    majority of `threshold` can no longer be overtaken within it. `consensus_winner` in the
+    schema is the same rule in SQL.
+    """
+    top = max(votes)
+    enough = stop_early or sum(votes) >= threshold
+    if enough and top >= threshold // 2 + 1 and list(votes).count(top) == 1:
+        return list(votes).index(top)
+    return None
+
+
+def exhausted(labels: int, threshold: int) -> bool:
+    """Whether a task without a winner has had its last label: twice the threshold."""
+    return labels >= 2 * threshold

@@ -1,0 +1,118 @@
+"""The one reader of the environment."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import Any, Self
+
+import msgspec
+
+from blocks.errors import RefineryError
+from blocks.vault import Vault
+
+_FIXED_NAMES = {
+    "encryption_key": "ASG_ENCRYPTION_KEY",
+    "encryption_key_previous": "ASG_ENCRYPTION_KEY_PREVIOUS",
+    "prefect_api_url": "PREFECT_API_URL",
+    "prefect_api_auth_string": "PREFECT_API_AUTH_STRING",
+}
+# The command line's own: read by the client, not by the service.
+_CLIENT_NAMES = {"REFINERY_API_URL", "REFINERY_API_KEY"}
+
+
+class SettingsError(RefineryError):
+    """The environment does not hold what the service needs to start."""
+
+    code = "settings"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that an operator can set, by environment variable: `REFINERY_<NAME>`.
+
+    Four have names of their own: `ASG_ENCRYPTION_KEY`, `ASG_ENCRYPTION_KEY_PREVIOUS`,
+    `PREFECT_API_URL`, `PREFECT_API_AUTH_STRING`.
+    """
+
+    database_url: str
+    """PostgreSQL, as a libpq URL."""
+    encryption_key: str
+    """64 hexadecimal digits: the AES-256 key that seals customers' credentials."""
+    encryption_key_previous: str = ""
+    """Keys that the current one replaced, separated by commas."""
+    prefect_api_url: str = "http://127.0.0.1:4200/api"
+    prefect_api_auth_string: str = ""
+
+    egress_allow: str = ""
+    """Hosts and networks (CIDR) that may be private, separated by commas."""
+    gcs_endpoint_url: str = ""
+    """Another address of the GCS API, such as an emulator's."""
+
+    chunk_bytes_min: int = 1024 * 1024
+    chunk_bytes_max: int = 32 * 1024 * 1024
+    chunks_in_flight: int = 4
+    """How many chunks of a job are read, validated and committed at once."""
+    chunks_per_wave_max: int = 1000
+    """How many chunks one Prefect `map` is given; larger manifests go in waves."""
+    part_bytes_max: int = 256 * 1024 * 1024
+    """The size at which a delivery starts its next object."""
+    attempts_max: int = 6
+    """How often a read, a commit or an upload is tried before its run fails."""
+
+    lease_s: int = 600
+    """How long a claimed task stays with its annotator where the claim does not say."""
+    request_bytes_max: int = 4 * 1024 * 1024
+    database_connections_max: int = 16
+
+    def __post_init__(self) -> None:
+        for key in self._keys():
+            _check_key(key)
+
+    def __repr__(self) -> str:
+        return "Settings(…)"  # never a secret in a log or a traceback
+
+    def _keys(self) -> list[str]:
+        previous = [key.strip() for key in self.encryption_key_previous.split(",")]
+        return [self.encryption_key, *filter(None, previous)]
+
+    def vault(self) -> Vault:
+        return Vault([bytes.fromhex(key) for key in self._keys()])
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """The settings in `environment`, by default the process's own.
+
+        Raises:
+            SettingsError: a needed name is missing, a value is of the wrong kind, or a
+                `REFINERY_*` name is not one of ours.
+        """
+        environment = os.environ if environment is None else environment
+        names = {_FIXED_NAMES.get(f, f"REFINERY_{f.upper()}"): f for f in cls.__struct_fields__}
+        _refuse_unknown(environment, names.keys() | _CLIENT_NAMES)
+        values: dict[str, Any] = {f: environment[n] for n, f in names.items() if environment.get(n)}
+        for name, field in names.items():
+            if field in cls.__struct_fields__[:2] and field not in values:
+                raise SettingsError(f"{name} is not set; see docs/settings.md.")
+        try:
+            return msgspec.convert(values, cls, strict=False)
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"The environment holds a bad value: {error}.") from error
+
+
+def _check_key(key: str) -> None:
+    try:
+        valid = len(bytes.fromhex(key)) == 32  # noqa: PLR2004 - AES-256
+    except ValueError:
+        valid = False
+    if not valid:
+        raise SettingsError(
+            "ASG_ENCRYPTION_KEY must be 64 hexadecimal digits (32 bytes); "
+            "`openssl rand -hex 32` makes one."
+        )
+
+
+def _refuse_unknown(environment: Mapping[str, str], known: set[str]) -> None:
+    for name in sorted(environment):
+        if name.startswith("REFINERY_") and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise SettingsError(f"{name} is not a setting of Refinery.{hint}")

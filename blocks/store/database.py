@@ -1,0 +1,94 @@
+"""Connections and transactions, and the one place that translates the driver's errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from blocks.errors import Transient
+
+Transaction = psycopg.Connection[DictRow]
+
+_WAIT_FOR_CONNECTION_S = 5.0
+# A statement that runs longer holds locks that everybody waits for; COPY has a connection of its own.
+_STATEMENT_TIMEOUT_MS = 60_000
+_KEEPALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
+
+
+class DatabaseUnavailable(Transient):
+    """PostgreSQL cannot be reached, is starting, or has no room."""
+
+    code = "database_unavailable"
+
+
+class Database:
+    """A pool of connections to the store; opened lazily, closed by `with` or `close`."""
+
+    def __init__(self, url: str, *, connections_max: int) -> None:
+        self._url = url
+        self._pool = ConnectionPool[Transaction](
+            url,
+            min_size=0,
+            max_size=connections_max,
+            timeout=_WAIT_FOR_CONNECTION_S,
+            check=ConnectionPool.check_connection,
+            kwargs={
+                "row_factory": dict_row,
+                "options": f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}",
+                **_KEEPALIVE,
+            },
+            open=False,
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """One transaction: committed at the end, rolled back when something is raised.
+
+        Raises:
+            DatabaseUnavailable: no connection in time, it broke, or the server gave way.
+        """
+        self._pool.open()
+        with _translated(), self._pool.connection() as connection:
+            yield connection
+
+    @contextmanager
+    def stream(self) -> Iterator[Transaction]:
+        """A transaction on a connection of its own and without a time limit, for a long read.
+
+        Raises:
+            DatabaseUnavailable: as in `transaction`.
+        """
+        kwargs: dict[str, Any] = {"row_factory": dict_row, **_KEEPALIVE}
+        with _translated(), psycopg.connect(self._url, **kwargs) as connection:
+            yield connection
+
+    def listen(self, channel: str, *, timeout_s: float) -> Iterator[None]:
+        """Yields when it listens, then after each notification, or after `timeout_s` without one."""
+        with _translated(), psycopg.connect(self._url, autocommit=True, **_KEEPALIVE) as connection:
+            connection.execute(psycopg.sql.SQL("listen {}").format(psycopg.sql.Identifier(channel)))
+            while True:
+                yield
+                for _ in connection.notifies(timeout=timeout_s, stop_after=1):
+                    pass
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        # Lost connections, a server that is starting, a full disk, deadlocks, timeouts.
+        reason = str(error).strip().partition("\n")[0]
+        raise DatabaseUnavailable(f"The database is not available: {reason}") from error

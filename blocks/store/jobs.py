@@ -1,0 +1,232 @@
+"""Jobs: their life from `accepted` to an end, as rows."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from blocks.errors import RefineryError
+from blocks.ids import new_id
+from blocks.model import DeliveryStatus, JobStatus, Pin, TaskType
+from blocks.store.database import Transaction
+from blocks.store.queries import load
+from blocks.vault import Vault
+
+_SQL = load("jobs")
+
+
+class IdempotencyConflict(RefineryError):
+    """An idempotency key was used again with another request."""
+
+    code = "idempotency_conflict"
+
+
+class DeliveryTarget(msgspec.Struct, frozen=True):
+    """Where results go: `prefix` without slashes at its ends, `compression` none, gzip or zstd."""
+
+    type: str
+    bucket: str
+    prefix: str
+    compression: str
+    kms_key_id: str | None
+    acl: str | None
+
+
+class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job is made of; `credentials` is the plain JSON, sealed before it is stored."""
+
+    customer_id: str
+    manifest_url: str
+    question: str
+    options: list[str]
+    consensus_threshold: int
+    task_type: TaskType
+    callback_url: str | None
+    metadata: str | None
+    priority: int
+    stop_early: bool
+    failure_threshold_percent: float
+    credentials: bytes | None
+    delivery: DeliveryTarget | None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job's row and the sums over its chunks. `credentials` is still sealed."""
+
+    job_no: int
+    job_id: str
+    customer_id: str
+    status: JobStatus
+    manifest_url: str
+    question: str
+    options: list[str]
+    consensus_threshold: int
+    task_type: TaskType
+    callback_url: str | None
+    metadata: str | None
+    priority: int
+    stop_early: bool
+    failure_threshold_percent: float
+    credentials: bytes | None
+    delivery: DeliveryTarget | None
+    delivery_status: DeliveryStatus | None
+    delivery_error_code: str | None
+    delivery_error_message: str | None
+    delivery_objects: int | None
+    delivered_at: datetime | None
+    manifest_bytes: int | None
+    manifest_version: str | None
+    chunk_bytes: int | None
+    error_code: str | None
+    error_message: str | None
+    created_at: datetime
+    started_at: datetime | None
+    ingested_at: datetime | None
+    settled_at: datetime | None
+    completed_at: datetime | None
+    total_tasks: int
+    tasks_done: int
+    tasks_failed: int
+    lines_read: int
+
+    @property
+    def pin(self) -> Pin | None:
+        """The version of the manifest that reads insist on, once there is one."""
+        if self.manifest_bytes is None or self.manifest_version is None:
+            return None
+        return Pin(self.manifest_bytes, self.manifest_version)
+
+
+def open_credentials(
+    sealed: bytes | None, job_id: str, customer_id: str, vault: Vault
+) -> bytes | None:
+    """A job's credentials as JSON, if it has any.
+
+    Raises:
+        UndecryptableCredentials: no key of `vault` opens them.
+    """
+    if sealed is None:
+        return None
+    return vault.open(sealed, bound_to=_binding(job_id, customer_id))
+
+
+def _binding(job_id: str, customer_id: str) -> str:
+    return f"jobs.credentials {job_id} {customer_id}"
+
+
+class Idempotency(msgspec.Struct, frozen=True):
+    """The customer's key for a request, and the SHA-256 of the request."""
+
+    key: str
+    body_hash: bytes
+
+
+def submit(
+    tx: Transaction, new: NewJob, vault: Vault, idempotency: Idempotency | None = None
+) -> tuple[str, bool]:
+    """Record a job and have its flow started: its id, and whether it was there already.
+
+    Raises:
+        IdempotencyConflict: the key was used for another request within the last day.
+    """
+    job_id = new_id("job")
+    row = tx.execute(_SQL["insert_job"], _values(new, job_id, vault)).fetchone()
+    assert row is not None  # an insert returns its row
+    if idempotency is None:
+        return job_id, False
+    # Waits for a request with the same key that is under way.
+    values = msgspec.structs.asdict(idempotency) | {"customer_id": new.customer_id}
+    bound = tx.execute(_SQL["claim_idempotency_key"], values | row).fetchone()
+    if bound and bound["exists"]:
+        return job_id, False
+    tx.rollback()
+    found = tx.execute(_SQL["find_idempotency_key"], values).fetchone()
+    if found is None or found["body_hash"] != idempotency.body_hash:
+        raise IdempotencyConflict(
+            "This Idempotency-Key was used with another request; use a new key for a new job."
+        )
+    return found["job_id"], True
+
+
+def _values(new: NewJob, job_id: str, vault: Vault) -> dict[str, Any]:
+    values = msgspec.structs.asdict(new) | {"job_id": job_id}
+    delivery = values.pop("delivery")
+    for field in DeliveryTarget.__struct_fields__:
+        values[f"delivery_{field}"] = getattr(delivery, field, None)
+    if new.credentials is not None:
+        bound_to = _binding(job_id, new.customer_id)
+        values["credentials"] = vault.seal(new.credentials, bound_to=bound_to)
+    return values
+
+
+def get(tx: Transaction, job_id: str, *, customer_id: str | None = None) -> Job | None:
+    """The job, or None if there is none, or none that `customer_id` may see."""
+    values = {"job_id": job_id, "customer_id": customer_id}
+    row = tx.execute(_SQL["get_job"], values).fetchone()
+    if row is None:
+        return None
+    target = {f: row[f"delivery_{f}"] for f in DeliveryTarget.__struct_fields__}
+    row["delivery"] = DeliveryTarget(**target) if row["delivery_type"] else None
+    row["status"] = JobStatus(row["status"])
+    row["task_type"] = TaskType(row["task_type"])
+    row["delivery_status"] = row["delivery_status"] and DeliveryStatus(row["delivery_status"])
+    return Job(**{field: row[field] for field in Job.__struct_fields__})
+
+
+def begin(tx: Transaction, job_no: int) -> None:
+    """accepted → processing."""
+    tx.execute(_SQL["begin_job"], {"job_no": job_no})
+
+
+def pin(tx: Transaction, job_no: int, pinned: Pin, chunk_bytes: int) -> None:
+    """Remember the manifest's version and the size of its chunks, unless that was done already."""
+    values = {"size": pinned.size, "version": pinned.version, "chunk_bytes": chunk_bytes}
+    tx.execute(_SQL["pin_manifest"], values | {"job_no": job_no})
+
+
+def fail(tx: Transaction, job_no: int, code: str, message: str) -> None:
+    """accepted, processing → failed; an ended job stays as it is."""
+    tx.execute(_SQL["fail_job"], {"job_no": job_no, "code": code, "message": message})
+
+
+def finish_ingestion(tx: Transaction, job_no: int) -> None:
+    """Every line is recorded; the job is over if every task is settled too."""
+    tx.execute(_SQL["lock_job"], {"job_no": job_no})
+    tx.execute(_SQL["mark_ingested"], {"job_no": job_no})
+    tx.execute(_SQL["settle_job"], {"job_no": job_no})
+
+
+def settle(tx: Transaction, job_no: int) -> None:
+    """Complete the job, or have it delivered, if its last task is settled or failed."""
+    tx.execute(_SQL["lock_job"], {"job_no": job_no})
+    tx.execute(_SQL["settle_job"], {"job_no": job_no})
+
+
+def begin_delivery(tx: Transaction, job_no: int) -> None:
+    """pending → delivering."""
+    tx.execute(_SQL["begin_delivery"], {"job_no": job_no})
+
+
+def finish_delivery(tx: Transaction, job_no: int, objects: int) -> None:
+    """delivering → delivered, and the job is completed; its credentials are wiped."""
+    tx.execute(_SQL["finish_delivery"], {"job_no": job_no, "objects": objects})
+
+
+def refuse_delivery(tx: Transaction, job_no: int, code: str, message: str) -> None:
+    """delivering → failed, and the job is completed; its credentials stay for another try."""
+    tx.execute(_SQL["refuse_delivery"], {"job_no": job_no, "code": code, "message": message})
+
+
+def rotate_credentials(tx: Transaction, vault: Vault, *, after: int = 0) -> tuple[int, int | None]:
+    """Reseal one batch with the current key: how many, and where to go on, or None at the end."""
+    rows: list[dict[str, Any]] = tx.execute(_SQL["list_sealed"], {"after": after}).fetchall()
+    resealed = 0
+    for row in rows:
+        old: bytes = row["credentials"]
+        if vault.is_current(old):
+            continue
+        bound_to = _binding(row["job_id"], row["customer_id"])
+        new = vault.seal(vault.open(old, bound_to=bound_to), bound_to=bound_to)
+        values = {"job_no": row["job_no"], "old": old, "new": new}
+        resealed += tx.execute(_SQL["reseal"], values).rowcount
+    return resealed, rows[-1]["job_no"] if rows else None

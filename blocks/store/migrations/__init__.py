@@ -1,0 +1,58 @@
+"""Numbered, forward-only migrations in plain SQL."""
+
+import hashlib
+from importlib import resources
+
+import psycopg
+
+from blocks.errors import RefineryError
+
+# An exclusive lock for all who migrate: two API processes that start at once must take turns.
+_ADVISORY_LOCK = 7_310_563_212
+_LOCK_TIMEOUT = "10s"
+_STATEMENT_TIMEOUT = "15min"
+
+
+class MigrationChanged(RefineryError):
+    """A migration that was applied no longer reads as it did; add a new one instead."""
+
+    code = "migration_changed"
+
+
+def migrate(database_url: str) -> list[str]:
+    """Apply what has not been applied yet, each file in one transaction; returns their names.
+
+    Raises:
+        MigrationChanged: an applied file was edited since.
+    """
+    applied = []
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("select pg_advisory_lock(%s)", [_ADVISORY_LOCK])
+        connection.execute(
+            "create table if not exists migrations ("
+            "name text primary key, sha256 text not null, applied_at timestamptz default now())"
+        )
+        rows = connection.execute("select name, sha256 from migrations").fetchall()
+        known: dict[str, str] = dict(rows)
+        for name, text in _files():
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            if name not in known:
+                _apply(connection, name, text, digest)
+                applied.append(name)
+            elif known[name] != digest:
+                raise MigrationChanged(f"{name} was edited after it had been applied.")
+    return applied
+
+
+def _apply(connection: psycopg.Connection, name: str, text: str, digest: str) -> None:
+    with connection.transaction():
+        connection.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT}'")
+        connection.execute(f"set local statement_timeout = '{_STATEMENT_TIMEOUT}'")
+        connection.execute(text.encode())
+        connection.execute("insert into migrations (name, sha256) values (%s, %s)", [name, digest])
+
+
+def _files() -> list[tuple[str, str]]:
+    folder = resources.files(__name__)
+    found = [(f.name, f.read_text()) for f in folder.iterdir() if f.name.endswith(".sql")]
+    return sorted(found)

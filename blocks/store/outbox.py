@@ -1,0 +1,42 @@
+"""What has to happen outside the database because of a commit inside it."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from blocks.store.database import Transaction
+from blocks.store.queries import load
+
+_SQL = load("outbox")
+
+CHANNEL = "outbox"
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A run to trigger: `kind` is process_job or deliver_job; `tries` counts those that failed."""
+
+    outbox_no: int
+    kind: str
+    tries: int
+    job_id: str
+    customer_id: str
+
+
+def claim(tx: Transaction, *, limit: int) -> Sequence[Entry]:
+    """Entries that are due, held until the transaction ends."""
+    return [Entry(**row) for row in tx.execute(_SQL["claim"], {"limit": limit}).fetchall()]
+
+
+def done(tx: Transaction, outbox_no: int) -> None:
+    """It has happened."""
+    tx.execute(_SQL["done"], {"outbox_no": outbox_no})
+
+
+def postpone(tx: Transaction, outbox_no: int, *, error: str, delay_s: float) -> None:
+    """It could not be done now; it is due again in `delay_s`."""
+    tx.execute(_SQL["postpone"], {"outbox_no": outbox_no, "error": error, "delay_s": delay_s})
+
+
+def wake(tx: Transaction) -> None:
+    """Have everybody who listens look at once."""
+    tx.execute(_SQL["wake"], {"channel": CHANNEL})

@@ -1,0 +1,26 @@
+-- insert_chunk --
+-- Claim the chunk: a twin waits here until this transaction ends, and then finds nothing to do.
+-- The share lock keeps the job from ending while its tasks are being added.
+insert into chunks (job_no, chunk_no, lines, tasks, bad_lines, fresh, fresh_from)
+select job_no, %(chunk_no)s, %(lines)s, %(tasks)s, %(bad_lines)s, %(tasks)s, %(fresh_from)s
+from (select job_no from jobs where job_no = %(job_no)s and status = 'processing' for share) job
+on conflict do nothing
+returning chunk_no;
+
+-- copy_tasks --
+copy tasks (job_no, byte_offset, chunk_no, line_in_chunk, data_url, metadata) from stdin;
+
+-- copy_bad_lines --
+copy bad_lines (job_no, byte_offset, chunk_no, line_in_chunk, code, message, raw) from stdin;
+
+-- committed_chunks --
+-- Which chunks are done.
+select chunk_no from chunks where job_no = %(job_no)s;
+
+-- tally --
+-- What the committed chunks hold, and how many of their bad lines are not JSON at all.
+select coalesce(sum(tasks), 0)::bigint     as tasks,
+       coalesce(sum(bad_lines), 0)::bigint as bad_lines,
+       (select count(*) from bad_lines b
+        where b.job_no = %(job_no)s and b.code = any(%(not_json)s)) as not_json
+from chunks where job_no = %(job_no)s;

@@ -1,0 +1,133 @@
+-- insert_job --
+-- A new job and the outbox row that has its flow started, in one commit.
+with job as (
+    insert into jobs (
+        job_id, customer_id, manifest_url, question, options, consensus_threshold, task_type,
+        callback_url, metadata, priority, stop_early, failure_threshold_percent, credentials,
+        delivery_type, delivery_bucket, delivery_prefix, delivery_compression,
+        delivery_kms_key_id, delivery_acl
+    ) values (
+        %(job_id)s, %(customer_id)s, %(manifest_url)s, %(question)s, %(options)s,
+        %(consensus_threshold)s, %(task_type)s, %(callback_url)s, %(metadata)s, %(priority)s,
+        %(stop_early)s, %(failure_threshold_percent)s, %(credentials)s,
+        %(delivery_type)s, %(delivery_bucket)s, %(delivery_prefix)s, %(delivery_compression)s,
+        %(delivery_kms_key_id)s, %(delivery_acl)s
+    ) returning job_no
+), woken as (
+    insert into outbox (kind, job_no) select 'process_job', job_no from job
+)
+select job_no from job;
+
+-- claim_idempotency_key --
+-- Bind the key to the job, unless another request did within the last day: then its row comes back.
+with bound as (
+    insert into idempotency_keys as k (customer_id, key, body_hash, job_no)
+    values (%(customer_id)s, %(key)s, %(body_hash)s, %(job_no)s)
+    on conflict (customer_id, key) do update
+        set body_hash = excluded.body_hash, job_no = excluded.job_no, created_at = now()
+        where k.created_at < now() - interval '24 hours'
+    returning job_no
+)
+select exists (select from bound);
+
+-- find_idempotency_key --
+-- The job that a key was used for, and the hash of that request.
+select j.job_id, k.body_hash
+from idempotency_keys k join jobs j using (job_no)
+where k.customer_id = %(customer_id)s and k.key = %(key)s;
+
+-- get_job --
+-- A job as the customer sees it; progress is a sum over its chunks.
+select j.*, c.total_tasks, c.tasks_done, c.tasks_failed, c.lines_read
+from jobs j
+cross join lateral (
+    select coalesce(sum(tasks + bad_lines), 0)::bigint  as total_tasks,
+           coalesce(sum(settled), 0)::bigint            as tasks_done,
+           coalesce(sum(failed + bad_lines), 0)::bigint as tasks_failed,
+           coalesce(sum(lines), 0)::bigint              as lines_read
+    from chunks where chunks.job_no = j.job_no
+) c
+where j.job_id = %(job_id)s
+  and (%(customer_id)s::text is null or j.customer_id = %(customer_id)s);
+
+-- begin_job --
+-- accepted → processing. A job that is already processing stays so: this is a rerun.
+update jobs set status = 'processing', started_at = now()
+where job_no = %(job_no)s and status = 'accepted';
+
+-- pin_manifest --
+-- Remember the version and the plan; the first of two runs decides, both read what it decided.
+update jobs set manifest_bytes = %(size)s, manifest_version = %(version)s, chunk_bytes = %(chunk_bytes)s
+where job_no = %(job_no)s and manifest_version is null;
+
+-- fail_job --
+-- accepted, processing → failed. Open work is withdrawn and the credentials wiped: nothing needs them.
+with failed as (
+    update jobs
+    set status = 'failed', error_code = %(code)s, error_message = %(message)s,
+        completed_at = now(), credentials = null
+    where job_no = %(job_no)s and status in ('accepted', 'processing')
+    returning job_no
+), withdrawn as (
+    delete from open_tasks using failed where open_tasks.job_no = failed.job_no
+), returned as (
+    delete from leases using failed where leases.job_no = failed.job_no
+)
+select job_no from failed;
+
+-- lock_job --
+-- Whoever ends a job holds its row, so that of two last batches the second sees the first.
+select job_no from jobs where job_no = %(job_no)s for update;
+
+-- mark_ingested --
+-- Every line of the manifest is a task or a bad line now.
+update jobs set ingested_at = now()
+where job_no = %(job_no)s and status = 'processing' and ingested_at is null;
+
+-- settle_job --
+-- When the last task is settled or failed: completed, or on to the delivery where one is asked for.
+with settled as (
+    update jobs j
+    set settled_at = now(),
+        status          = case when delivery_type is null then 'completed' else status end,
+        completed_at    = case when delivery_type is null then now() end,
+        credentials     = case when delivery_type is null then null else credentials end,
+        delivery_status = case when delivery_type is not null then 'pending' end
+    where job_no = %(job_no)s
+      and status = 'processing' and ingested_at is not null and settled_at is null
+      and not exists (
+          select from chunks c where c.job_no = j.job_no and c.settled + c.failed < c.tasks
+      )
+    returning job_no, delivery_type
+)
+insert into outbox (kind, job_no)
+select 'deliver_job', job_no from settled where delivery_type is not null;
+
+-- begin_delivery --
+-- pending → delivering; a rerun finds it delivering already.
+update jobs set delivery_status = 'delivering'
+where job_no = %(job_no)s and delivery_status = 'pending';
+
+-- finish_delivery --
+-- delivering → delivered, and processing → completed.
+update jobs
+set delivery_status = 'delivered', delivery_objects = %(objects)s, delivered_at = now(),
+    delivery_error_code = null, delivery_error_message = null,
+    status = 'completed', completed_at = coalesce(completed_at, now()), credentials = null
+where job_no = %(job_no)s and delivery_status = 'delivering';
+
+-- refuse_delivery --
+-- delivering → failed. The job is completed all the same: its results can be exported.
+update jobs
+set delivery_status = 'failed', delivery_error_code = %(code)s, delivery_error_message = %(message)s,
+    status = 'completed', completed_at = coalesce(completed_at, now())
+where job_no = %(job_no)s and delivery_status = 'delivering';
+
+-- list_sealed --
+-- A batch of jobs that still hold credentials, for a rotation of the key.
+select job_no, job_id, customer_id, credentials from jobs
+where credentials is not null and job_no > %(after)s order by job_no limit 500;
+
+-- reseal --
+-- Replace an envelope, unless it was wiped or replaced meanwhile.
+update jobs set credentials = %(new)s where job_no = %(job_no)s and credentials = %(old)s;

@@ -1,0 +1,21 @@
+-- claim --
+-- The next entries that are due, held for this transaction; other dispatchers pass over them.
+select o.outbox_no, o.kind, o.tries, j.job_id, j.customer_id
+from outbox o join jobs j using (job_no)
+where o.not_before <= now()
+order by o.not_before
+limit %(limit)s
+for update of o skip locked;
+
+-- done --
+-- It has happened.
+delete from outbox where outbox_no = %(outbox_no)s;
+
+-- postpone --
+-- It could not be done now.
+update outbox
+set tries = tries + 1, last_error = %(error)s, not_before = now() + make_interval(secs => %(delay_s)s)
+where outbox_no = %(outbox_no)s;
+
+-- wake --
+select pg_notify(%(channel)s, '');

@@ -1,0 +1,48 @@
+-- export --
+-- Settled tasks as JSON lines in manifest order, made by the server: %(after)s skips lines up to it.
+-- A control character cannot stand in JSON, so CSV with control characters for delimiter and quote
+-- passes it verbatim; where a carriage return makes COPY quote a line, the reader takes the quotes out.
+copy (
+    with job as (
+        select job_no, job_id, options,
+               array(select to_json(o)::text || ':' from unnest(options) o) as keys,
+               array(select to_json(o)::text from unnest(options) o) as names
+        from jobs where job_no = %(job_no)s
+    ), chunk as (
+        select chunk_no, sum(lines) over (order by chunk_no) - lines as lines_before,
+               rfc3339(created_at) as created_at
+        from chunks where job_no = %(job_no)s
+    )
+    select '{"task_id":"' || task_id(job.job_id, t.byte_offset)
+        || '","line":' || c.lines_before + t.line_in_chunk
+        || ',"data_url":' || to_json(t.data_url)
+        || ',"metadata":' || coalesce(t.metadata, 'null')
+        || ',"status":"settled","consensus_label":' || job.names[r.consensus]
+        || ',"confidence":' || r.votes[r.consensus]::float8 / r.labels
+        || ',"worker_count":' || r.labels
+        || ',"agreement_count":' || r.votes[r.consensus]
+        || ',"votes":{' || (
+            select string_agg(k || v, ',') from unnest(job.keys, r.votes) as vote (k, v)
+        ) || '},"created_at":"' || c.created_at
+        || '","settled_at":"' || rfc3339(r.settled_at) || '"}'
+    from tasks t
+    join results r on r.job_no = t.job_no and r.byte_offset = t.byte_offset
+    join chunk c on c.chunk_no = t.chunk_no
+    cross join job
+    where t.job_no = %(job_no)s and r.job_no = %(job_no)s and r.consensus is not null
+      and c.lines_before + t.line_in_chunk > %(after)s
+    order by t.byte_offset
+) to stdout (format csv, delimiter E'\x02', quote E'\x01');
+
+-- bad_lines --
+-- Bad lines in manifest order, of the chunks up to the first that is not committed yet: only there is
+-- the number of a line known.
+with chunk as (
+    select chunk_no, sum(lines) over (order by chunk_no) - lines as lines_before,
+           row_number() over (order by chunk_no) - 1 = chunk_no as contiguous
+    from chunks where job_no = %(job_no)s
+)
+select (c.lines_before + b.line_in_chunk)::bigint as line, b.byte_offset, b.code, b.message, b.raw
+from bad_lines b join chunk c using (chunk_no)
+where b.job_no = %(job_no)s and c.contiguous
+order by b.byte_offset;

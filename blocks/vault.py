@@ -1,0 +1,65 @@
+"""AES-256-GCM of customers' cloud credentials.
+
+An envelope is `version (1 byte) | key id (8) | nonce (12) | ciphertext and tag`. The associated
+data binds it to the row it was made for, so an envelope copied to another row does not open.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from blocks.errors import UndecryptableCredentials
+
+_VERSION = b"\x01"
+_KEY_ID_BYTES = 8
+_NONCE_BYTES = 12  # 96 bits, random: NIST SP 800-38D §8.2.2
+_HEADER_BYTES = len(_VERSION) + _KEY_ID_BYTES + _NONCE_BYTES
+
+
+class Vault:
+    """Seals with the first key, opens with any of them.
+
+    `keys` are 32 bytes each, the current one first and then those it replaced.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._ciphers = {_key_id(key): AESGCM(key) for key in keys}
+        self._current = _key_id(keys[0])
+
+    def seal(self, plaintext: bytes, *, bound_to: str) -> bytes:
+        """The envelope of `plaintext`, which opens only with the same `bound_to`."""
+        nonce = os.urandom(_NONCE_BYTES)
+        ciphertext = self._ciphers[self._current].encrypt(nonce, plaintext, bound_to.encode())
+        return _VERSION + self._current + nonce + ciphertext
+
+    def open(self, envelope: bytes, *, bound_to: str) -> bytes:
+        """The plaintext of `envelope`.
+
+        Raises:
+            UndecryptableCredentials: the key is unknown, or the envelope was altered or moved.
+        """
+        key_id = envelope[len(_VERSION) : len(_VERSION) + _KEY_ID_BYTES]
+        nonce = envelope[_HEADER_BYTES - _NONCE_BYTES : _HEADER_BYTES]
+        cipher = self._ciphers.get(key_id)
+        if envelope[:1] != _VERSION or cipher is None:
+            raise UndecryptableCredentials(
+                "The stored credentials were encrypted with a key that this process does not have; "
+                "put the old key into ASG_ENCRYPTION_KEY_PREVIOUS."
+            )
+        try:
+            return cipher.decrypt(nonce, envelope[_HEADER_BYTES:], bound_to.encode())
+        except InvalidTag as error:
+            raise UndecryptableCredentials(
+                "The stored credentials were altered, or belong to another row."
+            ) from error
+
+    def is_current(self, envelope: bytes) -> bool:
+        """Whether `envelope` was sealed with the current key, so that a rotation may skip it."""
+        return envelope.startswith(_VERSION + self._current)
+
+
+def _key_id(key: bytes) -> bytes:
+    return hashlib.sha256(b"refinery key id" + key).digest()[:_KEY_ID_BYTES]
