@@ -1,0 +1,1 @@
+"""The Prefect flows: a manifest becomes tasks, settled tasks become a delivery."""

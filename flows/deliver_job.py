@@ -1,0 +1,74 @@
+"""A job's results go to its customer's bucket.
+
+Requires: the job's id, and that every task of it is settled or failed.
+
+Every object has a name and content that follow from the database alone, so a run that is killed, or
+two at once, end in the same objects. `manifest.json` is written last and only if it is not there: a
+reader that sees it sees everything. What the store refuses for good is told to the customer, and the
+job is completed all the same, because its results can be exported.
+"""
+
+from typing import Any
+
+from prefect import flow, task
+from prefect.states import Completed, Failed, State
+
+from blocks.errors import Terminal
+from blocks.model import DeliveryStatus
+from blocks.store import jobs, results
+from flows import delivery
+from flows.delivery import DeliveredObject
+from flows.policy import NETWORK_TASK
+from flows.resources import database, destination_of, load_job, settings
+
+
+@flow(name="deliver-job", flow_run_name="deliver {job_id}")
+def deliver_job(job_id: str) -> State[Any]:
+    """Write the results, the bad lines and the manifest of both; then the job is completed."""
+    job = load_job(job_id)
+    if job.delivery_status not in {DeliveryStatus.PENDING, DeliveryStatus.DELIVERING}:
+        return Completed(message=f"{job_id}: no delivery is due; nothing to do.")
+    with database().transaction() as tx:
+        jobs.begin_delivery(tx, job.job_no)
+    try:
+        objects = [*write_results(job_id), write_bad_lines(job_id)]
+        write_manifest(job_id, objects)
+    except Terminal as error:
+        with database().transaction() as tx:
+            jobs.refuse_delivery(tx, job.job_no, error.code, error.message)
+        return Failed(message=f"{job_id}: delivery refused ({error.code}): {error.message}")
+    with database().transaction() as tx:
+        jobs.finish_delivery(tx, job.job_no, len(objects) + 1)
+    return Completed(message=f"{job_id}: delivered {sum(o.rows for o in objects)} rows.")
+
+
+@task(**NETWORK_TASK)
+def write_results(job_id: str) -> list[DeliveredObject]:
+    """Stream the settled tasks into parts of bounded size."""
+    job = load_job(job_id)
+    with database().stream() as tx:
+        return delivery.write_parts(
+            destination_of(job),
+            delivery.folder_of(job),
+            results.export(tx, job.job_no),
+            compression=delivery.compression_of(job),
+            part_bytes_max=settings().part_bytes_max,
+        )
+
+
+@task(**NETWORK_TASK)
+def write_bad_lines(job_id: str) -> DeliveredObject:
+    """Write `errors.jsonl`, an empty one where every line was good."""
+    job = load_job(job_id)
+    with database().stream() as tx:
+        lines = (line.to_json() for line in results.bad_lines(tx, job.job_no))
+        key = f"{delivery.folder_of(job)}/errors.jsonl"
+        return delivery.write_object(destination_of(job), key, lines)
+
+
+@task(**NETWORK_TASK)
+def write_manifest(job_id: str, objects: list[DeliveredObject]) -> None:
+    """Write `manifest.json`, unless a twin of this run just did."""
+    job = load_job(job_id)
+    key = f"{delivery.folder_of(job)}/manifest.json"
+    destination_of(job).create(key, delivery.encode_manifest(job, objects))

@@ -1,0 +1,83 @@
+"""A manifest as byte ranges, a range as lines, lines as tasks and bad lines. No Prefect, no SQL.
+
+A line belongs to the range in which its first byte lies; a range reads on to the end of its last
+line. So every cut gives the same lines, and nothing but (start, end) has to be passed around.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+from blocks.model import LINE_BYTES_MAX, BadLine, Chunk, GoodLine
+from flows.lines import validate
+
+Read = Callable[[int, int], bytes]
+"""Bytes `start` to `end` of the manifest."""
+
+_BOM = b"\xef\xbb\xbf"
+_TAIL_BLOCK_BYTES = 64 * 1024
+# So that no machine waits long for the last one, a manifest makes this many chunks for each that is
+# in flight, within the bounds on a chunk's size.
+_CHUNKS_FOR_EACH_IN_FLIGHT = 8
+
+
+def choose_chunk_bytes(size: int, *, in_flight: int, chunk_bytes_min: int, chunk_bytes_max: int) -> int:
+    """The size of a manifest's chunks: enough of them to keep all workers busy to the end."""
+    even = math.ceil(size / (in_flight * _CHUNKS_FOR_EACH_IN_FLIGHT))
+    return min(max(even, chunk_bytes_min), chunk_bytes_max)
+
+
+def plan_ranges(size: int, chunk_bytes: int) -> list[tuple[int, int]]:
+    """Byte ranges (start, end) that cover a manifest of `size` bytes, in order."""
+    return [(at, min(at + chunk_bytes, size)) for at in range(0, size, chunk_bytes)]
+
+
+def read_chunk(read: Read, size: int, start: int, end: int) -> Chunk:
+    """Every line whose first byte lies in `start` to `end`, validated.
+
+    Raises whatever `read` raises.
+    """
+    tasks: list[GoodLine] = []
+    bad: list[BadLine] = []
+    number = 0
+    for number, (byte_offset, raw) in enumerate(cut_lines(read, size, start, end), 1):
+        line = validate(raw, byte_offset=byte_offset, line=number)
+        if isinstance(line, GoodLine):
+            tasks.append(line)
+        elif line is not None:
+            bad.append(line)
+    return Chunk(number, tasks, bad)
+
+
+def cut_lines(read: Read, size: int, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """(byte offset, line without its line feed) of each line that begins in the range.
+
+    A line that goes on after the range is read up to just beyond the longest that is allowed: that
+    is enough to tell that it is too long.
+    """
+    # The byte before the range tells whether a line begins at its first byte.
+    at = max(start - 1, 0)
+    text = read(at, end)
+    if start > 0:
+        skip = text.find(b"\n") + 1
+        if skip == 0 or at + skip == end:
+            return  # one line covers the range, and belongs to an earlier one
+        at, text = at + skip, text[skip:]
+    if not text.endswith(b"\n"):
+        text += _read_tail(read, size, end, len(text) - (text.rfind(b"\n") + 1))
+    for raw in text.removesuffix(b"\n").split(b"\n"):
+        yield at, raw.removeprefix(_BOM) if at == 0 else raw
+        at += len(raw) + 1
+
+
+def _read_tail(read: Read, size: int, at: int, bytes_so_far: int) -> bytes:
+    """The rest of a line of which `bytes_so_far` were read, from `at` on, without its line feed."""
+    tail = b""
+    stop = min(size, at + LINE_BYTES_MAX + len(b"\r\n") - bytes_so_far)
+    while at < stop:
+        block = read(at, min(at + _TAIL_BLOCK_BYTES, stop))
+        line, feed, _ = block.partition(b"\n")
+        tail += line
+        if feed:
+            break
+        at += len(block)
+    return tail

@@ -1,0 +1,94 @@
+"""What a run needs: settings, the database, and the buckets of a job.
+
+A run has the id of its job and nothing else. Whatever is secret is fetched and opened here, in the
+process that uses it, and never passed on.
+"""
+
+from functools import lru_cache
+
+from blocks import buckets
+from blocks.credentials import decode_credentials
+from blocks.egress import Egress
+from blocks.errors import RefineryError
+from blocks.object_urls import ObjectUrl, StoreType, parse_object_url
+from blocks.settings import Settings
+from blocks.store import jobs
+from blocks.store.database import Database
+from blocks.store.jobs import Job
+
+# A client of an object store takes a tenth of a second to make, so the chunks of a job share one.
+_CLIENTS_MAX = 4
+
+
+class UnknownJob(RefineryError):
+    """There is no job of that id."""
+
+    code = "unknown_job"
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process."""
+    return Settings.from_environment()
+
+
+@lru_cache(maxsize=1)
+def database() -> Database:
+    """The pool of this process, with a connection for each chunk in flight and one for the flow."""
+    return Database(settings().database_url, connections_max=settings().chunks_in_flight + 1)
+
+
+def load_job(job_id: str) -> Job:
+    """The job as it is now.
+
+    Raises:
+        UnknownJob: there is none of that id.
+    """
+    with database().transaction() as tx:
+        job = jobs.get(tx, job_id)
+    if job is None:
+        raise UnknownJob(f"There is no job {job_id!r}.")
+    return job
+
+
+def manifest_of(job: Job) -> tuple[buckets.Bucket, ObjectUrl]:
+    """The bucket that the job's manifest lies in, and the manifest's place in it."""
+    url = parse_object_url(job.manifest_url)
+    return _bucket(job.job_id, job.customer_id, job.credentials, url.store, url.bucket), url
+
+
+def destination_of(job: Job) -> buckets.Bucket:
+    """The bucket that the job's results go to."""
+    target = job.delivery
+    assert target is not None  # the flow has looked
+    return _bucket(
+        job.job_id,
+        job.customer_id,
+        job.credentials,
+        StoreType(target.type),
+        target.bucket,
+        target.kms_key_id,
+        target.acl,
+    )
+
+
+@lru_cache(maxsize=_CLIENTS_MAX)
+def _bucket(  # noqa: PLR0913 - the key of the cache
+    job_id: str,
+    customer_id: str,
+    sealed: bytes | None,
+    store: StoreType,
+    name: str,
+    kms_key_id: str | None = None,
+    acl: str | None = None,
+) -> buckets.Bucket:
+    plain = jobs.open_credentials(sealed, job_id, customer_id, settings().vault())
+    return buckets.open_bucket(
+        store,
+        name,
+        decode_credentials(store, plain),
+        egress=Egress(settings().egress_allow),
+        gcs_endpoint_url=settings().gcs_endpoint_url,
+        kms_key_id=kms_key_id,
+        acl=acl,
+    )
