@@ -1,0 +1,1 @@
+"""The HTTP API: records jobs, hands out tasks, takes labels, streams results."""

@@ -1,0 +1,75 @@
+"""The application: settings in, ASGI out."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio.to_thread
+from litestar import Litestar
+from litestar.config.compression import CompressionConfig
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.middleware import DefineMiddleware
+
+from api import openapi
+from api.auth import ApiKeyMiddleware
+from api.bodies import StrictRequest, refuse_unknown_parameters
+from api.errors import HANDLERS as ERROR_HANDLERS
+from api.launcher import Launcher
+from api.routes import annotation, health, jobs
+from blocks.settings import Settings
+from blocks.store.database import Database
+
+_GZIP_BYTES_MIN = 500
+
+
+def from_environment() -> Litestar:
+    """The application as the environment sets it up; for `uvicorn --factory`."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    return create_app(Settings.from_environment())
+
+
+def create_app(settings: Settings) -> Litestar:
+    """The application. Connects to nothing before it is started."""
+    database = Database(settings.database_url, connections_max=settings.database_connections_max)
+    launcher = Launcher(settings, database)
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        launcher.start()
+        try:
+            yield
+        finally:
+            await anyio.to_thread.run_sync(launcher.stop)
+            await anyio.to_thread.run_sync(database.close)
+
+    vault = settings.vault()
+    return Litestar(
+        route_handlers=[
+            *health.HANDLERS,
+            *jobs.HANDLERS,
+            *annotation.HANDLERS,
+            *openapi.HANDLERS,
+        ],
+        dependencies={
+            "database": _constant(database),
+            "settings": _constant(settings),
+            "vault": _constant(vault),
+        },
+        state=State({"database": database, "launcher": launcher}),
+        middleware=[DefineMiddleware(ApiKeyMiddleware, exclude=["^/health/", "^/schema"])],
+        exception_handlers=ERROR_HANDLERS,
+        request_class=StrictRequest,
+        before_request=refuse_unknown_parameters,
+        request_max_body_size=settings.request_bytes_max,
+        compression_config=CompressionConfig(backend="gzip", minimum_size=_GZIP_BYTES_MIN),
+        openapi_config=openapi.CONFIG,
+        lifespan=[lifespan],
+        logging_config=None,
+    )
+
+
+def _constant(value: Any) -> Provide:
+    return Provide(lambda: value, sync_to_thread=False)

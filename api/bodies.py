@@ -1,0 +1,163 @@
+"""Request bodies: strict, and with every fault reported at once."""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from types import UnionType
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
+
+import msgspec
+from litestar import Request
+
+from api.errors import ApiError, Fault, invalid_request
+
+
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A request body. `checks` are rules on a field beyond its type: they raise ValueError."""
+
+    checks: ClassVar[Mapping[str, Callable[[Any], object]]] = {}
+
+    def __post_init__(self) -> None:
+        for field, check in self.checks.items():
+            if getattr(self, field) is not None:
+                check(getattr(self, field))
+
+    @classmethod
+    def related_faults(cls, raw: Mapping[str, Any]) -> Iterator[Fault]:
+        """Faults that lie between fields; `raw` may have any others as well."""
+        del raw
+        yield from ()
+
+
+class StrictRequest(Request[Any, Any, Any]):
+    """A request whose JSON body is read by us: strict types, unknown fields refused, all faults."""
+
+    async def json(self) -> Any:
+        """The body as the type that its handler declares.
+
+        Raises:
+            ApiError: 415 for another type, 400 for what is not JSON or not what is expected.
+        """
+        content_type, _ = self.content_type
+        if content_type != "application/json":
+            raise ApiError(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "Send JSON, with Content-Type: application/json.",
+            )
+        data = self.route_handler.parsed_data_field  # type: ignore[attr-defined]
+        return parse(await self.body(), data.annotation)
+
+
+async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
+    """Refuse a query parameter that the route does not know: a typing error must not be ignored.
+
+    Raises:
+        ApiError: 400, naming each.
+    """
+    known = request.route_handler.parsed_fn_signature.parameters
+    unknown = sorted(request.query_params.keys() - known.keys())
+    if unknown:
+        raise invalid_request([Fault(name, "This parameter is not known.") for name in unknown])
+
+
+_B = TypeVar("_B", bound=Body)
+
+
+def parse(body: bytes, model: type[_B]) -> _B:
+    """`body` as a `model`.
+
+    Raises:
+        ApiError: 400, with every fault.
+    """
+    try:
+        raw = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        message = f"The body is not valid JSON: {error}"
+        raise ApiError(HTTPStatus.BAD_REQUEST, "invalid_json", message) from error
+    faults: list[Fault] = []
+    if b"\\u0000" in body:
+        faults += _nuls(raw, "")
+    try:
+        value = msgspec.convert(raw, model)
+    except msgspec.ValidationError:
+        faults += _faults(raw, model, "")
+    if isinstance(raw, dict):
+        faults += model.related_faults(raw)
+    if faults:
+        raise invalid_request(faults)
+    return value
+
+
+def _faults(raw: Any, expected: Any, path: str) -> Iterator[Fault]:
+    """Each field on its own, so that one fault does not hide the next."""
+    model = _struct_in(expected)
+    if model and isinstance(raw, dict):
+        yield from struct_faults(raw, model, path)
+        return
+    try:
+        msgspec.convert(raw, expected)
+    except msgspec.ValidationError as error:
+        item = _struct_in(_item_type(expected))
+        if item and isinstance(raw, list):
+            found = [f for n, v in enumerate(raw) for f in _faults(v, item, f"{path}[{n}]")]
+            if found:
+                yield from found
+                return
+        yield Fault(path or "body", _readable(error))
+
+
+def struct_faults(raw: Mapping[str, Any], model: type[msgspec.Struct], path: str) -> Iterator[Fault]:
+    """Every fault of an object that should be a `model`; `path` is where it stands."""
+    prefix = f"{path}." if path else ""
+    fields = {field.encode_name: field for field in msgspec.structs.fields(model)}
+    for key in raw.keys() - fields.keys():
+        near = difflib.get_close_matches(key, fields, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        yield Fault(f"{prefix}{key}", f"This field is not known.{hint}")
+    checks = getattr(model, "checks", {})
+    for name, field in fields.items():
+        if name not in raw:
+            if field.required:
+                yield Fault(f"{prefix}{name}", "This field is required.")
+            continue
+        found = list(_faults(raw[name], field.type, f"{prefix}{name}"))
+        yield from found
+        if not found and name in checks and raw[name] is not None:
+            try:
+                checks[name](msgspec.convert(raw[name], field.type))
+            except ValueError as error:
+                yield Fault(f"{prefix}{name}", str(error))
+
+
+def _struct_in(expected: Any) -> type[msgspec.Struct] | None:
+    """The struct type that `expected` is, or that it is or None."""
+    candidates = get_args(expected) if isinstance(expected, UnionType) else (expected,)
+    found = [c for c in candidates if isinstance(c, type) and issubclass(c, msgspec.Struct)]
+    return found[0] if found else None
+
+
+def _item_type(expected: Any) -> Any:
+    if get_origin(expected) is Annotated:
+        expected = get_args(expected)[0]
+    return get_args(expected)[0] if get_origin(expected) is list else None
+
+
+def _readable(error: msgspec.ValidationError) -> str:
+    message, _, at = str(error).partition(" - at `$")
+    return f"{message}." if not at.strip("`") else f"{message} (at {at.strip('`')})."
+
+
+def _nuls(raw: Any, path: str) -> Iterator[Fault]:
+    """PostgreSQL cannot keep U+0000, so it is refused wherever it stands."""
+    if isinstance(raw, str) and "\x00" in raw:
+        yield Fault(path or "body", "The character U+0000 cannot be stored.")
+    elif isinstance(raw, dict):
+        for key, value in raw.items():
+            name = key.replace("\x00", "\\u0000")
+            if "\x00" in key:
+                yield Fault(f"{path}.{name}".lstrip("."), "The character U+0000 cannot be stored.")
+            yield from _nuls(value, f"{path}.{name}".lstrip("."))
+    elif isinstance(raw, list):
+        for n, value in enumerate(raw):
+            yield from _nuls(value, f"{path}[{n}]")

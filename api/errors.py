@@ -1,0 +1,116 @@
+"""Every error as `{"error", "code", "details"?}`: one table from exception to response."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Request, Response
+from litestar.exceptions import HTTPException
+
+from blocks.errors import RefineryError, Transient
+
+logger = logging.getLogger("refinery.api")
+
+_RETRY_AFTER_S = 5
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """What is wrong with one field of a request."""
+
+    field: str
+    message: str
+
+
+class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The body of every error; `details` only where fields are at fault."""
+
+    error: str
+    code: str
+    details: tuple[Fault, ...] = ()
+
+
+class ApiError(RefineryError):
+    """A request that cannot be answered as it was meant."""
+
+    def __init__(
+        self, status: HTTPStatus, code: str, message: str, details: tuple[Fault, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = ErrorBody(message, code, tuple(details))
+
+
+def invalid_request(faults: Sequence[Fault]) -> ApiError:
+    """400 with every fault that was found."""
+    first = f"{faults[0].field}: {faults[0].message}"
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return ApiError(HTTPStatus.BAD_REQUEST, "invalid_request", first + more, faults)
+
+
+def not_found(what: str) -> ApiError:
+    """404, the same for what never existed and for what belongs to somebody else."""
+    return ApiError(HTTPStatus.NOT_FOUND, f"{what}_not_found", f"There is no such {what}.")
+
+
+def conflict(code: str, message: str) -> ApiError:
+    """409."""
+    return ApiError(HTTPStatus.CONFLICT, code, message)
+
+
+_Handled = Request[Any, Any, Any]
+
+
+def _respond(
+    status: int, body: ErrorBody, headers: Mapping[str, str] | None = None
+) -> Response[ErrorBody]:
+    return Response(body, status_code=status, headers=headers, media_type=MediaType.JSON)
+
+
+def handle_api_error(_: _Handled, error: ApiError) -> Response[ErrorBody]:
+    """Our own errors carry their response."""
+    return _respond(error.status, error.body)
+
+
+def handle_transient(_: _Handled, error: Transient) -> Response[ErrorBody]:
+    """503: what failed is not the client's fault, and may be mended by time."""
+    logger.warning("request.unavailable code=%s reason=%s", error.code, error.message)
+    body = ErrorBody("The service is not available just now; try again.", "unavailable")
+    return _respond(HTTPStatus.SERVICE_UNAVAILABLE, body, {"Retry-After": str(_RETRY_AFTER_S)})
+
+
+_FRAMEWORK: dict[int, tuple[str, str]] = {
+    400: ("invalid_request", "The request is malformed."),
+    401: ("invalid_api_key", "invalid API key"),
+    403: ("forbidden", "This kind of key may not do that."),
+    404: ("not_found", "There is no such page."),
+    405: ("method_not_allowed", "This page does not know that method."),
+    413: ("body_too_large", "The body is too large."),
+    415: ("unsupported_media_type", "Send JSON, with Content-Type: application/json."),
+}
+
+
+def handle_http_exception(request: _Handled, error: HTTPException) -> Response[ErrorBody]:
+    """What Litestar raises, by its status."""
+    if error.status_code not in _FRAMEWORK:
+        return handle_unexpected(request, error)
+    code, message = _FRAMEWORK[error.status_code]
+    extra = error.extra if isinstance(error.extra, list) else []
+    faults = tuple(Fault(e.get("key", ""), e["message"]) for e in extra if "message" in e)
+    return _respond(error.status_code, ErrorBody(message, code, faults))
+
+
+def handle_unexpected(request: _Handled, error: Exception) -> Response[ErrorBody]:
+    """500: the log has the cause, the answer does not."""
+    logger.error("request.failed path=%s", request.url.path, exc_info=error)
+    body = ErrorBody("Something went wrong on our side; the operators can see it.", "internal")
+    return _respond(HTTPStatus.INTERNAL_SERVER_ERROR, body)
+
+
+HANDLERS: dict[int | type[Exception], Any] = {
+    ApiError: handle_api_error,
+    Transient: handle_transient,
+    HTTPException: handle_http_exception,
+    Exception: handle_unexpected,
+}

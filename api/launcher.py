@@ -1,0 +1,121 @@
+"""Starts Prefect runs for what the outbox holds.
+
+Any number of launchers may run: an entry is held while its run is being asked for, and others pass
+over it. What cannot be started now stays, and is tried again. A run asked for twice, because we were
+killed between Prefect's answer and our commit, is one run: the idempotency key is the entry's.
+"""
+
+import logging
+import random
+import threading
+
+import httpx
+
+from blocks.errors import Transient
+from blocks.settings import Settings
+from blocks.store import outbox
+from blocks.store.database import Database
+from blocks.store.outbox import Entry
+from deployments import names
+
+logger = logging.getLogger("refinery.launcher")
+
+_DEPLOYMENTS = {"process_job": names.PROCESS_JOB, "deliver_job": names.DELIVER_JOB}
+_BATCH = 10
+_POLL_S = 5.0  # for what became due without a notification: a postponed entry
+_TIMEOUT_S = 10.0
+_DELAY_S_MAX = 60.0
+_RECONNECT_S = 1.0
+
+
+class Launcher:
+    """A thread that empties the outbox into Prefect, woken by PostgreSQL's NOTIFY."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._database = database
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
+        auth = settings.prefect_api_auth_string.partition(":")
+        self._prefect = httpx.Client(
+            base_url=settings.prefect_api_url,
+            auth=(auth[0], auth[2]) if auth[1] else None,
+            timeout=_TIMEOUT_S,
+        )
+        self._deployment_ids: dict[str, str] = {}
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the entry that is under way."""
+        self._stopping.set()
+        try:
+            with self._database.transaction() as tx:
+                outbox.wake(tx)
+        except Transient:
+            pass  # the thread has lost its connection as well, and looks at the event
+        self._thread.join(timeout=_TIMEOUT_S)
+        self._prefect.close()
+
+    def prefect_is_reachable(self) -> bool:
+        """Whether Prefect's server answers."""
+        try:
+            return self._prefect.get("/health").is_success
+        except httpx.HTTPError:
+            return False
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                for _ in self._database.listen(outbox.CHANNEL, timeout_s=_POLL_S):
+                    while not self._stopping.is_set() and self._launch_batch():
+                        pass
+                    if self._stopping.is_set():
+                        return
+            except Transient as error:
+                logger.warning("launcher.database_lost reason=%s", error.message)
+                self._stopping.wait(_RECONNECT_S)
+            except Exception:
+                logger.exception("launcher.failed")
+                self._stopping.wait(_RECONNECT_S)
+
+    def _launch_batch(self) -> bool:
+        """Whether there may be more."""
+        with self._database.transaction() as tx:
+            entries = outbox.claim(tx, limit=_BATCH)
+            for entry in entries:
+                try:
+                    self._launch(entry)
+                    outbox.done(tx, entry.outbox_no)
+                except httpx.HTTPError as error:
+                    delay_s = min(2.0**entry.tries, _DELAY_S_MAX) * random.uniform(0.5, 1)  # noqa: S311
+                    outbox.postpone(tx, entry.outbox_no, error=repr(error), delay_s=delay_s)
+                    logger.warning(
+                        "launcher.postponed job_id=%s kind=%s error=%r",
+                        entry.job_id,
+                        entry.kind,
+                        error,
+                    )
+        return len(entries) == _BATCH
+
+    def _launch(self, entry: Entry) -> None:
+        response = self._prefect.post(
+            f"/deployments/{self._deployment_id(entry.kind)}/create_flow_run",
+            json={
+                "name": f"{entry.kind.partition('_')[0]} {entry.job_id}",
+                "parameters": {"job_id": entry.job_id},
+                "tags": [entry.job_id, entry.customer_id],
+                "idempotency_key": f"refinery-{entry.kind}-{entry.job_id}-{entry.outbox_no}",
+            },
+        )
+        if response.status_code == httpx.codes.NOT_FOUND:
+            self._deployment_ids.clear()  # it was deleted and made again
+        response.raise_for_status()
+        logger.info("launcher.started job_id=%s kind=%s", entry.job_id, entry.kind)
+
+    def _deployment_id(self, kind: str) -> str:
+        if kind not in self._deployment_ids:
+            response = self._prefect.get(f"/deployments/name/{_DEPLOYMENTS[kind]}")
+            response.raise_for_status()
+            self._deployment_ids[kind] = response.json()["id"]
+        return self._deployment_ids[kind]

@@ -1,0 +1,77 @@
+"""The published reference: `/schema`, generated from the code, shown by Swagger UI.
+
+Swagger UI comes out of a wheel and not from a CDN, so the page works where the service is cut off
+from the internet, and nobody else learns who reads it.
+"""
+
+from importlib import resources
+from typing import Any
+
+import msgspec
+from litestar import Request
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme, Tag
+from litestar.static_files import create_static_files_router
+
+_ASSETS_PATH = "/schema/assets"
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>{title}</title>
+  <link rel="stylesheet" href="{assets}/swagger-ui.css">
+  <link rel="icon" href="{assets}/favicon-32x32.png">
+</head>
+<body>
+  <div id="ui"></div>
+  <script src="{assets}/swagger-ui-bundle.js"></script>
+  <script>
+    SwaggerUIBundle({{spec: {schema}, dom_id: "#ui", deepLinking: true, persistAuthorization: true}});
+  </script>
+</body>
+</html>
+"""
+
+
+class SwaggerPage(OpenAPIRenderPlugin):
+    """Swagger UI at `/schema`, with its files served from here."""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        # "</" would end the script, wherever in the schema it stands.
+        schema = msgspec.json.encode(openapi_schema).decode().replace("</", "<\\/")
+        title = openapi_schema["info"]["title"]
+        return _PAGE.format(title=title, assets=_ASSETS_PATH, schema=schema).encode()
+
+
+CONFIG = OpenAPIConfig(
+    title="Refinery Jobs",
+    version="1",
+    description=(
+        "Batch labelling: a manifest in a bucket in, consensus labels in a bucket out. "
+        "Every `/v1` route wants `Authorization: Bearer <key>`: a customer's `sk_…` key for jobs, "
+        "an annotator's `ak_…` key for annotation."
+    ),
+    path="/schema",
+    render_plugins=[SwaggerPage(path="/"), JsonRenderPlugin(path="/openapi.json")],
+    components=Components(
+        security_schemes={"apiKey": SecurityScheme(type="http", scheme="bearer")}
+    ),
+    security=[{"apiKey": []}],
+    tags=[
+        Tag("Jobs", "For customers."),
+        Tag("Annotation", "For annotators, people and models alike."),
+        Tag("Operations", "For operators; no key."),
+    ],
+)
+
+HANDLERS = [
+    create_static_files_router(
+        _ASSETS_PATH,
+        # The wheel's FastAPI part is not used, only the files it carries.
+        directories=[str(resources.files("fastapi_swagger") / "resources")],
+        include_in_schema=False,
+    )
+]

@@ -1,0 +1,139 @@
+"""Annotators: claim tasks, hand in labels."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, post
+from msgspec import Meta
+
+from api.auth import annotators_only
+from api.bodies import Body
+from blocks.model import LabelOutcome, TaskType
+from blocks.settings import Settings
+from blocks.store import annotation
+from blocks.store.customers import Principal
+from blocks.store.database import Database
+
+_BATCH_MAX = 500
+_LEASE_S_MAX = 24 * 3600
+
+_Request = Request[Principal, Any, Any]
+
+
+class ClaimBody(Body):
+    """How many tasks, for how long, and which."""
+
+    limit: Annotated[int, Meta(ge=1, le=_BATCH_MAX)]
+    lease_seconds: Annotated[int, Meta(ge=1, le=_LEASE_S_MAX)] | None = None
+    task_types: Annotated[list[TaskType], Meta(min_length=1, max_length=len(TaskType))] | None = None
+    job_id: str | None = None
+
+
+class LabelSpec(msgspec.Struct, frozen=True):
+    """The question, and the options to choose from."""
+
+    question: str
+    options: list[str]
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that is the annotator's until `lease_expires_at`."""
+
+    task_id: str
+    data_url: str
+    metadata: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    task_type: TaskType
+    label_spec: LabelSpec
+    lease_expires_at: datetime
+
+
+class ClaimedTasks(msgspec.Struct, frozen=True):
+    """Empty where there is nothing to do just now."""
+
+    tasks: list[Claimed]
+
+
+class LabelBody(Body):
+    """One of the options of the task's job."""
+
+    task_id: str
+    label: str
+
+
+class LabelsBody(Body):
+    """Labels of one annotator; each is taken or refused by itself."""
+
+    labels: Annotated[list[LabelBody], Meta(min_length=1, max_length=_BATCH_MAX)]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of the label for a task."""
+
+    task_id: str
+    outcome: LabelOutcome
+
+
+class Outcomes(msgspec.Struct, frozen=True):
+    """One for each label, in their order."""
+
+    results: list[Outcome]
+
+
+@post(
+    "/v1/annotation/claim",
+    operation_id="claim_tasks",
+    tags=["Annotation"],
+    guards=[annotators_only],
+    status_code=200,
+    sync_to_thread=True,
+)
+def claim(request: _Request, data: ClaimBody, database: Database, settings: Settings) -> ClaimedTasks:
+    """Take tasks to label, for a while; never one that this annotator has labelled or holds."""
+    with database.transaction() as tx:
+        tasks = annotation.claim(
+            tx,
+            _annotator(request),
+            limit=data.limit,
+            lease_s=data.lease_seconds or settings.lease_s,
+            task_types=data.task_types,
+            job_id=data.job_id,
+        )
+    return ClaimedTasks([_claimed(task) for task in tasks])
+
+
+@post(
+    "/v1/annotation/labels",
+    operation_id="submit_labels",
+    tags=["Annotation"],
+    guards=[annotators_only],
+    status_code=200,
+    sync_to_thread=True,
+)
+def submit(request: _Request, data: LabelsBody, database: Database) -> Outcomes:
+    """Hand in labels. A label cannot be changed; one handed in again is a `duplicate`."""
+    labels = [annotation.Label(label.task_id, label.label) for label in data.labels]
+    with database.transaction() as tx:
+        outcomes = annotation.submit(tx, _annotator(request), labels)
+    pairs = zip(labels, outcomes, strict=True)
+    return Outcomes([Outcome(label.task_id, outcome) for label, outcome in pairs])
+
+
+def _annotator(request: _Request) -> int:
+    assert request.user.annotator_no is not None  # the guard has looked
+    return request.user.annotator_no
+
+
+def _claimed(task: annotation.ClaimedTask) -> Claimed:
+    metadata = msgspec.Raw(task.metadata) if task.metadata is not None else msgspec.UNSET
+    return Claimed(
+        task_id=task.task_id,
+        data_url=task.data_url,
+        metadata=metadata,
+        task_type=TaskType(task.task_type),
+        label_spec=LabelSpec(task.question, task.options),
+        lease_expires_at=task.lease_expires_at,
+    )
+
+
+HANDLERS = [claim, submit]

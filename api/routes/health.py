@@ -1,0 +1,43 @@
+"""Is it alive, and can it work? For load balancers and supervisors; no key."""
+
+from http import HTTPStatus
+
+from litestar import Response, get
+from litestar.datastructures import State
+
+from blocks.errors import Transient
+from blocks.store.database import Database
+
+
+@get("/health/live", operation_id="health_live", tags=["Operations"], security=[])
+async def live() -> dict[str, str]:
+    """200 while the process answers at all."""
+    return {"status": "live"}
+
+
+@get(
+    "/health/ready", operation_id="health_ready", tags=["Operations"], security=[],
+    sync_to_thread=True,
+)
+def ready(state: State) -> Response[dict[str, str]]:
+    """200 when the database and Prefect can be reached, otherwise 503 and which of them cannot."""
+    checks = {
+        "database": "ok" if _database_answers(state.database) else "unreachable",
+        "prefect": "ok" if state.launcher.prefect_is_reachable() else "unreachable",
+    }
+    healthy = set(checks.values()) == {"ok"}
+    status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
+    content = {"status": "ready" if healthy else "not_ready", **checks}
+    return Response(content, status_code=status, headers={} if healthy else {"Retry-After": "5"})
+
+
+def _database_answers(database: Database) -> bool:
+    try:
+        with database.transaction() as tx:
+            tx.execute("select 1")
+    except Transient:
+        return False
+    return True
+
+
+HANDLERS = [live, ready]

@@ -1,0 +1,178 @@
+"""What `POST /v1/jobs` takes, with every rule on it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+from api.bodies import Body, struct_faults
+from api.errors import Fault
+from blocks.credentials import Credentials, credentials_type
+from blocks.errors import Terminal
+from blocks.model import TaskType
+from blocks.object_urls import StoreType, is_bucket_name, parse_object_url
+from blocks.store.jobs import DeliveryTarget, NewJob
+
+_OPTION_CHARACTERS_MAX = 1000
+_QUESTION_CHARACTERS_MAX = 10_000
+_URL_CHARACTERS_MAX = 4096
+_METADATA_KEYS_MAX = 100
+
+Checks = ClassVar[Mapping[str, Callable[[Any], object]]]
+
+
+def _check_manifest_url(url: str) -> None:
+    try:
+        parse_object_url(url)
+    except Terminal as error:
+        raise ValueError(error.message) from error
+
+
+def _check_question(question: str) -> None:
+    if not question.strip():
+        raise ValueError("The question must not be empty.")
+
+
+def _check_options(options: list[str]) -> None:
+    if not all(option.strip() for option in options):
+        raise ValueError("An option must not be empty.")
+    if len(set(options)) != len(options):
+        raise ValueError("The options must be distinct.")
+
+
+def _check_bucket(bucket: str) -> None:
+    if not is_bucket_name(bucket):
+        raise ValueError(f"{bucket!r} is not a bucket name.")
+
+
+def _check_prefix(prefix: str) -> None:
+    if any(part in {".", ".."} for part in prefix.split("/")) or "//" in prefix.strip("/"):
+        raise ValueError("The prefix must not have empty parts, nor the parts '.' or '..'.")
+
+
+class LabelSpecBody(Body):
+    """The question, and the options to choose from."""
+
+    checks: Checks = {"question": _check_question, "options": _check_options}
+
+    question: Annotated[str, Meta(min_length=1, max_length=_QUESTION_CHARACTERS_MAX)]
+    options: Annotated[
+        list[Annotated[str, Meta(max_length=_OPTION_CHARACTERS_MAX)]],
+        Meta(min_length=2, max_length=100),
+    ]
+
+
+class DeliveryBody(Body):
+    """Where the results go. `kms_key_id` and `acl` are for S3."""
+
+    checks: Checks = {"bucket": _check_bucket, "prefix": _check_prefix}
+
+    type: StoreType
+    bucket: str
+    prefix: Annotated[str, Meta(max_length=512)] = ""
+    compression: Literal["none", "gzip", "zstd"] = "none"
+    format: Literal["jsonl"] = "jsonl"
+    kms_key_id: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    acl: (
+        Literal[
+            "private",
+            "public-read",
+            "public-read-write",
+            "authenticated-read",
+            "aws-exec-read",
+            "bucket-owner-read",
+            "bucket-owner-full-control",
+        ]
+        | None
+    ) = None
+
+
+class CredentialsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """For S3 `access_key_id`, `secret_access_key` and `region`; for GCS `service_account_json`.
+
+    What is required follows from the store that `manifest_url` names.
+    """
+
+    access_key_id: str | None = None
+    secret_access_key: str | None = None
+    region: str | None = None
+    session_token: str | None = None
+    endpoint_url: str | None = None
+    service_account_json: str | None = None
+
+    def __repr__(self) -> str:
+        return "CredentialsBody(…)"
+
+
+class JobBody(Body):
+    """A manifest, a question about each of its lines, and where the answers go."""
+
+    checks: Checks = {"manifest_url": _check_manifest_url}
+
+    manifest_url: Annotated[str, Meta(max_length=_URL_CHARACTERS_MAX)]
+    label_spec: LabelSpecBody
+    consensus_threshold: Annotated[int, Meta(ge=2, le=10)] = 3
+    task_type: TaskType = TaskType.IMAGE_CLASSIFICATION
+    callback_url: (
+        Annotated[str, Meta(pattern=r"^https://[^\s/]+", max_length=_URL_CHARACTERS_MAX)] | None
+    ) = None
+    credentials: CredentialsBody | None = None
+    delivery: DeliveryBody | None = None
+    metadata: Annotated[dict[str, str], Meta(max_length=_METADATA_KEYS_MAX)] | None = None
+    priority: Annotated[int, Meta(ge=0, le=9)] = 5
+    stop_early: bool = False
+    failure_threshold_percent: Annotated[float, Meta(ge=0, le=100)] = 100.0
+
+    @classmethod
+    def related_faults(cls, raw: Mapping[str, Any]) -> Iterator[Fault]:
+        """Credentials and delivery have to be of the store that the manifest lies in."""
+        try:
+            store = parse_object_url(raw["manifest_url"]).store
+        except (Terminal, KeyError, AttributeError):
+            return
+        if isinstance(raw.get("credentials"), dict):
+            yield from struct_faults(raw["credentials"], credentials_type(store), "credentials")
+        delivery = raw.get("delivery")
+        if not isinstance(delivery, dict):
+            return
+        if delivery.get("type") in set(StoreType) - {store}:
+            message = f"The manifest lies in {store}, and its credentials are used for both."
+            yield Fault("delivery.type", message)
+        for field in ("kms_key_id", "acl"):
+            if store is not StoreType.S3 and delivery.get(field) is not None:
+                yield Fault(f"delivery.{field}", "This is for S3 only.")
+
+    def to_job(self, customer_id: str) -> NewJob:
+        """The job to record."""
+        return NewJob(
+            customer_id=customer_id,
+            manifest_url=self.manifest_url,
+            question=self.label_spec.question,
+            options=self.label_spec.options,
+            consensus_threshold=self.consensus_threshold,
+            task_type=self.task_type,
+            callback_url=self.callback_url,
+            metadata=msgspec.json.encode(self.metadata).decode() if self.metadata else None,
+            priority=self.priority,
+            stop_early=self.stop_early,
+            failure_threshold_percent=self.failure_threshold_percent,
+            credentials=msgspec.json.encode(self._credentials()) if self.credentials else None,
+            delivery=self._target(),
+        )
+
+    def _credentials(self) -> Credentials:
+        given = {k: v for k, v in msgspec.to_builtins(self.credentials).items() if v is not None}
+        return msgspec.convert(given, credentials_type(parse_object_url(self.manifest_url).store))
+
+    def _target(self) -> DeliveryTarget | None:
+        if self.delivery is None:
+            return None
+        return DeliveryTarget(
+            type=self.delivery.type,
+            bucket=self.delivery.bucket,
+            prefix=self.delivery.prefix.strip("/"),
+            compression=self.delivery.compression,
+            kms_key_id=self.delivery.kms_key_id,
+            acl=self.delivery.acl,
+        )

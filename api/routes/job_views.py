@@ -1,0 +1,116 @@
+"""What a job looks like from outside. No field of it can hold a credential."""
+
+from datetime import datetime
+
+import msgspec
+
+from blocks.model import DeliveryStatus, JobStatus, TaskType
+from blocks.store.jobs import Job
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The manifest: `bytes` and `etag` (GCS: the generation) are those of the pinned version."""
+
+    url: str
+    bytes: int | None
+    etag: str | None
+    lines_read: int
+
+
+class JobError(msgspec.Struct, frozen=True):
+    """Why a job, or a delivery, failed."""
+
+    code: str
+    message: str
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """Where the results go; `objects` counts those that stand there, `manifest.json` included."""
+
+    type: str
+    bucket: str
+    prefix: str
+    compression: str
+    status: DeliveryStatus | None
+    objects: int | None
+    delivered_at: datetime | None
+    code: str | None
+    message: str | None
+
+
+class LabelSpec(msgspec.Struct, frozen=True):
+    """The question, and the options to choose from."""
+
+    question: str
+    options: list[str]
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """A job. `total_tasks` counts every line that is not blank; a bad one counts as failed."""
+
+    job_id: str
+    status: JobStatus
+    total_tasks: int
+    tasks_done: int
+    tasks_failed: int
+    progress_percent: float
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    manifest: Manifest
+    delivery: Delivery | None
+    label_spec: LabelSpec
+    consensus_threshold: int
+    task_type: TaskType
+    callback_url: str | None
+    priority: int
+    stop_early: bool
+    failure_threshold_percent: float
+    metadata: msgspec.Raw | None
+    error: JobError | None
+
+
+def view(job: Job) -> JobView:
+    """`job` as its customer sees it."""
+    ended = job.tasks_done + job.tasks_failed
+    return JobView(
+        job_id=job.job_id,
+        status=job.status,
+        total_tasks=job.total_tasks,
+        tasks_done=job.tasks_done,
+        tasks_failed=job.tasks_failed,
+        progress_percent=round(ended / job.total_tasks * 100, 1) if job.total_tasks else 0.0,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        completed_at=job.completed_at,
+        manifest=Manifest(
+            job.manifest_url, job.manifest_bytes, job.manifest_version, job.lines_read
+        ),
+        delivery=_delivery(job),
+        label_spec=LabelSpec(job.question, job.options),
+        consensus_threshold=job.consensus_threshold,
+        task_type=job.task_type,
+        callback_url=job.callback_url,
+        priority=job.priority,
+        stop_early=job.stop_early,
+        failure_threshold_percent=job.failure_threshold_percent,
+        metadata=msgspec.Raw(job.metadata) if job.metadata else None,
+        error=JobError(job.error_code, job.error_message or "") if job.error_code else None,
+    )
+
+
+def _delivery(job: Job) -> Delivery | None:
+    target = job.delivery
+    if target is None:
+        return None
+    return Delivery(
+        type=target.type,
+        bucket=target.bucket,
+        prefix=target.prefix,
+        compression=target.compression,
+        status=job.delivery_status,
+        objects=job.delivery_objects,
+        delivered_at=job.delivered_at,
+        code=job.delivery_error_code,
+        message=job.delivery_error_message,
+    )

@@ -1,0 +1,154 @@
+"""Jobs: submit one, look at it, take its results and its bad lines away."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response, get, post
+from litestar.params import Parameter
+from litestar.response import Stream
+
+from api.auth import customers_only
+from api.errors import conflict, not_found
+from api.routes.job_bodies import JobBody
+from api.routes.job_views import JobView, view
+from blocks.model import JobStatus
+from blocks.store import jobs, results
+from blocks.store.customers import Principal
+from blocks.store.database import Database
+from blocks.store.jobs import Idempotency, IdempotencyConflict, Job
+from blocks.vault import Vault
+
+_NDJSON = "application/x-ndjson"
+
+_Request = Request[Principal, Any, Any]
+_IdempotencyKey = Annotated[
+    str | None,
+    Parameter(
+        header="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="The same key and body within 24 hours returns the same job.",
+    ),
+]
+
+
+class JobAccepted(msgspec.Struct, frozen=True):
+    """The job is recorded; its manifest is read soon."""
+
+    job_id: str
+    status: JobStatus = JobStatus.ACCEPTED
+    message: str = "Job accepted. Manifest will be processed asynchronously."
+
+
+@post(
+    "/v1/jobs",
+    operation_id="create_job",
+    tags=["Jobs"],
+    guards=[customers_only],
+    status_code=202,
+    sync_to_thread=True,
+)
+def create(
+    request: _Request,
+    data: JobBody,
+    database: Database,
+    vault: Vault,
+    idempotency_key: _IdempotencyKey = None,
+) -> Response[JobAccepted]:
+    """Record a job. Its credentials are encrypted before they are stored, and never given back."""
+    new = data.to_job(_customer(request))
+    idempotency = Idempotency(idempotency_key, _digest(data)) if idempotency_key else None
+    try:
+        with database.transaction() as tx:
+            job_id, replayed = jobs.submit(tx, new, vault, idempotency)
+    except IdempotencyConflict as error:
+        raise conflict(error.code, error.message) from error
+    headers = {"Location": f"/v1/jobs/{job_id}"}
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return Response(JobAccepted(job_id), status_code=202, headers=headers)
+
+
+@get(
+    "/v1/jobs/{job_id:str}",
+    operation_id="get_job",
+    tags=["Jobs"],
+    guards=[customers_only],
+    sync_to_thread=True,
+)
+def read(request: _Request, job_id: str, database: Database) -> JobView:
+    """A job's state and progress."""
+    return view(_job(request, job_id, database))
+
+
+@get(
+    "/v1/jobs/{job_id:str}/export",
+    operation_id="export_job",
+    tags=["Jobs"],
+    guards=[customers_only],
+    media_type=_NDJSON,
+    sync_to_thread=True,
+)
+def export(
+    request: _Request,
+    job_id: str,
+    database: Database,
+    after: Annotated[
+        int, Parameter(ge=0, description="Go on after this line of the manifest.")
+    ] = 0,
+) -> Stream:
+    """The settled tasks as JSON lines, in manifest order."""
+    job = _job(request, job_id, database)
+    match job.status:
+        case JobStatus.FAILED:
+            raise conflict("job_failed", "job has failed; there is nothing to export")
+        case JobStatus.ACCEPTED | JobStatus.PROCESSING:
+            raise conflict("job_not_completed", "job is not completed yet")
+    return Stream(_exported(database, job.job_no, after), media_type=_NDJSON)
+
+
+@get(
+    "/v1/jobs/{job_id:str}/errors",
+    operation_id="list_bad_lines",
+    tags=["Jobs"],
+    guards=[customers_only],
+    media_type=_NDJSON,
+    sync_to_thread=True,
+)
+def errors(request: _Request, job_id: str, database: Database) -> Stream:
+    """The bad lines as JSON lines, in manifest order; those that were found so far."""
+    job = _job(request, job_id, database)
+    return Stream(_bad_lines(database, job.job_no), media_type=_NDJSON)
+
+
+def _customer(request: _Request) -> str:
+    assert request.user.customer_id is not None  # the guard has looked
+    return request.user.customer_id
+
+
+def _job(request: _Request, job_id: str, database: Database) -> Job:
+    with database.transaction() as tx:
+        job = jobs.get(tx, job_id, customer_id=_customer(request))
+    if job is None:
+        raise not_found("job")
+    return job
+
+
+def _digest(data: JobBody) -> bytes:
+    return hashlib.sha256(msgspec.json.encode(data, order="sorted")).digest()
+
+
+def _exported(database: Database, job_no: int, after: int) -> Iterator[bytes]:
+    with database.stream() as tx:
+        yield from results.export(tx, job_no, after=after)
+
+
+def _bad_lines(database: Database, job_no: int) -> Iterator[bytes]:
+    with database.stream() as tx:
+        for line in results.bad_lines(tx, job_no):
+            yield line.to_json()
+
+
+HANDLERS = [create, read, export, errors]
