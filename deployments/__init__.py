@@ -1,0 +1,1 @@
+"""How Refinery runs: names of deployments, and the whole stack on one machine."""

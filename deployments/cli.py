@@ -1,0 +1,72 @@
+"""The whole `refinery` command: what `api.cli` has, and the stack on one machine."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from api.cli.admin import app
+from blocks.errors import RefineryError
+from deployments.demo import DemoFailed, run_demo
+from deployments.errors import StackError
+from deployments.operator_environment import kept_environment, load_environment
+from deployments.stack import Stack, default_data_dir
+
+_DataDir = Annotated[Path | None, Parameter(help="Where everything is kept.")]
+
+_console = Console(highlight=False)
+
+
+def main() -> None:
+    """Run the command; exit with 1 and a sentence where it cannot be done."""
+    try:
+        _find_embedded_stack()
+        app()
+    except (RefineryError, StackError, DemoFailed) as error:
+        Console(stderr=True, highlight=False).print(f"[red]error:[/] {error}")
+        sys.exit(1)
+
+
+@app.command
+def up(*, data_dir: _DataDir = None) -> None:
+    """Run everything on this machine: PostgreSQL, Prefect, a worker and the API. Ctrl-C stops it."""
+    stack = Stack(data_dir or default_data_dir())
+    try:
+        stack.start(lambda step: _console.print(f"  [dim]{step}[/]"))
+        with kept_environment(stack):
+            _console.print(
+                f"\n[bold]Refinery is up[/], with everything in {stack.data_dir}\n"
+                f"  API          {stack.api_url}\n"
+                f"  OpenAPI      {stack.openapi_url}\n"
+                f"  Prefect UI   {stack.prefect_ui_url}\n"
+                f"\nA first customer:  refinery customers add NAME{_hint(data_dir)}\n"
+                "[dim]Ctrl-C stops it.[/]"
+            )
+            stack.wait(_console.print)
+    finally:
+        stack.stop()
+
+
+@app.command
+def demo(*, keep: bool = False) -> None:
+    """Show the whole life of a job, on servers started for it and real from end to end.
+
+    Parameters
+    ----------
+    keep
+        Leave the servers up until Ctrl-C, to look around.
+    """
+    run_demo(_console, keep=keep)
+
+
+def _find_embedded_stack() -> None:
+    """Let commands of the operator work on what `refinery up` runs, where nothing else is said."""
+    if "REFINERY_DATABASE_URL" not in os.environ:
+        os.environ.update(load_environment(default_data_dir()))
+
+
+def _hint(data_dir: Path | None) -> str:
+    return f"   (after `. {data_dir}/environment`)" if data_dir else ""

@@ -1,0 +1,36 @@
+"""Kills process groups when the supervisor is gone.
+
+`python -I -S guard_child.py`; standard input has lines `+PGID` and `-PGID`. The end of the input
+means that the supervisor has ended, in whatever way, and then every group that is still on the list
+is killed.
+
+The kernel's parent-death signal reaches the supervisor's own children only. A flow run is a child
+of the Prefect worker and lives on without it; it shares the worker's process group, and that is
+what goes on this list.
+"""
+
+import os
+import signal
+import sys
+
+
+def main() -> None:
+    # Ctrl-C and a closed terminal are for the supervisor to handle; the guard ends after it.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    groups: set[int] = set()
+    for line in sys.stdin:
+        change, group = line[0], int(line[1:])
+        if change == "+":
+            groups.add(group)
+        else:
+            groups.discard(group)
+    for group in groups:
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+if __name__ == "__main__":
+    main()

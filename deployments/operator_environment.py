@@ -1,0 +1,32 @@
+"""What the operator's commands need of a running stack: a file to source, mode 600."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deployments.private_files import write_private
+from deployments.stack import Stack
+
+_FILE = "environment"
+
+
+@contextmanager
+def kept_environment(stack: Stack) -> Iterator[None]:
+    """Keep it in `<data_dir>/environment` while the block runs."""
+    path = stack.data_dir / _FILE
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in stack.environment.items()]
+    write_private(path, "".join(lines))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def load_environment(data_dir: Path) -> dict[str, str]:
+    """What `kept_environment` keeps there; nothing if no stack runs, or one of somebody else."""
+    try:
+        words = shlex.split((data_dir / _FILE).read_text())
+    except OSError:
+        return {}
+    return dict(word.split("=", 1) for word in words if "=" in word)

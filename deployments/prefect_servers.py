@@ -1,0 +1,166 @@
+"""The Prefect server on our PostgreSQL, the deployments of `prefect.yaml`, and their worker."""
+
+import base64
+import functools
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+
+from deployments.environment import plain_environment, python_environment, without_proxy
+from deployments.loopback_http import client, get_status
+from deployments.names import WORK_POOL
+from deployments.ports import LOOPBACK
+from deployments.private_files import kept_secret, private_folder
+from deployments.processes import Program
+
+# Where prefect.yaml is and the flows are imported from.
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+WORKER = "embedded"
+WORKER_QUERY_S = 1
+# A run whose process was killed is noticed after three missed heartbeats.
+FLOW_HEARTBEAT_S = 30
+
+SERVER_START_TIMEOUT_S = 120.0
+# It waits for its clients' websockets when asked to stop, and there is always one.
+SERVER_STOP_TIMEOUT_S = 5.0
+DEPLOY_TIMEOUT_S = 120.0
+WORKER_START_TIMEOUT_S = 60.0
+WORKER_STOP_TIMEOUT_S = 10.0
+
+HTTP_OK = 200
+
+NO_TELEMETRY = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+# The server writes 16 to 25 task runs a second one by one, and about 84 in batches.
+BATCHES = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
+}
+
+
+class PrefectServer:
+    """The API, the UI and the background services of Prefect, in one process."""
+
+    def __init__(self, data_dir: Path, port: int, database_url: str) -> None:
+        """`database_url` names SQLAlchemy's driver: `postgresql+asyncpg://…`."""
+        self.ui_url = f"http://{LOOPBACK}:{port}"
+        self.api_url = f"{self.ui_url}/api"
+        self._port = port
+        self._database_url = database_url
+        self._home = private_folder(data_dir / "prefect")
+        # Without one of ours, Prefect keeps the key to its block documents in the same database.
+        self._encryption_key = kept_secret(data_dir / "prefect-encryption.key", _fernet_key)
+
+    def program(self) -> Program:
+        """The server."""
+        return Program(
+            name="Prefect server",
+            arguments=[sys.executable, "-m", "prefect", "server", "start"],
+            environment=self._environment(),
+            folder=self._home,
+            is_ready=self._is_ready,
+            start_timeout_s=SERVER_START_TIMEOUT_S,
+            stop_timeout_s=SERVER_STOP_TIMEOUT_S,
+            stop_stage=1,
+        )
+
+    def _is_ready(self) -> bool:
+        # Asks the database too, which /api/health does not.
+        return get_status(f"{self.api_url}/ready") == HTTP_OK
+
+    def _environment(self) -> dict[str, str]:
+        plain = plain_environment()
+        return {
+            **plain,
+            **without_proxy(plain),
+            **NO_TELEMETRY,
+            **BATCHES,
+            "PYTHONUNBUFFERED": "1",
+            "PREFECT_HOME": str(self._home),
+            # Not `--port`: that alone leaves the UI asking port 4200.
+            "PREFECT_SERVER_API_HOST": LOOPBACK,
+            "PREFECT_SERVER_API_PORT": str(self._port),
+            "PREFECT_API_URL": self.api_url,
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": self._database_url,
+            "PREFECT_SERVER_ENCRYPTION_KEY": self._encryption_key,
+            "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        }
+
+    def client_environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        """What a program needs to talk to this server."""
+        ours = {"PREFECT_API_URL": self.api_url, "PREFECT_HOME": str(self._home)}
+        return python_environment({**NO_TELEMETRY, **ours, **extra})
+
+    def make_work_pool(self) -> None:
+        """Makes the pool if it is missing: then deploying and the worker need not wait in turn.
+
+        The worker fills in the pool's template when it starts.
+        """
+        with client() as session:
+            body = {"name": WORK_POOL, "type": "process"}
+            answer = session.post(f"{self.api_url}/work_pools/", json=body)
+        if answer.status_code != httpx.codes.CONFLICT:
+            answer.raise_for_status()
+
+    def deploy_program(self) -> Program:
+        """Registers everything in `prefect.yaml`; ends by itself."""
+        return Program(
+            name="Prefect deploy",
+            arguments=[sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+            environment=self.client_environment({}),
+            folder=REPOSITORY,
+            start_timeout_s=DEPLOY_TIMEOUT_S,
+        )
+
+    def worker_program(self, extra: Mapping[str, str]) -> Program:
+        """The process worker; its flow runs inherit `extra`."""
+        worker = {
+            "PREFECT_WORKER_QUERY_SECONDS": str(WORKER_QUERY_S),
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(FLOW_HEARTBEAT_S),
+        }
+        start = ["start", "--pool", WORK_POOL, "--type", "process", "--name", WORKER]
+        return Program(
+            name="Prefect worker",
+            arguments=[sys.executable, "-m", "prefect", "worker", *start],
+            environment=self.client_environment(worker | dict(extra)),
+            folder=REPOSITORY,
+            prepare=self._forget_worker,
+            is_ready=self._worker_is_online,
+            start_timeout_s=WORKER_START_TIMEOUT_S,
+            stop_timeout_s=WORKER_STOP_TIMEOUT_S,
+        )
+
+    @functools.cached_property
+    def _workers_url(self) -> str:
+        return f"{self.api_url}/work_pools/{WORK_POOL}/workers"
+
+    def _forget_worker(self) -> None:
+        """A killed worker counts as online for another 90 s, which would be the wrong answer."""
+        try:
+            with client() as session:
+                session.delete(f"{self._workers_url}/{WORKER}")
+        except httpx.TransportError:
+            # The server is away; then the worker cannot come online either until it is back.
+            return
+
+    def _worker_is_online(self) -> bool:
+        online = {"workers": {"status": {"any_": ["ONLINE"]}}}
+        try:
+            with client() as session:
+                answer = session.post(f"{self._workers_url}/filter", json=online)
+        except httpx.TransportError:
+            return False
+        return answer.status_code == HTTP_OK and any(w["name"] == WORKER for w in answer.json())
+
+
+def _fernet_key() -> str:
+    return base64.urlsafe_b64encode(os.urandom(32)).decode()

@@ -1,0 +1,268 @@
+"""All of Refinery on one machine: started in the order of need, watched, stopped together."""
+
+import contextlib
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType, MappingProxyType, TracebackType
+from typing import NoReturn, Self
+
+from blocks.store.migrations import migrate
+from deployments.environment import python_environment
+from deployments.loopback_http import get_status
+from deployments.object_stores import ObjectStoreAddress, SeaweedFS
+from deployments.ports import LOOPBACK, Ports
+from deployments.postgres import PREFECT_DATABASE, Postgres
+from deployments.prefect_servers import REPOSITORY, PrefectServer
+from deployments.private_files import FOLDER_MODE, kept_secret, private_folder
+from deployments.processes import Program
+from deployments.state import DataDirectoryLock, State
+from deployments.supervisor import Supervisor
+
+# Others may pass through root's data directory, not list it: PostgreSQL is another user's.
+ROOT_FOLDER_MODE = 0o711
+KEY_BYTES = 32
+API_START_TIMEOUT_S = 60.0
+API_REQUESTS_FINISH_S = 5
+API_STOP_TIMEOUT_S = 10.0
+HTTP_OK = 200
+
+OnStep = Callable[[str], None]
+
+
+def default_data_dir() -> Path:
+    """Where everything is kept: `/var/lib/refinery` for root, else below `XDG_DATA_HOME`."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/refinery")
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "refinery"
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+class Stack:
+    """PostgreSQL, Prefect, its worker, the API and, if asked for, an S3 store.
+
+    `environment` reaches the API and the worker. Without `durable` a power cut may lose everything:
+    for tests. The attributes have their values once `start` has returned. As a context manager it
+    starts nothing and stops everything.
+    """
+
+    prefect_ui_url: str
+    prefect_api_url: str
+    api_url: str
+    database_url: str
+    encryption_key: str
+    object_store: ObjectStoreAddress | None = None
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        object_store: bool = False,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        durable: bool = True,
+    ) -> None:
+        self.data_dir = data_dir.absolute()
+        self._wants_object_store = object_store
+        self._extra = dict(environment)
+        self._durable = durable
+        self._lock = DataDirectoryLock(self.data_dir)
+        self._state = State(self.data_dir)
+        self._ports = Ports(self.data_dir / "ports.json")
+        self._supervisor = Supervisor(self.data_dir / "logs", self._write_state)
+
+    @property
+    def openapi_url(self) -> str:
+        return f"{self.api_url}/schema"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the API and the flows read: the URLs, the keys, and what the caller gave."""
+        return {
+            **self._extra,
+            "REFINERY_DATABASE_URL": self.database_url,
+            "ASG_ENCRYPTION_KEY": self.encryption_key,
+            "PREFECT_API_URL": self.prefect_api_url,
+        }
+
+    @property
+    def log_folder(self) -> Path:
+        return self.data_dir / "logs"
+
+    def start(self, on_step: OnStep = _silent) -> None:
+        """Starts everything and returns when all of it is ready; if it cannot, it leaves nothing.
+
+        Raises:
+            AlreadyRunning: another process has started from this data directory.
+            ServerFailed: a server ended or was not ready in time.
+            FolderUnreachable: PostgreSQL's user cannot reach the data directory.
+        """
+        _make_data_dir(self.data_dir)
+        self._lock.acquire()
+        try:
+            with _signals_interrupt():
+                self._start(_Clock(on_step))
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self, on_step: OnStep = _silent) -> None:
+        """Returns on SIGINT or SIGTERM; until then, what dies is started again.
+
+        Raises:
+            ServerFailed: a server dies again and again.
+        """
+        with _signals_interrupt(), contextlib.suppress(KeyboardInterrupt):
+            self._supervisor.watch(on_step)
+
+    def stop(self) -> None:
+        """Stops everything; a second call does nothing."""
+        if not self._lock.is_held:
+            return
+        self._supervisor.stop()
+        self._ports.release()
+        self._state.clear()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _start(self, clock: "_Clock") -> None:
+        if leftovers := self._state.stop_leftovers():
+            clock.step(f"stopped what an earlier run left: {', '.join(leftovers)}")
+        private_folder(self.log_folder)
+        self._supervisor.start_guard()
+        postgres, prefect = self._configure()
+        spawn = self._supervisor.spawn
+
+        database = spawn(postgres.program())
+        store = spawn(self._seaweedfs().program()) if self._wants_object_store else None
+        database.wait_ready()
+        postgres.create_databases()
+        clock.step("PostgreSQL is ready")
+
+        server = spawn(prefect.program())
+        migrate(self.database_url)
+        api = spawn(self._api_program())
+        if store:
+            store.wait_ready()
+            clock.step("SeaweedFS is ready")
+        server.wait_ready()
+        clock.step("Prefect is ready")
+
+        prefect.make_work_pool()
+        deployments = self._supervisor.spawn_once(prefect.deploy_program())
+        worker = spawn(prefect.worker_program(self.environment))
+        deployments.wait_success()
+        clock.step("flows are deployed")
+        worker.wait_ready()
+        clock.step("the Prefect worker is online")
+        api.wait_ready()
+        clock.step("the API is ready")
+
+    def _configure(self) -> tuple[Postgres, PrefectServer]:
+        postgres = Postgres(self.data_dir, self._ports.port("postgres"), durable=self._durable)
+        prefect = PrefectServer(
+            self.data_dir,
+            self._ports.port("prefect"),
+            postgres.url(PREFECT_DATABASE, scheme="postgresql+asyncpg"),
+        )
+        self.database_url = postgres.url()
+        self.prefect_ui_url, self.prefect_api_url = prefect.ui_url, prefect.api_url
+        self.api_url = f"http://{LOOPBACK}:{self._ports.port('api')}"
+        self.encryption_key = self._find_encryption_key()
+        return postgres, prefect
+
+    def _seaweedfs(self) -> SeaweedFS:
+        seaweedfs = SeaweedFS(self.data_dir, self._ports)
+        self.object_store = seaweedfs.address
+        return seaweedfs
+
+    def _find_encryption_key(self) -> str:
+        given = self._extra.get("ASG_ENCRYPTION_KEY") or os.environ.get("ASG_ENCRYPTION_KEY")
+        return given or kept_secret(
+            self.data_dir / "encryption.key", lambda: secrets.token_hex(KEY_BYTES)
+        )
+
+    def _api_program(self) -> Program:
+        app = ["uvicorn", "--factory", "api.app:from_environment"]
+        address = ["--host", LOOPBACK, "--port", str(self._ports.port("api"))]
+        # A request that streams must not hold up the stop.
+        limits = ["--no-access-log", "--timeout-graceful-shutdown", str(API_REQUESTS_FINISH_S)]
+        return Program(
+            name="API",
+            arguments=[sys.executable, "-m", *app, *address, *limits],
+            environment=python_environment(self.environment),
+            folder=REPOSITORY,
+            is_ready=lambda: get_status(f"{self.api_url}/health/ready") == HTTP_OK,
+            start_timeout_s=API_START_TIMEOUT_S,
+            stop_timeout_s=API_STOP_TIMEOUT_S,
+        )
+
+    def _write_state(self) -> None:
+        urls = {
+            "api": self.api_url,
+            "openapi": self.openapi_url,
+            "prefect_api": self.prefect_api_url,
+            "prefect_ui": self.prefect_ui_url,
+        }
+        if self.object_store:
+            urls["object_store"] = self.object_store.endpoint_url
+        self._state.write(urls, self._supervisor.children)
+
+
+class _Clock:
+    """Says what is done and how long it took since the start."""
+
+    def __init__(self, on_step: OnStep) -> None:
+        self._on_step = on_step
+        self._start = time.monotonic()
+
+    def step(self, text: str) -> None:
+        self._on_step(f"{text} ({time.monotonic() - self._start:.1f} s)")
+
+
+def _make_data_dir(folder: Path) -> None:
+    """Makes the folder and its missing parents; folders that are there keep their modes."""
+    mode = ROOT_FOLDER_MODE if os.geteuid() == 0 else FOLDER_MODE
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        # Said again because the umask may have taken bits away.
+        path.chmod(mode)
+
+
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """SIGTERM and a closed terminal end the block like Ctrl-C does, so that it can clean up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    # SIGINT too: a shell's background jobs start with it ignored.
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
