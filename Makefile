@@ -36,11 +36,12 @@ up: $(READY) ## Run the service on this machine until Ctrl-C
 test: check ## Run the checks, then every test; PYTEST_ARGS="-k name" is passed on
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(READY) ## Check format, lint, types and who imports whom
+check: $(READY) ## Check format, lint, types, who imports whom, and the lock
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pip check
 
 format: $(READY) ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix-only --exit-zero .
@@ -52,7 +53,7 @@ bench: $(READY) ## Measure; the results are printed
 lock: ## Make constraints.txt from pyproject.toml again; LOCK_ARGS=--upgrade for newer versions
 	@set -eu; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
 	"$(PYTHON)" -m venv "$$tmp/venv"; \
-	"$$tmp/venv/bin/python" -m pip install --quiet 'uv>=0.13'; \
+	"$$tmp/venv/bin/python" -m pip install -qq 'uv>=0.13'; \
 	if [ -f constraints.txt ]; then cp constraints.txt "$$tmp/lock"; fi; \
 	"$$tmp/venv/bin/uv" pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --quiet $(LOCK_ARGS) --output-file "$$tmp/lock" >/dev/null; \
@@ -60,8 +61,8 @@ lock: ## Make constraints.txt from pyproject.toml again; LOCK_ARGS=--upgrade for
 		'Every package that Refinery Jobs and its tests run on, for every platform, with its hashes.' \
 		'Made by `make lock` from pyproject.toml (versions stay unless they must change; `make lock' \
 		'LOCK_ARGS=--upgrade` takes the newest, `LOCK_ARGS="--upgrade-package polars"` one of them). Never by hand.' \
-		'To install by hand: pip install --require-hashes -r constraints.txt' \
-		'              then: pip install --no-deps --no-build-isolation -e .'; \
+		'To install by hand: python -m pip install --require-hashes -r constraints.txt' \
+		'              then: python -m pip install --no-deps --no-build-isolation -e .'; \
 	cat "$$tmp/lock"; } > "$$tmp/constraints.txt"; \
 	if grep -n '://' "$$tmp/constraints.txt"; then echo 'make lock: these lines hold an address; nothing was written.' >&2; exit 1; fi; \
 	cat "$$tmp/constraints.txt" > constraints.txt
@@ -83,9 +84,8 @@ $(READY): pyproject.toml constraints.txt
 			|| $(call fail,pip could not be installed into $(VENV) (Debian: apt install python3-venv).); \
 	fi
 	@total=$$(grep -c '^[a-z0-9].*==' constraints.txt); n=0; \
-	echo "Setting up $(VENV): $$total packages, 700 MB, about a minute; only once."; \
-	[ -O "$${HOME:-/}" ] || export PIP_NO_CACHE_DIR=1; \
-	$(BIN)/python -m pip install $(PIP_FLAGS) -r constraints.txt | while read -r word rest; do \
+	echo "Setting up $(VENV): $$total packages, 300 MB to fetch, about a minute, only once."; \
+	$(BIN)/python -m pip install $(PIP_FLAGS) -r constraints.txt 2> >(grep -v '^WARNING: ' >&2) | while read -r word rest; do \
 		[ -t 1 ] || continue; \
 		case $$word in \
 			Collecting) n=$$((n + 1)); printf '\r  fetched %d' $$n;; \

@@ -75,9 +75,7 @@ def _classify(error: Exception) -> tuple[type[Terminal] | type[Transient], str]:
     if isinstance(error, OSError) and str(error).startswith("Forbidden"):
         return _GCS_STATUS[403]
     if isinstance(error, FileNotFoundError):
-        # gcsfs gives the path that was not found: a bucket's own, or an object's.
-        missing = "NoSuchBucket" if str(error).startswith("b/{bucket}") else "NoSuchKey"
-        return _S3_CODES[missing]
+        return _S3_CODES["NoSuchKey"]
     if type(error).__name__ in {"NoCredentialsError", "ParamValidationError"}:
         return InvalidCredentials, "The store wants credentials, or does not accept these."
     return Transient, f"The store cannot be reached ({type(error).__name__})."

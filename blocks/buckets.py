@@ -4,7 +4,6 @@ Every failure leaves here as `Transient` or `Terminal`, with a sentence for the 
 """
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Any, Protocol, cast
@@ -13,13 +12,9 @@ from blocks import bucket_errors
 from blocks.bucket_errors import translated
 from blocks.credentials import Credentials, GcsCredentials, S3Credentials
 from blocks.egress import Egress, GuardedResolver
-from blocks.errors import InvalidCredentials, ObjectChanged, ObjectNotFound, Transient
+from blocks.errors import BucketNotFound, InvalidCredentials, ObjectChanged, ObjectNotFound, Transient
 from blocks.model import Pin
 from blocks.object_urls import StoreType
-
-# gcsfs asks for the bucket's storage layout before every call unless this is set before it is imported;
-# against anything but Google's own servers each of those calls costs half a minute.
-os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # noqa: TID251
 
 _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 60
@@ -165,9 +160,11 @@ class GcsBucket:
     def __init__(
         self, name: str, credentials: GcsCredentials | None, *, endpoint_url: str = ""
     ) -> None:
-        import gcsfs  # noqa: PLC0415 - as s3fs above
+        # Not from the package itself: that has a variant which asks by gRPC for every bucket's layout,
+        # and against anything but Google's own servers waits a minute for each answer.
+        from gcsfs.core import GCSFileSystem  # noqa: PLC0415 - as s3fs above
 
-        self._fs = gcsfs.GCSFileSystem(
+        self._fs = GCSFileSystem(
             token=_google_token(credentials) if credentials else "anon",
             access="read_write",
             endpoint_url=endpoint_url or None,
@@ -178,20 +175,15 @@ class GcsBucket:
 
     def stat(self, key: str) -> Pin:
         path = f"{self._name}/{key}"
-        with translated(self._name, key):
-            try:
-                info = self._fs.info(path)
-            except FileNotFoundError:
-                # GCS says 404 for both: ask for the bucket itself.
-                self._fs.call("GET", "b/{}", self._name)
-                raise
+        with self._translated(key):
+            info = self._fs.info(path)
         if info["type"] == "directory":
             raise ObjectNotFound(f"{path} is a prefix with objects below it, not an object.")
         return Pin(info["size"], str(info["generation"]))
 
     def read(self, key: str, pin: Pin, start: int, end: int) -> bytes:
         path = f"{self._name}/{key}"
-        with translated(self._name, key):
+        with self._translated(key):
             try:
                 data = self._fs.cat_file(path, start=start, end=end, generation=pin.version)
             except FileNotFoundError as error:
@@ -203,7 +195,7 @@ class GcsBucket:
     @contextmanager
     def write(self, key: str) -> Iterator[IO[bytes]]:
         with (
-            translated(self._name, key),
+            self._translated(key),
             _discarding(
                 self._fs.open(f"{self._name}/{key}", "wb", block_size=_UPLOAD_PART_BYTES)
             ) as file,
@@ -212,11 +204,31 @@ class GcsBucket:
 
     def create(self, key: str, data: bytes) -> None:
         path = f"{self._name}/{key}"
-        with translated(self._name, key):
+        with self._translated(key):
             try:
                 self._fs.pipe_file(path, data, mode="create")
             except OSError as error:
                 bucket_errors.forgive_same(error, data, lambda: self._fs.cat_file(path))
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        with translated(self._name, key):
+            try:
+                yield
+            except FileNotFoundError as error:
+                if self._is_missing():
+                    raise BucketNotFound(f"There is no bucket {self._name!r}.") from error
+                raise
+
+    def _is_missing(self) -> bool:
+        # GCS answers 404 for an object and for its bucket alike.
+        try:
+            self._fs.call("GET", "b/{}", self._name)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # it is there, and we may not look at it
+        return False
 
 
 def _s3_write_options(kms_key_id: str | None, acl: str | None) -> dict[str, str]:

@@ -40,6 +40,9 @@ SEAWEEDFS_FLAGS = (
     "-admin.ui=false",
     "-s3.port.iceberg=0",
     "-s3.port.lance=0",
+    # Below our own folder, in which it runs, instead of in /tmp.
+    "-s3.localSocket=s3.sock",
+    "-filer.localSocket=filer.sock",
 )
 SEAWEEDFS_MEMORY = "600MiB"
 # A stop takes two to four seconds: the volume server takes leave of its master first.

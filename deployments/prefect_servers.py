@@ -56,6 +56,9 @@ class PrefectServer:
         self._port = port
         self._database_url = database_url
         self._home = private_folder(data_dir / "prefect")
+        # The worker keeps its files in a folder of a well-known name, which in the machine's own
+        # temporary folder may be another user's.
+        self._temporary = private_folder(data_dir / "tmp")
         # Without one of ours, Prefect keeps the key to its block documents in the same database.
         self._encryption_key = kept_secret(data_dir / "prefect-encryption.key", _fernet_key)
 
@@ -97,7 +100,11 @@ class PrefectServer:
 
     def client_environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         """What a program needs to talk to this server."""
-        ours = {"PREFECT_API_URL": self.api_url, "PREFECT_HOME": str(self._home)}
+        ours = {
+            "PREFECT_API_URL": self.api_url,
+            "PREFECT_HOME": str(self._home),
+            "TMPDIR": str(self._temporary),
+        }
         return python_environment({**NO_TELEMETRY, **ours, **extra})
 
     def make_work_pool(self) -> None:

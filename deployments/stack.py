@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import sys
 import threading
@@ -146,6 +147,8 @@ class Stack:
     def _start(self, clock: "_Clock") -> None:
         if leftovers := self._state.stop_leftovers():
             clock.step(f"stopped what an earlier run left: {', '.join(leftovers)}")
+        # What a killed worker left half-done there is of no use to anybody.
+        shutil.rmtree(self.data_dir / "tmp", ignore_errors=True)
         private_folder(self.log_folder)
         self._supervisor.start_guard()
         postgres, prefect = self._configure()

@@ -1,0 +1,133 @@
+"""Real servers for the tests, started once a session on free ports of 127.0.0.1."""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from blocks.settings import Settings
+from blocks.store.database import Database
+from blocks.store.migrations import migrate
+from deployments.guard import Guard
+from deployments.object_stores import FakeGCS, ObjectStoreAddress, SeaweedFS
+from deployments.ports import Ports
+from deployments.postgres import Postgres
+from deployments.processes import ChildProcess, Program
+
+KEY = secrets.token_hex(32)
+
+
+@dataclass(frozen=True)
+class DatabaseServer:
+    """A PostgreSQL server with a migrated template to clone."""
+
+    postgres: Postgres
+
+    def clone(self) -> str:
+        """The URL of a new database with the schema in it."""
+        name = f"test_{secrets.token_hex(6)}"
+        self._execute("create database {} template template_test", name)
+        return self.postgres.url(name)
+
+    def drop(self, url: str) -> None:
+        self._execute("drop database {} with (force)", url.rpartition("/")[2])
+
+    def _execute(self, statement: Any, name: str) -> None:
+        with psycopg.connect(self.postgres.url("postgres"), autocommit=True) as connection:
+            connection.execute(sql.SQL(statement).format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def server_dir() -> Iterator[Path]:
+    """A folder for servers' data that PostgreSQL's own user can pass through; pytest's is not."""
+    with tempfile.TemporaryDirectory(prefix="refinery-test-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def ports(server_dir: Path) -> Iterator[Ports]:
+    found = Ports(server_dir / "ports.json")
+    yield found
+    found.release()
+
+
+@pytest.fixture(scope="session")
+def guard() -> Iterator[Guard]:
+    """Kills what a killed test run leaves."""
+    found = Guard()
+    found.start()
+    yield found
+    found.stop()
+
+
+@contextmanager
+def _running(program: Program, folder: Path, guard: Guard) -> Iterator[None]:
+    child = ChildProcess(program, folder, guard)
+    child.start()
+    try:
+        yield
+    finally:
+        child.stop()
+
+
+@pytest.fixture(scope="session")
+def database_server(server_dir: Path, ports: Ports, guard: Guard) -> Iterator[DatabaseServer]:
+    postgres = Postgres(server_dir, ports.port("postgres"), durable=False)
+    with _running(postgres.program(), server_dir, guard):
+        server = DatabaseServer(postgres)
+        server._execute("create database {}", "template_test")
+        migrate(postgres.url("template_test"))
+        yield server
+
+
+@pytest.fixture
+def database_url(database_server: DatabaseServer) -> Iterator[str]:
+    """A database of the test's own, with the schema in it."""
+    url = database_server.clone()
+    yield url
+    database_server.drop(url)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    with Database(database_url, connections_max=8) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def object_store(server_dir: Path, ports: Ports, guard: Guard) -> Iterator[ObjectStoreAddress]:
+    """A SeaweedFS."""
+    seaweedfs = SeaweedFS(server_dir, ports)
+    with _running(seaweedfs.program(), server_dir, guard):
+        yield seaweedfs.address
+
+
+@pytest.fixture(scope="session")
+def gcs_url(server_dir: Path, ports: Ports, guard: Guard) -> Iterator[str]:
+    """A fake-gcs-server."""
+    gcs = FakeGCS(server_dir, ports.port("gcs"))
+    with _running(gcs.program(), server_dir, guard):
+        yield gcs.endpoint_url
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Settings for a service on the test's own database, which may talk to 127.0.0.1."""
+    return Settings(database_url=database_url, encryption_key=KEY, egress_allow="127.0.0.1")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_from_outside() -> None:
+    for name in list(os.environ):
+        if name.startswith(("REFINERY_", "ASG_", "AWS_", "PREFECT_", "GOOGLE_")):
+            del os.environ[name]

@@ -1,0 +1,88 @@
+"""What a customer, an annotator and an operator do, over HTTP."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+WAIT_S = 90.0
+_POLL_S = 0.1
+
+
+def wait_for(what: str, check: Callable[[], Any]) -> Any:
+    """The first true answer of `check`; fails the test after `WAIT_S`."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        if found := check():
+            return found
+        time.sleep(_POLL_S)
+    raise AssertionError(f"waited {WAIT_S} s for {what}")
+
+
+class Customer:
+    """Somebody with an `sk_…` key."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.http = httpx.Client(
+            base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60
+        )
+
+    def submit(self, **body: Any) -> str:
+        spec = {"question": "What is it?", "options": ["cat", "dog", "other"]}
+        answer = self.http.post("/v1/jobs", json={"label_spec": spec} | body)
+        assert answer.status_code == 202, answer.text
+        job_id: str = answer.json()["job_id"]
+        return job_id
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.http.get(f"/v1/jobs/{job_id}").raise_for_status().json()
+        return answer
+
+    def wait(self, job_id: str, *statuses: str) -> dict[str, Any]:
+        """The job once it has one of the statuses."""
+        job: dict[str, Any] = wait_for(
+            f"{job_id} to be {statuses}",
+            lambda: job if (job := self.job(job_id))["status"] in statuses else None,
+        )
+        return job
+
+    def wait_ingested(self, job_id: str, lines: int) -> dict[str, Any]:
+        """The job once all its lines are tasks or bad lines."""
+        job: dict[str, Any] = wait_for(
+            f"{job_id} to have {lines} lines",
+            lambda: job if (job := self.job(job_id))["total_tasks"] == lines else None,
+        )
+        return job
+
+    def lines(self, job_id: str, what: str) -> list[dict[str, Any]]:
+        """`export` or `errors`, decoded."""
+        answer = self.http.get(f"/v1/jobs/{job_id}/{what}").raise_for_status()
+        return [json.loads(line) for line in answer.content.splitlines()]
+
+
+class Annotator:
+    """Somebody with an `ak_…` key, who gives the answer that `look` gives for a task."""
+
+    def __init__(self, url: str, key: str, look: Callable[[dict[str, Any]], str]) -> None:
+        self.http = httpx.Client(
+            base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60
+        )
+        self._look = look
+
+    def work(self, job_id: str, limit: int = 500) -> int:
+        """Claim and label until there is nothing left to do; how many labels that were."""
+        done = 0
+        while True:
+            body = {"limit": limit, "job_id": job_id}
+            tasks = self.http.post("/v1/annotation/claim", json=body).raise_for_status().json()
+            labels = [
+                {"task_id": t["task_id"], "label": self._look(t)} for t in tasks["tasks"]
+            ]
+            if not labels:
+                return done
+            answer = self.http.post("/v1/annotation/labels", json={"labels": labels})
+            outcomes = {r["outcome"] for r in answer.raise_for_status().json()["results"]}
+            assert outcomes <= {"accepted", "settled"}, outcomes
+            done += len(labels)

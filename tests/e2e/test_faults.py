@@ -1,0 +1,150 @@
+"""What goes wrong outside is named at once where it is the customer's, and mended where it is not."""
+
+import contextlib
+from typing import Any
+
+import httpx
+import psutil
+import psycopg
+import pytest
+import s3fs
+from gcsfs.core import GCSFileSystem
+
+from deployments.stack import Stack
+from tests.e2e.checks import check_errors
+from tests.e2e.client import Customer, wait_for
+from tests.manifests import make_manifest
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize(
+    "change, key, code, words",
+    [
+        ({"secret_access_key": "wrong"}, "m.jsonl", "invalid_credentials", "secret access key"),
+        ({"access_key_id": "WRONG"}, "m.jsonl", "invalid_credentials", "access key id"),
+        ({}, "missing.jsonl", "object_not_found", "missing.jsonl"),
+        ({}, "photo.jpg", "manifest_not_jsonl", "not JSON lines"),
+    ],
+)
+def test_what_the_customer_has_to_mend_fails_the_job_within_seconds_and_without_a_retry(
+    change: dict[str, str],
+    key: str,
+    code: str,
+    words: str,
+    customer: Customer,
+    prefect: httpx.Client,
+    s3: s3fs.S3FileSystem,
+    s3_bucket: str,
+    s3_credentials: dict[str, str],
+) -> None:
+    s3.pipe_file(f"{s3_bucket}/m.jsonl", make_manifest(10).data)
+    s3.pipe_file(f"{s3_bucket}/photo.jpg", b"\xff\xd8\xff\xe0\x00\x10JFIF\n" * 50_000)
+    job_id = customer.submit(
+        manifest_url=f"s3://{s3_bucket}/{key}", credentials=s3_credentials | change
+    )
+    job = customer.wait(job_id, "failed", "completed")
+    assert (job["status"], job["error"]["code"]) == ("failed", code)
+    assert words in job["error"]["message"]
+    run = _ended_run(prefect, job_id)
+    assert run["state"]["type"] == "FAILED"
+    assert code in run["state"]["message"]
+    assert all(task["run_count"] <= 1 for task in _task_runs(prefect, run["id"]))
+
+
+def test_a_missing_bucket_is_named(customer: Customer, s3_credentials: dict[str, str]) -> None:
+    job_id = customer.submit(
+        manifest_url="s3://there-is-no-such-bucket/m.jsonl", credentials=s3_credentials
+    )
+    job = customer.wait(job_id, "failed", "completed")
+    assert job["error"]["code"] == "bucket_not_found"
+    assert "there-is-no-such-bucket" in job["error"]["message"]
+
+
+def test_a_refused_delivery_completes_the_job_and_says_why(
+    customer: Customer, gcs: GCSFileSystem, gcs_bucket: str
+) -> None:
+    gcs.pipe_file(f"{gcs_bucket}/bad.jsonl", b'{"data_url": "nowhere"}\n')
+    job_id = customer.submit(
+        manifest_url=f"gs://{gcs_bucket}/bad.jsonl",
+        delivery={"type": "gcs", "bucket": "there-is-no-such-bucket"},
+    )
+    job = customer.wait(job_id, "completed", "failed")
+    assert job["status"] == "completed"
+    assert (job["delivery"]["status"], job["delivery"]["code"]) == ("failed", "bucket_not_found")
+    assert customer.lines(job_id, "export") == []
+
+
+def test_a_killed_flow_rerun_in_prefect_makes_every_task_exactly_once(
+    stack: Stack,
+    customer: Customer,
+    prefect: httpx.Client,
+    s3: s3fs.S3FileSystem,
+    s3_bucket: str,
+    s3_credentials: dict[str, str],
+) -> None:
+    manifest = make_manifest(100_000, seed=3)
+    s3.pipe_file(f"{s3_bucket}/large.jsonl", manifest.data)
+    job_id = customer.submit(
+        manifest_url=f"s3://{s3_bucket}/large.jsonl", credentials=s3_credentials
+    )
+    wait_for("the first tasks", lambda: customer.job(job_id)["total_tasks"])
+    _flow_process(job_id, prefect).kill()
+    killed = customer.job(job_id)
+    lines = len(manifest.good) + len(manifest.bad)
+    assert 0 < killed["total_tasks"] < lines
+    run = _ended_run(prefect, job_id)
+    assert run["state"]["type"] == "CRASHED"
+
+    # What the button "Retry" in Prefect's UI does.
+    state = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+    prefect.post(f"/flow_runs/{run['id']}/set_state", json=state).raise_for_status()
+    job = customer.wait_ingested(job_id, lines)
+    assert job["tasks_failed"] == len(manifest.bad)
+    wait_for("the run to end", lambda: _ended_run(prefect, job_id)["state"]["type"] == "COMPLETED")
+    check_errors(customer.http.get(f"/v1/jobs/{job_id}/errors").content, manifest)
+    with psycopg.connect(stack.database_url) as connection:
+        rows = connection.execute(
+            "select data_url, t.metadata from tasks t join jobs using (job_no) where job_id = %s "
+            "order by byte_offset",
+            [job_id],
+        ).fetchall()
+    assert rows == [(url, metadata) for _, url, metadata in manifest.good]
+
+    prefect.post(f"/flow_runs/{run['id']}/set_state", json=state).raise_for_status()
+    message = wait_for(
+        "the third run", lambda: "nothing to do" in str(_ended_run(prefect, job_id)["state"])
+    )
+    assert message
+
+
+def _runs(prefect: httpx.Client, job_id: str) -> list[dict[str, Any]]:
+    """What an operator finds who looks for the job's id."""
+    body = {"flow_runs": {"tags": {"all_": [job_id]}}}
+    found: list[dict[str, Any]] = prefect.post("/flow_runs/filter", json=body).json()
+    return found
+
+
+def _ended_run(prefect: httpx.Client, job_id: str) -> dict[str, Any]:
+    ended = {"COMPLETED", "FAILED", "CRASHED"}
+    run: dict[str, Any] = wait_for(
+        "the run to end",
+        lambda: next((r for r in _runs(prefect, job_id) if r["state"]["type"] in ended), None),
+    )
+    assert job_id in run["name"]
+    return run
+
+
+def _task_runs(prefect: httpx.Client, run_id: str) -> list[dict[str, Any]]:
+    body = {"flow_runs": {"id": {"any_": [run_id]}}}
+    found: list[dict[str, Any]] = prefect.post("/task_runs/filter", json=body).json()
+    return found
+
+
+def _flow_process(job_id: str, prefect: httpx.Client) -> psutil.Process:
+    run_id = _runs(prefect, job_id)[0]["id"]
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("PREFECT__FLOW_RUN_ID") == run_id:
+                return process
+    raise AssertionError("no process runs the flow")

@@ -1,0 +1,134 @@
+"""From POST to the delivered objects, over S3 and over GCS, every line checked."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import s3fs
+from gcsfs.core import GCSFileSystem
+
+from tests.e2e.checks import OPTIONS, check_counters, check_delivery, check_errors, check_results
+from tests.e2e.checks import truth
+from tests.e2e.client import Annotator, Customer, wait_for
+from tests.manifests import Manifest, make_manifest
+
+pytestmark = pytest.mark.e2e
+
+MakeAnnotator = Callable[[Callable[[dict[str, Any]], str]], Annotator]
+
+
+def label_all(job_id: str, make_annotator: MakeAnnotator) -> None:
+    """Two who know, one who guesses: two of three agree on the truth."""
+    dice = random.Random(7)
+    for look in (truth, lambda _: dice.choice(OPTIONS), truth):
+        make_annotator(look).work(job_id)
+
+
+def check_job(customer: Customer, job_id: str, manifest: Manifest) -> dict[str, Any]:
+    job = customer.wait(job_id, "completed", "failed")
+    assert job["error"] is None
+    check_counters(job, manifest)
+    check_results(customer.http.get(f"/v1/jobs/{job_id}/export").content, manifest)
+    check_errors(customer.http.get(f"/v1/jobs/{job_id}/errors").content, manifest)
+    return job
+
+
+@pytest.mark.parametrize("name", ["plain.jsonl", "a b+c%20d#e?f/ünï.jsonl"])
+def test_a_job_over_s3_ends_in_the_customers_bucket(
+    name: str,
+    customer: Customer,
+    make_annotator: MakeAnnotator,
+    s3: s3fs.S3FileSystem,
+    s3_bucket: str,
+    s3_credentials: dict[str, str],
+) -> None:
+    manifest = make_manifest(3000, bad_share=0.02)
+    s3.pipe_file(f"{s3_bucket}/{name}", manifest.data)
+    job_id = customer.submit(
+        manifest_url=f"s3://{s3_bucket}/{name}",
+        credentials=s3_credentials,
+        delivery={"type": "s3", "bucket": s3_bucket, "prefix": "out/labels/"},
+        metadata={"order": "17"},
+    )
+    label_all(customer.wait(job_id, "processing", "failed")["job_id"], make_annotator)
+    customer.wait_ingested(job_id, len(manifest.good) + len(manifest.bad))
+    label_all(job_id, make_annotator)
+
+    job = check_job(customer, job_id, manifest)
+    assert job["delivery"]["status"] == "delivered"
+    assert job["metadata"] == {"order": "17"}
+    folder = f"{s3_bucket}/out/labels/{job_id}"
+    objects = {p.rpartition("/")[2]: s3.cat_file(p) for p in s3.find(folder)}
+    assert job["delivery"]["objects"] == len(objects)
+    check_delivery(objects, manifest)
+
+
+def test_a_job_over_gcs_ends_in_the_customers_bucket(
+    customer: Customer,
+    make_annotator: MakeAnnotator,
+    gcs: GCSFileSystem,
+    gcs_bucket: str,
+) -> None:
+    manifest = make_manifest(2000, seed=2)
+    gcs.pipe_file(f"{gcs_bucket}/in/manifest.jsonl", manifest.data)
+    job_id = customer.submit(
+        manifest_url=f"gs://{gcs_bucket}/in/manifest.jsonl",
+        delivery={"type": "gcs", "bucket": gcs_bucket, "compression": "none"},
+    )
+    customer.wait_ingested(job_id, len(manifest.good) + len(manifest.bad))
+    label_all(job_id, make_annotator)
+
+    job = check_job(customer, job_id, manifest)
+    assert job["delivery"]["status"] == "delivered"
+    names = gcs.find(f"{gcs_bucket}/{job_id}")
+    check_delivery({p.rpartition("/")[2]: gcs.cat_file(p) for p in names}, manifest)
+
+
+def test_an_empty_manifest_is_a_completed_job_of_no_tasks(
+    customer: Customer, s3: s3fs.S3FileSystem, s3_bucket: str, s3_credentials: dict[str, str]
+) -> None:
+    s3.pipe_file(f"{s3_bucket}/empty.jsonl", b"")
+    job_id = customer.submit(
+        manifest_url=f"s3://{s3_bucket}/empty.jsonl", credentials=s3_credentials
+    )
+    job = customer.wait(job_id, "completed", "failed")
+    assert (job["status"], job["total_tasks"], job["manifest"]["bytes"]) == ("completed", 0, 0)
+    assert customer.lines(job_id, "export") == []
+
+
+def test_a_manifest_without_a_good_line_completes_and_says_why_of_each(
+    customer: Customer, s3: s3fs.S3FileSystem, s3_bucket: str, s3_credentials: dict[str, str]
+) -> None:
+    s3.pipe_file(f"{s3_bucket}/bad.jsonl", b'{"data_url": "nowhere"}\n{"data_url": 1}\n')
+    job_id = customer.submit(
+        manifest_url=f"s3://{s3_bucket}/bad.jsonl",
+        credentials=s3_credentials,
+        delivery={"type": "s3", "bucket": s3_bucket},
+    )
+    job = customer.wait(job_id, "completed", "failed")
+    assert (job["status"], job["total_tasks"], job["tasks_failed"]) == ("completed", 2, 2)
+    assert [e["line"] for e in customer.lines(job_id, "errors")] == [1, 2]
+    assert s3.exists(f"{s3_bucket}/{job_id}/manifest.json")
+
+
+def test_a_job_whose_tasks_all_fail_completes(
+    customer: Customer,
+    make_annotator: MakeAnnotator,
+    s3: s3fs.S3FileSystem,
+    s3_bucket: str,
+    s3_credentials: dict[str, str],
+) -> None:
+    s3.pipe_file(f"{s3_bucket}/m.jsonl", make_manifest(50, bad_share=0).data)
+    job_id = customer.submit(
+        manifest_url=f"s3://{s3_bucket}/m.jsonl",
+        credentials=s3_credentials,
+        consensus_threshold=2,
+        label_spec={"question": "Which letter?", "options": list("abcd")},
+    )
+    wait_for("tasks", lambda: customer.job(job_id)["total_tasks"])
+    for letter in "abcd":  # nobody agrees with anybody
+        make_annotator(lambda _, letter=letter: letter).work(job_id)
+    job = customer.wait(job_id, "completed")
+    assert job["tasks_failed"] == job["total_tasks"] > 0
+    assert customer.lines(job_id, "export") == []

@@ -1,0 +1,235 @@
+"""A store with a customer in it, and the shortest way to every state of a job."""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import msgspec
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from blocks.model import BadLine, Chunk, GoodLine, LabelOutcome, LineCode, Pin, TaskType
+from blocks.settings import Settings
+from blocks.store import annotation, chunks, customers, jobs
+from blocks.store.annotation import ClaimedTask, Label
+from blocks.store.database import Database, Transaction
+from blocks.store.jobs import DeliveryTarget, Idempotency, Job, NewJob
+from blocks.vault import Vault
+
+OPTIONS = ["cat", "dog", "fox"]
+DELIVERY = DeliveryTarget("s3", "results", "out", "none", None, None)
+LINE_BYTES = 100
+WAIT_S = 20.0
+
+
+def make_chunk(tasks: int, *, bad: int = 0, start: int = 0) -> Chunk:
+    """A chunk of `tasks` good lines and then `bad` bad ones, each of 100 bytes."""
+    good = [
+        GoodLine(start + n * LINE_BYTES, n + 1, f"https://img.example.com/{start + n}.jpg", None)
+        for n in range(tasks)
+    ]
+    wrong = [
+        BadLine(
+            start + (tasks + n) * LINE_BYTES,
+            tasks + n + 1,
+            LineCode.MALFORMED_JSON,
+            "It is not JSON.",
+            b"{oops",
+        )
+        for n in range(bad)
+    ]
+    return Chunk(tasks + bad, good, wrong)
+
+
+class Shop:
+    """The store of one test, with one customer."""
+
+    def __init__(self, database: Database, url: str, vault: Vault) -> None:
+        self.database = database
+        self.url = url
+        self.vault = vault
+        with database.transaction() as tx:
+            self.customer_id = customers.add_customer(tx, "Acme")
+        self._annotators = 0
+
+    def run(self, statement: str, *values: object) -> list[dict[str, Any]]:
+        """The rows of a statement, committed, on a connection of its own."""
+        with psycopg.connect(self.url, row_factory=dict_row) as connection:
+            cursor = connection.execute(cast(Any, statement), values)
+            return cursor.fetchall() if cursor.description else []
+
+    def value(self, statement: str, *values: object) -> Any:
+        """The one value that a statement comes to."""
+        (row,) = self.run(statement, *values)
+        (found,) = row.values()
+        return found
+
+    def do(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Call a function of the store in a transaction of its own."""
+        with self.database.transaction() as tx:
+            return function(tx, *arguments, **options)
+
+    def new_job(self, **changes: Any) -> NewJob:
+        default = NewJob(
+            customer_id=self.customer_id,
+            manifest_url="s3://manifests/one.jsonl",
+            question="What is it?",
+            options=OPTIONS,
+            consensus_threshold=3,
+            task_type=TaskType.IMAGE_CLASSIFICATION,
+            callback_url=None,
+            metadata=None,
+            priority=5,
+            stop_early=False,
+            failure_threshold_percent=100.0,
+            credentials=None,
+            delivery=None,
+        )
+        return msgspec.structs.replace(default, **changes)
+
+    def submit(self, idempotency: Idempotency | None = None, **changes: Any) -> Job:
+        """A job as it was accepted."""
+        with self.database.transaction() as tx:
+            job_id, _ = jobs.submit(tx, self.new_job(**changes), self.vault, idempotency)
+        return self.job(job_id)
+
+    def job(self, job: Job | str) -> Job:
+        """The job as it is now."""
+        job_id = job if isinstance(job, str) else job.job_id
+        with self.database.transaction() as tx:
+            found = jobs.get(tx, job_id)
+        assert found is not None
+        return found
+
+    def processing(self, *made: Chunk, ingested: bool = True, **changes: Any) -> Job:
+        """A job in `processing` with these chunks."""
+        job = self.submit(**changes)
+        with self.database.transaction() as tx:
+            jobs.begin(tx, job.job_no)
+            jobs.pin(tx, job.job_no, Pin(1_000_000, '"etag"'), 500_000)
+            for chunk_no, chunk in enumerate(made):
+                assert chunks.commit(tx, job.job_no, chunk_no, chunk)
+        if ingested:
+            self.do(jobs.finish_ingestion, job.job_no)
+        return self.job(job)
+
+    def annotator(self) -> int:
+        """The number of a new annotator."""
+        self._annotators += 1
+        name = f"annotator {self._annotators} {secrets.token_hex(4)}"
+        self.do(customers.add_annotator_key, name)
+        return cast(int, self.value("select annotator_no from annotators where name = %s", name))
+
+    def annotators(self, count: int) -> list[int]:
+        return [self.annotator() for _ in range(count)]
+
+    def claim(
+        self,
+        annotator_no: int,
+        limit: int = 100,
+        *,
+        lease_s: int = 600,
+        task_types: Sequence[str] | None = None,
+        job_id: str | None = None,
+    ) -> list[ClaimedTask]:
+        with self.database.transaction() as tx:
+            return annotation.claim(
+                tx,
+                annotator_no,
+                limit=limit,
+                lease_s=lease_s,
+                task_types=task_types,
+                job_id=job_id,
+            )
+
+    def label(self, annotator_no: int, *labels: tuple[str, str]) -> list[LabelOutcome]:
+        with self.database.transaction() as tx:
+            return annotation.submit(tx, annotator_no, [Label(*label) for label in labels])
+
+    def answer(self, annotator_no: int, option: str, limit: int = 100) -> list[LabelOutcome]:
+        """Claim what there is and say `option` of all of it."""
+        claimed = self.claim(annotator_no, limit)
+        return self.label(annotator_no, *((task.task_id, option) for task in claimed))
+
+    def expire_leases(self) -> None:
+        self.run("update leases set expires_at = now() - interval '1 second'")
+
+    def outbox(self, job: Job) -> list[str]:
+        """What has to be started for the job."""
+        rows = self.run("select kind from outbox where job_no = %s order by outbox_no", job.job_no)
+        return [row["kind"] for row in rows]
+
+    def wait_for_waiters(self, count: int) -> None:
+        """Go on when that many sessions wait for locks of others."""
+        deadline = time.monotonic() + WAIT_S
+        query = (
+            "select count(*) from pg_stat_activity "
+            "where datname = current_database() and wait_event_type = 'Lock'"
+        )
+        while self.value(query) < count:
+            assert time.monotonic() < deadline, "nobody waits"
+            time.sleep(0.005)
+
+    @contextmanager
+    def held(self) -> Iterator[Transaction]:
+        """A transaction to hold locks with."""
+        with self.database.transaction() as tx:
+            yield tx
+
+
+class Side:
+    """Something that goes on at the same time; `join` gives its result or raises what it raised."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._function()
+        except BaseException as error:
+            self._error = error
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has ended by then."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def join(self) -> Any:
+        self._thread.join(WAIT_S)
+        assert not self._thread.is_alive(), "it hangs"
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+def at_once(*functions: Callable[[], Any]) -> list[Any]:
+    """The results of all, started together."""
+    barrier = threading.Barrier(len(functions))
+
+    def start(function: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            barrier.wait(WAIT_S)
+            return function()
+
+        return run
+
+    sides = [Side(start(function)) for function in functions]
+    return [side.join() for side in sides]
+
+
+@pytest.fixture
+def vault(settings: Settings) -> Vault:
+    return settings.vault()
+
+
+@pytest.fixture
+def shop(database: Database, database_url: str, vault: Vault) -> Shop:
+    return Shop(database, database_url, vault)
