@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
+from itertools import chain, islice
 from types import UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
@@ -45,7 +46,8 @@ class StrictRequest(Request[Any, Any, Any]):
                 "unsupported_media_type",
                 "Send JSON, with Content-Type: application/json.",
             )
-        data = self.route_handler.parsed_data_field  # type: ignore[attr-defined]
+        data = self.route_handler.parsed_data_field
+        assert data is not None  # nobody asks for the body of a route that declares none
         return parse(await self.body(), data.annotation)
 
 
@@ -63,6 +65,11 @@ async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
 
 _B = TypeVar("_B", bound=Body)
 
+# A body of rubbish is not answered with a larger one.
+_FAULTS_MAX = 100
+_HINTS_MAX = 5
+_KEY_SHOWN = 64
+
 
 def parse(body: bytes, model: type[_B]) -> _B:
     """`body` as a `model`.
@@ -75,17 +82,17 @@ def parse(body: bytes, model: type[_B]) -> _B:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         message = f"The body is not valid JSON: {error}"
         raise ApiError(HTTPStatus.BAD_REQUEST, "invalid_json", message) from error
-    faults: list[Fault] = []
-    if b"\\u0000" in body:
-        faults += _nuls(raw, "")
+    found = _nuls(raw) if b"\\u0000" in body else iter(())
+    if isinstance(raw, dict):
+        found = chain(found, model.related_faults(raw))
     try:
         value = msgspec.convert(raw, model)
     except msgspec.ValidationError:
-        faults += _faults(raw, model, "")
-    if isinstance(raw, dict):
-        faults += model.related_faults(raw)
-    if faults:
-        raise invalid_request(faults)
+        value = None
+        found = chain(_faults(raw, model, ""), found)
+    faults = {fault.field: fault for fault in islice(found, _FAULTS_MAX)}
+    if value is None or faults:
+        raise invalid_request(list(faults.values()))
     return value
 
 
@@ -100,21 +107,26 @@ def _faults(raw: Any, expected: Any, path: str) -> Iterator[Fault]:
     except msgspec.ValidationError as error:
         item = _struct_in(_item_type(expected))
         if item and isinstance(raw, list):
-            found = [f for n, v in enumerate(raw) for f in _faults(v, item, f"{path}[{n}]")]
-            if found:
-                yield from found
+            found = (f for n, v in enumerate(raw) for f in _faults(v, item, f"{path}[{n}]"))
+            first = next(found, None)
+            if first:
+                yield from chain([first], found)
                 return
         yield Fault(path or "body", _readable(error))
 
 
-def struct_faults(raw: Mapping[str, Any], model: type[msgspec.Struct], path: str) -> Iterator[Fault]:
+def struct_faults(
+    raw: Mapping[str, Any], model: type[msgspec.Struct], path: str
+) -> Iterator[Fault]:
     """Every fault of an object that should be a `model`; `path` is where it stands."""
     prefix = f"{path}." if path else ""
     fields = {field.encode_name: field for field in msgspec.structs.fields(model)}
-    for key in raw.keys() - fields.keys():
-        near = difflib.get_close_matches(key, fields, n=1)
+    unknown = [key for key in raw if key not in fields]
+    for n, key in enumerate(unknown):
+        # To look for a likeness takes time, and whoever mistypes does it once or twice.
+        near = difflib.get_close_matches(key[:_KEY_SHOWN], fields, n=1) if n < _HINTS_MAX else []
         hint = f" Did you mean {near[0]}?" if near else ""
-        yield Fault(f"{prefix}{key}", f"This field is not known.{hint}")
+        yield Fault(f"{prefix}{key[:_KEY_SHOWN]}", f"This field is not known.{hint}")
     checks = getattr(model, "checks", {})
     for name, field in fields.items():
         if name not in raw:
@@ -148,16 +160,17 @@ def _readable(error: msgspec.ValidationError) -> str:
     return f"{message}." if not at.strip("`") else f"{message} (at {at.strip('`')})."
 
 
-def _nuls(raw: Any, path: str) -> Iterator[Fault]:
+def _nuls(raw: Any) -> Iterator[Fault]:
     """PostgreSQL cannot keep U+0000, so it is refused wherever it stands."""
-    if isinstance(raw, str) and "\x00" in raw:
-        yield Fault(path or "body", "The character U+0000 cannot be stored.")
-    elif isinstance(raw, dict):
-        for key, value in raw.items():
-            name = key.replace("\x00", "\\u0000")
-            if "\x00" in key:
-                yield Fault(f"{path}.{name}".lstrip("."), "The character U+0000 cannot be stored.")
-            yield from _nuls(value, f"{path}.{name}".lstrip("."))
-    elif isinstance(raw, list):
-        for n, value in enumerate(raw):
-            yield from _nuls(value, f"{path}[{n}]")
+    waiting = [(raw, "")]
+    while waiting:  # not by recursion: a body may be nested deeper than that goes
+        value, path = waiting.pop()
+        if isinstance(value, str) and "\x00" in value:
+            yield Fault(path or "body", "The character U+0000 cannot be stored.")
+        elif isinstance(value, dict):
+            for key in value:
+                name = key.replace("\x00", "\\u0000")
+                inner = f"{path}.{name}"[:_KEY_SHOWN].lstrip(".")
+                waiting += [(key, inner), (value[key], inner)]
+        elif isinstance(value, list):
+            waiting += [(item, f"{path}[{n}]"[:_KEY_SHOWN]) for n, item in enumerate(value)]

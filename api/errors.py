@@ -35,7 +35,7 @@ class ApiError(RefineryError):
     """A request that cannot be answered as it was meant."""
 
     def __init__(
-        self, status: HTTPStatus, code: str, message: str, details: tuple[Fault, ...] = ()
+        self, status: HTTPStatus, code: str, message: str, details: Sequence[Fault] = ()
     ) -> None:
         super().__init__(message)
         self.status = status

@@ -40,6 +40,7 @@ class SwaggerPage(OpenAPIRenderPlugin):
     """Swagger UI at `/schema`, with its files served from here."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        del request
         # "</" would end the script, wherever in the schema it stands.
         schema = msgspec.json.encode(openapi_schema).decode().replace("</", "<\\/")
         title = openapi_schema["info"]["title"]

@@ -12,7 +12,13 @@ from blocks import bucket_errors
 from blocks.bucket_errors import translated
 from blocks.credentials import Credentials, GcsCredentials, S3Credentials
 from blocks.egress import Egress, GuardedResolver
-from blocks.errors import BucketNotFound, InvalidCredentials, ObjectChanged, ObjectNotFound, Transient
+from blocks.errors import (
+    BucketNotFound,
+    InvalidCredentials,
+    ObjectChanged,
+    ObjectNotFound,
+    Transient,
+)
 from blocks.model import Pin
 from blocks.object_urls import StoreType
 
@@ -39,7 +45,7 @@ class Bucket(Protocol):
         """A new object; `ObjectExists` if there is one with other content."""
 
 
-def open_bucket(  # noqa: PLR0913 - a bucket is that many things
+def open_bucket(
     store: StoreType,
     name: str,
     credentials: Credentials | None,
@@ -79,10 +85,11 @@ class S3Bucket:
         endpoint_url = credentials.endpoint_url if credentials else None
         if endpoint_url:
             egress.check_url(endpoint_url)
+        resolver = GuardedResolver(egress)
         config: dict[str, Any] = {
             "connect_timeout": _CONNECT_TIMEOUT_S,
             "read_timeout": _READ_TIMEOUT_S,
-            "connector_args": {"resolver": GuardedResolver(egress)},
+            "connector_args": {"resolver": resolver, "socket_factory": resolver.open_socket},
             # Our own retries decide by type; the client's would multiply them.
             "retries": {"max_attempts": 1, "mode": "standard"},
         }
@@ -262,7 +269,8 @@ def _google_token(credentials: GcsCredentials) -> Any:
 
     try:
         info = json.loads(credentials.service_account_json) | {"token_uri": _GOOGLE_TOKEN_URI}
-        account = ServiceAccount.from_service_account_info(info, scopes=[_GCS_SCOPE])
+        make: Any = ServiceAccount.from_service_account_info
+        account = make(info, scopes=[_GCS_SCOPE])
         account.refresh(Request())
     except TransportError as error:
         raise Transient("Google's token server cannot be reached.") from error

@@ -1,26 +1,38 @@
 """A customer's cloud credentials, as they come in a request and lie sealed in the database."""
 
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta
 
 from blocks.object_urls import StoreType
+from blocks.urls import is_data_url
 
 _Text = Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+def _check_endpoint_url(url: str) -> None:
+    if not url.lower().startswith(("http://", "https://")) or not is_data_url(url):
+        raise ValueError("This must be an http or https URL with a valid host.")
 
 
 class S3Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Credentials for S3 or an S3-compatible store, which `endpoint_url` then names."""
 
+    checks: ClassVar[Mapping[str, Callable[[str], None]]] = {"endpoint_url": _check_endpoint_url}
+
     access_key_id: _Text
     secret_access_key: _Text
     region: _Text
     session_token: _Text | None = None
-    endpoint_url: Annotated[str, Meta(pattern=r"^https?://[^\s/]")] | None = None
+    endpoint_url: _Text | None = None
 
     def __repr__(self) -> str:
         return "S3Credentials(…)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
 
 
 class GcsCredentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -30,6 +42,9 @@ class GcsCredentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     def __repr__(self) -> str:
         return "GcsCredentials(…)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
 
 
 Credentials = S3Credentials | GcsCredentials

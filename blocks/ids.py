@@ -6,7 +6,7 @@ import secrets
 # Crockford's base 32 in lower case: no i, l, o, u, so an id survives being read aloud.
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTH = 22  # 110 bits: cannot be guessed, and does not collide
-_TASK = re.compile(rf"tsk_([{_ALPHABET}]{{{_LENGTH}}})([0-9a-f]{{1,15}})")
+_TASK = re.compile(rf"tsk_([{_ALPHABET}]{{{_LENGTH}}})(0|[1-9a-f][0-9a-f]{{0,14}})")
 
 
 def _random() -> str:

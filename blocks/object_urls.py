@@ -33,6 +33,7 @@ class ObjectUrl(msgspec.Struct, frozen=True):
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,220}[A-Za-z0-9]")
 _VIRTUAL_HOSTED = re.compile(r"(?P<bucket>.+)\.s3(\.[a-z0-9-]+)?\.amazonaws\.com")
 _PATH_STYLE = re.compile(r"s3(\.[a-z0-9-]+)?\.amazonaws\.com")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _GCS_HOST = "storage.googleapis.com"
 _FORMS = (
     "Use s3://bucket/key, gs://bucket/key, https://bucket.s3.amazonaws.com/key or "
@@ -52,6 +53,8 @@ def parse_object_url(url: str) -> ObjectUrl:
         InvalidObjectUrl: another scheme or host, no key, or a prefix or pattern in its place.
     """
     scheme, separator, rest = url.partition("://")
+    if "@" in rest.partition("/")[0]:
+        raise InvalidObjectUrl("The URL has a user or password in it; send credentials instead.")
     match scheme.lower() if separator else "":
         case "s3":
             store, (bucket, _, key) = StoreType.S3, rest.partition("/")
@@ -71,6 +74,9 @@ def parse_object_url(url: str) -> ObjectUrl:
 
 
 def _parse_https(url: str) -> tuple[StoreType, str, str]:
+    # urlsplit would drop them, and another object would be read.
+    if _CONTROL.search(url):
+        raise InvalidObjectUrl(f"The URL has control characters in it. {_FORMS}")
     try:
         parts = urlsplit(url)
         host = parts.netloc.lower()
@@ -80,7 +86,10 @@ def _parse_https(url: str) -> tuple[StoreType, str, str]:
         raise InvalidObjectUrl(
             "A URL with a query, such as a presigned one, is not supported; send credentials."
         )
-    path = unquote(parts.path).removeprefix("/")
+    try:
+        path = unquote(parts.path, errors="strict").removeprefix("/")
+    except UnicodeDecodeError as error:
+        raise InvalidObjectUrl(f"The URL's path is not UTF-8. {_FORMS}") from error
     if match := _VIRTUAL_HOSTED.fullmatch(host):
         return StoreType.S3, match["bucket"], path
     bucket, _, key = path.partition("/")

@@ -3,7 +3,7 @@
 import difflib
 import os
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 
@@ -18,6 +18,9 @@ _FIXED_NAMES = {
 }
 # The command line's own: read by the client, not by the service.
 _CLIENT_NAMES = {"REFINERY_API_URL", "REFINERY_API_KEY"}
+
+
+_Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class SettingsError(RefineryError):
@@ -47,28 +50,31 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     gcs_endpoint_url: str = ""
     """Another address of the GCS API, such as an emulator's."""
 
-    chunk_bytes_min: int = 1024 * 1024
-    chunk_bytes_max: int = 32 * 1024 * 1024
-    chunks_in_flight: int = 4
+    chunk_bytes_min: _Count = 1024 * 1024
+    chunk_bytes_max: _Count = 8 * 1024 * 1024
+    chunks_in_flight: _Count = 4
     """How many chunks of a job are read, validated and committed at once."""
-    chunks_per_wave_max: int = 1000
+    chunks_per_wave_max: _Count = 1000
     """How many chunks one Prefect `map` is given; larger manifests go in waves."""
-    part_bytes_max: int = 256 * 1024 * 1024
+    part_bytes_max: _Count = 256 * 1024 * 1024
     """The size at which a delivery starts its next object."""
-    attempts_max: int = 6
-    """How often a read, a commit or an upload is tried before its run fails."""
 
-    lease_s: int = 600
+    lease_s: _Count = 600
     """How long a claimed task stays with its annotator where the claim does not say."""
-    request_bytes_max: int = 4 * 1024 * 1024
-    database_connections_max: int = 16
+    request_bytes_max: _Count = 4 * 1024 * 1024
+    database_connections_max: _Count = 16
 
     def __post_init__(self) -> None:
         for key in self._keys():
             _check_key(key)
+        if self.chunk_bytes_min > self.chunk_bytes_max:
+            raise SettingsError("REFINERY_CHUNK_BYTES_MIN is more than REFINERY_CHUNK_BYTES_MAX.")
 
     def __repr__(self) -> str:
         return "Settings(…)"  # never a secret in a log or a traceback
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
 
     def _keys(self) -> list[str]:
         previous = [key.strip() for key in self.encryption_key_previous.split(",")]
@@ -95,7 +101,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         try:
             return msgspec.convert(values, cls, strict=False)
         except msgspec.ValidationError as error:
-            raise SettingsError(f"The environment holds a bad value: {error}.") from error
+            message, _, at = str(error).partition(" - at `$.")
+            name = next((n for n, f in names.items() if f == at.strip("`")), "The environment")
+            raise SettingsError(f"{name} holds a bad value: {message}.") from error
 
 
 def _check_key(key: str) -> None:
@@ -105,8 +113,8 @@ def _check_key(key: str) -> None:
         valid = False
     if not valid:
         raise SettingsError(
-            "ASG_ENCRYPTION_KEY must be 64 hexadecimal digits (32 bytes); "
-            "`openssl rand -hex 32` makes one."
+            "ASG_ENCRYPTION_KEY, and each key in ASG_ENCRYPTION_KEY_PREVIOUS, must be 64 hexadecimal "
+            "digits (32 bytes); `openssl rand -hex 32` makes one."
         )
 
 

@@ -44,7 +44,7 @@ class Vault:
         key_id = envelope[len(_VERSION) : len(_VERSION) + _KEY_ID_BYTES]
         nonce = envelope[_HEADER_BYTES - _NONCE_BYTES : _HEADER_BYTES]
         cipher = self._ciphers.get(key_id)
-        if envelope[:1] != _VERSION or cipher is None:
+        if envelope[:1] != _VERSION or len(nonce) < _NONCE_BYTES or cipher is None:
             raise UndecryptableCredentials(
                 "The stored credentials were encrypted with a key that this process does not have; "
                 "put the old key into ASG_ENCRYPTION_KEY_PREVIOUS."

@@ -93,7 +93,7 @@ class Demo:
                 self._label(client, job_id, progress)
             job = self._watch_delivery(client, job_id)
             self._show_results(client, job)
-        self._show_delivery(bucket, job)
+        self._show_delivery(bucket)
         self._show_links(job_id)
 
     def _put_manifest(self) -> s3fs.S3FileSystem:
@@ -199,7 +199,7 @@ class Demo:
             table.add_row(*(str(json.loads(line)[column.header]) for column in table.columns))
         self._console.print(table)
 
-    def _show_delivery(self, bucket: s3fs.S3FileSystem, job: dict[str, Any]) -> None:
+    def _show_delivery(self, bucket: s3fs.S3FileSystem) -> None:
         self._console.print("\n[bold]Delivered[/]")
         bucket.invalidate_cache()
         for path, details in sorted(bucket.find(_RESULTS, detail=True).items()):
@@ -243,13 +243,14 @@ def _watch(client: httpx.Client, job_id: str) -> Iterator[dict[str, Any]]:
         DemoFailed: it failed, or does not end.
     """
     deadline = time.monotonic() + _TIMEOUT_S
-    while time.monotonic() < deadline:
+    while True:
         job = _checked(client.get(f"/v1/jobs/{job_id}"))
         if job["error"]:
             raise DemoFailed(f"the job failed: {job['error']['message']}")
         yield job
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"the job is still {job['status']} after {_TIMEOUT_S} s")
         time.sleep(_POLL_S)
-    raise DemoFailed(f"the job is still {job['status']} after {_TIMEOUT_S} s")
 
 
 def _checked(response: httpx.Response) -> dict[str, Any]:

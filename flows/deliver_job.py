@@ -11,7 +11,8 @@ job is completed all the same, because its results can be exported.
 from typing import Any
 
 from prefect import flow, task
-from prefect.states import Completed, Failed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 
 from blocks.errors import Terminal
 from blocks.model import DeliveryStatus

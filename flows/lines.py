@@ -1,24 +1,16 @@
 """One manifest line: a task, or the exact reason why not. No Prefect, no SQL."""
 
 import json
-import re
-
-import can_ada
 
 from blocks.model import LINE_BYTES_MAX, BadLine, GoodLine, LineCode
+from blocks.urls import URL_CHARACTERS_MAX, is_data_url
 from flows.json_object import Member, NotAnObjectError, NotJsonError, members, unescape
 
 _RAW_BYTES_OF_TOO_LONG = 1024
-_URL_CHARACTERS_MAX = 2048
 _BLANK = b" \t\r"
-# WHATWG parsers forgive spaces, backslashes and missing slashes; an absolute URL has none of these.
-_HTTP_URL = re.compile(r"https?://[^\s\x00-\x1f\x7f/\\?#][^\s\x00-\x1f\x7f]*", re.IGNORECASE)
-_BUCKET_URL = re.compile(
-    r"(?:s3|gs)://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](?:/[^\s\x00-\x1f\x7f]*)?", re.IGNORECASE
-)
 
 
-class _Fault(Exception):  # noqa: N818 - not an error of the program
+class _Fault(Exception):
     """Why a line is bad."""
 
     def __init__(self, code: LineCode, message: str) -> None:
@@ -33,7 +25,7 @@ def validate(raw: bytes, *, byte_offset: int, line: int) -> GoodLine | BadLine |
     codes are those of the HTTP contract; of several faults the first in the order of `_read` counts.
     """
     raw = raw.removesuffix(b"\r")
-    if not raw.strip(_BLANK):
+    if len(raw) <= LINE_BYTES_MAX and not raw.strip(_BLANK):
         return None
     try:
         data_url, metadata = _read(raw)
@@ -42,19 +34,6 @@ def validate(raw: bytes, *, byte_offset: int, line: int) -> GoodLine | BadLine |
         kept = raw[:_RAW_BYTES_OF_TOO_LONG] if too_long else raw
         return BadLine(byte_offset, line, fault.code, fault.message, kept)
     return GoodLine(byte_offset, line, data_url, metadata)
-
-
-def is_data_url(text: str) -> bool:
-    """Whether `text` is an absolute http, https, s3 or gs URL with a valid host.
-
-    Hosts of http and https URLs are judged by the WHATWG URL standard, those of s3 and gs URLs by
-    the rules for bucket names.
-    """
-    if len(text) > _URL_CHARACTERS_MAX:
-        return False
-    if _HTTP_URL.fullmatch(text):
-        return bool(can_ada.can_parse(text))
-    return _BUCKET_URL.fullmatch(text) is not None
 
 
 def _read(raw: bytes) -> tuple[str, str | None]:
@@ -68,7 +47,7 @@ def _read(raw: bytes) -> tuple[str, str | None]:
         raise _Fault(
             LineCode.INVALID_DATA_URL,
             "data_url must be an absolute http, https, s3 or gs URL with a valid host, "
-            f"of at most {_URL_CHARACTERS_MAX} characters.",
+            f"of at most {URL_CHARACTERS_MAX} characters.",
         )
     metadata = fields.get("metadata")
     if metadata is not None and not metadata.startswith("{"):
@@ -95,8 +74,9 @@ def _fields(found: list[Member]) -> dict[str, str]:
         if key in fields:
             raise _Fault(LineCode.DUPLICATE_KEY, f"The key {shown} stands there twice.")
         fields[key] = raw
-    for key in fields.keys() - {"data_url", "metadata"}:
-        shown = json.dumps(key[:64])
-        message = f"The field {shown} is not known; put fields of your own into metadata."
-        raise _Fault(LineCode.UNKNOWN_FIELD, message)
+    for key in fields:
+        if key not in {"data_url", "metadata"}:
+            shown = json.dumps(key[:64])
+            message = f"The field {shown} is not known; put fields of your own into metadata."
+            raise _Fault(LineCode.UNKNOWN_FIELD, message)
     return fields

@@ -20,7 +20,9 @@ _TAIL_BLOCK_BYTES = 64 * 1024
 _CHUNKS_FOR_EACH_IN_FLIGHT = 8
 
 
-def choose_chunk_bytes(size: int, *, in_flight: int, chunk_bytes_min: int, chunk_bytes_max: int) -> int:
+def choose_chunk_bytes(
+    size: int, *, in_flight: int, chunk_bytes_min: int, chunk_bytes_max: int
+) -> int:
     """The size of a manifest's chunks: enough of them to keep all workers busy to the end."""
     even = math.ceil(size / (in_flight * _CHUNKS_FOR_EACH_IN_FLIGHT))
     return min(max(even, chunk_bytes_min), chunk_bytes_max)
@@ -72,7 +74,8 @@ def cut_lines(read: Read, size: int, start: int, end: int) -> Iterator[tuple[int
 def _read_tail(read: Read, size: int, at: int, bytes_so_far: int) -> bytes:
     """The rest of a line of which `bytes_so_far` were read, from `at` on, without its line feed."""
     tail = b""
-    stop = min(size, at + LINE_BYTES_MAX + len(b"\r\n") - bytes_so_far)
+    longest = len(_BOM) + LINE_BYTES_MAX + len(b"\r\n")
+    stop = min(size, at + longest - bytes_so_far)
     while at < stop:
         block = read(at, min(at + _TAIL_BLOCK_BYTES, stop))
         line, feed, _ = block.partition(b"\n")

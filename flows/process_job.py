@@ -8,11 +8,12 @@ run twice at once: a chunk is committed with its tasks in one transaction, exact
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow, get_run_logger, task, unmapped
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 
 from blocks.errors import ManifestRefused, Terminal, TooManyBadLines
 from blocks.store import chunks, jobs
@@ -98,7 +99,8 @@ def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> None:
 
 def _missing_ranges(job_id: str) -> list[Range]:
     job = load_job(job_id)
-    assert job.pin is not None and job.chunk_bytes is not None  # pin_manifest ran before
+    assert job.pin is not None  # pin_manifest ran before
+    assert job.chunk_bytes is not None
     with database().transaction() as tx:
         done = chunks.committed(tx, job.job_no)
     ranges = manifest.plan_ranges(job.pin.size, job.chunk_bytes)
@@ -123,7 +125,7 @@ def _create_all(job_id: str, wave: Sequence[Range]) -> None:
         "end": list(ends),
     }
     with chunk_runner(settings()) as runner:
-        futures: list[PrefectFuture[Any]] = list(runner.map(create_tasks, parameters))
+        futures: list[PrefectFuture[Any]] = list(runner.map(cast(Any, create_tasks), parameters))
         wait(futures)  # a chunk that fails does not stop the others: a rerun has less to do
     for future in futures:
         future.result()

@@ -54,7 +54,14 @@ def load_job(job_id: str) -> Job:
 def manifest_of(job: Job) -> tuple[buckets.Bucket, ObjectUrl]:
     """The bucket that the job's manifest lies in, and the manifest's place in it."""
     url = parse_object_url(job.manifest_url)
-    return _bucket(job.job_id, job.customer_id, job.credentials, url.store, url.bucket), url
+    bucket = _bucket(
+        job_id=job.job_id,
+        customer_id=job.customer_id,
+        sealed=job.credentials,
+        store=url.store,
+        name=url.bucket,
+    )
+    return bucket, url
 
 
 def destination_of(job: Job) -> buckets.Bucket:
@@ -62,18 +69,19 @@ def destination_of(job: Job) -> buckets.Bucket:
     target = job.delivery
     assert target is not None  # the flow has looked
     return _bucket(
-        job.job_id,
-        job.customer_id,
-        job.credentials,
-        StoreType(target.type),
-        target.bucket,
-        target.kms_key_id,
-        target.acl,
+        job_id=job.job_id,
+        customer_id=job.customer_id,
+        sealed=job.credentials,
+        store=StoreType(target.type),
+        name=target.bucket,
+        kms_key_id=target.kms_key_id,
+        acl=target.acl,
     )
 
 
 @lru_cache(maxsize=_CLIENTS_MAX)
-def _bucket(  # noqa: PLR0913 - the key of the cache
+def _bucket(
+    *,
     job_id: str,
     customer_id: str,
     sealed: bytes | None,

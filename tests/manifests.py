@@ -15,7 +15,10 @@ BAD_LINES: list[tuple[bytes, str]] = [
     (b'{"data_url": "ftp://img.example.com/a.jpg"}', "invalid_data_url"),
     (b'{"data_url": 17}', "invalid_data_url"),
     (b'{"data_url": "https://img.example.com/a.jpg", "metadata": [1]}', "invalid_metadata"),
-    (b'{"data_url": "https://a.example.com/", "data_url": "https://b.example.com/"}', "duplicate_key"),
+    (
+        b'{"data_url": "https://a.example.com/", "data_url": "https://b.example.com/"}',
+        "duplicate_key",
+    ),
     (b'{"data_url": "https://img.example.com/\xff.jpg"}', "invalid_utf8"),
     (b'{"data_url": "https://img.example.com/a.jpg", "label": "cat"}', "unknown_field"),
 ]
@@ -54,7 +57,9 @@ def make_manifest(lines: int, *, bad_share: float = 0.01, seed: int = 1) -> Mani
     return manifest
 
 
-def _line(manifest: Manifest, line: int, offset: int, dice: random.Random, bad_share: float) -> bytes:
+def _line(
+    manifest: Manifest, line: int, offset: int, dice: random.Random, bad_share: float
+) -> bytes:
     chance = dice.random()
     if chance < bad_share:
         raw, code = dice.choice(BAD_LINES)

@@ -48,7 +48,9 @@ def add_customer(name: str) -> None:
 @keys.command(name="add")
 def add_key(
     *,
-    customer: Annotated[str | None, Parameter(help="For this customer, by id: submits jobs.")] = None,
+    customer: Annotated[
+        str | None, Parameter(help="For this customer, by id: submits jobs.")
+    ] = None,
     annotator: Annotated[
         str | None, Parameter(help="For the annotator of this name, made if there is none: labels.")
     ] = None,

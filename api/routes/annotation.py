@@ -21,12 +21,14 @@ _LEASE_S_MAX = 24 * 3600
 _Request = Request[Principal, Any, Any]
 
 
-class ClaimBody(Body):
+class ClaimBody(Body, frozen=True, kw_only=True):
     """How many tasks, for how long, and which."""
 
     limit: Annotated[int, Meta(ge=1, le=_BATCH_MAX)]
     lease_seconds: Annotated[int, Meta(ge=1, le=_LEASE_S_MAX)] | None = None
-    task_types: Annotated[list[TaskType], Meta(min_length=1, max_length=len(TaskType))] | None = None
+    task_types: Annotated[list[TaskType], Meta(min_length=1, max_length=len(TaskType))] | None = (
+        None
+    )
     job_id: str | None = None
 
 
@@ -54,14 +56,14 @@ class ClaimedTasks(msgspec.Struct, frozen=True):
     tasks: list[Claimed]
 
 
-class LabelBody(Body):
+class LabelBody(Body, frozen=True, kw_only=True):
     """One of the options of the task's job."""
 
     task_id: str
     label: str
 
 
-class LabelsBody(Body):
+class LabelsBody(Body, frozen=True, kw_only=True):
     """Labels of one annotator; each is taken or refused by itself."""
 
     labels: Annotated[list[LabelBody], Meta(min_length=1, max_length=_BATCH_MAX)]
@@ -88,7 +90,9 @@ class Outcomes(msgspec.Struct, frozen=True):
     status_code=200,
     sync_to_thread=True,
 )
-def claim(request: _Request, data: ClaimBody, database: Database, settings: Settings) -> ClaimedTasks:
+def claim(
+    request: _Request, data: ClaimBody, database: Database, settings: Settings
+) -> ClaimedTasks:
     """Take tasks to label, for a while; never one that this annotator has labelled or holds."""
     with database.transaction() as tx:
         tasks = annotation.claim(

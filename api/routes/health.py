@@ -16,7 +16,10 @@ async def live() -> dict[str, str]:
 
 
 @get(
-    "/health/ready", operation_id="health_ready", tags=["Operations"], security=[],
+    "/health/ready",
+    operation_id="health_ready",
+    tags=["Operations"],
+    security=[],
     sync_to_thread=True,
 )
 def ready(state: State) -> Response[dict[str, str]]:

@@ -13,13 +13,14 @@ from blocks.errors import Terminal
 from blocks.model import TaskType
 from blocks.object_urls import StoreType, is_bucket_name, parse_object_url
 from blocks.store.jobs import DeliveryTarget, NewJob
+from blocks.urls import is_data_url
 
 _OPTION_CHARACTERS_MAX = 1000
 _QUESTION_CHARACTERS_MAX = 10_000
 _URL_CHARACTERS_MAX = 4096
 _METADATA_KEYS_MAX = 100
 
-Checks = ClassVar[Mapping[str, Callable[[Any], object]]]
+Checks = Mapping[str, Callable[[Any], object]]
 
 
 def _check_manifest_url(url: str) -> None:
@@ -51,10 +52,19 @@ def _check_prefix(prefix: str) -> None:
         raise ValueError("The prefix must not have empty parts, nor the parts '.' or '..'.")
 
 
-class LabelSpecBody(Body):
+def _check_https_url(url: str) -> None:
+    if not url.lower().startswith("https://") or not is_data_url(url):
+        raise ValueError("This must be an https URL with a valid host.")
+
+
+def _encoded(metadata: dict[str, str] | None) -> str | None:
+    return None if metadata is None else msgspec.json.encode(metadata).decode()
+
+
+class LabelSpecBody(Body, frozen=True, kw_only=True):
     """The question, and the options to choose from."""
 
-    checks: Checks = {"question": _check_question, "options": _check_options}
+    checks: ClassVar[Checks] = {"question": _check_question, "options": _check_options}
 
     question: Annotated[str, Meta(min_length=1, max_length=_QUESTION_CHARACTERS_MAX)]
     options: Annotated[
@@ -63,10 +73,10 @@ class LabelSpecBody(Body):
     ]
 
 
-class DeliveryBody(Body):
+class DeliveryBody(Body, frozen=True, kw_only=True):
     """Where the results go. `kms_key_id` and `acl` are for S3."""
 
-    checks: Checks = {"bucket": _check_bucket, "prefix": _check_prefix}
+    checks: ClassVar[Checks] = {"bucket": _check_bucket, "prefix": _check_prefix}
 
     type: StoreType
     bucket: str
@@ -104,19 +114,23 @@ class CredentialsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     def __repr__(self) -> str:
         return "CredentialsBody(…)"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
 
-class JobBody(Body):
+
+class JobBody(Body, frozen=True, kw_only=True):
     """A manifest, a question about each of its lines, and where the answers go."""
 
-    checks: Checks = {"manifest_url": _check_manifest_url}
+    checks: ClassVar[Checks] = {
+        "manifest_url": _check_manifest_url,
+        "callback_url": _check_https_url,
+    }
 
     manifest_url: Annotated[str, Meta(max_length=_URL_CHARACTERS_MAX)]
     label_spec: LabelSpecBody
     consensus_threshold: Annotated[int, Meta(ge=2, le=10)] = 3
     task_type: TaskType = TaskType.IMAGE_CLASSIFICATION
-    callback_url: (
-        Annotated[str, Meta(pattern=r"^https://[^\s/]+", max_length=_URL_CHARACTERS_MAX)] | None
-    ) = None
+    callback_url: str | None = None
     credentials: CredentialsBody | None = None
     delivery: DeliveryBody | None = None
     metadata: Annotated[dict[str, str], Meta(max_length=_METADATA_KEYS_MAX)] | None = None
@@ -128,15 +142,15 @@ class JobBody(Body):
     def related_faults(cls, raw: Mapping[str, Any]) -> Iterator[Fault]:
         """Credentials and delivery have to be of the store that the manifest lies in."""
         try:
-            store = parse_object_url(raw["manifest_url"]).store
-        except (Terminal, KeyError, AttributeError):
+            store = parse_object_url(str(raw.get("manifest_url"))).store
+        except Terminal:
             return
         if isinstance(raw.get("credentials"), dict):
             yield from struct_faults(raw["credentials"], credentials_type(store), "credentials")
         delivery = raw.get("delivery")
         if not isinstance(delivery, dict):
             return
-        if delivery.get("type") in set(StoreType) - {store}:
+        if delivery.get("type") in [other for other in StoreType if other is not store]:
             message = f"The manifest lies in {store}, and its credentials are used for both."
             yield Fault("delivery.type", message)
         for field in ("kms_key_id", "acl"):
@@ -153,7 +167,7 @@ class JobBody(Body):
             consensus_threshold=self.consensus_threshold,
             task_type=self.task_type,
             callback_url=self.callback_url,
-            metadata=msgspec.json.encode(self.metadata).decode() if self.metadata else None,
+            metadata=_encoded(self.metadata),
             priority=self.priority,
             stop_early=self.stop_early,
             failure_threshold_percent=self.failure_threshold_percent,

@@ -31,12 +31,8 @@ def commit(tx: Transaction, job_no: int, chunk_no: int, chunk: Chunk) -> bool:
     }
     if tx.execute(_SQL["insert_chunk"], values).fetchone() is None:
         return False
-    tasks = (
-        (job_no, t.byte_offset, chunk_no, t.line, t.data_url, t.metadata) for t in chunk.tasks
-    )
-    bad = (
-        (job_no, b.byte_offset, chunk_no, b.line, b.code, b.message, b.raw) for b in chunk.bad
-    )
+    tasks = ((job_no, t.byte_offset, chunk_no, t.line, t.data_url, t.metadata) for t in chunk.tasks)
+    bad = ((job_no, b.byte_offset, chunk_no, b.line, b.code, b.message, b.raw) for b in chunk.bad)
     _copy(tx, "copy_tasks", tasks)
     _copy(tx, "copy_bad_lines", bad)
     return True

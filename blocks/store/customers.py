@@ -49,8 +49,8 @@ def add_customer_key(tx: Transaction, customer_id: str) -> str:
 
 def add_annotator_key(tx: Transaction, name: str) -> tuple[str, str]:
     """The id of the annotator called `name`, made if there is none, and a new `ak_…` key."""
-    values = {"annotator_id": new_id("ann"), "name": name}
-    annotator = tx.execute(_SQL["insert_annotator"], values).fetchone()
+    maker = {"annotator_id": new_id("ann"), "name": name}
+    annotator = tx.execute(_SQL["insert_annotator"], maker).fetchone()
     assert annotator is not None  # an upsert returns its row
     key = new_secret("ak")
     values = {"key_hash": _hash(key), "annotator_no": annotator["annotator_no"]}

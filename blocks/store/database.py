@@ -15,7 +15,11 @@ Transaction = psycopg.Connection[DictRow]
 _WAIT_FOR_CONNECTION_S = 5.0
 # A statement that runs longer holds locks that everybody waits for; COPY has a connection of its own.
 _STATEMENT_TIMEOUT_MS = 60_000
-_KEEPALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
+_KEEPALIVE: dict[str, Any] = {
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 
 
 class DatabaseUnavailable(Transient):

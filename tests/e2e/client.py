@@ -77,9 +77,7 @@ class Annotator:
         while True:
             body = {"limit": limit, "job_id": job_id}
             tasks = self.http.post("/v1/annotation/claim", json=body).raise_for_status().json()
-            labels = [
-                {"task_id": t["task_id"], "label": self._look(t)} for t in tasks["tasks"]
-            ]
+            labels = [{"task_id": t["task_id"], "label": self._look(t)} for t in tasks["tasks"]]
             if not labels:
                 return done
             answer = self.http.post("/v1/annotation/labels", json={"labels": labels})

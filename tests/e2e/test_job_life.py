@@ -2,14 +2,21 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import s3fs
 from gcsfs.core import GCSFileSystem
 
-from tests.e2e.checks import OPTIONS, check_counters, check_delivery, check_errors, check_results
-from tests.e2e.checks import truth
+from tests.e2e.checks import (
+    OPTIONS,
+    check_counters,
+    check_delivery,
+    check_errors,
+    check_results,
+    truth,
+)
 from tests.e2e.client import Annotator, Customer, wait_for
 from tests.manifests import Manifest, make_manifest
 
@@ -128,7 +135,11 @@ def test_a_job_whose_tasks_all_fail_completes(
     )
     wait_for("tasks", lambda: customer.job(job_id)["total_tasks"])
     for letter in "abcd":  # nobody agrees with anybody
-        make_annotator(lambda _, letter=letter: letter).work(job_id)
+        make_annotator(partial(_always, letter)).work(job_id)
     job = customer.wait(job_id, "completed")
     assert job["tasks_failed"] == job["total_tasks"] > 0
     assert customer.lines(job_id, "export") == []
+
+
+def _always(answer: str, _: dict[str, Any]) -> str:
+    return answer

@@ -1,4 +1,4 @@
-"""Hypothesis for all unit tests: a slow machine is no failure, and nothing is left in the checkout."""
+"""Hypothesis in unit tests: a slow machine is no failure, no run depends on an earlier one."""
 
 from hypothesis import settings
 

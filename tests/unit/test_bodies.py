@@ -236,7 +236,6 @@ def test_a_value_within_the_bounds_is_taken(field: str, value: Any) -> None:
     "url",
     ["https://?", "https://a b/", "https://[::1", "https://a:99999/", "https://a:b/", "https://@/"],
 )
-@pytest.mark.xfail(reason="bug: the pattern lets URLs in that no client can call")
 def test_a_callback_url_has_a_host(url: str) -> None:
     assert set(faults(callback_url=url)) == {"callback_url"}
 
@@ -280,7 +279,7 @@ class Item(Body, frozen=True, kw_only=True):
 
 class Batch(Body, frozen=True, kw_only=True):
     items: list[Item]
-    labels: list[str] = []
+    labels: list[str]
 
 
 def test_faults_within_a_list_are_told_by_their_index() -> None:
@@ -365,21 +364,16 @@ def test_json_that_is_no_object_is_a_fault_of_the_body(body: bytes) -> None:
     assert [fault.field for fault in error_of(body).body.details] == ["body"]
 
 
-@pytest.mark.xfail(
-    reason="bug: reading U+0000 recurses a little deeper than the decoder", raises=RecursionError
-)
 def test_no_depth_of_a_body_crashes_it() -> None:
     for depth in range(800, 1000):
         error_of(b'{"metadata":' + b"[" * depth + b'"\\u0000"' + b"]" * depth + b"}")
 
 
-@pytest.mark.xfail(reason="bug: a value that has no hash is looked up in a set", raises=TypeError)
 @pytest.mark.parametrize("kind", [[], {}, [1], {"a": "s3"}])
 def test_a_delivery_type_of_any_kind_is_told(kind: Any) -> None:
     assert set(faults(delivery=DELIVERY | {"type": kind})) == {"delivery.type"}
 
 
-@pytest.mark.xfail(reason="bug: details are not bounded, so a body of 4 MiB is answered with 30")
 def test_the_answer_to_a_body_of_faults_only_is_bounded() -> None:
     error = error_of(json.dumps({"metadata": ["\x00"] * 10_000}).encode())
     assert len(msgspec.json.encode(error.body)) < 100_000
@@ -423,7 +417,7 @@ def test_credentials_of_either_store_are_taken() -> None:
         (
             JOB,
             S3_CREDENTIALS | {"endpoint_url": "minio:9000"},
-            {"endpoint_url": "Expected `str` matching regex '^https?://[^\\\\s/]'."},
+            {"endpoint_url": "This must be an http or https URL with a valid host."},
         ),
         (
             JOB,
@@ -444,14 +438,12 @@ def test_credentials_are_those_of_the_store_that_the_manifest_lies_in(
     assert found == {f"credentials.{field}": message for field, message in expected.items()}
 
 
-@pytest.mark.xfail(reason="bug: two structs are asked, and both tell it")
 @pytest.mark.parametrize("wrong", [{"regoin": "x"}, {"region": 5}, {"session_token": []}])
 def test_a_fault_in_the_credentials_is_told_once(wrong: dict[str, Any]) -> None:
     assert len(faults(credentials=S3_CREDENTIALS | wrong)) == 1
 
 
 @pytest.mark.parametrize("url", ["http://x:99999", "https://[::1", "http://a:b/", "http://@"])
-@pytest.mark.xfail(reason="bug: the pattern lets URLs in that crash the run later")
 def test_an_endpoint_url_has_a_host(url: str) -> None:
     found = faults(credentials=S3_CREDENTIALS | {"endpoint_url": url})
     assert set(found) == {"credentials.endpoint_url"}
@@ -538,6 +530,5 @@ def test_metadata_is_kept_as_json_text() -> None:
     assert read().to_job("cust_1").metadata is None
 
 
-@pytest.mark.xfail(reason="bug: an empty object is echoed as null")
 def test_empty_metadata_stays_an_empty_object() -> None:
     assert read(metadata={}).to_job("cust_1").metadata == "{}"

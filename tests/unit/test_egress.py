@@ -82,7 +82,6 @@ def test_addresses_that_are_not_public_are_refused(address: str) -> None:
     assert "REFINERY_EGRESS_ALLOW" in caught.value.message
 
 
-@pytest.mark.xfail(reason="bug: `is_global` alone lets these through")
 @pytest.mark.parametrize("address", LEAKS.values(), ids=LEAKS.keys())
 def test_addresses_that_lead_to_such_are_refused_too(address: str) -> None:
     with pytest.raises(AddressRefused):
@@ -189,7 +188,6 @@ def test_a_url_without_a_host_that_resolves_is_refused(
         Egress().check_url(url)
 
 
-@pytest.mark.xfail(reason="bug: urlsplit's own ValueError comes through", raises=ValueError)
 @pytest.mark.parametrize("url", ["http://a:99999/", "http://a:x/", "http://[::1", "http://[a]/"])
 def test_a_url_that_is_malformed_is_refused(url: str) -> None:
     with pytest.raises(AddressRefused):

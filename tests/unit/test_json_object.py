@@ -1,5 +1,6 @@
 """The reader of JSON objects against the standard library's, which is slow and sure."""
 
+import itertools
 import json
 from typing import Any
 
@@ -203,6 +204,21 @@ def test_nor_do_they_differ_on_documents_with_bytes_changed(
 @given(st.text('{}[]:,"\\u0d8e1- ', max_size=14))
 def test_nor_on_short_texts_of_the_characters_of_the_grammar(text: str) -> None:
     agree(text)
+
+
+@pytest.mark.parametrize("start", ["", "[1", '["a",{', '{"a":1', '{"a":[', '{"a":{"a":1}'])
+def test_nor_on_any_short_sequence_of_tokens(start: str) -> None:
+    for length in range(5):
+        for tokens in itertools.product('{}[],:"1', repeat=length):
+            agree(start + "".join(tokens).replace('"', '"a"'))
+
+
+@pytest.mark.parametrize(
+    "frame", ['{{"a": "{}"}}', '{{"a": "\\{}"}}', '{{"a": "x\\n{}y"}}', '{{"{}": 1}}', "{}{{}}"]
+)
+def test_nor_on_any_character_in_any_place(frame: str) -> None:
+    for character in [*map(chr, range(0x100)), "\u0660", "\u2028", "\ufeff", "\uffff", "😀"]:
+        agree(frame.format(character))
 
 
 def test_the_reference_is_as_strict_as_it_has_to_be() -> None:

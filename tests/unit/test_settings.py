@@ -45,7 +45,6 @@ def test_every_setting_can_be_set() -> None:
         REFINERY_CHUNKS_IN_FLIGHT="3",
         REFINERY_CHUNKS_PER_WAVE_MAX="4",
         REFINERY_PART_BYTES_MAX="5",
-        REFINERY_ATTEMPTS_MAX="6",
         REFINERY_LEASE_S="7",
         REFINERY_REQUEST_BYTES_MAX="8",
         REFINERY_DATABASE_CONNECTIONS_MAX="9",
@@ -63,7 +62,6 @@ def test_every_setting_can_be_set() -> None:
         "chunks_in_flight": 3,
         "chunks_per_wave_max": 4,
         "part_bytes_max": 5,
-        "attempts_max": 6,
         "lease_s": 7,
         "request_bytes_max": 8,
         "database_connections_max": 9,
@@ -147,7 +145,7 @@ def test_a_bad_previous_key_is_refused_as_well(previous: str) -> None:
 
 @pytest.mark.parametrize("value", ["abc", "1.5", "-", " 5", "5 s", "0x10", "٣", "true"])
 def test_a_number_must_be_one(value: str) -> None:
-    assert "lease_s" in refusal(NEEDED | {"REFINERY_LEASE_S": value})
+    assert "REFINERY_LEASE_S" in refusal(NEEDED | {"REFINERY_LEASE_S": value})
 
 
 COUNTS = [
@@ -156,14 +154,12 @@ COUNTS = [
     "CHUNKS_IN_FLIGHT",
     "CHUNKS_PER_WAVE_MAX",
     "PART_BYTES_MAX",
-    "ATTEMPTS_MAX",
     "LEASE_S",
     "REQUEST_BYTES_MAX",
     "DATABASE_CONNECTIONS_MAX",
 ]
 
 
-@pytest.mark.xfail(reason="bug: a bound of nothing is accepted, and fails later in a worker")
 @pytest.mark.parametrize("value", ["0", "-1"])
 @pytest.mark.parametrize("name", COUNTS)
 def test_no_bound_can_be_nothing(name: str, value: str) -> None:
@@ -176,9 +172,6 @@ def test_neither_repr_nor_str_nor_format_shows_a_secret() -> None:
     assert not any(secret in shown for secret in (KEY, OLD_KEY, PASSWORD, "letmein99"))
 
 
-@pytest.mark.xfail(
-    reason="bug: msgspec gives every struct a __rich_repr__, and Prefect's tracebacks use it"
-)
 def test_nor_does_a_traceback_of_rich() -> None:
     shown = pretty_repr(read(ASG_ENCRYPTION_KEY_PREVIOUS=OLD_KEY))
     assert not any(secret in shown for secret in (KEY, OLD_KEY, PASSWORD))

@@ -1,0 +1,27 @@
+"""What counts as an address of the customer's data."""
+
+import re
+
+import can_ada
+
+URL_CHARACTERS_MAX = 2048
+
+# WHATWG parsers forgive spaces, backslashes and missing slashes; an absolute URL has none of these.
+# The letters are spelled out, because to ignore case would let in others that fold to them.
+_HTTP_URL = re.compile(r"[hH][tT][tT][pP][sS]?://[^\s\x00-\x1f\x7f/\\?#][^\s\x00-\x1f\x7f]*")
+_BUCKET_URL = re.compile(
+    r"(?:[sS]3|[gG][sS])://[A-Za-z0-9][A-Za-z0-9._-]{1,220}[A-Za-z0-9](?:/[^\s\x00-\x1f\x7f]*)?"
+)
+
+
+def is_data_url(text: str) -> bool:
+    """Whether `text` is an absolute http, https, s3 or gs URL with a valid host.
+
+    Hosts of http and https URLs are judged by the WHATWG URL standard, those of s3 and gs URLs by
+    the rules for bucket names.
+    """
+    if len(text) > URL_CHARACTERS_MAX:
+        return False
+    if _HTTP_URL.fullmatch(text):
+        return bool(can_ada.can_parse(text))
+    return _BUCKET_URL.fullmatch(text) is not None
