@@ -15,38 +15,45 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from blocks.errors import Terminal
-from blocks.model import DeliveryStatus
 from blocks.store import jobs, results
 from flows import delivery
 from flows.delivery import DeliveredObject
 from flows.policy import NETWORK_TASK
-from flows.resources import database, destination_of, load_job, settings
+from flows.resources import (
+    Overtaken,
+    database,
+    destination_of,
+    load_job,
+    load_undelivered,
+    settings,
+)
 
 
 @flow(name="deliver-job", flow_run_name="deliver {job_id}")
 def deliver_job(job_id: str) -> State[Any]:
     """Write the results, the bad lines and the manifest of both; then the job is completed."""
-    job = load_job(job_id)
-    if job.delivery_status not in {DeliveryStatus.PENDING, DeliveryStatus.DELIVERING}:
-        return Completed(message=f"{job_id}: no delivery is due; nothing to do.")
-    with database().transaction() as tx:
-        jobs.begin_delivery(tx, job.job_no)
     try:
+        job = load_undelivered(job_id)
+        with database().transaction() as tx:
+            jobs.begin_delivery(tx, job.job_no)
         objects = [*write_results(job_id), write_bad_lines(job_id)]
         write_manifest(job_id, objects)
-    except Terminal as error:
         with database().transaction() as tx:
-            jobs.refuse_delivery(tx, job.job_no, error.code, error.message)
+            jobs.finish_delivery(tx, job.job_no, len(objects) + 1)
+    except Overtaken as news:
+        return Completed(message=news.message)
+    except Terminal as error:
+        job_no = load_job(job_id).job_no
+        with database().transaction() as tx:
+            jobs.refuse_delivery(tx, job_no, error.code, error.message)
         return Failed(message=f"{job_id}: delivery refused ({error.code}): {error.message}")
-    with database().transaction() as tx:
-        jobs.finish_delivery(tx, job.job_no, len(objects) + 1)
     return Completed(message=f"{job_id}: delivered {sum(o.rows for o in objects)} rows.")
 
 
 @task(**NETWORK_TASK)
 def write_results(job_id: str) -> list[DeliveredObject]:
     """Stream the settled tasks into parts of bounded size."""
-    job = load_job(job_id)
+    job = load_undelivered(job_id)
     with database().stream() as tx:
         return delivery.write_parts(
             destination_of(job),
@@ -60,7 +67,7 @@ def write_results(job_id: str) -> list[DeliveredObject]:
 @task(**NETWORK_TASK)
 def write_bad_lines(job_id: str) -> DeliveredObject:
     """Write `errors.jsonl`, an empty one where every line was good."""
-    job = load_job(job_id)
+    job = load_undelivered(job_id)
     with database().stream() as tx:
         lines = (line.to_json() for line in results.bad_lines(tx, job.job_no))
         key = f"{delivery.folder_of(job)}/errors.jsonl"
@@ -70,6 +77,6 @@ def write_bad_lines(job_id: str) -> DeliveredObject:
 @task(**NETWORK_TASK)
 def write_manifest(job_id: str, objects: list[DeliveredObject]) -> None:
     """Write `manifest.json`, unless a twin of this run just did."""
-    job = load_job(job_id)
+    job = load_undelivered(job_id)
     key = f"{delivery.folder_of(job)}/manifest.json"
     destination_of(job).create(key, delivery.encode_manifest(job, objects))

@@ -20,7 +20,7 @@ from blocks.store import chunks, jobs
 from blocks.store.jobs import Job
 from flows import manifest
 from flows.policy import NETWORK_TASK, chunk_runner
-from flows.resources import database, load_job, manifest_of, settings
+from flows.resources import Overtaken, database, load_job, load_unread, manifest_of, settings
 
 # A job's bad lines are first looked at after this many lines, as the HTTP contract has it.
 _LINES_BEFORE_JUDGING = 1000
@@ -33,22 +33,23 @@ Range = tuple[int, int, int]
 def process_job(job_id: str) -> State[Any]:
     """Pin the manifest, plan its chunks, create the tasks of each, and close the ingestion."""
     logger = get_run_logger()
-    job = load_job(job_id)
-    if job.status.ended or job.ingested_at:
-        return Completed(message=f"{job_id}: the manifest was read before; nothing to do.")
     try:
+        job = load_unread(job_id)
         pin_manifest(job_id)
         for wave in _waves(_missing_ranges(job_id)):
             logger.info("%s: reading chunks %d to %d", job_id, wave[0][0], wave[-1][0])
             _create_all(job_id, wave)
             _judge(job)
         _judge(job, at_end=True)
-    except Terminal as error:
         with database().transaction() as tx:
-            jobs.fail(tx, job.job_no, error.code, error.message)
+            jobs.finish_ingestion(tx, job.job_no)
+    except Overtaken as news:
+        return Completed(message=news.message)
+    except Terminal as error:
+        job_no = load_job(job_id).job_no
+        with database().transaction() as tx:
+            jobs.fail(tx, job_no, error.code, error.message)
         return Failed(message=f"{job_id} failed ({error.code}): {error.message}")
-    with database().transaction() as tx:
-        jobs.finish_ingestion(tx, job.job_no)
     job = load_job(job_id)
     return Completed(message=f"{job_id}: {job.total_tasks} lines, {job.tasks_failed} of them bad.")
 
@@ -56,7 +57,7 @@ def process_job(job_id: str) -> State[Any]:
 @task(**NETWORK_TASK)
 def pin_manifest(job_id: str) -> None:
     """Decide which version of the manifest is read, and in chunks of which size; once for a job."""
-    job = load_job(job_id)
+    job = load_unread(job_id)
     with database().transaction() as tx:
         jobs.begin(tx, job.job_no)
     if job.pin:
@@ -76,7 +77,7 @@ def pin_manifest(job_id: str) -> None:
 @task(task_run_name="chunk {chunk_no}", **NETWORK_TASK)
 def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> None:
     """Read the lines of one byte range, validate them, and commit them as tasks and bad lines."""
-    job = load_job(job_id)
+    job = load_unread(job_id)
     bucket, url = manifest_of(job)
     pin = job.pin
     assert pin is not None  # pin_manifest ran before

@@ -10,6 +10,7 @@ from blocks import buckets
 from blocks.credentials import decode_credentials
 from blocks.egress import Egress
 from blocks.errors import RefineryError
+from blocks.model import DeliveryStatus
 from blocks.object_urls import ObjectUrl, StoreType, parse_object_url
 from blocks.settings import Settings
 from blocks.store import jobs
@@ -18,6 +19,12 @@ from blocks.store.jobs import Job
 
 # A client of an object store takes a tenth of a second to make, so the chunks of a job share one.
 _CLIENTS_MAX = 4
+
+
+class Overtaken(RefineryError):
+    """There is nothing left to do: another run did it, or the job has ended."""
+
+    code = "overtaken"
 
 
 class UnknownJob(RefineryError):
@@ -48,6 +55,32 @@ def load_job(job_id: str) -> Job:
         job = jobs.get(tx, job_id)
     if job is None:
         raise UnknownJob(f"There is no job {job_id!r}.")
+    return job
+
+
+def load_unread(job_id: str) -> Job:
+    """The job, if its manifest has still to be read.
+
+    Raises:
+        UnknownJob: there is none of that id.
+        Overtaken: all of it was read, or the job has ended.
+    """
+    job = load_job(job_id)
+    if job.status.ended or job.ingested_at:
+        raise Overtaken(f"{job_id}: the manifest was read, or the job has ended; nothing to do.")
+    return job
+
+
+def load_undelivered(job_id: str) -> Job:
+    """The job, if its results have still to be delivered.
+
+    Raises:
+        UnknownJob: there is none of that id.
+        Overtaken: they were delivered, or refused, or are not due.
+    """
+    job = load_job(job_id)
+    if job.delivery_status not in {DeliveryStatus.PENDING, DeliveryStatus.DELIVERING}:
+        raise Overtaken(f"{job_id}: no delivery is due; nothing to do.")
     return job
 
 

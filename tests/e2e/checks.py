@@ -1,5 +1,6 @@
 """Results against what they should be, line by line."""
 
+import gzip
 import hashlib
 import json
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ def check_counters(job: Mapping[str, Any], manifest: Manifest) -> None:
     assert job["progress_percent"] == 100.0
 
 
-def check_results(text: bytes, manifest: Manifest) -> None:
+def check_results(text: bytes, manifest: Manifest, *, labels: int = 3) -> None:
     """Every good line is one result with its own metadata, in order."""
     lines = text.splitlines()
     assert len(lines) == len(manifest.good)
@@ -33,7 +34,7 @@ def check_results(text: bytes, manifest: Manifest) -> None:
         assert (result["line"], result["data_url"]) == (line, data_url)
         assert f',"metadata":{metadata or "null"},"status":"settled"'.encode() in raw
         assert result["consensus_label"] == truth(result)
-        assert sum(result["votes"].values()) == result["worker_count"] >= 3
+        assert sum(result["votes"].values()) == result["worker_count"] >= labels
         assert result["agreement_count"] == result["votes"][result["consensus_label"]]
         assert result["confidence"] == result["agreement_count"] / result["worker_count"]
         ids.add(result["task_id"])
@@ -50,7 +51,7 @@ def check_errors(text: bytes, manifest: Manifest) -> None:
         assert error["message"]
 
 
-def check_delivery(objects: Mapping[str, bytes], manifest: Manifest) -> None:
+def check_delivery(objects: Mapping[str, bytes], manifest: Manifest, *, labels: int = 3) -> None:
     """The delivered folder is whole by its own `manifest.json`; `objects` are by name."""
     index = json.loads(objects["manifest.json"])
     listed = {entry["key"].rpartition("/")[2]: entry for entry in index["objects"]}
@@ -58,8 +59,12 @@ def check_delivery(objects: Mapping[str, bytes], manifest: Manifest) -> None:
     for name, entry in listed.items():
         assert entry["sha256"] == hashlib.sha256(objects[name]).hexdigest()
         assert entry["bytes"] == len(objects[name])
-        assert entry["rows"] == objects[name].count(b"\n")
+        assert entry["rows"] == _content(objects[name]).count(b"\n")
     assert index["tasks_done"] == len(manifest.good)
     parts = sorted(name for name in objects if name.startswith("part-"))
-    check_results(b"".join(objects[name] for name in parts), manifest)
+    check_results(b"".join(_content(objects[name]) for name in parts), manifest, labels=labels)
     check_errors(objects["errors.jsonl"], manifest)
+
+
+def _content(data: bytes) -> bytes:
+    return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data

@@ -1,6 +1,7 @@
 """What goes wrong outside is named at once where it is the customer's, and mended where it is not."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -10,12 +11,15 @@ import pytest
 import s3fs
 from gcsfs.core import GCSFileSystem
 
+from deployments import names
 from deployments.stack import Stack
-from tests.e2e.checks import check_errors
-from tests.e2e.client import Customer, wait_for
+from tests.e2e.checks import check_delivery, check_errors, truth
+from tests.e2e.client import Annotator, Customer, wait_for
 from tests.manifests import make_manifest
 
 pytestmark = pytest.mark.e2e
+
+MakeAnnotator = Callable[[Callable[[dict[str, Any]], str]], Annotator]
 
 
 @pytest.mark.parametrize(
@@ -120,6 +124,52 @@ def test_a_killed_flow_rerun_in_prefect_makes_every_task_exactly_once(
         "the third run", lambda: "nothing to do" in str(_ended_run(prefect, job_id)["state"])
     )
     assert message
+
+
+def test_two_runs_of_everything_are_as_good_as_one(
+    customer: Customer,
+    make_annotator: MakeAnnotator,
+    prefect: httpx.Client,
+    s3: s3fs.S3FileSystem,
+    s3_bucket: str,
+    s3_credentials: dict[str, str],
+) -> None:
+    manifest = make_manifest(10_000, seed=5)
+    s3.pipe_file(f"{s3_bucket}/m.jsonl", manifest.data)
+    job_id = customer.submit(
+        manifest_url=f"s3://{s3_bucket}/m.jsonl",
+        credentials=s3_credentials,
+        consensus_threshold=2,
+        delivery={"type": "s3", "bucket": s3_bucket, "compression": "gzip"},
+    )
+    _start_another(prefect, names.PROCESS_JOB, job_id)
+    customer.wait_ingested(job_id, len(manifest.good) + len(manifest.bad))
+    for _ in range(2):
+        make_annotator(truth).work(job_id)
+    _start_another(prefect, names.DELIVER_JOB, job_id)
+    job = customer.wait(job_id, "completed", "failed")
+    assert job["delivery"]["status"] == "delivered"
+    ended = {"COMPLETED", "FAILED", "CRASHED"}
+    states = wait_for(
+        "four runs to end",
+        lambda: (
+            found
+            if len(found := [r["state"]["type"] for r in _runs(prefect, job_id)]) == 4
+            and ended.issuperset(found)
+            else None
+        ),
+    )
+    assert states == ["COMPLETED"] * 4, [run["state"] for run in _runs(prefect, job_id)]
+    objects = {p.rpartition("/")[2]: s3.cat_file(p) for p in s3.find(f"{s3_bucket}/{job_id}")}
+    check_delivery(objects, manifest, labels=2)
+
+
+def _start_another(prefect: httpx.Client, deployment: str, job_id: str) -> None:
+    """What "Quick run" with the job's id does in Prefect's UI."""
+    found = prefect.get(f"/deployments/name/{deployment}").raise_for_status().json()
+    body = {"parameters": {"job_id": job_id}, "tags": [job_id]}
+    url = f"/deployments/{found['id']}/create_flow_run"
+    prefect.post(url, json=body).raise_for_status()
 
 
 def _runs(prefect: httpx.Client, job_id: str) -> list[dict[str, Any]]:

@@ -61,12 +61,13 @@ update jobs set manifest_bytes = %(size)s, manifest_version = %(version)s, chunk
 where job_no = %(job_no)s and manifest_version is null;
 
 -- fail_job --
--- accepted, processing → failed. Open work is withdrawn and the credentials wiped: nothing needs them.
+-- accepted, processing → failed, as long as the manifest is being read: a slow twin of a run that has
+-- finished must not fail the job. Open work is withdrawn, and the credentials wiped: nothing needs them.
 with failed as (
     update jobs
     set status = 'failed', error_code = %(code)s, error_message = %(message)s,
         completed_at = now(), credentials = null
-    where job_no = %(job_no)s and status in ('accepted', 'processing')
+    where job_no = %(job_no)s and status in ('accepted', 'processing') and ingested_at is null
     returning job_no
 ), withdrawn as (
     delete from open_tasks using failed where open_tasks.job_no = failed.job_no
