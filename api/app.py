@@ -14,7 +14,7 @@ from litestar.middleware import DefineMiddleware
 
 from api import openapi
 from api.auth import ApiKeyMiddleware
-from api.bodies import StrictRequest, refuse_unknown_parameters
+from api.bodies import StrictRequest, check_request
 from api.errors import HANDLERS as ERROR_HANDLERS
 from api.launcher import Launcher
 from api.routes import annotation, health, jobs
@@ -62,7 +62,7 @@ def create_app(settings: Settings) -> Litestar:
         middleware=[DefineMiddleware(ApiKeyMiddleware, exclude=["^/health/", "^/schema"])],
         exception_handlers=ERROR_HANDLERS,
         request_class=StrictRequest,
-        before_request=refuse_unknown_parameters,
+        before_request=check_request,
         request_max_body_size=settings.request_bytes_max,
         compression_config=CompressionConfig(backend="gzip", minimum_size=_GZIP_BYTES_MIN),
         openapi_config=openapi.CONFIG,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 import msgspec
 from litestar import Request
+from litestar.params import QueryParameter
 
 from api.errors import ApiError, Fault, invalid_request
 
@@ -51,16 +52,26 @@ class StrictRequest(Request[Any, Any, Any]):
         return parse(await self.body(), data.annotation)
 
 
-async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
-    """Refuse a query parameter that the route does not know: a typing error must not be ignored.
+async def check_request(request: Request[Any, Any, Any]) -> None:
+    """Refuse a query parameter that the route does not know, and a body that is missing.
+
+    A typing error must not be ignored: who asks for `?afer=9` would get something else.
 
     Raises:
-        ApiError: 400, naming each.
+        ApiError: 400, naming each parameter.
     """
-    known = request.route_handler.parsed_fn_signature.parameters
-    unknown = sorted(request.query_params.keys() - known.keys())
+    handler = request.route_handler
+    known = {
+        definition.name or name
+        for name, field in handler.parsed_fn_signature.parameters.items()
+        if isinstance(definition := field.kwarg_definition, QueryParameter)
+    }
+    unknown = sorted(name for name in request.query_params if name not in known)
     if unknown:
         raise invalid_request([Fault(name, "This parameter is not known.") for name in unknown])
+    if handler.parsed_data_field and not await request.body():
+        message = "The body is empty; send a JSON object."
+        raise ApiError(HTTPStatus.BAD_REQUEST, "invalid_json", message)
 
 
 _B = TypeVar("_B", bound=Body)

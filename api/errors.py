@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
+from litestar.openapi import ResponseSpec
 
 from blocks.errors import RefineryError, Transient
 
@@ -98,7 +99,10 @@ def handle_http_exception(request: _Handled, error: HTTPException) -> Response[E
     code, message = _FRAMEWORK[error.status_code]
     extra = error.extra if isinstance(error.extra, list) else []
     faults = tuple(Fault(e.get("key", ""), e["message"]) for e in extra if "message" in e)
-    return _respond(error.status_code, ErrorBody(message, code, faults))
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return _respond(error.status_code, ErrorBody(message, code, faults), headers)
 
 
 def handle_unexpected(request: _Handled, error: Exception) -> Response[ErrorBody]:
@@ -106,6 +110,14 @@ def handle_unexpected(request: _Handled, error: Exception) -> Response[ErrorBody
     logger.error("request.failed path=%s", request.url.path, exc_info=error)
     body = ErrorBody("Something went wrong on our side; the operators can see it.", "internal")
     return _respond(HTTPStatus.INTERNAL_SERVER_ERROR, body)
+
+
+def documented(*statuses: int) -> dict[int, ResponseSpec]:
+    """What a route may answer besides success, for the OpenAPI document; 503 may always be."""
+    return {
+        status: ResponseSpec(ErrorBody, description=HTTPStatus(status).phrase)
+        for status in (*statuses, HTTPStatus.SERVICE_UNAVAILABLE)
+    }
 
 
 HANDLERS: dict[int | type[Exception], Any] = {

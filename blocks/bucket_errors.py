@@ -111,7 +111,7 @@ def read_body(loop: Any, body: Any) -> bytes:
     return data
 
 
-def forgive_same(error: OSError, data: bytes, read: Callable[[], bytes]) -> None:
+def forgive_same(error: OSError, path: str, data: bytes, read: Callable[[], bytes]) -> None:
     """Pass over a lost race to create an object, if what stands there is what was to be written.
 
     Raises:
@@ -122,4 +122,4 @@ def forgive_same(error: OSError, data: bytes, read: Callable[[], bytes]) -> None
     if not lost:
         raise error
     if read() != data:
-        raise ObjectExists("Another object stands in {bucket}/{key}.") from error
+        raise ObjectExists(f"Another object stands in {path}.") from error

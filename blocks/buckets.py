@@ -3,9 +3,10 @@
 Every failure leaves here as `Transient` or `Terminal`, with a sentence for the customer.
 """
 
+import io
 import json
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import IO, Any, Protocol, cast
 
 from blocks import bucket_errors
@@ -91,14 +92,22 @@ class S3Bucket:
             "read_timeout": _READ_TIMEOUT_S,
             "connector_args": {"resolver": resolver, "socket_factory": resolver.open_socket},
             # Our own retries decide by type; the client's would multiply them.
-            "retries": {"max_attempts": 1, "mode": "standard"},
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
         }
         if endpoint_url:
             # Few S3-compatible stores know virtual hosts or the newer checksums.
             config["s3"] = {"addressing_style": "path"}
             config["request_checksum_calculation"] = "when_required"
             config["response_checksum_validation"] = "when_required"
-        self._fs = s3fs.S3FileSystem(
+
+        class Verbatim(s3fs.S3FileSystem):  # type: ignore[misc]
+            """Takes a name as it is: what looks like `?versionId=` belongs to it."""
+
+            def split_path(self, path: str) -> tuple[str, str, None]:
+                bucket, _, key = path.removeprefix("s3://").partition("/")
+                return bucket, key, None
+
+        self._fs = Verbatim(
             anon=credentials is None,
             key=credentials.access_key_id if credentials else None,
             secret=credentials.secret_access_key if credentials else None,
@@ -110,6 +119,7 @@ class S3Bucket:
             use_listings_cache=False,
             skip_instance_cache=True,
         )
+        self._fs.retries = 1
         self._name = name
 
     def stat(self, key: str) -> Pin:
@@ -136,12 +146,7 @@ class S3Bucket:
 
     @contextmanager
     def write(self, key: str) -> Iterator[IO[bytes]]:
-        with (
-            translated(self._name, key),
-            _discarding(
-                self._fs.open(f"{self._name}/{key}", "wb", block_size=_UPLOAD_PART_BYTES)
-            ) as file,
-        ):
+        with _upload(self._fs, f"{self._name}/{key}", lambda: translated(self._name, key)) as file:
             yield file
 
     def create(self, key: str, data: bytes) -> None:
@@ -156,9 +161,8 @@ class S3Bucket:
                     IfNoneMatch="*",
                 )
             except OSError as error:
-                bucket_errors.forgive_same(
-                    error, data, lambda: self._fs.cat_file(f"{self._name}/{key}")
-                )
+                path = f"{self._name}/{key}"
+                bucket_errors.forgive_same(error, path, data, lambda: self._fs.cat_file(path))
 
 
 class GcsBucket:
@@ -171,7 +175,12 @@ class GcsBucket:
         # and against anything but Google's own servers waits a minute for each answer.
         from gcsfs.core import GCSFileSystem  # noqa: PLC0415 - as s3fs above
 
-        self._fs = GCSFileSystem(
+        class Once(GCSFileSystem):  # type: ignore[misc]
+            """Asks once: our own retries decide by type, and gcsfs's would multiply them."""
+
+            _request = GCSFileSystem._request.__wrapped__  # noqa: SLF001 - there is no other way
+
+        self._fs = Once(
             token=_google_token(credentials) if credentials else "anon",
             access="read_write",
             endpoint_url=endpoint_url or None,
@@ -201,12 +210,7 @@ class GcsBucket:
 
     @contextmanager
     def write(self, key: str) -> Iterator[IO[bytes]]:
-        with (
-            self._translated(key),
-            _discarding(
-                self._fs.open(f"{self._name}/{key}", "wb", block_size=_UPLOAD_PART_BYTES)
-            ) as file,
-        ):
+        with _upload(self._fs, f"{self._name}/{key}", lambda: self._translated(key)) as file:
             yield file
 
     def create(self, key: str, data: bytes) -> None:
@@ -215,7 +219,7 @@ class GcsBucket:
             try:
                 self._fs.pipe_file(path, data, mode="create")
             except OSError as error:
-                bucket_errors.forgive_same(error, data, lambda: self._fs.cat_file(path))
+                bucket_errors.forgive_same(error, path, data, lambda: self._fs.cat_file(path))
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -245,16 +249,46 @@ def _s3_write_options(kms_key_id: str | None, acl: str | None) -> dict[str, str]
     return options
 
 
+class _Upload(io.RawIOBase):
+    """A file of fsspec whose failures are ours; what the writer itself raises is left alone."""
+
+    def __init__(self, file: Any, translated: Callable[[], AbstractContextManager[None]]) -> None:
+        super().__init__()
+        self._file = file
+        self._translated = translated
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        with self._translated():
+            written: int = self._file.write(data)
+        return written
+
+    def finish(self) -> None:
+        """Make the object appear."""
+        with self._translated():
+            self._file.close()
+
+    def discard(self) -> None:
+        """Give up, so that nothing appears and no unfinished upload is left to be paid for."""
+        with suppress(Exception):  # the first failure is the one to be told
+            self._file.discard()
+        self._file.closed = True
+
+
 @contextmanager
-def _discarding(file: Any) -> Iterator[IO[bytes]]:
-    """Close `file` when the block ends well; otherwise abort its upload, so that nothing appears."""
+def _upload(
+    fs: Any, path: str, translated: Callable[[], AbstractContextManager[None]]
+) -> Iterator[IO[bytes]]:
+    with translated():
+        file = _Upload(fs.open(path, "wb", block_size=_UPLOAD_PART_BYTES), translated)
     try:
         yield cast(IO[bytes], file)
+        file.finish()
     except BaseException:
         file.discard()
-        file.closed = True
         raise
-    file.close()
 
 
 def _google_token(credentials: GcsCredentials) -> Any:

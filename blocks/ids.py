@@ -6,6 +6,7 @@ import secrets
 # Crockford's base 32 in lower case: no i, l, o, u, so an id survives being read aloud.
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTH = 22  # 110 bits: cannot be guessed, and does not collide
+_JOB = re.compile(rf"job_[{_ALPHABET}]{{{_LENGTH}}}")
 _TASK = re.compile(rf"tsk_([{_ALPHABET}]{{{_LENGTH}}})(0|[1-9a-f][0-9a-f]{{0,14}})")
 
 
@@ -30,6 +31,11 @@ def task_id(job_id: str, byte_offset: int) -> str:
     The SQL twin is `task_id` in the schema.
     """
     return f"tsk_{job_id.removeprefix('job_')}{byte_offset:x}"
+
+
+def is_job_id(text: str) -> bool:
+    """Whether `text` has the shape of a job's id."""
+    return _JOB.fullmatch(text) is not None
 
 
 def parse_task_id(text: str) -> tuple[str, int] | None:

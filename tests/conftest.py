@@ -34,7 +34,7 @@ class DatabaseServer:
     def clone(self) -> str:
         """The URL of a new database with the schema in it."""
         name = f"test_{secrets.token_hex(6)}"
-        self._execute("create database {} template template_test", name)
+        self._execute("create database {} template template_test strategy file_copy", name)
         return self.postgres.url(name)
 
     def drop(self, url: str) -> None:

@@ -5,10 +5,13 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
 from msgspec import Meta
 
 from api.auth import annotators_only
 from api.bodies import Body
+from api.errors import documented
 from blocks.model import LabelOutcome, TaskType
 from blocks.settings import Settings
 from blocks.store import annotation
@@ -87,11 +90,15 @@ class Outcomes(msgspec.Struct, frozen=True):
     operation_id="claim_tasks",
     tags=["Annotation"],
     guards=[annotators_only],
+    responses=documented(400, 401, 403, 413, 415),
     status_code=200,
     sync_to_thread=True,
 )
 def claim(
-    request: _Request, data: ClaimBody, database: Database, settings: Settings
+    request: _Request,
+    data: JSONBody[ClaimBody],
+    database: NamedDependency[Database],
+    settings: NamedDependency[Settings],
 ) -> ClaimedTasks:
     """Take tasks to label, for a while; never one that this annotator has labelled or holds."""
     with database.transaction() as tx:
@@ -111,10 +118,13 @@ def claim(
     operation_id="submit_labels",
     tags=["Annotation"],
     guards=[annotators_only],
+    responses=documented(400, 401, 403, 413, 415),
     status_code=200,
     sync_to_thread=True,
 )
-def submit(request: _Request, data: LabelsBody, database: Database) -> Outcomes:
+def submit(
+    request: _Request, data: JSONBody[LabelsBody], database: NamedDependency[Database]
+) -> Outcomes:
     """Hand in labels. A label cannot be changed; one handed in again is a `duplicate`."""
     labels = [annotation.Label(label.task_id, label.label) for label in data.labels]
     with database.transaction() as tx:

@@ -4,12 +4,13 @@ from http import HTTPStatus
 
 from litestar import Response, get
 from litestar.datastructures import State
+from litestar.openapi import ResponseSpec
 
 from blocks.errors import Transient
 from blocks.store.database import Database
 
 
-@get("/health/live", operation_id="health_live", tags=["Operations"], security=[])
+@get("/health/live", operation_id="health_live", tags=["Operations"], security=[{}])
 async def live() -> dict[str, str]:
     """200 while the process answers at all."""
     return {"status": "live"}
@@ -19,7 +20,8 @@ async def live() -> dict[str, str]:
     "/health/ready",
     operation_id="health_ready",
     tags=["Operations"],
-    security=[],
+    security=[{}],
+    responses={503: ResponseSpec(dict[str, str], description="Not ready.")},
     sync_to_thread=True,
 )
 def ready(state: State) -> Response[dict[str, str]]:

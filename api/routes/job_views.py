@@ -72,14 +72,13 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
 
 def view(job: Job) -> JobView:
     """`job` as its customer sees it."""
-    ended = job.tasks_done + job.tasks_failed
     return JobView(
         job_id=job.job_id,
         status=job.status,
         total_tasks=job.total_tasks,
         tasks_done=job.tasks_done,
         tasks_failed=job.tasks_failed,
-        progress_percent=round(ended / job.total_tasks * 100, 1) if job.total_tasks else 0.0,
+        progress_percent=_percent(job),
         created_at=job.created_at,
         started_at=job.started_at,
         completed_at=job.completed_at,
@@ -97,6 +96,13 @@ def view(job: Job) -> JobView:
         metadata=msgspec.Raw(job.metadata) if job.metadata else None,
         error=JobError(job.error_code, job.error_message or "") if job.error_code else None,
     )
+
+
+def _percent(job: Job) -> float:
+    ended = job.tasks_done + job.tasks_failed
+    if ended == job.total_tasks:
+        return 100.0 if job.total_tasks or job.status.ended else 0.0
+    return min(round(ended / job.total_tasks * 100, 1), 99.9)  # 100 is for the end
 
 
 def _delivery(job: Job) -> Delivery | None:

@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get, post
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
 
 from api.auth import customers_only
-from api.errors import conflict, not_found
+from api.errors import conflict, documented, not_found
 from api.routes.job_bodies import JobBody
 from api.routes.job_views import JobView, view
+from blocks.ids import is_job_id
 from blocks.model import JobStatus
 from blocks.store import jobs, results
 from blocks.store.customers import Principal
@@ -25,8 +27,8 @@ _NDJSON = "application/x-ndjson"
 _Request = Request[Principal, Any, Any]
 _IdempotencyKey = Annotated[
     str | None,
-    Parameter(
-        header="Idempotency-Key",
+    HeaderParameter(
+        name="Idempotency-Key",
         min_length=1,
         max_length=255,
         description="The same key and body within 24 hours returns the same job.",
@@ -48,13 +50,14 @@ class JobAccepted(msgspec.Struct, frozen=True):
     tags=["Jobs"],
     guards=[customers_only],
     status_code=202,
+    responses=documented(400, 401, 403, 409, 413, 415),
     sync_to_thread=True,
 )
 def create(
     request: _Request,
-    data: JobBody,
-    database: Database,
-    vault: Vault,
+    data: JSONBody[JobBody],
+    database: NamedDependency[Database],
+    vault: NamedDependency[Vault],
     idempotency_key: _IdempotencyKey = None,
 ) -> Response[JobAccepted]:
     """Record a job. Its credentials are encrypted before they are stored, and never given back."""
@@ -75,10 +78,11 @@ def create(
     "/v1/jobs/{job_id:str}",
     operation_id="get_job",
     tags=["Jobs"],
+    responses=documented(400, 401, 403, 404),
     guards=[customers_only],
     sync_to_thread=True,
 )
-def read(request: _Request, job_id: str, database: Database) -> JobView:
+def read(request: _Request, job_id: FromPath[str], database: NamedDependency[Database]) -> JobView:
     """A job's state and progress."""
     return view(_job(request, job_id, database))
 
@@ -87,16 +91,17 @@ def read(request: _Request, job_id: str, database: Database) -> JobView:
     "/v1/jobs/{job_id:str}/export",
     operation_id="export_job",
     tags=["Jobs"],
+    responses=documented(400, 401, 403, 404, 409),
     guards=[customers_only],
     media_type=_NDJSON,
     sync_to_thread=True,
 )
 def export(
     request: _Request,
-    job_id: str,
-    database: Database,
+    job_id: FromPath[str],
+    database: NamedDependency[Database],
     after: Annotated[
-        int, Parameter(ge=0, description="Go on after this line of the manifest.")
+        int, QueryParameter(ge=0, description="Go on after this line of the manifest.")
     ] = 0,
 ) -> Stream:
     """The settled tasks as JSON lines, in manifest order."""
@@ -113,11 +118,12 @@ def export(
     "/v1/jobs/{job_id:str}/errors",
     operation_id="list_bad_lines",
     tags=["Jobs"],
+    responses=documented(400, 401, 403, 404),
     guards=[customers_only],
     media_type=_NDJSON,
     sync_to_thread=True,
 )
-def errors(request: _Request, job_id: str, database: Database) -> Stream:
+def errors(request: _Request, job_id: FromPath[str], database: NamedDependency[Database]) -> Stream:
     """The bad lines as JSON lines, in manifest order; those that were found so far."""
     job = _job(request, job_id, database)
     return Stream(_bad_lines(database, job.job_no), media_type=_NDJSON)
@@ -129,8 +135,10 @@ def _customer(request: _Request) -> str:
 
 
 def _job(request: _Request, job_id: str, database: Database) -> Job:
-    with database.transaction() as tx:
-        job = jobs.get(tx, job_id, customer_id=_customer(request))
+    job = None
+    if is_job_id(job_id):
+        with database.transaction() as tx:
+            job = jobs.get(tx, job_id, customer_id=_customer(request))
     if job is None:
         raise not_found("job")
     return job

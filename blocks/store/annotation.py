@@ -43,7 +43,7 @@ def claim(
     task_types: Sequence[str] | None = None,
     job_id: str | None = None,
 ) -> list[ClaimedTask]:
-    """Up to `limit` tasks: first those that others have begun on, then fresh ones."""
+    """Up to `limit` tasks, by the priority of their jobs; of one priority first those begun on."""
     values: dict[str, Any] = {
         "annotator_no": annotator_no,
         "lease_s": lease_s,
@@ -51,13 +51,7 @@ def claim(
         "job_id": job_id,
     }
     tx.execute(_SQL["return_expired"])
-    leased = tx.execute(_SQL["lease_open"], values | {"limit": limit}).fetchall()
-    while len(leased) < limit:
-        wanted = values | {"limit": limit - len(leased)}
-        fresh = tx.execute(_SQL["lease_fresh"], wanted).fetchall()
-        if not fresh:
-            break
-        leased += fresh
+    leased = _lease(tx, values, limit)
     keys = {
         "annotator_no": annotator_no,
         "job_nos": [row["job_no"] for row in leased],
@@ -65,6 +59,26 @@ def claim(
     }
     rows = tx.execute(_SQL["describe_leased"], keys).fetchall() if leased else []
     return [ClaimedTask(**row) for row in rows]
+
+
+def _lease(tx: Transaction, values: dict[str, Any], limit: int) -> list[dict[str, Any]]:
+    leased: list[dict[str, Any]] = []
+    priority_before = None
+    while True:
+        # Tasks begun on come before fresh ones, but not before those of a job with higher priority.
+        top = tx.execute(_SQL["highest_fresh"], values).fetchone()
+        priority = top["priority"] if top else None
+        wanted = values | {"priority": priority or 0, "limit": limit - len(leased)}
+        if priority is None or priority != priority_before:
+            leased += tx.execute(_SQL["lease_open"], wanted).fetchall()
+            wanted["limit"] = limit - len(leased)
+            priority_before = priority
+        if priority is None or not wanted["limit"]:
+            return leased
+        fresh = tx.execute(_SQL["lease_fresh"], wanted).fetchall()
+        leased += fresh
+        if not fresh or len(leased) == limit:
+            return leased  # somebody else took the last ones of this priority just now
 
 
 def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[LabelOutcome]:

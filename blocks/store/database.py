@@ -12,9 +12,15 @@ from blocks.errors import Transient
 
 Transaction = psycopg.Connection[DictRow]
 
+Rollback = psycopg.Rollback
+"""Raise it to undo the innermost `tx.transaction()` and go on after it."""
+
 _WAIT_FOR_CONNECTION_S = 5.0
 # A statement that runs longer holds locks that everybody waits for; COPY has a connection of its own.
 _STATEMENT_TIMEOUT_MS = 60_000
+# The pool would wait up to five minutes before it asks again whether the server is back.
+_RECONNECT_S_MAX = 5.0
+_UTC = "-c timezone=UTC"
 _KEEPALIVE: dict[str, Any] = {
     "keepalives_idle": 15,
     "keepalives_interval": 5,
@@ -38,10 +44,11 @@ class Database:
             min_size=0,
             max_size=connections_max,
             timeout=_WAIT_FOR_CONNECTION_S,
+            reconnect_timeout=_RECONNECT_S_MAX,
             check=ConnectionPool.check_connection,
             kwargs={
                 "row_factory": dict_row,
-                "options": f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}",
+                "options": f"{_UTC} -c statement_timeout={_STATEMENT_TIMEOUT_MS}",
                 **_KEEPALIVE,
             },
             open=False,
@@ -55,7 +62,7 @@ class Database:
             DatabaseUnavailable: no connection in time, it broke, or the server gave way.
         """
         self._pool.open()
-        with _translated(), self._pool.connection() as connection:
+        with _translated(), self._pool.connection() as connection, connection.transaction():
             yield connection
 
     @contextmanager
@@ -65,7 +72,7 @@ class Database:
         Raises:
             DatabaseUnavailable: as in `transaction`.
         """
-        kwargs: dict[str, Any] = {"row_factory": dict_row, **_KEEPALIVE}
+        kwargs: dict[str, Any] = {"row_factory": dict_row, "options": _UTC, **_KEEPALIVE}
         with _translated(), psycopg.connect(self._url, **kwargs) as connection:
             yield connection
 

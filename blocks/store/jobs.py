@@ -8,7 +8,7 @@ import msgspec
 from blocks.errors import RefineryError
 from blocks.ids import new_id
 from blocks.model import DeliveryStatus, JobStatus, Pin, TaskType
-from blocks.store.database import Transaction
+from blocks.store.database import Rollback, Transaction
 from blocks.store.queries import load
 from blocks.vault import Vault
 
@@ -130,18 +130,21 @@ def submit(
         IdempotencyConflict: the key was used for another request within the last day.
     """
     job_id = new_id("job")
-    row = tx.execute(_SQL["insert_job"], _values(new, job_id, vault)).fetchone()
-    assert row is not None  # an insert returns its row
-    if idempotency is None:
-        return job_id, False
-    # Waits for a request with the same key that is under way.
-    values = msgspec.structs.asdict(idempotency) | {"customer_id": new.customer_id}
-    bound = tx.execute(_SQL["claim_idempotency_key"], values | row).fetchone()
-    if bound and bound["exists"]:
-        return job_id, False
-    tx.rollback()
+    values = {"customer_id": new.customer_id}
+    if idempotency:
+        values |= msgspec.structs.asdict(idempotency)
+    with tx.transaction():
+        row = tx.execute(_SQL["insert_job"], _values(new, job_id, vault)).fetchone()
+        assert row is not None  # an insert returns its row
+        if idempotency is None:
+            return job_id, False
+        # Waits for a request with the same key that is under way.
+        bound = tx.execute(_SQL["claim_idempotency_key"], values | row).fetchone()
+        if bound and bound["exists"]:
+            return job_id, False
+        raise Rollback
     found = tx.execute(_SQL["find_idempotency_key"], values).fetchone()
-    if found is None or found["body_hash"] != idempotency.body_hash:
+    if found is None or found["body_hash"] != values["body_hash"]:
         raise IdempotencyConflict(
             "This Idempotency-Key was used with another request; use a new key for a new job."
         )
@@ -185,8 +188,12 @@ def pin(tx: Transaction, job_no: int, pinned: Pin, chunk_bytes: int) -> None:
 
 
 def fail(tx: Transaction, job_no: int, code: str, message: str) -> None:
-    """accepted, processing → failed; an ended job stays as it is."""
-    tx.execute(_SQL["fail_job"], {"job_no": job_no, "code": code, "message": message})
+    """accepted, processing → failed; a job that has ended, or was read to its end, stays as it is."""
+    values = {"job_no": job_no, "code": code, "message": message}
+    with tx.transaction():
+        tx.execute(_SQL["withdraw_tasks"], values)
+        if tx.execute(_SQL["fail_job"], values).rowcount == 0:
+            raise Rollback
 
 
 def finish_ingestion(tx: Transaction, job_no: int) -> None:

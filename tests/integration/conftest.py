@@ -3,22 +3,27 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, cast
 
 import msgspec
 import psycopg
 import pytest
+from httpx import Response
+from litestar import Litestar
+from litestar.testing import TestClient
 from psycopg.rows import dict_row
 
 from blocks.model import BadLine, Chunk, GoodLine, LabelOutcome, LineCode, Pin, TaskType
 from blocks.settings import Settings
 from blocks.store import annotation, chunks, customers, jobs
 from blocks.store.annotation import ClaimedTask, Label
-from blocks.store.database import Database, Transaction
+from blocks.store.database import Database, Rollback, Transaction
 from blocks.store.jobs import DeliveryTarget, Idempotency, Job, NewJob
 from blocks.vault import Vault
+from deployments.ports import free_port
 
 OPTIONS = ["cat", "dog", "fox"]
 DELIVERY = DeliveryTarget("s3", "results", "out", "none", None, None)
@@ -180,34 +185,28 @@ class Shop:
         with self.database.transaction() as tx:
             yield tx
 
+    @contextmanager
+    def given_up(self) -> Iterator[Transaction]:
+        """A transaction that never commits, as when its process is killed."""
+        with self.database.transaction() as tx:
+            yield tx
+            raise Rollback
+
 
 class Side:
     """Something that goes on at the same time; `join` gives its result or raises what it raised."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
-        self._function = function
-        self._result: Any = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._result = self._function()
-        except BaseException as error:
-            self._error = error
+        executor = ThreadPoolExecutor(1)
+        self._future = executor.submit(function)
+        executor.shutdown(wait=False)
 
     def wait(self, seconds: float) -> bool:
         """Whether it has ended by then."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return bool(wait([self._future], seconds).done)
 
     def join(self) -> Any:
-        self._thread.join(WAIT_S)
-        assert not self._thread.is_alive(), "it hangs"
-        if self._error is not None:
-            raise self._error
-        return self._result
+        return self._future.result(WAIT_S)
 
 
 def at_once(*functions: Callable[[], Any]) -> list[Any]:
@@ -233,3 +232,63 @@ def vault(settings: Settings) -> Vault:
 @pytest.fixture
 def shop(database: Database, database_url: str, vault: Vault) -> Shop:
     return Shop(database, database_url, vault)
+
+
+def make_app(settings: Settings) -> Litestar:
+    """The application. Imported late, where a test's filters of warnings hold."""
+    from api.app import create_app
+
+    return create_app(settings)
+
+
+class Api:
+    """The application over HTTP, a customer's and an annotator's key, and the store behind it."""
+
+    def __init__(self, client: TestClient[Litestar], shop: Shop) -> None:
+        self.client = client
+        self.shop = shop
+        self.customer = self.bearer(shop.do(customers.add_customer_key, shop.customer_id))
+        self.annotator = self.new_annotator()
+
+    @staticmethod
+    def bearer(key: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {key}"}
+
+    def new_annotator(self) -> dict[str, str]:
+        """Headers of a new annotator."""
+        _, key = self.shop.do(customers.add_annotator_key, secrets.token_hex(8))
+        return self.bearer(key)
+
+    def new_customer(self) -> dict[str, str]:
+        """Headers of a new customer."""
+        customer_id = self.shop.do(customers.add_customer, "Other")
+        return self.bearer(self.shop.do(customers.add_customer_key, customer_id))
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None, **more: str) -> Response:
+        return self.client.get(path, headers={**(headers or self.customer), **more})
+
+    def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Response:
+        return self.client.post(path, json=body, headers={**(headers or self.customer)})
+
+    def submit(self, body: Any = None, **more: str) -> Response:
+        """POST /v1/jobs, as the customer."""
+        body = JOB_BODY if body is None else body
+        return self.client.post("/v1/jobs", json=body, headers={**self.customer, **more})
+
+
+JOB_BODY: dict[str, Any] = {
+    "manifest_url": "s3://manifests/one.jsonl",
+    "label_spec": {"question": "What is it?", "options": OPTIONS},
+}
+
+
+@pytest.fixture
+def api_settings(settings: Settings) -> Settings:
+    """Settings with a Prefect that is not there."""
+    return msgspec.structs.replace(settings, prefect_api_url=f"http://127.0.0.1:{free_port()}/api")
+
+
+@pytest.fixture
+def api(api_settings: Settings, shop: Shop) -> Iterator[Api]:
+    with TestClient(make_app(api_settings)) as client:
+        yield Api(client, shop)

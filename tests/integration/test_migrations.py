@@ -36,7 +36,10 @@ def query(url: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def tables(url: str) -> set[str]:
-    return {name for (name,) in query(url, "select tablename from pg_tables where schemaname = 'public'")}
+    return {
+        name
+        for (name,) in query(url, "select tablename from pg_tables where schemaname = 'public'")
+    }
 
 
 def use_files(monkeypatch: pytest.MonkeyPatch, *files: tuple[str, str]) -> None:
@@ -45,7 +48,9 @@ def use_files(monkeypatch: pytest.MonkeyPatch, *files: tuple[str, str]) -> None:
 
 def test_a_fresh_database_gets_the_whole_schema(empty_url: str) -> None:
     assert migrate(empty_url) == FILES
-    assert {"jobs", "chunks", "tasks", "bad_lines", "labels", "results", "outbox"} <= tables(empty_url)
+    assert {"jobs", "chunks", "tasks", "bad_lines", "labels", "results", "outbox"} <= tables(
+        empty_url
+    )
 
 
 def test_files_are_numbered_without_a_gap() -> None:
@@ -56,7 +61,9 @@ def test_migrating_again_changes_nothing(empty_url: str) -> None:
     migrate(empty_url)
     before = query(empty_url, "select name, sha256, applied_at from migrations order by name")
     assert migrate(empty_url) == []
-    assert query(empty_url, "select name, sha256, applied_at from migrations order by name") == before
+    assert (
+        query(empty_url, "select name, sha256, applied_at from migrations order by name") == before
+    )
 
 
 def test_of_three_that_migrate_at_once_one_does_the_work(empty_url: str) -> None:
@@ -82,7 +89,9 @@ def test_an_edited_file_is_refused_and_nothing_after_it_applied(
     use_files(monkeypatch, ("0001_a.sql", "create table a (x int)"))
     migrate(empty_url)
     use_files(
-        monkeypatch, ("0001_a.sql", "create table a (x bigint)"), ("0002_b.sql", "create table b ()")
+        monkeypatch,
+        ("0001_a.sql", "create table a (x bigint)"),
+        ("0002_b.sql", "create table b ()"),
     )
     with pytest.raises(MigrationChanged, match=r"0001_a\.sql"):
         migrate(empty_url)

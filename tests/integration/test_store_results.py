@@ -118,7 +118,14 @@ def test_annotators_are_given_metadata_byte_for_byte(shop: Shop) -> None:
 
 
 def test_options_of_any_text_come_out_as_json(shop: Shop) -> None:
-    options = ['"quoted"', "back\\slash", "tab\tline\nfeed\r", "🦊", "control\x01\x02\x1f\x7f", "</x>"]
+    options = [
+        '"quoted"',
+        "back\\slash",
+        "tab\tline\nfeed\r",
+        "🦊",
+        "control\x01\x02\x1f\x7f",
+        "</x>",
+    ]
     job = shop.processing(make_chunk(len(options)), options=options, consensus_threshold=2)
     for annotator in shop.annotators(2):
         claimed = shop.claim(annotator)
@@ -163,9 +170,7 @@ def test_line_numbers_count_blank_and_bad_lines_of_earlier_chunks(shop: Shop) ->
 
 
 def test_an_export_goes_on_after_any_line(shop: Shop) -> None:
-    job = shop.processing(
-        make_chunk(60), make_chunk(60, start=10_000), consensus_threshold=2
-    )
+    job = shop.processing(make_chunk(60), make_chunk(60, start=10_000), consensus_threshold=2)
     settle(shop, job, ("cat", "cat"))
     whole = export(shop, job)
     assert len(whole) == 120

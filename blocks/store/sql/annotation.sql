@@ -1,30 +1,51 @@
 -- return_expired --
--- Leases that ran out go back to the pool. The task is locked first, as everywhere, so that this cannot
--- deadlock with a label; a task that somebody is just labelling is left for the next time.
+-- Leases that ran out go back to the pool; those of tasks that are over, and tasks of jobs that have ended,
+-- are swept away. Tasks are locked first, as everywhere, so that this cannot deadlock with a label; a task
+-- that somebody is just labelling is left for the next time.
 with due as (
-    select distinct job_no, byte_offset from leases where expires_at < now() limit 1000
+    select job_no, byte_offset, annotator_no from leases
+    where expires_at < now() order by expires_at limit 1000
 ), locked as materialized (
-    select o.job_no, o.byte_offset from open_tasks o join due using (job_no, byte_offset)
+    select o.job_no, o.byte_offset, j.status <> 'processing' as job_ended
+    from open_tasks o join jobs j using (job_no)
+    where (o.job_no, o.byte_offset) in (select job_no, byte_offset from due)
     order by o.job_no, o.byte_offset
     for update of o skip locked
 ), gone as (
-    delete from leases l using locked
-    where l.job_no = locked.job_no and l.byte_offset = locked.byte_offset and l.expires_at < now()
+    delete from leases l using due
+    where (l.job_no, l.byte_offset, l.annotator_no) = (due.job_no, due.byte_offset, due.annotator_no)
+      and l.expires_at < now()
+      and ((l.job_no, l.byte_offset) in (select job_no, byte_offset from locked)
+           or not exists (select from open_tasks o
+                          where (o.job_no, o.byte_offset) = (l.job_no, l.byte_offset)))
     returning l.job_no, l.byte_offset, l.annotator_no
 ), gone_by_task as (
-    select job_no, byte_offset, array_agg(annotator_no) as annotators from gone group by 1, 2
+    select job_no, byte_offset, array_agg(annotator_no) as annotators
+    from gone join locked using (job_no, byte_offset) where not job_ended group by 1, 2
+), withdrawn as (
+    delete from open_tasks o using locked
+    where (o.job_no, o.byte_offset) = (locked.job_no, locked.byte_offset) and locked.job_ended
 )
 update open_tasks o
 set annotators = array(select a from unnest(o.annotators) a where a <> all (g.annotators))
 from gone_by_task g
 where o.job_no = g.job_no and o.byte_offset = g.byte_offset;
 
+-- highest_fresh --
+-- The highest priority of a job that has tasks which nobody was handed yet.
+select max(j.priority) as priority
+from chunks c join jobs j using (job_no)
+where c.fresh > 0 and j.status = 'processing'
+  and (%(job_id)s::text is null or j.job_id = %(job_id)s)
+  and (%(task_types)s::text[] is null or j.task_type = any (%(task_types)s));
+
 -- lease_open --
--- Hand out tasks that others have begun on and that need more labels than they have annotators.
+-- Hand out tasks that others have begun on and that need more labels than they have annotators, of jobs
+-- with at least the given priority.
 with candidate as (
     select o.job_no, o.byte_offset
     from open_tasks o join jobs j using (job_no)
-    where j.status = 'processing'
+    where j.status = 'processing' and j.priority >= %(priority)s
       and cardinality(o.annotators) < o.wanted
       and not o.annotators @> array[%(annotator_no)s::integer]
       and (%(job_id)s::text is null or j.job_id = %(job_id)s)
@@ -43,14 +64,14 @@ select job_no, byte_offset, %(annotator_no)s, now() + make_interval(secs => %(le
 returning job_no, byte_offset, expires_at;
 
 -- lease_fresh --
--- Hand out tasks that nobody has had: the next ones of one chunk.
+-- Hand out tasks that nobody has had: the next ones of one chunk of a job with the given priority.
 with chunk as materialized (
     select c.job_no, c.chunk_no, c.fresh_from, j.consensus_threshold, cardinality(j.options) as options
     from chunks c join jobs j using (job_no)
-    where c.fresh > 0 and j.status = 'processing'
+    where c.fresh > 0 and j.status = 'processing' and j.priority = %(priority)s
       and (%(job_id)s::text is null or j.job_id = %(job_id)s)
       and (%(task_types)s::text[] is null or j.task_type = any (%(task_types)s))
-    order by j.priority desc, c.job_no, c.chunk_no
+    order by c.job_no, c.chunk_no
     limit 1
     for update of c
 ), fresh as materialized (
@@ -92,7 +113,8 @@ order by k.n;
 -- submit_labels --
 -- One batch of labels of one annotator: record them, count votes, settle what has a winner, fail what
 -- has none after twice the threshold, ask for one more annotator otherwise, and move the counters.
--- Locks: tasks in key order, then chunks in key order, so that two batches cannot deadlock.
+-- Locks: tasks in key order, then chunks in the order in which claims take them, so that no two batches
+-- and no batch and a claim can deadlock.
 with input as (
     select i.n, j.job_no, i.byte_offset, array_position(j.options, i.label)::smallint as option,
            j.consensus_threshold, j.stop_early
@@ -147,8 +169,8 @@ with input as (
     from ended group by job_no, chunk_no
 ), chunk as materialized (
     select c.job_no, c.chunk_no, by_chunk.settled, by_chunk.failed
-    from chunks c join by_chunk using (job_no, chunk_no)
-    order by c.job_no, c.chunk_no
+    from chunks c join by_chunk using (job_no, chunk_no) join jobs j using (job_no)
+    order by j.priority desc, c.job_no, c.chunk_no
     for update of c
 ), moved as (
     update chunks c set settled = c.settled + chunk.settled, failed = c.failed + chunk.failed

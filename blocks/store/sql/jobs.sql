@@ -60,21 +60,25 @@ where job_no = %(job_no)s and status = 'accepted';
 update jobs set manifest_bytes = %(size)s, manifest_version = %(version)s, chunk_bytes = %(chunk_bytes)s
 where job_no = %(job_no)s and manifest_version is null;
 
+-- withdraw_tasks --
+-- Take back what is handed out of a job that is about to end. Tasks are locked in key order, before the
+-- job, as by a batch of labels.
+with locked as materialized (
+    select job_no, byte_offset from open_tasks
+    where job_no = %(job_no)s order by byte_offset for update
+), withdrawn as (
+    delete from open_tasks o using locked
+    where (o.job_no, o.byte_offset) = (locked.job_no, locked.byte_offset)
+)
+delete from leases where job_no = %(job_no)s;
+
 -- fail_job --
 -- accepted, processing → failed, as long as the manifest is being read: a slow twin of a run that has
--- finished must not fail the job. Open work is withdrawn, and the credentials wiped: nothing needs them.
-with failed as (
-    update jobs
-    set status = 'failed', error_code = %(code)s, error_message = %(message)s,
-        completed_at = now(), credentials = null
-    where job_no = %(job_no)s and status in ('accepted', 'processing') and ingested_at is null
-    returning job_no
-), withdrawn as (
-    delete from open_tasks using failed where open_tasks.job_no = failed.job_no
-), returned as (
-    delete from leases using failed where leases.job_no = failed.job_no
-)
-select job_no from failed;
+-- finished must not fail the job. The credentials are wiped: nothing needs them.
+update jobs
+set status = 'failed', error_code = %(code)s, error_message = %(message)s,
+    completed_at = now(), credentials = null
+where job_no = %(job_no)s and status in ('accepted', 'processing') and ingested_at is null;
 
 -- lock_job --
 -- Whoever ends a job holds its row, so that of two last batches the second sees the first.
@@ -107,7 +111,8 @@ select 'deliver_job', job_no from settled where delivery_type is not null;
 -- begin_delivery --
 -- pending → delivering; a rerun finds it delivering already.
 update jobs set delivery_status = 'delivering'
-where job_no = %(job_no)s and delivery_status = 'pending';
+where job_no = %(job_no)s and delivery_status = 'pending'
+  and status in ('processing', 'completed');
 
 -- finish_delivery --
 -- delivering → delivered, and processing → completed.
@@ -115,14 +120,16 @@ update jobs
 set delivery_status = 'delivered', delivery_objects = %(objects)s, delivered_at = now(),
     delivery_error_code = null, delivery_error_message = null,
     status = 'completed', completed_at = coalesce(completed_at, now()), credentials = null
-where job_no = %(job_no)s and delivery_status = 'delivering';
+where job_no = %(job_no)s and delivery_status = 'delivering'
+  and status in ('processing', 'completed');
 
 -- refuse_delivery --
 -- delivering → failed. The job is completed all the same: its results can be exported.
 update jobs
 set delivery_status = 'failed', delivery_error_code = %(code)s, delivery_error_message = %(message)s,
     status = 'completed', completed_at = coalesce(completed_at, now())
-where job_no = %(job_no)s and delivery_status = 'delivering';
+where job_no = %(job_no)s and delivery_status = 'delivering'
+  and status in ('processing', 'completed');
 
 -- list_sealed --
 -- A batch of jobs that still hold credentials, for a rotation of the key.

@@ -1,0 +1,179 @@
+"""Annotators over HTTP: work is handed out, labels come in, the job ends."""
+
+import json
+from typing import Any
+
+import pytest
+
+from blocks.ids import new_id, task_id
+from blocks.model import Chunk, GoodLine, TaskType
+from tests.integration.conftest import JOB_BODY, OPTIONS, Api, make_chunk
+
+pytestmark = [
+    pytest.mark.integration,
+    # test_api_errors has a test of its own for them.
+]
+
+
+def claim(api: Api, headers: dict[str, str] | None = None, **body: Any) -> list[dict[str, Any]]:
+    response = api.post("/v1/annotation/claim", {"limit": 100} | body, headers or api.annotator)
+    assert response.status_code == 200, response.text
+    assert list(response.json()) == ["tasks"]
+    tasks: list[dict[str, Any]] = response.json()["tasks"]
+    return tasks
+
+
+def label(api: Api, headers: dict[str, str], *labels: tuple[str, str]) -> list[str]:
+    body = {"labels": [{"task_id": task, "label": option} for task, option in labels]}
+    response = api.post("/v1/annotation/labels", body, headers)
+    assert response.status_code == 200, response.text
+    results = response.json()["results"]
+    assert [result["task_id"] for result in results] == [task for task, _ in labels]
+    return [result["outcome"] for result in results]
+
+
+def faults(api: Api, path: str, body: Any) -> set[str]:
+    response = api.post(path, body, api.annotator)
+    assert response.status_code == 400, response.text
+    assert response.json()["code"] == "invalid_request"
+    return {fault["field"] for fault in response.json()["details"]}
+
+
+def test_a_claimed_task_has_the_fields_of_the_contract(api: Api) -> None:
+    job = api.shop.processing(make_chunk(1), task_type=TaskType.SENTIMENT)
+    (task,) = claim(api)
+    assert task.pop("lease_expires_at").endswith("Z")
+    assert task == {
+        "task_id": task_id(job.job_id, 0),
+        "data_url": "https://img.example.com/0.jpg",
+        "task_type": "sentiment",
+        "label_spec": {"question": "What is it?", "options": OPTIONS},
+    }
+
+
+def test_metadata_is_handed_out_byte_for_byte_and_left_out_where_there_is_none(api: Api) -> None:
+    text = '{ "n": 1.10,\r"dup":1, "dup":2, "big":123456789012345678901234567890, "e":"\\u00e9" }'
+    tasks = [
+        GoodLine(0, 1, "https://x.example.com/a", text),
+        GoodLine(9, 2, "https://x.example.com/b", None),
+        GoodLine(20, 3, "https://x.example.com/c", "null"),
+    ]
+    api.shop.processing(Chunk(3, tasks, []))
+    response = api.post("/v1/annotation/claim", {"limit": 3}, api.annotator)
+    assert text.encode() in response.content
+    assert ["metadata" in task for task in response.json()["tasks"]] == [True, False, True]
+
+
+def test_where_there_is_nothing_to_do_the_list_is_empty(api: Api) -> None:
+    assert claim(api) == []
+
+
+def test_a_claim_is_for_as_long_and_as_many_and_which_it_says(api: Api) -> None:
+    api.shop.processing(make_chunk(5), task_type=TaskType.MODERATION)
+    wanted = api.shop.processing(make_chunk(5), task_type=TaskType.SENTIMENT)
+    assert len(claim(api, limit=2)) == 2
+    tasks = claim(api, limit=2, job_id=wanted.job_id, lease_seconds=30)
+    assert [task["task_id"] for task in tasks] == [task_id(wanted.job_id, n) for n in (0, 100)]
+    query = "select extract(epoch from min(expires_at) - now()) from leases where job_no = %s"
+    assert 20 < api.shop.value(query, wanted.job_no) <= 30
+    assert {task["task_type"] for task in claim(api, task_types=["moderation"])} == {"moderation"}
+
+
+def test_without_a_length_a_lease_is_as_long_as_the_settings_say(api: Api) -> None:
+    api.shop.processing(make_chunk(1))
+    claim(api)
+    assert (
+        590
+        < api.shop.value("select extract(epoch from min(expires_at) - now()) from leases")
+        <= 600
+    )
+
+
+def test_a_claim_that_cannot_be_is_refused_with_all_its_faults(api: Api) -> None:
+    path = "/v1/annotation/claim"
+    assert faults(api, path, {}) == {"limit"}
+    for limit in (0, 501, "1", 1.5, None, True):
+        assert faults(api, path, {"limit": limit}) == {"limit"}
+    assert faults(
+        api,
+        path,
+        {"limit": 0, "lease_seconds": 0, "task_types": ["guess"], "job_id": 5, "more": 1},
+    ) == {"limit", "lease_seconds", "task_types", "job_id", "more"}
+    assert faults(api, path, {"limit": 1, "task_types": []}) == {"task_types"}
+    assert faults(api, path, {"limit": 1, "job_id": "job_\x00"}) == {"job_id"}
+
+
+def test_labels_have_an_outcome_each_in_their_order(api: Api) -> None:
+    job = api.shop.processing(make_chunk(2), consensus_threshold=2)
+    first, second = (task_id(job.job_id, n) for n in (0, 100))
+    other = api.new_annotator()
+    claim(api)
+    claim(api, other)
+    unknown = f"{new_id('tsk')}0"
+    assert label(api, api.annotator, (second, "cat"), (first, "cow"), (unknown, "cat")) == [
+        "accepted", "unknown_option", "unknown_task",
+    ]  # fmt: skip
+    assert label(api, api.annotator, (second, "dog"), (first, "dog")) == ["duplicate", "accepted"]
+    assert label(api, other, (second, "cat")) == ["settled"]
+    assert label(api, api.new_annotator(), (second, "cat")) == ["already_settled"]
+
+
+def test_labels_that_cannot_be_are_refused_with_all_their_faults(api: Api) -> None:
+    path = "/v1/annotation/labels"
+    assert faults(api, path, {}) == {"labels"}
+    assert faults(api, path, {"labels": []}) == {"labels"}
+    assert faults(api, path, {"labels": [{"task_id": "x", "label": "y"}] * 501}) == {"labels"}
+    labels = [{"task_id": 1, "label": "y"}, {"label": "y"}, {"task_id": "x", "label": "a\x00"}, 7]
+    assert faults(api, path, {"labels": labels}) >= {
+        "labels[0].task_id", "labels[1].task_id", "labels[2].label", "labels[3]",
+    }  # fmt: skip
+
+
+def test_five_hundred_labels_are_taken_at_once(api: Api) -> None:
+    api.shop.processing(make_chunk(500))
+    tasks = claim(api, limit=500)
+    assert len(tasks) == 500
+    labels = [(task["task_id"], "cat") for task in tasks]
+    assert label(api, api.annotator, *labels) == ["accepted"] * 500
+
+
+def test_a_batch_that_is_sent_again_changes_nothing(api: Api) -> None:
+    job = api.shop.processing(make_chunk(2))
+    labels = [(task["task_id"], "cat") for task in claim(api)]
+    assert label(api, api.annotator, *labels) == ["accepted"] * 2
+    assert label(api, api.annotator, *labels) == ["duplicate"] * 2
+    assert api.shop.value("select count(*) from labels where job_no = %s", job.job_no) == 2
+
+
+def test_annotators_bring_a_job_from_its_first_claim_to_its_export(api: Api) -> None:
+    job = api.shop.processing(make_chunk(3, bad=1))
+    for option in ("cat", "dog", "cat"):
+        annotator = api.new_annotator()
+        label(api, annotator, *((task["task_id"], option) for task in claim(api, annotator)))
+    shown = api.get(f"/v1/jobs/{job.job_id}").json()
+    assert (shown["status"], shown["progress_percent"]) == ("completed", 100)
+    assert (shown["tasks_done"], shown["tasks_failed"], shown["total_tasks"]) == (3, 1, 4)
+    lines = [
+        json.loads(line) for line in api.get(f"/v1/jobs/{job.job_id}/export").text.splitlines()
+    ]
+    assert [line["votes"] for line in lines] == [{"cat": 2, "dog": 1, "fox": 0}] * 3
+
+
+def test_a_customers_key_gets_no_work_and_an_annotators_no_job(api: Api) -> None:
+    job = api.shop.processing(make_chunk(1))
+    answers = [
+        api.post("/v1/annotation/claim", {"limit": 1}, api.customer),
+        api.post(
+            "/v1/annotation/labels", {"labels": [{"task_id": "x", "label": "y"}]}, api.customer
+        ),
+        api.post("/v1/jobs", JOB_BODY, api.annotator),
+        *(
+            api.get(f"/v1/jobs/{job_id}{path}", api.annotator)
+            for job_id in (job.job_id, new_id("job"))
+            for path in ("", "/export", "/errors")
+        ),
+    ]
+    assert {answer.status_code for answer in answers} == {403}
+    assert len({answer.content for answer in answers}) == 1
+    assert answers[0].json()["code"] == "forbidden"
+    assert api.shop.value("select count(*) from leases") == 0

@@ -1,0 +1,513 @@
+"""What every route has in common: keys, errors, health, the published reference."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from litestar.testing import TestClient
+from psycopg import sql
+
+from blocks.ids import new_id
+from blocks.settings import Settings
+from blocks.store import customers
+from deployments.prefect_servers import REPOSITORY
+from tests.conftest import DatabaseServer
+from tests.integration.conftest import JOB_BODY, Api, Shop, make_app, make_chunk
+
+pytestmark = [
+    pytest.mark.integration,
+    # The first test is about them.
+]
+
+ROUTES = [
+    ("POST", "/v1/jobs"),
+    ("GET", "/v1/jobs/job_x"),
+    ("GET", "/v1/jobs/job_x/export"),
+    ("GET", "/v1/jobs/job_x/errors"),
+    ("POST", "/v1/annotation/claim"),
+    ("POST", "/v1/annotation/labels"),
+]
+ROUTES_WITH_BODY = [path for method, path in ROUTES if method == "POST"]
+
+
+def test_the_application_is_made_without_a_warning() -> None:
+    code = (
+        "from api.app import create_app; from blocks.settings import Settings; "
+        "create_app(Settings(database_url='', encryption_key='ab' * 32))"
+    )
+    arguments = [sys.executable, "-W", "error::DeprecationWarning", "-c", code]
+    done = subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# Keys
+
+
+def test_without_a_good_key_every_route_answers_the_same(api: Api) -> None:
+    revoked = api.shop.do(customers.add_customer_key, api.shop.customer_id)
+    assert api.shop.do(customers.revoke_key, revoked)
+    good = api.customer["Authorization"].removeprefix("Bearer ")
+    headers: list[dict[str, Any]] = [
+        {},
+        {"Authorization": b"Bearer \xff\xfe"},
+        *(
+            {"Authorization": value}
+            for value in (
+                "", "Bearer", "Bearer ", good, f"Basic {good}", f"Bearer {good}x",
+                f"Bearer {good[:-1]}", "Bearer sk_unknown", f"Bearer {revoked}",
+                f"Bearer {'x' * 10_000}", f"Bearer {good} {good}",
+            )
+        ),
+    ]  # fmt: skip
+    answers = [
+        api.client.request(method, path, headers=each)
+        for each in headers
+        for method, path in ROUTES
+    ]
+    assert {answer.status_code for answer in answers} == {401}
+    assert {answer.content for answer in answers} == {
+        b'{"error":"invalid API key","code":"invalid_api_key"}'
+    }
+    assert all(
+        answer.headers.get("www-authenticate", "").startswith("Bearer") for answer in answers
+    )
+
+
+def test_the_scheme_is_not_case_sensitive(api: Api) -> None:
+    headers = {"Authorization": api.customer["Authorization"].replace("Bearer", "bearer")}
+    assert api.client.get("/v1/jobs/job_x", headers=headers).status_code == 404
+
+
+def test_a_revoked_key_is_refused_at_once(api: Api) -> None:
+    key = api.shop.do(customers.add_customer_key, api.shop.customer_id)
+    assert api.get("/v1/jobs/job_x", api.bearer(key)).status_code == 404
+    api.shop.do(customers.revoke_key, key)
+    assert api.get("/v1/jobs/job_x", api.bearer(key)).status_code == 401
+
+
+def test_keys_are_stored_as_hashes_only(api: Api) -> None:
+    key = api.customer["Authorization"].removeprefix("Bearer ")
+    for row in api.shop.run("select * from api_keys"):
+        assert key.encode() not in row["key_hash"]
+        assert len(row["key_hash"]) == 32
+    assert key not in str(api.shop.run("select * from customers"))
+
+
+# Requests that are not as they should be
+
+
+def test_a_body_of_another_type_is_refused(api: Api) -> None:
+    for content_type in (
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "application/xml",
+        "",
+    ):
+        for path in ROUTES_WITH_BODY:
+            headers = {
+                **(api.customer if path == "/v1/jobs" else api.annotator),
+                "Content-Type": content_type,
+            }
+            response = api.client.post(path, content=b"{}", headers=headers)
+            assert response.status_code == 415, (path, content_type)
+            assert response.json()["code"] == "unsupported_media_type"
+
+
+def test_json_with_a_charset_is_json(api: Api) -> None:
+    headers = {**api.customer, "Content-Type": "Application/JSON; charset=utf-8"}
+    assert (
+        api.client.post("/v1/jobs", content=json.dumps(JOB_BODY), headers=headers).status_code
+        == 202
+    )
+
+
+NOT_JSON = [
+    b"{", b"{'a':1}", b"{} {}", b"\xff", b'{"a":NaN}', b"[" * 100_000, b'{"a":"\xed\xa0\x80"}', b" ",
+    b'{"a":\x00}',
+]  # fmt: skip
+
+
+def test_what_is_not_json_is_refused(api: Api) -> None:
+    for path in ROUTES_WITH_BODY:
+        for body in NOT_JSON:
+            headers = {
+                **(api.customer if path == "/v1/jobs" else api.annotator),
+                "Content-Type": "application/json",
+            }
+            response = api.client.post(path, content=body, headers=headers)
+            assert response.status_code == 400, body[:20]
+            assert response.json()["code"] == "invalid_json", body[:20]
+
+
+def test_a_request_without_a_body_is_told_so(api: Api) -> None:
+    for path in ROUTES_WITH_BODY:
+        headers = {
+            **(api.customer if path == "/v1/jobs" else api.annotator),
+            "Content-Type": "application/json",
+        }
+        response = api.client.post(path, headers=headers)
+        assert response.status_code == 400
+        assert set(response.json()) <= {"error", "code", "details"}
+        assert "body" in response.text
+
+
+@pytest.fixture
+def small_bodies(api_settings: Settings, shop: Shop) -> Iterator[Api]:
+    settings = msgspec.structs.replace(api_settings, request_bytes_max=1000)
+    with TestClient(make_app(settings)) as client:
+        yield Api(client, shop)
+
+
+def test_a_body_may_be_as_large_as_the_settings_say_and_no_larger(small_bodies: Api) -> None:
+    body = json.dumps(JOB_BODY).encode()
+    headers = {**small_bodies.customer, "Content-Type": "application/json"}
+
+    def post(content: Any) -> tuple[int, str]:
+        response = small_bodies.client.post("/v1/jobs", content=content, headers=headers)
+        return response.status_code, response.json().get("code", "")
+
+    def pieces(size: int) -> Iterator[bytes]:
+        yield body
+        for _ in range(size - len(body)):
+            yield b" "
+
+    assert post(body.ljust(1000)) == (202, "")
+    assert post(body.ljust(1001)) == (413, "body_too_large")
+    assert post(pieces(1000)) == (202, "")
+    assert post(pieces(1001)) == (413, "body_too_large")
+
+
+def test_a_parameter_that_is_not_known_is_refused_by_its_name(api: Api) -> None:
+    job = api.shop.processing(make_chunk(0, bad=1))
+    # Also those that are names of what a handler is given, and not of what may be asked for.
+    for name in (
+        "limt",
+        "database",
+        "job_id",
+        "request",
+        "state",
+        "idempotency_key",
+        "data",
+        "vault",
+    ):
+        for path in ("", "/export", "/errors"):
+            response = api.get(f"/v1/jobs/{job.job_id}{path}?{name}=1")
+            assert response.status_code == 400, (path, name)
+            assert response.json()["details"][0]["field"] == name
+        for path in ROUTES_WITH_BODY:
+            headers = api.customer if path == "/v1/jobs" else api.annotator
+            response = api.post(f"{path}?{name}=1", JOB_BODY, headers)
+            assert response.status_code == 400, (path, name)
+            assert [fault["field"] for fault in response.json()["details"]] == [name], (path, name)
+
+
+def test_every_parameter_that_is_not_known_is_told(api: Api) -> None:
+    response = api.get("/v1/jobs/job_x?b=1&a=2&a=3")
+    assert [fault["field"] for fault in response.json()["details"]] == ["a", "b"]
+
+
+def test_a_page_that_is_not_there_has_an_error_of_ours(api: Api) -> None:
+    for path in ("/", "/v1", "/v1/jobs/x/y", "/v2/jobs", "/nothing"):
+        response = api.get(path)
+        assert response.status_code == 404
+        assert response.json() == {"error": "There is no such page.", "code": "not_found"}
+
+
+def test_a_method_that_is_not_there_is_told_with_those_that_are(api: Api) -> None:
+    for path, method, allowed in (
+        ("/v1/jobs", "DELETE", "POST"),
+        ("/v1/jobs/job_x", "PUT", "GET"),
+        ("/v1/annotation/claim", "GET", "POST"),
+        ("/health/live", "POST", "GET"),
+    ):
+        response = api.client.request(method, path, headers=api.customer)
+        assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
+        assert allowed in response.headers["allow"]
+
+
+def test_an_unexpected_error_shows_nothing_of_itself(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("canary-inside")
+
+    monkeypatch.setattr("blocks.store.jobs.get", fail)
+    response = api.get(f"/v1/jobs/{new_id('job')}")
+    assert response.status_code == 500
+    assert set(response.json()) == {"error", "code"}
+    assert response.json()["code"] == "internal"
+    assert "canary" not in response.text
+    assert "canary-inside" in caplog.text
+
+
+# Health
+
+
+def test_a_service_that_answers_is_live_without_a_key(api: Api) -> None:
+    response = api.client.get("/health/live")
+    assert (response.status_code, response.json()) == (200, {"status": "live"})
+
+
+def test_without_prefect_the_service_is_not_ready_but_takes_jobs(api: Api) -> None:
+    response = api.client.get("/health/ready")
+    assert response.status_code == 503
+    assert response.json() == {"status": "not_ready", "database": "ok", "prefect": "unreachable"}
+    assert int(response.headers["retry-after"]) > 0
+    assert api.submit().status_code == 202
+
+
+class Outage:
+    """Takes one database away, and brings it back."""
+
+    def __init__(self, server: DatabaseServer, url: str) -> None:
+        self._admin = server.postgres.url("postgres")
+        self._name = url.rpartition("/")[2]
+
+    def begin(self) -> None:
+        self._allow("false")
+        self._run(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = {}", sql.Literal
+        )
+
+    def end(self) -> None:
+        self._allow("true")
+
+    def _allow(self, value: str) -> None:
+        self._run(f"alter database {{}} allow_connections {value}", sql.Identifier)
+
+    def _run(self, statement: str, quote: type[Any]) -> None:
+        with psycopg.connect(self._admin, autocommit=True) as connection:
+            connection.execute(sql.SQL(statement).format(quote(self._name)))
+
+
+@pytest.fixture
+def outage(database_server: DatabaseServer, database_url: str) -> Iterator[Outage]:
+    found = Outage(database_server, database_url)
+    yield found
+    found.end()
+
+
+@pytest.fixture
+def impatient(api_settings: Settings, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    """An application that waits for a connection for a tenth of the usual time."""
+    monkeypatch.setattr("blocks.store.database._WAIT_FOR_CONNECTION_S", 0.5)
+    with TestClient(make_app(api_settings)) as client:
+        yield Api(client, shop)
+
+
+def test_without_its_database_the_service_says_when_to_come_again(
+    impatient: Api, outage: Outage
+) -> None:
+    job_id = impatient.submit().json()["job_id"]
+    outage.begin()
+    for response in (
+        impatient.get(f"/v1/jobs/{job_id}"),
+        impatient.submit(),
+        impatient.post("/v1/annotation/claim", {"limit": 1}, impatient.annotator),
+    ):
+        assert response.status_code == 503
+        assert int(response.headers["retry-after"]) > 0
+        assert set(response.json()) == {"error", "code"}
+        assert response.json()["code"] == "unavailable"
+        assert "127.0.0.1" not in response.text
+    assert impatient.client.get("/health/live").status_code == 200
+    ready = impatient.client.get("/health/ready")
+    assert (ready.status_code, ready.json()["database"]) == (503, "unreachable")
+
+
+def wait_for_answer(api: Api, path: str, within_s: float) -> None:
+    pause = threading.Event()
+    deadline = time.monotonic() + within_s
+    while api.get(path).status_code != 200:
+        assert time.monotonic() < deadline, f"it does not answer within {within_s} s"
+        pause.wait(0.1)
+
+
+def test_when_its_database_is_back_the_service_is_too(impatient: Api, outage: Outage) -> None:
+    path = impatient.submit().headers["location"]
+    outage.begin()
+    assert [impatient.get(path).status_code for _ in range(3)] == [503] * 3
+    outage.end()
+    wait_for_answer(impatient, path, 5)
+
+
+def test_after_a_long_outage_the_service_is_back_as_soon_as_after_a_short_one(
+    impatient: Api, outage: Outage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What psycopg's pool waits after six failures: twice as long each time, up to five minutes.
+    monkeypatch.setattr("psycopg_pool.base.AttemptWithBackoff.INITIAL_DELAY", 60.0)
+    path = impatient.submit().headers["location"]
+    outage.begin()
+    assert [impatient.get(path).status_code for _ in range(3)] == [503] * 3
+    outage.end()
+    wait_for_answer(impatient, path, 8)
+
+
+# The published reference
+
+
+@pytest.fixture
+def schema(api: Api) -> dict[str, Any]:
+    response = api.client.get("/schema/openapi.json")
+    assert response.status_code == 200
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def operations(schema: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (method.upper(), path): operation
+        for path, item in schema["paths"].items()
+        for method, operation in item.items()
+    }
+
+
+def resolve(schema: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in found:
+        name = found["$ref"].removeprefix("#/components/schemas/")
+        found = schema["components"]["schemas"][name]
+    return found
+
+
+def test_every_route_is_in_the_reference_by_a_name_of_its_own(schema: dict[str, Any]) -> None:
+    found = operations(schema)
+    assert set(found) == {
+        ("POST", "/v1/jobs"),
+        ("GET", "/v1/jobs/{job_id}"),
+        ("GET", "/v1/jobs/{job_id}/export"),
+        ("GET", "/v1/jobs/{job_id}/errors"),
+        ("POST", "/v1/annotation/claim"),
+        ("POST", "/v1/annotation/labels"),
+        ("GET", "/health/live"),
+        ("GET", "/health/ready"),
+    }
+    names = [operation["operationId"] for operation in found.values()]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", name) for name in names)
+    assert all(
+        operation.get("description") or operation.get("summary") for operation in found.values()
+    )
+
+
+def test_the_schemas_of_the_reference_are_json_schemas_without_loose_ends(
+    schema: dict[str, Any],
+) -> None:
+    assert schema["openapi"].startswith("3.1")
+    for found in schema["components"]["schemas"].values():
+        Draft202012Validator.check_schema(found)
+    references = set(re.findall(r'"\$ref": "([^"]*)"', json.dumps(schema)))
+    known = {f"#/components/schemas/{name}" for name in schema["components"]["schemas"]}
+    assert references <= known
+
+
+def test_keys_are_asked_for_by_every_route_but_those_of_operations(schema: dict[str, Any]) -> None:
+    assert schema["components"]["securitySchemes"]["apiKey"] == {"type": "http", "scheme": "bearer"}
+    for (_, path), operation in operations(schema).items():
+        wanted = operation.get("security", schema.get("security"))
+        assert wanted in ([[{"apiKey": []}]] if path.startswith("/v1") else [[], [{}]]), path
+
+
+STATUSES = {
+    "create_job": {"202", "400", "401", "403", "409", "413", "415"},
+    "get_job": {"200", "401", "403", "404"},
+    "export_job": {"200", "400", "401", "403", "404", "409"},
+    "list_bad_lines": {"200", "401", "403", "404"},
+    "claim_tasks": {"200", "400", "401", "403", "413", "415"},
+    "submit_labels": {"200", "400", "401", "403", "413", "415"},
+    "health_live": {"200"},
+    "health_ready": {"200", "503"},
+}
+
+
+def test_every_status_that_a_route_answers_with_is_in_the_reference(schema: dict[str, Any]) -> None:
+    missing = {
+        operation["operationId"]: STATUSES[operation["operationId"]] - set(operation["responses"])
+        for operation in operations(schema).values()
+    }
+    assert {name: statuses for name, statuses in missing.items() if statuses} == {}
+
+
+def test_errors_are_in_the_reference_as_they_are(schema: dict[str, Any]) -> None:
+    for operation in operations(schema).values():
+        for status, response in operation["responses"].items():
+            if status.startswith("4"):
+                (content,) = response["content"].values()
+                fields = set(resolve(schema, content["schema"])["properties"])
+                assert fields == {"error", "code", "details"}, operation["operationId"]
+
+
+def test_what_a_route_takes_is_in_the_reference_as_it_is(schema: dict[str, Any]) -> None:
+    create = operations(schema)["POST", "/v1/jobs"]
+    body = resolve(schema, create["requestBody"]["content"]["application/json"]["schema"])
+    assert set(body["required"]) == {"manifest_url", "label_spec"}
+    threshold = body["properties"]["consensus_threshold"]
+    assert (threshold["minimum"], threshold["maximum"], threshold["default"]) == (2, 10, 3)
+    (header,) = create["parameters"]
+    assert (header["name"], header["in"], header.get("required", False)) == (
+        "Idempotency-Key", "header", False,
+    )  # fmt: skip
+    export = operations(schema)["GET", "/v1/jobs/{job_id}/export"]
+    assert {(p["name"], p["in"]) for p in export["parameters"]} == {
+        ("job_id", "path"),
+        ("after", "query"),
+    }
+    assert list(export["responses"]["200"]["content"]) == ["application/x-ndjson"]
+
+
+def test_answers_are_as_the_reference_says(api: Api, schema: dict[str, Any]) -> None:
+    api.shop.processing(make_chunk(2))
+    created = api.submit(JOB_BODY | {"metadata": {"a": "b"}})
+    answers = [
+        ("POST", "/v1/jobs", created),
+        ("GET", "/v1/jobs/{job_id}", api.get(created.headers["location"])),
+        (
+            "POST",
+            "/v1/annotation/claim",
+            api.post("/v1/annotation/claim", {"limit": 2}, api.annotator),
+        ),
+        (
+            "POST",
+            "/v1/annotation/labels",
+            api.post(
+                "/v1/annotation/labels", {"labels": [{"task_id": "x", "label": "y"}]}, api.annotator
+            ),
+        ),
+        ("GET", "/health/live", api.client.get("/health/live")),
+    ]
+    for method, path, answer in answers:
+        response = operations(schema)[method, path]["responses"][str(answer.status_code)]
+        expected = response["content"]["application/json"]["schema"]
+        whole = {**expected, "components": schema["components"]}
+        errors = [error.message for error in Draft202012Validator(whole).iter_errors(answer.json())]
+        assert errors == [], path
+
+
+def test_the_page_of_the_reference_loads_nothing_from_elsewhere(api: Api) -> None:
+    response = api.client.get("/schema")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', response.text.partition("SwaggerUIBundle(")[0])
+    assert len(loaded) >= 3
+    for address in loaded:
+        assert address.startswith("/")
+        assert not address.startswith("//")
+        asset = api.client.get(address)
+        assert asset.status_code == 200
+        assert asset.content
+    style = next(address for address in loaded if address.endswith(".css"))
+    assert not re.search(r"url\(['\"]?https?:|@import", api.client.get(style).text)
+
+
+def test_assets_are_those_of_the_page_and_nothing_else(api: Api) -> None:
+    for path in ("../__init__.py", "%2e%2e/__init__.py", "..%2f__init__.py", "nothing.js"):
+        assert api.client.get(f"/schema/assets/{path}").status_code == 404

@@ -1,0 +1,179 @@
+"""What is particular to S3: who may, how fast it is known, and where we do not go."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from s3fs.core import S3File
+
+from blocks.buckets import Bucket
+from blocks.errors import AddressRefused, InvalidCredentials, RefineryError, Transient
+from blocks.model import Pin
+from deployments.object_stores import ObjectStoreAddress
+from tests.integration.test_buckets_contract import MIB, Killed, S3Store, write
+
+pytestmark = pytest.mark.integration
+AT_ONCE_S = 2.0
+
+
+@pytest.fixture(scope="module")
+def store(object_store: ObjectStoreAddress) -> Iterator[S3Store]:
+    found = S3Store(object_store)
+    yield found
+    found.client.close()
+
+
+CALLS: dict[str, Callable[[Bucket], object]] = {
+    "stat": lambda bucket: bucket.stat("there"),
+    "read": lambda bucket: bucket.read("there", Pin(1, '"x"'), 0, 1),
+    "write": lambda bucket: write(bucket, "new", b"x"),
+    "write in parts": lambda bucket: write(bucket, "new", b"x" * (17 * MIB)),
+    "create": lambda bucket: bucket.create("new", b"x"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        ({"secret_access_key": "not the secret"}, "secret access key is wrong"),
+        ({"access_key_id": "AKIANOBODY"}, "does not know the access key id"),
+    ],
+)
+def test_wrong_credentials_are_known_for_what_they_are_at_once(
+    store: S3Store, call: str, wrong: dict[str, str], sentence: str
+) -> None:
+    store.put("there", b"x")
+    bucket = store.open(**wrong)
+    started = time.monotonic()
+    with pytest.raises(InvalidCredentials, match=sentence):
+        CALLS[call](bucket)
+    assert time.monotonic() - started < AT_ONCE_S
+    assert store.get("new") is None
+
+
+def test_no_credential_is_in_an_error(store: S3Store) -> None:
+    with pytest.raises(InvalidCredentials) as caught:
+        store.open(secret_access_key="canary-secret", access_key_id="canary-id").stat("x")
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "canary" not in f"{error} {error!r}"
+        error = error.__cause__ or error.__context__
+
+
+def test_listed_uploads_are_those_that_were_begun(store: S3Store) -> None:
+    # Without this, an empty list below would prove nothing.
+    upload = store.client.create_multipart_upload(Bucket=store.name, Key="begun")
+    assert store.unfinished() == ["begun"]
+    store.client.abort_multipart_upload(Bucket=store.name, Key="begun", UploadId=upload["UploadId"])
+    assert store.unfinished() == []
+
+
+def test_a_write_that_is_broken_off_leaves_no_unfinished_upload(store: S3Store) -> None:
+    def write_some() -> None:
+        with store.open().write("broken") as file:
+            file.write(b"x" * (20 * MIB))
+            assert store.unfinished() == ["broken"]
+            raise Killed
+
+    with pytest.raises(Killed):
+        write_some()
+    assert store.unfinished() == []
+
+
+def test_a_write_that_fails_at_its_last_request_leaves_no_unfinished_upload(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(S3File, "commit", fail)
+    with pytest.raises(Transient):
+        write(store.open(), "last", b"x" * (20 * MIB))
+    assert store.get("last") is None
+    assert store.unfinished() == []
+
+
+def test_a_name_that_looks_like_a_version_is_a_name(store: S3Store) -> None:
+    write(store.open(), "results?versionId=1/part-00000.jsonl", b"data")
+    assert store.get("results") is None
+    assert store.get("results?versionId=1/part-00000.jsonl") == b"data"
+
+
+# Where we do not go
+
+HOSTS = ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1", "0.0.0.0"]
+NETWORKS = ["10.0.0.1", "192.168.1.1", "172.16.0.1", "169.254.169.254", "[fe80::1]", "[fd00::1]"]
+
+
+@pytest.mark.parametrize("host", [*HOSTS, *NETWORKS])
+def test_a_private_endpoint_is_refused(store: S3Store, host: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(AddressRefused):
+        store.open(allow="", endpoint_url=f"http://{host}:8333")
+    assert time.monotonic() - started < AT_ONCE_S
+
+
+def test_the_metadata_service_is_refused_though_others_are_allowed(store: S3Store) -> None:
+    with pytest.raises(AddressRefused):
+        store.open(allow="127.0.0.0/8,10.0.0.0/8", endpoint_url="http://169.254.169.254")
+
+
+@pytest.mark.parametrize(
+    "allow", ["localhost", "127.0.0.1,::1", "127.0.0.0/8, ::1/128", "LOCALHOST"]
+)
+def test_what_the_operator_allows_is_reached_by_its_name(
+    store: S3Store, object_store: ObjectStoreAddress, allow: str
+) -> None:
+    store.put("allowed", b"x")
+    url = object_store.endpoint_url.replace("127.0.0.1", "localhost")
+    assert store.open(allow=allow, endpoint_url=url).stat("allowed").size == 1
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What names resolve to: one address after the other, the last for ever."""
+    found: dict[str, list[str]] = {}
+    real = socket.getaddrinfo
+
+    def resolve(host: Any, port: Any, *rest: Any, **options: Any) -> Any:
+        if host not in found:
+            return real(host, port, *rest, **options)
+        addresses = found[host]
+        address = addresses.pop(0) if len(addresses) > 1 else addresses[0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, int(port or 0)))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    return found
+
+
+def rename(address: ObjectStoreAddress, name: str) -> str:
+    return address.endpoint_url.replace("127.0.0.1", name)
+
+
+def test_a_name_that_resolves_to_a_private_address_is_refused(
+    store: S3Store, object_store: ObjectStoreAddress, names: dict[str, list[str]]
+) -> None:
+    names["storage.example.com"] = ["127.0.0.1"]
+    with pytest.raises(AddressRefused, match=r"storage\.example\.com"):
+        store.open(allow="", endpoint_url=rename(object_store, "storage.example.com"))
+
+
+@pytest.mark.parametrize("call", ["read", "write in parts"])
+def test_a_name_that_turns_private_after_it_was_checked_is_refused_at_once(
+    store: S3Store, object_store: ObjectStoreAddress, names: dict[str, list[str]], call: str
+) -> None:
+    names["turn.example.com"] = ["93.184.216.34", "127.0.0.1"]
+    bucket = store.open(allow="", endpoint_url=rename(object_store, "turn.example.com"))
+    started = time.monotonic()
+    with pytest.raises(AddressRefused):
+        CALLS[call](bucket)
+    assert store.get("new") is None
+    assert time.monotonic() - started < AT_ONCE_S
+
+
+def test_a_name_that_does_not_resolve_is_refused_with_a_sentence(store: S3Store) -> None:
+    with pytest.raises(RefineryError, match="cannot be resolved"):
+        store.open(allow="", endpoint_url="http://nowhere.invalid")
