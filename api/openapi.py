@@ -56,6 +56,7 @@ CONFIG = OpenAPIConfig(
         "an annotator's `ak_…` key for annotation."
     ),
     path="/schema",
+    use_handler_docstrings=True,
     render_plugins=[SwaggerPage(path="/"), JsonRenderPlugin(path="/openapi.json")],
     components=Components(
         security_schemes={"apiKey": SecurityScheme(type="http", scheme="bearer")}

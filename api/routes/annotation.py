@@ -88,6 +88,7 @@ class Outcomes(msgspec.Struct, frozen=True):
 @post(
     "/v1/annotation/claim",
     operation_id="claim_tasks",
+    summary="Take tasks",
     tags=["Annotation"],
     guards=[annotators_only],
     responses=documented(400, 401, 403, 413, 415),
@@ -116,6 +117,7 @@ def claim(
 @post(
     "/v1/annotation/labels",
     operation_id="submit_labels",
+    summary="Hand in labels",
     tags=["Annotation"],
     guards=[annotators_only],
     responses=documented(400, 401, 403, 413, 415),

@@ -10,7 +10,13 @@ from blocks.errors import Transient
 from blocks.store.database import Database
 
 
-@get("/health/live", operation_id="health_live", tags=["Operations"], security=[{}])
+@get(
+    "/health/live",
+    operation_id="health_live",
+    summary="Is it alive?",
+    tags=["Operations"],
+    security=[{}],
+)
 async def live() -> dict[str, str]:
     """200 while the process answers at all."""
     return {"status": "live"}
@@ -19,6 +25,7 @@ async def live() -> dict[str, str]:
 @get(
     "/health/ready",
     operation_id="health_ready",
+    summary="Can it work?",
     tags=["Operations"],
     security=[{}],
     responses={503: ResponseSpec(dict[str, str], description="Not ready.")},

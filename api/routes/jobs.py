@@ -47,6 +47,7 @@ class JobAccepted(msgspec.Struct, frozen=True):
 @post(
     "/v1/jobs",
     operation_id="create_job",
+    summary="Submit a job",
     tags=["Jobs"],
     guards=[customers_only],
     status_code=202,
@@ -77,6 +78,7 @@ def create(
 @get(
     "/v1/jobs/{job_id:str}",
     operation_id="get_job",
+    summary="State and progress of a job",
     tags=["Jobs"],
     responses=documented(400, 401, 403, 404),
     guards=[customers_only],
@@ -90,6 +92,7 @@ def read(request: _Request, job_id: FromPath[str], database: NamedDependency[Dat
 @get(
     "/v1/jobs/{job_id:str}/export",
     operation_id="export_job",
+    summary="Results",
     tags=["Jobs"],
     responses=documented(400, 401, 403, 404, 409),
     guards=[customers_only],
@@ -117,6 +120,7 @@ def export(
 @get(
     "/v1/jobs/{job_id:str}/errors",
     operation_id="list_bad_lines",
+    summary="Bad lines of the manifest",
     tags=["Jobs"],
     responses=documented(400, 401, 403, 404),
     guards=[customers_only],
