@@ -12,6 +12,7 @@ from msgspec import Meta
 from api.auth import annotators_only
 from api.bodies import Body
 from api.errors import documented
+from api.routes.job_views import LabelSpec
 from blocks.model import LabelOutcome, TaskType
 from blocks.settings import Settings
 from blocks.store import annotation
@@ -33,13 +34,6 @@ class ClaimBody(Body, frozen=True, kw_only=True):
         None
     )
     job_id: str | None = None
-
-
-class LabelSpec(msgspec.Struct, frozen=True):
-    """The question, and the options to choose from."""
-
-    question: str
-    options: list[str]
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,25 +50,12 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     delivery: DeliveryTarget | None
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job's row and the sums over its chunks. `credentials` is still sealed."""
+class Job(NewJob, frozen=True, kw_only=True):
+    """A job's row and the sums over its chunks. Its `credentials` are still sealed."""
 
     job_no: int
     job_id: str
-    customer_id: str
     status: JobStatus
-    manifest_url: str
-    question: str
-    options: list[str]
-    consensus_threshold: int
-    task_type: TaskType
-    callback_url: str | None
-    metadata: str | None
-    priority: int
-    stop_early: bool
-    failure_threshold_percent: float
-    credentials: bytes | None
-    delivery: DeliveryTarget | None
     delivery_status: DeliveryStatus | None
     delivery_error_code: str | None
     delivery_error_message: str | None
