@@ -21,9 +21,9 @@ from deployments import names
 logger = logging.getLogger("refinery.launcher")
 
 _DEPLOYMENTS = {"process_job": names.PROCESS_JOB, "deliver_job": names.DELIVER_JOB}
-_BATCH = 10
 _POLL_S = 5.0  # for what became due without a notification: a postponed entry
 _TIMEOUT_S = 10.0
+_PROBE_TIMEOUT_S = 2.0
 _DELAY_S_MAX = 60.0
 _RECONNECT_S = 1.0
 
@@ -60,7 +60,7 @@ class Launcher:
     def prefect_is_reachable(self) -> bool:
         """Whether Prefect's server answers."""
         try:
-            return self._prefect.get("/health").is_success
+            return self._prefect.get("/health", timeout=_PROBE_TIMEOUT_S).is_success
         except httpx.HTTPError:
             return False
 
@@ -68,7 +68,7 @@ class Launcher:
         while not self._stopping.is_set():
             try:
                 for _ in self._database.listen(outbox.CHANNEL, timeout_s=_POLL_S):
-                    while not self._stopping.is_set() and self._launch_batch():
+                    while not self._stopping.is_set() and self._launch_next():
                         pass
                     if self._stopping.is_set():
                         return
@@ -79,15 +79,16 @@ class Launcher:
                 logger.exception("launcher.failed")
                 self._stopping.wait(_RECONNECT_S)
 
-    def _launch_batch(self) -> bool:
-        """Whether there may be more."""
+    def _launch_next(self) -> bool:
+        """Whether there was one to launch."""
         with self._database.transaction() as tx:
-            entries = outbox.claim(tx, limit=_BATCH)
+            entries = outbox.claim(tx, limit=1)
             for entry in entries:
                 try:
                     self._launch(entry)
                     outbox.done(tx, entry.outbox_no)
-                except httpx.HTTPError as error:
+                except (httpx.HTTPError, LookupError, ValueError) as error:
+                    # Not only what httpx raises: a proxy may answer 200 with a page of its own.
                     delay_s = min(2.0**entry.tries, _DELAY_S_MAX) * random.uniform(0.5, 1)  # noqa: S311
                     outbox.postpone(tx, entry.outbox_no, error=repr(error), delay_s=delay_s)
                     logger.warning(
@@ -96,7 +97,7 @@ class Launcher:
                         entry.kind,
                         error,
                     )
-        return len(entries) == _BATCH
+        return bool(entries)
 
     def _launch(self, entry: Entry) -> None:
         response = self._prefect.post(

@@ -65,7 +65,8 @@ def demo(*, keep: bool = False) -> None:
 def _find_embedded_stack() -> None:
     """Let commands of the operator work on what `refinery up` runs, where nothing else is said."""
     if "REFINERY_DATABASE_URL" not in os.environ:
-        os.environ.update(load_environment(default_data_dir()))
+        for name, value in load_environment(default_data_dir()).items():
+            os.environ.setdefault(name, value)
 
 
 def _hint(data_dir: Path | None) -> str:

@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 WORKER = "embedded"
 WORKER_QUERY_S = 1
-# A run whose process was killed is noticed after three missed heartbeats.
+# What an automation needs to notice a run whose worker died with it.
 FLOW_HEARTBEAT_S = 30
 
 SERVER_START_TIMEOUT_S = 120.0

@@ -33,28 +33,31 @@ from flows.resources import (
 def deliver_job(job_id: str) -> State[Any]:
     """Write the results, the bad lines and the manifest of both; then the job is completed."""
     try:
-        job = load_undelivered(job_id)
-        with database().transaction() as tx:
-            jobs.begin_delivery(tx, job.job_no)
+        begin_delivery(job_id)
         objects = [*write_results(job_id), write_bad_lines(job_id)]
         write_manifest(job_id, objects)
-        with database().transaction() as tx:
-            jobs.finish_delivery(tx, job.job_no, len(objects) + 1)
+        finish_delivery(job_id, len(objects) + 1)
     except Overtaken as news:
         return Completed(message=news.message)
     except Terminal as error:
-        job_no = load_job(job_id).job_no
-        with database().transaction() as tx:
-            jobs.refuse_delivery(tx, job_no, error.code, error.message)
+        refuse_delivery(job_id, error.code, error.message)
         return Failed(message=f"{job_id}: delivery refused ({error.code}): {error.message}")
     return Completed(message=f"{job_id}: delivered {sum(o.rows for o in objects)} rows.")
+
+
+@task(**NETWORK_TASK)
+def begin_delivery(job_id: str) -> None:
+    """Say that the delivery is under way."""
+    job = load_undelivered(job_id)
+    with database().transaction() as tx:
+        jobs.begin_delivery(tx, job.job_no)
 
 
 @task(**NETWORK_TASK)
 def write_results(job_id: str) -> list[DeliveredObject]:
     """Stream the settled tasks into parts of bounded size."""
     job = load_undelivered(job_id)
-    with database().stream() as tx:
+    with database().long_read() as tx:
         return delivery.write_parts(
             destination_of(job),
             delivery.folder_of(job),
@@ -68,10 +71,9 @@ def write_results(job_id: str) -> list[DeliveredObject]:
 def write_bad_lines(job_id: str) -> DeliveredObject:
     """Write `errors.jsonl`, an empty one where every line was good."""
     job = load_undelivered(job_id)
-    with database().stream() as tx:
-        lines = (line.to_json() for line in results.bad_lines(tx, job.job_no))
+    with database().long_read() as tx:
         key = f"{delivery.folder_of(job)}/errors.jsonl"
-        return delivery.write_object(destination_of(job), key, lines)
+        return delivery.write_object(destination_of(job), key, results.errors(tx, job.job_no))
 
 
 @task(**NETWORK_TASK)
@@ -80,3 +82,19 @@ def write_manifest(job_id: str, objects: list[DeliveredObject]) -> None:
     job = load_undelivered(job_id)
     key = f"{delivery.folder_of(job)}/manifest.json"
     destination_of(job).create(key, delivery.encode_manifest(job, objects))
+
+
+@task(**NETWORK_TASK)
+def finish_delivery(job_id: str, objects: int) -> None:
+    """Complete the job, with `objects` of it in the bucket."""
+    job_no = load_job(job_id).job_no
+    with database().transaction() as tx:
+        jobs.finish_delivery(tx, job_no, objects)
+
+
+@task(**NETWORK_TASK)
+def refuse_delivery(job_id: str, code: str, message: str) -> None:
+    """Complete the job without its delivery, and tell the customer why."""
+    job_no = load_job(job_id).job_no
+    with database().transaction() as tx:
+        jobs.refuse_delivery(tx, job_no, code, message)

@@ -17,7 +17,6 @@ from prefect.states import Completed, Failed
 
 from blocks.errors import ManifestRefused, Terminal, TooManyBadLines
 from blocks.store import chunks, jobs
-from blocks.store.jobs import Job
 from flows import manifest
 from flows.policy import NETWORK_TASK, chunk_runner
 from flows.resources import Overtaken, database, load_job, load_unread, manifest_of, settings
@@ -34,21 +33,18 @@ def process_job(job_id: str) -> State[Any]:
     """Pin the manifest, plan its chunks, create the tasks of each, and close the ingestion."""
     logger = get_run_logger()
     try:
-        job = load_unread(job_id)
+        load_unread(job_id)
         pin_manifest(job_id)
         for wave in _waves(_missing_ranges(job_id)):
             logger.info("%s: reading chunks %d to %d", job_id, wave[0][0], wave[-1][0])
             _create_all(job_id, wave)
-            _judge(job)
-        _judge(job, at_end=True)
-        with database().transaction() as tx:
-            jobs.finish_ingestion(tx, job.job_no)
+            judge(job_id)
+        judge(job_id, at_end=True)
+        finish_ingestion(job_id)
     except Overtaken as news:
         return Completed(message=news.message)
     except Terminal as error:
-        job_no = load_job(job_id).job_no
-        with database().transaction() as tx:
-            jobs.fail(tx, job_no, error.code, error.message)
+        fail_job(job_id, error.code, error.message)
         return Failed(message=f"{job_id} failed ({error.code}): {error.message}")
     job = load_job(job_id)
     return Completed(message=f"{job_id}: {job.total_tasks} lines, {job.tasks_failed} of them bad.")
@@ -98,6 +94,22 @@ def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> None:
     )
 
 
+@task(**NETWORK_TASK)
+def finish_ingestion(job_id: str) -> None:
+    """Say that every line is recorded."""
+    job_no = load_unread(job_id).job_no
+    with database().transaction() as tx:
+        jobs.finish_ingestion(tx, job_no)
+
+
+@task(**NETWORK_TASK)
+def fail_job(job_id: str, code: str, message: str) -> None:
+    """Tell the customer why there will be no tasks."""
+    job_no = load_job(job_id).job_no
+    with database().transaction() as tx:
+        jobs.fail(tx, job_no, code, message)
+
+
 def _missing_ranges(job_id: str) -> list[Range]:
     job = load_job(job_id)
     assert job.pin is not None  # pin_manifest ran before
@@ -132,13 +144,15 @@ def _create_all(job_id: str, wave: Sequence[Range]) -> None:
         future.result()
 
 
-def _judge(job: Job, *, at_end: bool = False) -> None:
+@task(**NETWORK_TASK)
+def judge(job_id: str, *, at_end: bool = False) -> None:
     """Stop at a manifest that is of no use.
 
     Raises:
         ManifestRefused: not one line so far is JSON.
         TooManyBadLines: more than `failure_threshold_percent` of the lines so far are bad.
     """
+    job = load_unread(job_id)
     with database().transaction() as tx:
         tally = chunks.tally(tx, job.job_no)
     lines = tally.tasks + tally.bad_lines

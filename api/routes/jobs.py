@@ -1,7 +1,7 @@
 """Jobs: submit one, look at it, take its results and its bad lines away."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Annotated, Any
 
 import msgspec
@@ -14,6 +14,7 @@ from api.auth import customers_only
 from api.errors import conflict, documented, not_found
 from api.routes.job_bodies import JobBody
 from api.routes.job_views import JobView, view
+from api.streams import ndjson
 from blocks.ids import is_job_id
 from blocks.model import JobStatus
 from blocks.store import jobs, results
@@ -114,7 +115,7 @@ def export(
             raise conflict("job_failed", "job has failed; there is nothing to export")
         case JobStatus.ACCEPTED | JobStatus.PROCESSING:
             raise conflict("job_not_completed", "job is not completed yet")
-    return Stream(_exported(database, job.job_no, after), media_type=_NDJSON)
+    return ndjson(_exported(database, job.job_no, after))
 
 
 @get(
@@ -130,7 +131,7 @@ def export(
 def errors(request: _Request, job_id: FromPath[str], database: NamedDependency[Database]) -> Stream:
     """The bad lines as JSON lines, in manifest order; those that were found so far."""
     job = _job(request, job_id, database)
-    return Stream(_bad_lines(database, job.job_no), media_type=_NDJSON)
+    return ndjson(_bad_lines(database, job.job_no))
 
 
 def _customer(request: _Request) -> str:
@@ -152,15 +153,14 @@ def _digest(data: JobBody) -> bytes:
     return hashlib.sha256(msgspec.json.encode(data, order="sorted")).digest()
 
 
-def _exported(database: Database, job_no: int, after: int) -> Iterator[bytes]:
-    with database.stream() as tx:
+def _exported(database: Database, job_no: int, after: int) -> Generator[bytes, None, None]:
+    with database.long_read() as tx:
         yield from results.export(tx, job_no, after=after)
 
 
-def _bad_lines(database: Database, job_no: int) -> Iterator[bytes]:
-    with database.stream() as tx:
-        for line in results.bad_lines(tx, job_no):
-            yield line.to_json()
+def _bad_lines(database: Database, job_no: int) -> Generator[bytes, None, None]:
+    with database.long_read() as tx:
+        yield from results.errors(tx, job_no)
 
 
 HANDLERS = [create, read, export, errors]

@@ -72,13 +72,15 @@ def _lease(tx: Transaction, values: dict[str, Any], limit: int) -> list[dict[str
         if priority is None or priority != priority_before:
             leased += tx.execute(_SQL["lease_open"], wanted).fetchall()
             wanted["limit"] = limit - len(leased)
-            priority_before = priority
         if priority is None or not wanted["limit"]:
             return leased
+        if priority_before is None:
+            tx.execute(_SQL["await_fresh_chunk"], wanted)
+        priority_before = priority
         fresh = tx.execute(_SQL["lease_fresh"], wanted).fetchall()
         leased += fresh
         if not fresh or len(leased) == limit:
-            return leased  # somebody else took the last ones of this priority just now
+            return leased
 
 
 def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[LabelOutcome]:

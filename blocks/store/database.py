@@ -1,5 +1,6 @@
 """Connections and transactions, and the one place that translates the driver's errors."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -16,12 +17,15 @@ Rollback = psycopg.Rollback
 """Raise it to undo the innermost `tx.transaction()` and go on after it."""
 
 _WAIT_FOR_CONNECTION_S = 5.0
-# A statement that runs longer holds locks that everybody waits for; COPY has a connection of its own.
+# Exports that are read slowly must not take all the connections that the server has.
+_LONG_READS_MAX = 32
+# A statement that runs longer holds locks that everybody waits for.
 _STATEMENT_TIMEOUT_MS = 60_000
 # The pool would wait up to five minutes before it asks again whether the server is back.
 _RECONNECT_S_MAX = 5.0
-_UTC = "-c timezone=UTC"
-_KEEPALIVE: dict[str, Any] = {
+_CONNECTION: dict[str, Any] = {
+    "connect_timeout": 10,
+    "options": "-c timezone=UTC",
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -39,6 +43,7 @@ class Database:
 
     def __init__(self, url: str, *, connections_max: int) -> None:
         self._url = url
+        self._long_reads = threading.BoundedSemaphore(_LONG_READS_MAX)
         self._pool = ConnectionPool[Transaction](
             url,
             min_size=0,
@@ -48,8 +53,8 @@ class Database:
             check=ConnectionPool.check_connection,
             kwargs={
                 "row_factory": dict_row,
-                "options": f"{_UTC} -c statement_timeout={_STATEMENT_TIMEOUT_MS}",
-                **_KEEPALIVE,
+                **_CONNECTION,
+                "options": f"{_CONNECTION['options']} -c statement_timeout={_STATEMENT_TIMEOUT_MS}",
             },
             open=False,
         )
@@ -66,19 +71,27 @@ class Database:
             yield connection
 
     @contextmanager
-    def stream(self) -> Iterator[Transaction]:
-        """A transaction on a connection of its own and without a time limit, for a long read.
+    def long_read(self) -> Iterator[Transaction]:
+        """A transaction on a connection of its own and without a time limit.
 
         Raises:
-            DatabaseUnavailable: as in `transaction`.
+            DatabaseUnavailable: as in `transaction`, or too many are under way.
         """
-        kwargs: dict[str, Any] = {"row_factory": dict_row, "options": _UTC, **_KEEPALIVE}
-        with _translated(), psycopg.connect(self._url, **kwargs) as connection:
-            yield connection
+        if not self._long_reads.acquire(blocking=False):
+            raise DatabaseUnavailable(f"{_LONG_READS_MAX} long reads are under way.")
+        try:
+            kwargs: dict[str, Any] = {"row_factory": dict_row, **_CONNECTION}
+            with _translated(), psycopg.connect(self._url, **kwargs) as connection:
+                yield connection
+        finally:
+            self._long_reads.release()
 
     def listen(self, channel: str, *, timeout_s: float) -> Iterator[None]:
         """Yields when it listens, then after each notification, or after `timeout_s` without one."""
-        with _translated(), psycopg.connect(self._url, autocommit=True, **_KEEPALIVE) as connection:
+        with (
+            _translated(),
+            psycopg.connect(self._url, autocommit=True, **_CONNECTION) as connection,
+        ):
             connection.execute(psycopg.sql.SQL("listen {}").format(psycopg.sql.Identifier(channel)))
             while True:
                 yield

@@ -25,7 +25,7 @@ class NumberedBadLine(msgspec.Struct, frozen=True):
     def to_json(self) -> bytes:
         """The line of `/errors` and of `errors.jsonl`, with its line feed."""
         fields = {field: getattr(self, field) for field in self.__struct_fields__}
-        fields["raw"] = self.raw[:_RAW_BYTES_SHOWN].decode(errors="replace")
+        fields["raw"] = self.raw.decode(errors="replace")
         return msgspec.json.encode(fields) + b"\n"
 
 
@@ -47,9 +47,22 @@ def _unquoted(block: bytearray) -> bytes:
     return bytes(block.replace(b"\x01", b""))
 
 
+def errors(tx: Transaction, job_no: int) -> Iterator[bytes]:
+    """Blocks of whole JSON lines, each a bad line, in manifest order."""
+    block = bytearray()
+    for line in bad_lines(tx, job_no):
+        block += line.to_json()
+        if len(block) >= _BLOCK_BYTES:
+            yield bytes(block)
+            block.clear()
+    if block:
+        yield bytes(block)
+
+
 def bad_lines(tx: Transaction, job_no: int) -> Iterator[NumberedBadLine]:
-    """The bad lines in manifest order, read in small batches."""
+    """The bad lines in manifest order, read in small batches; of `raw` the first 1 KiB."""
+    values = {"job_no": job_no, "raw_bytes_shown": _RAW_BYTES_SHOWN}
     with tx.cursor(name="bad_lines") as cursor:
         cursor.itersize = 1000
-        for row in cursor.execute(_SQL["bad_lines"], {"job_no": job_no}):
+        for row in cursor.execute(_SQL["bad_lines"], values):
             yield NumberedBadLine(**row)

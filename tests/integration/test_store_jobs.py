@@ -392,10 +392,12 @@ def test_credentials_are_kept_as_long_as_something_needs_them(
     assert (state(shop).credentials is not None) is kept
 
 
-def test_credentials_are_wiped_when_the_last_label_ends_the_job(shop: Shop) -> None:
-    job = shop.processing(make_chunk(1), credentials=SECRET)
+def test_credentials_are_wiped_when_the_manifest_is_read_and_nothing_is_to_be_delivered(
+    shop: Shop,
+) -> None:
+    job = shop.processing(make_chunk(1), credentials=SECRET, ingested=False)
     assert job.credentials is not None
-    settle_all(shop)
+    shop.do(jobs.finish_ingestion, job.job_no)
     assert shop.job(job).credentials is None
 
 

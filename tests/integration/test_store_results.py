@@ -31,14 +31,14 @@ METADATA = [
 
 def export(shop: Shop, job: Job, after: int = 0) -> list[bytes]:
     """The lines of an export, without their line feeds."""
-    with shop.database.stream() as tx:
+    with shop.database.long_read() as tx:
         data = b"".join(results.export(tx, job.job_no, after=after))
     assert data == b"" or data.endswith(b"\n")
     return data.split(b"\n")[:-1]
 
 
 def bad_lines(shop: Shop, job: Job) -> list[NumberedBadLine]:
-    with shop.database.stream() as tx:
+    with shop.database.long_read() as tx:
         return list(results.bad_lines(tx, job.job_no))
 
 
@@ -185,7 +185,7 @@ def test_an_export_of_many_blocks_has_only_whole_lines(shop: Shop) -> None:
     ]
     job = shop.processing(Chunk(500, tasks, []), consensus_threshold=2)
     settle(shop, job, ("cat", "cat"))
-    with shop.database.stream() as tx:
+    with shop.database.long_read() as tx:
         blocks = list(results.export(tx, job.job_no))
     assert len(blocks) > 2
     assert all(block.endswith(b"\n") for block in blocks)

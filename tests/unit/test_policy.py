@@ -19,8 +19,15 @@ from flows.policy import chunk_runner, is_transient
 
 ROOT = Path(__file__).parents[2]
 TASKS = {
-    "process_job": {"pin_manifest", "create_tasks"},
-    "deliver_job": {"write_results", "write_bad_lines", "write_manifest"},
+    "process_job": {"pin_manifest", "create_tasks", "judge", "finish_ingestion", "fail_job"},
+    "deliver_job": {
+        "begin_delivery",
+        "write_results",
+        "write_bad_lines",
+        "write_manifest",
+        "finish_delivery",
+        "refuse_delivery",
+    },
 }
 
 

@@ -63,8 +63,21 @@ insert into leases (job_no, byte_offset, annotator_no, expires_at)
 select job_no, byte_offset, %(annotator_no)s, now() + make_interval(secs => %(lease_s)s) from held
 returning job_no, byte_offset, expires_at;
 
+-- await_fresh_chunk --
+-- Wait for the chunk that fresh tasks come from, while no other chunk is held: so nobody comes back empty
+-- only because another is just taking some, and nobody waits in a circle.
+select c.chunk_no
+from chunks c join jobs j using (job_no)
+where c.fresh > 0 and j.status = 'processing' and j.priority = %(priority)s
+  and (%(job_id)s::text is null or j.job_id = %(job_id)s)
+  and (%(task_types)s::text[] is null or j.task_type = any (%(task_types)s))
+order by c.job_no, c.chunk_no
+limit 1
+for update of c;
+
 -- lease_fresh --
--- Hand out tasks that nobody has had: the next ones of one chunk of a job with the given priority.
+-- Hand out tasks that nobody has had: the next ones of one chunk of a job with the given priority. Chunks
+-- that others hold are passed over, since we may hold some as well.
 with chunk as materialized (
     select c.job_no, c.chunk_no, c.fresh_from, j.consensus_threshold, cardinality(j.options) as options
     from chunks c join jobs j using (job_no)
@@ -73,7 +86,7 @@ with chunk as materialized (
       and (%(task_types)s::text[] is null or j.task_type = any (%(task_types)s))
     order by c.job_no, c.chunk_no
     limit 1
-    for update of c
+    for update of c skip locked
 ), fresh as materialized (
     select t.job_no, t.byte_offset, t.chunk_no, c.consensus_threshold, c.options
     from chunk c
@@ -113,8 +126,8 @@ order by k.n;
 -- submit_labels --
 -- One batch of labels of one annotator: record them, count votes, settle what has a winner, fail what
 -- has none after twice the threshold, ask for one more annotator otherwise, and move the counters.
--- Locks: tasks in key order, then chunks in the order in which claims take them, so that no two batches
--- and no batch and a claim can deadlock.
+-- Locks: tasks in key order, then chunks in key order, so that two batches cannot deadlock; nor can a
+-- batch and a claim, which waits for nothing but its first chunk.
 with input as (
     select i.n, j.job_no, i.byte_offset, array_position(j.options, i.label)::smallint as option,
            j.consensus_threshold, j.stop_early
@@ -169,8 +182,8 @@ with input as (
     from ended group by job_no, chunk_no
 ), chunk as materialized (
     select c.job_no, c.chunk_no, by_chunk.settled, by_chunk.failed
-    from chunks c join by_chunk using (job_no, chunk_no) join jobs j using (job_no)
-    order by j.priority desc, c.job_no, c.chunk_no
+    from chunks c join by_chunk using (job_no, chunk_no)
+    order by c.job_no, c.chunk_no
     for update of c
 ), moved as (
     update chunks c set settled = c.settled + chunk.settled, failed = c.failed + chunk.failed

@@ -60,17 +60,17 @@ where job_no = %(job_no)s and status = 'accepted';
 update jobs set manifest_bytes = %(size)s, manifest_version = %(version)s, chunk_bytes = %(chunk_bytes)s
 where job_no = %(job_no)s and manifest_version is null;
 
+-- lock_open_tasks --
+-- What is handed out of a job that is about to end, locked in key order and before the job, as by a batch
+-- of labels.
+select byte_offset from open_tasks where job_no = %(job_no)s order by byte_offset for update;
+
 -- withdraw_tasks --
--- Take back what is handed out of a job that is about to end. Tasks are locked in key order, before the
--- job, as by a batch of labels.
-with locked as materialized (
-    select job_no, byte_offset from open_tasks
-    where job_no = %(job_no)s order by byte_offset for update
-), withdrawn as (
-    delete from open_tasks o using locked
-    where (o.job_no, o.byte_offset) = (locked.job_no, locked.byte_offset)
+-- Take back the tasks that were locked. A statement of its own, since parts of one run in any order.
+with withdrawn as (
+    delete from open_tasks where job_no = %(job_no)s and byte_offset = any(%(byte_offsets)s)
 )
-delete from leases where job_no = %(job_no)s;
+delete from leases where job_no = %(job_no)s and byte_offset = any(%(byte_offsets)s);
 
 -- fail_job --
 -- accepted, processing → failed, as long as the manifest is being read: a slow twin of a run that has
@@ -85,8 +85,9 @@ where job_no = %(job_no)s and status in ('accepted', 'processing') and ingested_
 select job_no from jobs where job_no = %(job_no)s for update;
 
 -- mark_ingested --
--- Every line of the manifest is a task or a bad line now.
-update jobs set ingested_at = now()
+-- Every line of the manifest is a task or a bad line now; without a delivery nothing needs the credentials.
+update jobs
+set ingested_at = now(), credentials = case when delivery_type is not null then credentials end
 where job_no = %(job_no)s and status = 'processing' and ingested_at is null;
 
 -- settle_job --
@@ -96,7 +97,6 @@ with settled as (
     set settled_at = now(),
         status          = case when delivery_type is null then 'completed' else status end,
         completed_at    = case when delivery_type is null then now() end,
-        credentials     = case when delivery_type is null then null else credentials end,
         delivery_status = case when delivery_type is not null then 'pending' end
     where job_no = %(job_no)s
       and status = 'processing' and ingested_at is not null and settled_at is null

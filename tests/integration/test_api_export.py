@@ -1,0 +1,94 @@
+"""An export that is broken off leaks nothing, and many slow ones hold up nobody."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+import uvicorn
+
+from api.app import create_app
+from blocks.settings import Settings
+from blocks.store import customers
+from deployments.ports import free_port
+from tests.integration.conftest import Shop, make_chunk
+
+pytestmark = pytest.mark.integration
+
+ROWS = 40_000
+SLOW_READERS = 30
+WAIT_S = 15.0
+POLL_S = 0.02
+
+
+def wait_until(check: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not check():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(POLL_S)
+
+
+@pytest.fixture
+def server(settings: Settings) -> Iterator[str]:
+    """The API behind a real HTTP server, since a test client never hangs up."""
+    port = free_port()
+    config = uvicorn.Config(create_app(settings), "127.0.0.1", port, log_level="warning")
+    found = uvicorn.Server(config)
+    thread = threading.Thread(target=found.run)
+    thread.start()
+    wait_until(lambda: found.started)
+    yield f"http://127.0.0.1:{port}"
+    found.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def export_url(shop: Shop) -> tuple[str, dict[str, str]]:
+    """The path of a large export, and the headers of its owner."""
+    job = shop.processing(make_chunk(ROWS))
+    shop.run(
+        "insert into results (job_no, byte_offset, consensus, labels, votes) "
+        "select job_no, byte_offset, 1, 3, '{3,0,0}' from tasks"
+    )
+    shop.run("update chunks set fresh = 0, settled = tasks")
+    shop.run("update jobs set status = 'completed', completed_at = now()")
+    with shop.database.transaction() as tx:
+        key = customers.add_customer_key(tx, shop.customer_id)
+    return f"/v1/jobs/{job.job_id}/export", {"Authorization": f"Bearer {key}"}
+
+
+def exporting(shop: Shop) -> int:
+    """How many connections are in the middle of an export."""
+    query = (
+        "select count(*) from pg_stat_activity where query like '%%copy (%%' "
+        "and datname = current_database() and pid <> pg_backend_pid()"
+    )
+    count: int = shop.value(query)
+    return count
+
+
+def test_a_client_that_hangs_up_leaves_no_connection_to_the_database(
+    shop: Shop, server: str, export_url: tuple[str, dict[str, str]]
+) -> None:
+    path, headers = export_url
+    for _ in range(5):
+        with httpx.stream("GET", server + path, headers=headers) as answer:
+            assert answer.status_code == 200
+            next(answer.iter_raw())
+            assert exporting(shop) >= 1
+    wait_until(lambda: exporting(shop) == 0)
+
+
+def test_slow_readers_do_not_keep_others_waiting(
+    shop: Shop, server: str, export_url: tuple[str, dict[str, str]]
+) -> None:
+    path, headers = export_url
+    with ExitStack() as exits:
+        for _ in range(SLOW_READERS):
+            answer = exits.enter_context(httpx.stream("GET", server + path, headers=headers))
+            next(answer.iter_raw())
+        job = httpx.get(server + path.removesuffix("/export"), headers=headers, timeout=WAIT_S)
+        assert job.json()["status"] == "completed"
+    wait_until(lambda: exporting(shop) == 0)
