@@ -94,14 +94,16 @@ def parse(body: bytes, model: type[_B]) -> _B:
         message = f"The body is not valid JSON: {error}"
         raise ApiError(HTTPStatus.BAD_REQUEST, "invalid_json", message) from error
     found = _nuls(raw) if b"\\u0000" in body else iter(())
-    if isinstance(raw, dict):
-        found = chain(found, model.related_faults(raw))
     try:
         value = msgspec.convert(raw, model)
     except msgspec.ValidationError:
         value = None
-        found = chain(_faults(raw, model, ""), found)
-    faults = {fault.field: fault for fault in islice(found, _FAULTS_MAX)}
+        found = chain(found, _faults(raw, model, ""))
+    if isinstance(raw, dict):
+        found = chain(found, model.related_faults(raw))
+    faults: dict[str, Fault] = {}
+    for fault in islice(found, _FAULTS_MAX):
+        faults.setdefault(fault.field, fault)
     if value is None or faults:
         raise invalid_request(list(faults.values()))
     return value

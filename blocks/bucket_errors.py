@@ -47,6 +47,16 @@ _GCS_STATUS: dict[int, tuple[type[Terminal], str]] = {
 }
 
 
+# What botocore raises before it asks anybody.
+_REFUSED_BY_CLIENT = {
+    "NoCredentialsError",
+    "ParamValidationError",
+    "InvalidRegionError",
+    "EndpointResolutionError",
+    "EndpointProviderError",
+}
+
+
 @contextmanager
 def translated(bucket: str, key: str) -> Iterator[None]:
     """Raise what is raised inside as `Transient` or a kind of `Terminal`."""
@@ -54,13 +64,14 @@ def translated(bucket: str, key: str) -> Iterator[None]:
         yield
     except RefineryError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever the clients raise has to be classified
         # A refusal of ours, by the resolver, comes wrapped in the client's errors.
         for cause in _causes(error):
             if isinstance(cause, RefineryError):
-                raise cause from error
+                raise cause from None
         kind, sentence = _classify(error)
-        raise kind(sentence.format(bucket=bucket, key=key)) from error
+        # Not `from error`: that may quote the endpoint or the region, and Prefect keeps tracebacks.
+        raise kind(sentence.format(bucket=bucket, key=key)) from None
 
 
 def _classify(error: Exception) -> tuple[type[Terminal] | type[Transient], str]:
@@ -76,7 +87,7 @@ def _classify(error: Exception) -> tuple[type[Terminal] | type[Transient], str]:
         return _GCS_STATUS[403]
     if isinstance(error, FileNotFoundError):
         return _S3_CODES["NoSuchKey"]
-    if type(error).__name__ in {"NoCredentialsError", "ParamValidationError"}:
+    if type(error).__name__ in _REFUSED_BY_CLIENT:
         return InvalidCredentials, "The store wants credentials, or does not accept these."
     return Transient, f"The store cannot be reached ({type(error).__name__})."
 

@@ -12,15 +12,33 @@ from blocks.urls import is_data_url
 _Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 
 
+def _check_header(text: str) -> None:
+    if not all("!" <= character <= "~" for character in text):
+        raise ValueError("This must be of visible ASCII characters, without spaces.")
+
+
+def _check_region(text: str) -> None:
+    if not text.isascii() or not text.replace("-", "").isalnum():
+        raise ValueError("This must be the name of a region, such as eu-central-1.")
+
+
 def _check_endpoint_url(url: str) -> None:
     if not url.lower().startswith(("http://", "https://")) or not is_data_url(url):
         raise ValueError("This must be an http or https URL with a valid host.")
+    if set(url) & set("?#@"):
+        raise ValueError("This must be a URL without a user, a query and a fragment.")
 
 
 class S3Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Credentials for S3 or an S3-compatible store, which `endpoint_url` then names."""
 
-    checks: ClassVar[Mapping[str, Callable[[str], None]]] = {"endpoint_url": _check_endpoint_url}
+    checks: ClassVar[Mapping[str, Callable[[str], None]]] = {
+        "access_key_id": _check_header,
+        "secret_access_key": _check_header,
+        "session_token": _check_header,
+        "region": _check_region,
+        "endpoint_url": _check_endpoint_url,
+    }
 
     access_key_id: _Text
     secret_access_key: _Text

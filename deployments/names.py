@@ -1,7 +1,7 @@
 """The names under which Prefect knows what we deploy, as they stand in `prefect.yaml`."""
 
-PROCESS_JOB = "process-job/default"
-DELIVER_JOB = "deliver-job/default"
+PROCESS_JOB = "process-job/process-job"
+DELIVER_JOB = "deliver-job/deliver-job"
 """`<flow>/<deployment>`."""
 
 WORK_POOL = "refinery"

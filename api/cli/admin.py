@@ -1,5 +1,6 @@
 """Commands of the operator: the schema, customers, keys. They work on the database itself."""
 
+from importlib import metadata
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -9,7 +10,11 @@ from blocks.settings import Settings
 from blocks.store import customers, jobs, migrations
 from blocks.store.database import Database
 
-app = App(name="refinery", help="Refinery Jobs: a self-hosted batch-labelling service.")
+app = App(
+    name="refinery",
+    help="Refinery Jobs: a self-hosted batch-labelling service.",
+    version=lambda: metadata.version("refinery-jobs"),
+)
 db = app.command(App(name="db", help="The schema of the database."))
 customers_app = app.command(App(name="customers", help="Who submits jobs."))
 keys = app.command(App(name="keys", help="API keys, and the key that encrypts credentials."))

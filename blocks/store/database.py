@@ -67,7 +67,7 @@ class Database:
             DatabaseUnavailable: no connection in time, it broke, or the server gave way.
         """
         self._pool.open()
-        with _translated(), self._pool.connection() as connection, connection.transaction():
+        with translated(), self._pool.connection() as connection, connection.transaction():
             yield connection
 
     @contextmanager
@@ -81,7 +81,7 @@ class Database:
             raise DatabaseUnavailable(f"{_LONG_READS_MAX} long reads are under way.")
         try:
             kwargs: dict[str, Any] = {"row_factory": dict_row, **_CONNECTION}
-            with _translated(), psycopg.connect(self._url, **kwargs) as connection:
+            with translated(), psycopg.connect(self._url, **kwargs) as connection:
                 yield connection
         finally:
             self._long_reads.release()
@@ -89,7 +89,7 @@ class Database:
     def listen(self, channel: str, *, timeout_s: float) -> Iterator[None]:
         """Yields when it listens, then after each notification, or after `timeout_s` without one."""
         with (
-            _translated(),
+            translated(),
             psycopg.connect(self._url, autocommit=True, **_CONNECTION) as connection,
         ):
             connection.execute(psycopg.sql.SQL("listen {}").format(psycopg.sql.Identifier(channel)))
@@ -109,7 +109,8 @@ class Database:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Raise what the driver raises when the server is not to be had as `DatabaseUnavailable`."""
     try:
         yield
     except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:

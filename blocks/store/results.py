@@ -31,6 +31,7 @@ class NumberedBadLine(msgspec.Struct, frozen=True):
 
 def export(tx: Transaction, job_no: int, *, after: int = 0) -> Iterator[bytes]:
     """Blocks of whole JSON lines, each line a settled task, from manifest line `after` + 1 on."""
+    tx.execute(_SQL["without_nested_loops"])
     with tx.cursor().copy(_SQL["export"], {"job_no": job_no, "after": after}) as copy:
         block = bytearray()
         for line in copy:  # the driver gives them one by one
@@ -62,6 +63,7 @@ def errors(tx: Transaction, job_no: int) -> Iterator[bytes]:
 def bad_lines(tx: Transaction, job_no: int) -> Iterator[NumberedBadLine]:
     """The bad lines in manifest order, read in small batches; of `raw` the first 1 KiB."""
     values = {"job_no": job_no, "raw_bytes_shown": _RAW_BYTES_SHOWN}
+    tx.execute(_SQL["without_nested_loops"])
     with tx.cursor(name="bad_lines") as cursor:
         cursor.itersize = 1000
         for row in cursor.execute(_SQL["bad_lines"], values):

@@ -567,8 +567,8 @@ class Prefect:
         self.refusals: queue.Queue[str] = queue.Queue()
         self.out = threading.Event()
         self.deployments = {
-            "process-job/default": "id-process",
-            "deliver-job/default": "id-deliver",
+            "process-job/process-job": "id-process",
+            "deliver-job/deliver-job": "id-deliver",
         }
         outer = self
 
@@ -722,7 +722,7 @@ def test_a_deployment_that_was_made_again_is_found_again(
 ) -> None:
     with_prefect.submit()
     assert prefect.run()["deployment"] == "id-process"
-    prefect.deployments["process-job/default"] = "id-new"
+    prefect.deployments["process-job/process-job"] = "id-new"
     with_prefect.submit()
     assert prefect.run()["deployment"] == "id-new"
 
@@ -759,7 +759,7 @@ def test_two_processes_start_each_job_once(
 
 def test_an_entry_that_prefect_refuses_holds_nobody_up(with_prefect: Api, prefect: Prefect) -> None:
     shop = with_prefect.shop
-    del prefect.deployments["deliver-job/default"]
+    del prefect.deployments["deliver-job/deliver-job"]
     shop.processing(make_chunk(0, bad=1), delivery=DELIVERY)
     prefect.run()
     prefect.refusals.get(timeout=15)

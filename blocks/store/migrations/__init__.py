@@ -6,6 +6,7 @@ from importlib import resources
 import psycopg
 
 from blocks.errors import RefineryError
+from blocks.store.database import translated
 
 # An exclusive lock for all who migrate: two API processes that start at once must take turns.
 _ADVISORY_LOCK = 7_310_563_212
@@ -24,9 +25,10 @@ def migrate(database_url: str) -> list[str]:
 
     Raises:
         MigrationChanged: an applied file was edited since.
+        DatabaseUnavailable: the server cannot be reached, or a lock was not to be had in time.
     """
     applied = []
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with translated(), psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("select pg_advisory_lock(%s)", [_ADVISORY_LOCK])
         connection.execute(
             "create table if not exists migrations ("
