@@ -21,8 +21,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 WORKER = "embedded"
 WORKER_QUERY_S = 1
-# Each is a process of 200 MiB; more of them wait.
-FLOW_RUNS_MAX = 4
 # What an automation needs to notice a run whose worker died with it.
 FLOW_HEARTBEAT_S = 30
 
@@ -137,7 +135,6 @@ class PrefectServer:
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(FLOW_HEARTBEAT_S),
         }
         start = ["start", "--pool", WORK_POOL, "--type", "process", "--name", WORKER]
-        start += ["--limit", str(FLOW_RUNS_MAX)]
         return Program(
             name="Prefect worker",
             arguments=[sys.executable, "-m", "prefect", "worker", *start],
