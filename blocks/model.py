@@ -103,14 +103,6 @@ class BadLine(msgspec.Struct, frozen=True, gc=False):
     raw: bytes
 
 
-class Chunk(msgspec.Struct, frozen=True):
-    """What the lines of one byte range came to; `lines` counts blank ones too."""
-
-    lines: int
-    tasks: list[GoodLine]
-    bad: list[BadLine]
-
-
 def decide(votes: Sequence[int], threshold: int, *, stop_early: bool = False) -> int | None:
     """Index of the option that a task settles on, or None while nothing has won.
 

@@ -1,6 +1,9 @@
 """One manifest line: a task, or the exact reason why not. No Prefect, no SQL."""
 
 import json
+import re
+
+import msgspec
 
 from blocks.model import LINE_BYTES_MAX, BadLine, GoodLine, LineCode
 from blocks.urls import URL_CHARACTERS_MAX, is_data_url
@@ -8,6 +11,9 @@ from flows.json_object import Member, NotAnObjectError, NotJsonError, members, u
 
 _RAW_BYTES_OF_TOO_LONG = 1024
 _BLANK = b" \t\r"
+_KEYS = {"data_url", "metadata"}
+_ESCAPED_LETTER = re.compile(rb"\\u00[567]")  # of which a key could be spelled
+_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class _Fault(Exception):
@@ -40,7 +46,7 @@ def _read(raw: bytes) -> tuple[str, str | None]:
     """The data URL and the metadata's text."""
     if len(raw) > LINE_BYTES_MAX:
         raise _Fault(LineCode.LINE_TOO_LONG, "The line is longer than 1 MiB.")
-    fields = _fields(_members(raw))
+    fields = _plain_fields(raw) or _fields(_members(raw))
     if "data_url" not in fields:
         raise _Fault(LineCode.MISSING_DATA_URL, "The field data_url is missing.")
     if not fields["data_url"].startswith('"') or not is_data_url(unescape(fields["data_url"])):
@@ -53,6 +59,20 @@ def _read(raw: bytes) -> tuple[str, str | None]:
     if metadata is not None and not metadata.startswith("{"):
         raise _Fault(LineCode.INVALID_METADATA, "metadata must be a JSON object.")
     return unescape(fields["data_url"]), metadata
+
+
+def _plain_fields(raw: bytes) -> dict[str, str] | None:
+    """The fields, if a decoder that folds repeated keys cannot have missed any: 20 times as fast."""
+    if raw.count(b"data_url") != 1 or raw.count(b"metadata") > 1 or _ESCAPED_LETTER.search(raw):
+        return None
+    try:
+        raw.decode()
+        fields = _DECODER.decode(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not fields.keys() <= _KEYS:
+        return None
+    return {key: bytes(value).decode() for key, value in fields.items()}
 
 
 def _members(raw: bytes) -> list[Member]:
@@ -75,7 +95,7 @@ def _fields(found: list[Member]) -> dict[str, str]:
             raise _Fault(LineCode.DUPLICATE_KEY, f"The key {shown} stands there twice.")
         fields[key] = raw
     for key in fields:
-        if key not in {"data_url", "metadata"}:
+        if key not in _KEYS:
             shown = json.dumps(key[:64])
             message = f"The field {shown} is not known; put fields of your own into metadata."
             raise _Fault(LineCode.UNKNOWN_FIELD, message)

@@ -1,14 +1,13 @@
-"""A manifest as byte ranges, a range as lines, lines as tasks and bad lines. No Prefect, no SQL.
+"""A manifest as byte ranges, and a range as lines. No Prefect, no SQL.
 
 A line belongs to the range in which its first byte lies; a range reads on to the end of its last
 line. So every cut gives the same lines, and nothing but (start, end) has to be passed around.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from blocks.model import LINE_BYTES_MAX, BadLine, Chunk, GoodLine
-from flows.lines import validate
+from blocks.model import LINE_BYTES_MAX
 
 Read = Callable[[int, int], bytes]
 """Bytes `start` to `end` of the manifest."""
@@ -33,28 +32,11 @@ def plan_ranges(size: int, chunk_bytes: int) -> list[tuple[int, int]]:
     return [(at, min(at + chunk_bytes, size)) for at in range(0, size, chunk_bytes)]
 
 
-def read_chunk(read: Read, size: int, start: int, end: int) -> Chunk:
-    """Every line whose first byte lies in `start` to `end`, validated.
-
-    Raises whatever `read` raises.
-    """
-    tasks: list[GoodLine] = []
-    bad: list[BadLine] = []
-    number = 0
-    for number, (byte_offset, raw) in enumerate(cut_lines(read, size, start, end), 1):
-        line = validate(raw, byte_offset=byte_offset, line=number)
-        if isinstance(line, GoodLine):
-            tasks.append(line)
-        elif line is not None:
-            bad.append(line)
-    return Chunk(number, tasks, bad)
-
-
-def cut_lines(read: Read, size: int, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """(byte offset, line without its line feed) of each line that begins in the range.
+def read_lines(read: Read, size: int, start: int, end: int) -> tuple[int, bytes]:
+    """The lines whose first byte lies in `start` to `end`: byte offset of the first, and their text.
 
     A line that goes on after the range is read up to just beyond the longest that is allowed: that
-    is enough to tell that it is too long.
+    is enough to tell that it is too long. Raises whatever `read` raises.
     """
     # The byte before the range tells whether a line begins at its first byte.
     at = max(start - 1, 0)
@@ -62,13 +44,11 @@ def cut_lines(read: Read, size: int, start: int, end: int) -> Iterator[tuple[int
     if start > 0:
         skip = text.find(b"\n") + 1
         if skip == 0 or at + skip == end:
-            return  # one line covers the range, and belongs to an earlier one
+            return end, b""  # one line covers the range, and belongs to an earlier one
         at, text = at + skip, text[skip:]
     if not text.endswith(b"\n"):
         text += _read_tail(read, size, end, len(text) - (text.rfind(b"\n") + 1))
-    for raw in text.removesuffix(b"\n").split(b"\n"):
-        yield at, raw.removeprefix(_BOM) if at == 0 else raw
-        at += len(raw) + 1
+    return at, text
 
 
 def _read_tail(read: Read, size: int, at: int, bytes_so_far: int) -> bytes:

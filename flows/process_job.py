@@ -18,6 +18,7 @@ from prefect.states import Completed, Failed
 from blocks.errors import ManifestRefused, Terminal, TooManyBadLines
 from blocks.store import chunks, jobs
 from flows import manifest
+from flows.batches import validate_lines
 from flows.policy import NETWORK_TASK, chunk_runner
 from flows.resources import Overtaken, database, load_job, load_unread, manifest_of, settings
 
@@ -81,17 +82,11 @@ def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> None:
     def read(first: int, after: int) -> bytes:
         return bucket.read(url.key, pin, first, after)
 
-    chunk = manifest.read_chunk(read, pin.size, start, end)
+    at, text = manifest.read_lines(read, pin.size, start, end)
     with database().transaction() as tx:
-        created = chunks.commit(tx, job.job_no, chunk_no, chunk)
-    get_run_logger().info(
-        "%s: chunk %d has %d tasks and %d bad lines%s",
-        job_id,
-        chunk_no,
-        len(chunk.tasks),
-        len(chunk.bad),
-        "" if created else "; it was there already",
-    )
+        made = chunks.commit(tx, job.job_no, chunk_no, validate_lines(text, at))
+    outcome = f"{made.tasks} tasks, {made.bad_lines} bad lines" if made else "there already"
+    get_run_logger().info("%s: chunk %d: %s", job_id, chunk_no, outcome)
 
 
 @task(**NETWORK_TASK)

@@ -1,14 +1,24 @@
 """Chunks of manifests: committed with their tasks and bad lines, exactly once."""
 
-from collections.abc import Collection, Iterable
+import io
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
+import polars as pl
 
-from blocks.model import NOT_JSON, Chunk
+from blocks.batch import Batch
+from blocks.model import NOT_JSON, BadLine
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
 _SQL = load("chunks")
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """What a chunk came to."""
+
+    tasks: int
+    bad_lines: int
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -19,23 +29,28 @@ class Tally(msgspec.Struct, frozen=True):
     not_json: int
 
 
-def commit(tx: Transaction, job_no: int, chunk_no: int, chunk: Chunk) -> bool:
-    """Record a chunk with all that is in it; False if it stands already, or its job has ended."""
-    values = {
-        "job_no": job_no,
-        "chunk_no": chunk_no,
-        "lines": chunk.lines,
-        "tasks": len(chunk.tasks),
-        "bad_lines": len(chunk.bad),
-        "fresh_from": chunk.tasks[0].byte_offset if chunk.tasks else 0,
-    }
-    if tx.execute(_SQL["insert_chunk"], values).fetchone() is None:
-        return False
-    tasks = ((job_no, t.byte_offset, chunk_no, t.line, t.data_url, t.metadata) for t in chunk.tasks)
-    bad = ((job_no, b.byte_offset, chunk_no, b.line, b.code, b.message, b.raw) for b in chunk.bad)
-    _copy(tx, "copy_tasks", tasks)
-    _copy(tx, "copy_bad_lines", bad)
-    return True
+def commit(
+    tx: Transaction, job_no: int, chunk_no: int, batches: Iterable[Batch]
+) -> Committed | None:
+    """Record a chunk with all that is in it; None if it stands already, or its job has ended.
+
+    `batches` may be made on the way: none of it is asked for if there is nothing to do.
+    """
+    chunk = {"job_no": job_no, "chunk_no": chunk_no}
+    if tx.execute(_SQL["claim_chunk"], chunk).fetchone() is None:
+        return None
+    lines = tasks = bad_lines = 0
+    starts: list[int] = []
+    for batch in batches:
+        _copy_tasks(tx, job_no, chunk_no, batch.tasks)
+        _copy_bad_lines(tx, job_no, chunk_no, batch.bad)
+        lines += batch.lines
+        tasks += len(batch.tasks)
+        bad_lines += len(batch.bad)
+        starts += batch.tasks["byte_offset"].bottom_k(1).to_list()
+    counts = {"lines": lines, "tasks": tasks, "bad_lines": bad_lines}
+    tx.execute(_SQL["fill_chunk"], {**chunk, **counts, "fresh_from": min(starts, default=0)})
+    return Committed(tasks, bad_lines)
 
 
 def committed(tx: Transaction, job_no: int) -> Collection[int]:
@@ -52,7 +67,27 @@ def tally(tx: Transaction, job_no: int) -> Tally:
     return Tally(**row)
 
 
-def _copy(tx: Transaction, query: str, rows: Iterable[tuple[object, ...]]) -> None:
-    with tx.cursor().copy(_SQL[query]) as copy:
-        for row in rows:
-            copy.write_row(row)
+def _copy_tasks(tx: Transaction, job_no: int, chunk_no: int, tasks: pl.DataFrame) -> None:
+    if tasks.is_empty():
+        return
+    csv = io.BytesIO()
+    # The columns in the order of the statement.
+    rows = tasks.select(
+        pl.lit(job_no).alias("job_no"),
+        "byte_offset",
+        pl.lit(chunk_no).alias("chunk_no"),
+        "line",
+        "data_url",
+        "metadata",
+    )
+    rows.write_csv(csv, include_header=False, separator="\x02", quote_char="\x01")
+    with tx.cursor().copy(_SQL["copy_tasks"]) as copy:
+        copy.write(csv.getbuffer())
+
+
+def _copy_bad_lines(tx: Transaction, job_no: int, chunk_no: int, bad: Sequence[BadLine]) -> None:
+    if not bad:
+        return
+    with tx.cursor().copy(_SQL["copy_bad_lines"]) as copy:
+        for b in bad:
+            copy.write_row((job_no, b.byte_offset, chunk_no, b.line, b.code, b.message, b.raw))

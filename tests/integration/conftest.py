@@ -16,7 +16,8 @@ from litestar import Litestar
 from litestar.testing import TestClient
 from psycopg.rows import dict_row
 
-from blocks.model import BadLine, Chunk, GoodLine, LabelOutcome, LineCode, Pin, TaskType
+from blocks.batch import Batch, task_frame
+from blocks.model import BadLine, GoodLine, LabelOutcome, LineCode, Pin, TaskType
 from blocks.settings import Settings
 from blocks.store import annotation, chunks, customers, jobs
 from blocks.store.annotation import ClaimedTask, Label
@@ -29,6 +30,14 @@ OPTIONS = ["cat", "dog", "fox"]
 DELIVERY = DeliveryTarget("s3", "results", "out", "none", None, None)
 LINE_BYTES = 100
 WAIT_S = 20.0
+
+
+class Chunk(list[Batch]):
+    """What a chunk comes to, as one batch."""
+
+    def __init__(self, lines: int, tasks: Sequence[GoodLine], bad: Sequence[BadLine]) -> None:
+        super().__init__([Batch(lines, task_frame(tasks), bad)])
+        self.lines, self.tasks, self.bad = lines, tasks, bad
 
 
 def make_chunk(tasks: int, *, bad: int = 0, start: int = 0) -> Chunk:

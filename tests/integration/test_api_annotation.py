@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from blocks.ids import new_id, task_id
-from blocks.model import Chunk, GoodLine, TaskType
-from tests.integration.conftest import JOB_BODY, OPTIONS, Api, make_chunk
+from blocks.model import GoodLine, TaskType
+from tests.integration.conftest import JOB_BODY, OPTIONS, Api, Chunk, make_chunk
 
 pytestmark = [
     pytest.mark.integration,

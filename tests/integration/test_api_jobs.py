@@ -14,7 +14,7 @@ import pytest
 from litestar.testing import TestClient
 
 from blocks.ids import new_id, task_id
-from blocks.model import BadLine, Chunk, GoodLine, LineCode
+from blocks.model import BadLine, GoodLine, LineCode
 from blocks.settings import Settings
 from blocks.store import jobs
 from blocks.store.jobs import Job
@@ -23,6 +23,7 @@ from tests.integration.conftest import (
     JOB_BODY,
     OPTIONS,
     Api,
+    Chunk,
     Shop,
     at_once,
     make_app,

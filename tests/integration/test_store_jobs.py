@@ -7,12 +7,12 @@ import pytest
 
 from blocks.errors import UndecryptableCredentials
 from blocks.ids import new_id
-from blocks.model import JOB_ARROWS, Chunk, JobStatus, Pin
+from blocks.model import JOB_ARROWS, JobStatus, Pin
 from blocks.settings import Settings
 from blocks.store import customers, jobs, outbox
 from blocks.store.jobs import Idempotency, IdempotencyConflict, Job, NewJob
 from blocks.vault import Vault
-from tests.integration.conftest import DELIVERY, Shop, Side, at_once, make_chunk
+from tests.integration.conftest import DELIVERY, Chunk, Shop, Side, at_once, make_chunk
 
 pytestmark = pytest.mark.integration
 SECRET = b'{"secret_access_key":"canary-7f3a"}'

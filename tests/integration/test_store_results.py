@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from blocks.ids import parse_task_id, task_id
-from blocks.model import BadLine, Chunk, GoodLine, LineCode
+from blocks.model import BadLine, GoodLine, LineCode
 from blocks.store import chunks, results
 from blocks.store.jobs import Job
 from blocks.store.results import NumberedBadLine
-from tests.integration.conftest import Shop, make_chunk
+from tests.integration.conftest import Chunk, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

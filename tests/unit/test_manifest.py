@@ -1,6 +1,7 @@
 """Every way of cutting a manifest gives the same lines, and none reads more than it may."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 
 from blocks.errors import Transient
 from blocks.model import LINE_BYTES_MAX, BadLine, GoodLine, LineCode
+from flows.batches import validate_lines
 from flows.lines import validate
-from flows.manifest import choose_chunk_bytes, cut_lines, plan_ranges, read_chunk
+from flows.manifest import Read, choose_chunk_bytes, plan_ranges, read_lines
 
 MIB = 1024 * 1024
 BLOCK = 64 * 1024
@@ -46,6 +48,35 @@ class Store:
         assert 0 <= start < end <= len(self.data)  # a store refuses an empty range
         self.calls.append((start, end))
         return self.data[start:end]
+
+
+def cut_lines(read: Read, size: int, start: int, end: int) -> Iterator[Line]:
+    """The lines of a range."""
+    at, text = read_lines(read, size, start, end)
+    for raw in text.removesuffix(b"\n").split(b"\n") if text else []:
+        yield at, raw.removeprefix(BOM) if at == 0 else raw
+        at += len(raw) + 1
+
+
+@dataclass
+class Chunk:
+    """What the lines of a range came to."""
+
+    lines: int
+    tasks: list[GoodLine]
+    bad: list[BadLine]
+
+
+def read_chunk(read: Read, size: int, start: int, end: int) -> Chunk:
+    """The lines of a range, validated."""
+    at, text = read_lines(read, size, start, end)
+    batches = list(validate_lines(text, at))
+    tasks = [GoodLine(*row) for batch in batches for row in batch.tasks.iter_rows()]
+    return Chunk(
+        sum(batch.lines for batch in batches),
+        sorted(tasks, key=lambda task: task.line),
+        [line for batch in batches for line in batch.bad],
+    )
 
 
 def cut(data: bytes, chunk_bytes: int) -> list[list[Line]]:

@@ -1,14 +1,24 @@
--- insert_chunk --
--- Claim the chunk: a twin waits here until this transaction ends, and then finds nothing to do.
--- The share lock keeps the job from ending while its tasks are being added.
+-- claim_chunk --
+-- A twin waits here until this transaction ends, and then finds nothing to do. The share lock keeps
+-- the job from ending while its tasks are being added.
 insert into chunks (job_no, chunk_no, lines, tasks, bad_lines, fresh, fresh_from)
-select job_no, %(chunk_no)s, %(lines)s, %(tasks)s, %(bad_lines)s, %(tasks)s, %(fresh_from)s
+select job_no, %(chunk_no)s, 0, 0, 0, 0, 0
 from (select job_no from jobs where job_no = %(job_no)s and status = 'processing' for share) job
 on conflict do nothing
 returning chunk_no;
 
+-- fill_chunk --
+-- What the chunk came to, now that all of it is there.
+update chunks
+set lines = %(lines)s, tasks = %(tasks)s, bad_lines = %(bad_lines)s,
+    fresh = %(tasks)s, fresh_from = %(fresh_from)s
+where job_no = %(job_no)s and chunk_no = %(chunk_no)s;
+
 -- copy_tasks --
-copy tasks (job_no, byte_offset, chunk_no, line_in_chunk, data_url, metadata) from stdin;
+-- A control character cannot stand in JSON or a URL, so CSV with control characters for delimiter and
+-- quote takes both verbatim.
+copy tasks (job_no, byte_offset, chunk_no, line_in_chunk, data_url, metadata)
+from stdin (format csv, delimiter E'\x02', quote E'\x01');
 
 -- copy_bad_lines --
 copy bad_lines (job_no, byte_offset, chunk_no, line_in_chunk, code, message, raw) from stdin;
