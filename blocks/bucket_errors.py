@@ -47,6 +47,20 @@ _GCS_STATUS: dict[int, tuple[type[Terminal], str]] = {
 }
 
 
+# What an S3 store says with these it will say again, whatever code it gives for it: an object in an
+# archive, a wrong region, a key of KMS that is switched off.
+_S3_PERMANENT_STATUS = {301, 400, 401, 403, 405, 410}
+# But for these, which come with 400.
+_S3_TRANSIENT_CODES = {
+    "BadDigest",
+    "IncompleteBody",
+    "RequestLimitExceeded",
+    "RequestTimeout",
+    "Throttling",
+    "ThrottlingException",
+    "XAmzContentSHA256Mismatch",
+}
+
 # What botocore raises before it asks anybody.
 _REFUSED_BY_CLIENT = {
     "NoCredentialsError",
@@ -79,9 +93,12 @@ def _classify(error: Exception) -> tuple[type[Terminal] | type[Transient], str]:
     if code in _S3_CODES:
         return _S3_CODES[code]
     if code:
-        return Transient, f"The store answered {code}."
-    status = getattr(error, "code", None)
-    if status is not None and int(status) in _GCS_STATUS:
+        name = code.replace("{", "{{").replace("}", "}}")  # it becomes part of a format
+        if _s3_status(error) in _S3_PERMANENT_STATUS and code not in _S3_TRANSIENT_CODES:
+            return AccessDenied, f"The store refuses the request for {{key!r}}: {name}."
+        return Transient, f"The store answered {name}."
+    status = str(getattr(error, "code", ""))
+    if status.isdigit() and int(status) in _GCS_STATUS:
         return _GCS_STATUS[int(status)]
     if isinstance(error, OSError) and str(error).startswith("Forbidden"):
         return _GCS_STATUS[403]
@@ -92,14 +109,28 @@ def _classify(error: Exception) -> tuple[type[Terminal] | type[Transient], str]:
     return Transient, f"The store cannot be reached ({type(error).__name__})."
 
 
+def is_bare_refusal(error: BaseException) -> bool:
+    """Whether a store said no to a HEAD, in whose answer there is no place for a reason."""
+    return _s3_code(error) in {"301", "400", "403", "404"}
+
+
 def _s3_code(error: BaseException) -> str | None:
-    """The code in a botocore ClientError, which s3fs keeps as the cause of its own errors."""
+    code: str | None = _s3_answer(error).get("Error", {}).get("Code")
+    return code
+
+
+def _s3_status(error: BaseException) -> int | None:
+    status: int | None = _s3_answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status
+
+
+def _s3_answer(error: BaseException) -> dict[str, Any]:
+    """What is in a botocore ClientError, which s3fs keeps as the cause of its own errors."""
     for cause in _causes(error):
         response = getattr(cause, "response", None)
         if isinstance(response, dict):
-            code: str = response.get("Error", {}).get("Code", "")
-            return code
-    return None
+            return response
+    return {}
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -16,8 +16,9 @@ from blocks.egress import Egress, GuardedResolver
 from blocks.errors import (
     BucketNotFound,
     InvalidCredentials,
+    ManifestRefused,
     ObjectChanged,
-    ObjectNotFound,
+    RefineryError,
     Transient,
 )
 from blocks.model import Pin
@@ -126,23 +127,39 @@ class S3Bucket:
         with translated(self._name, key):
             try:
                 head = self._fs.call_s3("head_object", Bucket=self._name, Key=key)
-            except (PermissionError, FileNotFoundError):
+            except OSError as error:
                 # The answer to a HEAD has no body: ask again in a way that gives the reason.
-                self._fs.cat_file(f"{self._name}/{key}", start=0, end=1)
+                if bucket_errors.is_bare_refusal(error):
+                    self._fs.cat_file(f"{self._name}/{key}", start=0, end=1)
                 raise
-        return Pin(head["ContentLength"], head["ETag"])
+            return Pin(head["ContentLength"], head["ETag"])
 
     def read(self, key: str, pin: Pin, start: int, end: int) -> bytes:
         with translated(self._name, key):
-            body = self._fs.call_s3(
+            answer = self._fs.call_s3(
                 "get_object",
                 Bucket=self._name,
                 Key=key,
                 Range=f"bytes={start}-{end - 1}",
                 IfMatch=pin.version,
-            )["Body"]
-            data: bytes = bucket_errors.read_body(self._fs.loop, body)
+            )
+            try:
+                self._check_answer(answer, f"{self._name}/{key}", pin, start, end)
+            except RefineryError:
+                # Unread: it may be the whole of a large object.
+                self._fs.loop.call_soon_threadsafe(answer["Body"].close)
+                raise
+            data: bytes = bucket_errors.read_body(self._fs.loop, answer["Body"])
         return _whole(data, start, end)
+
+    @staticmethod
+    def _check_answer(answer: Any, path: str, pin: Pin, start: int, end: int) -> None:
+        # Not every store knows `If-Match`.
+        if answer.get("ETag", pin.version) != pin.version:
+            raise ObjectChanged(f"{path} was replaced while it was being read.")
+        is_all = "ETag" in answer and (start, end) == (0, pin.size)
+        if not (is_all and answer.get("ContentRange") is None):
+            _check_range(answer.get("ContentRange"), start)
 
     @contextmanager
     def write(self, key: str) -> Iterator[IO[bytes]]:
@@ -171,6 +188,8 @@ class GcsBucket:
     def __init__(
         self, name: str, credentials: GcsCredentials | None, *, endpoint_url: str = ""
     ) -> None:
+        from aiohttp import ClientTimeout  # noqa: PLC0415 - as s3fs above
+
         # Not from the package itself: that has a variant which asks by gRPC for every bucket's layout,
         # and against anything but Google's own servers waits a minute for each answer.
         from gcsfs.core import GCSFileSystem  # noqa: PLC0415 - as s3fs above
@@ -184,28 +203,41 @@ class GcsBucket:
             token=_google_token(credentials) if credentials else "anon",
             access="read_write",
             endpoint_url=endpoint_url or None,
+            # Without it gcsfs waits for an answer for ever.
+            requests_timeout=ClientTimeout(
+                sock_connect=_CONNECT_TIMEOUT_S, sock_read=_READ_TIMEOUT_S
+            ),
             use_listings_cache=False,
             skip_instance_cache=True,
         )
         self._name = name
 
     def stat(self, key: str) -> Pin:
-        path = f"{self._name}/{key}"
         with self._translated(key):
-            info = self._fs.info(path)
-        if info["type"] == "directory":
-            raise ObjectNotFound(f"{path} is a prefix with objects below it, not an object.")
-        return Pin(info["size"], str(info["generation"]))
+            # Not `info`, which lists the bucket too, in case that the key is a prefix.
+            info = self._fs.call("GET", "b/{}/o/{}", self._name, key, json_out=True)
+            if info.get("contentEncoding", "identity") not in {"", "identity"}:
+                # It would come out unpacked, and then no range of it can be read.
+                raise ManifestRefused(
+                    f"{self._name}/{key} is stored with a Content-Encoding; store it as plain text."
+                )
+            return Pin(int(info["size"]), str(info["generation"]))
 
     def read(self, key: str, pin: Pin, start: int, end: int) -> bytes:
         path = f"{self._name}/{key}"
         with self._translated(key):
             try:
-                data = self._fs.cat_file(path, start=start, end=end, generation=pin.version)
+                # Not `cat_file`, which does not tell what range the answer has.
+                headers, data = self._fs.call(
+                    "GET",
+                    self._fs.url(path, generation=pin.version),
+                    headers={"Range": f"bytes={start}-{end - 1}"},
+                )
             except FileNotFoundError as error:
                 raise ObjectChanged(
                     f"{path} was replaced or deleted while it was being read."
                 ) from error
+            _check_range(headers.get("Content-Range"), start)
         return _whole(data, start, end)
 
     @contextmanager
@@ -311,6 +343,11 @@ def _google_token(credentials: GcsCredentials) -> Any:
     except (GoogleAuthError, ValueError, TypeError) as error:
         raise InvalidCredentials("Google does not accept the service account.") from error
     return account
+
+
+def _check_range(content_range: str | None, start: int) -> None:
+    if not (content_range or "").startswith(f"bytes {start}-"):
+        raise Transient("The store sent something else than the range that was asked for.")
 
 
 def _whole(data: bytes, start: int, end: int) -> bytes:

@@ -79,6 +79,18 @@ class ManifestRefused(Terminal):
     code = "manifest_not_jsonl"
 
 
+class ManifestCorrupt(Terminal):
+    """A compressed manifest cannot be decompressed to its end."""
+
+    code = "manifest_corrupt"
+
+
+class ManifestTooLarge(Terminal):
+    """A compressed manifest comes to more than the settings allow, or to an absurd multiple."""
+
+    code = "manifest_too_large"
+
+
 class TooManyBadLines(Terminal):
     """More lines are bad than the job's `failure_threshold_percent` allows."""
 

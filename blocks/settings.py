@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, Any, Self
 
 import msgspec
@@ -21,6 +22,14 @@ _CLIENT_NAMES = {"REFINERY_API_URL", "REFINERY_API_KEY"}
 
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class ChunkRunner(StrEnum):
+    """What runs the chunks of one manifest side by side."""
+
+    THREADS = "threads"
+    PROCESSES = "processes"
+    DASK = "dask"
 
 
 class SettingsError(RefineryError):
@@ -56,6 +65,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How many chunks of a job are read, validated and committed at once."""
     chunks_per_wave_max: _Count = 1000
     """How many chunks one Prefect `map` is given; larger manifests go in waves."""
+    chunk_runner: ChunkRunner = ChunkRunner.THREADS
+    """Threads or processes of the flow's machine, or a Dask cluster."""
+    dask_address: str = ""
+    """The scheduler of the Dask cluster, such as `tcp://scheduler:8786`."""
+    decompressed_bytes_max: _Count = 1024**4
+    """The most that a compressed manifest may come to."""
     part_bytes_max: _Count = 256 * 1024 * 1024
     """The size at which a delivery starts its next object."""
 
@@ -69,6 +84,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             _check_key(key)
         if self.chunk_bytes_min > self.chunk_bytes_max:
             raise SettingsError("REFINERY_CHUNK_BYTES_MIN is more than REFINERY_CHUNK_BYTES_MAX.")
+        if self.chunk_runner is ChunkRunner.DASK and not self.dask_address:
+            raise SettingsError("REFINERY_CHUNK_RUNNER=dask needs REFINERY_DASK_ADDRESS.")
 
     def __repr__(self) -> str:
         return "Settings(…)"  # never a secret in a log or a traceback

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from blocks.model import LINE_BYTES_MAX
 
 Read = Callable[[int, int], bytes]
-"""Bytes `start` to `end` of the manifest."""
+"""Bytes `start` to `end` of the manifest; fewer where it ends, if that is not known before."""
 
 _BOM = b"\xef\xbb\xbf"
 _TAIL_BLOCK_BYTES = 64 * 1024
@@ -58,6 +58,8 @@ def _read_tail(read: Read, size: int, at: int, bytes_so_far: int) -> bytes:
     stop = min(size, at + longest - bytes_so_far)
     while at < stop:
         block = read(at, min(at + _TAIL_BLOCK_BYTES, stop))
+        if not block:
+            break
         line, feed, _ = block.partition(b"\n")
         tail += line
         if feed:

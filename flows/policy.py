@@ -5,11 +5,12 @@ from typing import Any
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from blocks.errors import Transient
-from blocks.settings import Settings
+from blocks.settings import ChunkRunner, Settings
 
 # 1, 2, 4, 8, 16 s and jitter: a store that is overloaded for half a minute costs time and nothing else.
 # What lasts longer fails the run, which can be rerun, and finds what it has done already.
@@ -37,6 +38,25 @@ NETWORK_TASK: dict[str, Any] = {
 """Options of every task that talks to a store or the database."""
 
 
+RETRY = Retrying(
+    retry=retry_if_exception_type(Transient),
+    stop=stop_after_attempt(1 + _RETRIES),
+    wait=wait_exponential_jitter(initial=_BACKOFF_S, exp_base=2, jitter=_BACKOFF_S * _JITTER),
+    reraise=True,
+)
+"""The same for a step within a task that must not begin anew: `RETRY.wraps(step)`."""
+
+
 def chunk_runner(settings: Settings) -> TaskRunner[Any]:
     """What runs the chunks of one manifest side by side."""
-    return ThreadPoolTaskRunner(max_workers=settings.chunks_in_flight)
+    in_flight = settings.chunks_in_flight
+    match settings.chunk_runner:
+        case ChunkRunner.THREADS:
+            return ThreadPoolTaskRunner(max_workers=in_flight)
+        case ChunkRunner.PROCESSES:
+            # It spawns them; Polars does not survive a fork.
+            return ProcessPoolTaskRunner(max_workers=in_flight)
+        case ChunkRunner.DASK:
+            from prefect_dask.task_runners import DaskTaskRunner  # noqa: PLC0415 - an extra
+
+            return DaskTaskRunner(address=settings.dask_address)

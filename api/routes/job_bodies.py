@@ -25,11 +25,9 @@ Checks = Mapping[str, Callable[[Any], object]]
 
 def _check_manifest_url(url: str) -> None:
     try:
-        key = parse_object_url(url).key
+        parse_object_url(url)
     except Terminal as error:
         raise ValueError(error.message) from error
-    if key.endswith((".gz", ".zst")):
-        raise ValueError("Compressed manifests cannot be read yet; submit it uncompressed.")
 
 
 def _check_question(question: str) -> None:

@@ -19,7 +19,14 @@ from flows.policy import chunk_runner, is_transient
 
 ROOT = Path(__file__).parents[2]
 TASKS = {
-    "process_job": {"pin_manifest", "create_tasks", "judge", "finish_ingestion", "fail_job"},
+    "process_job": {
+        "pin_manifest",
+        "create_tasks",
+        "create_tasks_of_compressed",
+        "judge",
+        "finish_ingestion",
+        "fail_job",
+    },
     "deliver_job": {
         "begin_delivery",
         "write_results",

@@ -1,0 +1,153 @@
+"""The steps that make a job's manifest into tasks, as plain functions.
+
+Each can be repeated: what is done is written in the database, in the transaction that did it.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from blocks.errors import ManifestRefused, TooManyBadLines
+from blocks.object_urls import parse_object_url
+from blocks.store import chunks, jobs
+from blocks.store.chunks import Committed
+from blocks.store.jobs import Job
+from flows import compressed, manifest
+from flows.batches import validate_lines
+from flows.manifest import Read
+from flows.policy import RETRY
+from flows.resources import database, load_job, load_unread, manifest_of, settings
+
+# A job's bad lines are first looked at after this many lines, as the HTTP contract has it.
+_LINES_BEFORE_JUDGING = 1000
+_COMPRESSED_CHUNKS_BETWEEN_JUDGEMENTS = 100
+
+Range = tuple[int, int, int]
+"""Chunk number, first byte, byte after the last."""
+
+
+def codec(job_id: str) -> compressed.Codec | None:
+    """How the job's manifest is compressed."""
+    return compressed.codec_of(parse_object_url(load_job(job_id).manifest_url).key)
+
+
+def pin(job_id: str) -> None:
+    """Decide which version of the manifest is read, and in chunks of which size; once for a job."""
+    job = load_unread(job_id)
+    with database().transaction() as tx:
+        jobs.begin(tx, job.job_no)
+    if job.pin:
+        return
+    bucket, url = manifest_of(job)
+    found = bucket.stat(url.key)
+    bounds = settings()
+    if compressed.codec_of(url.key):
+        chunk_bytes = bounds.chunk_bytes_max  # of a text whose size nobody knows yet
+    else:
+        chunk_bytes = manifest.choose_chunk_bytes(
+            found.size,
+            in_flight=bounds.chunks_in_flight,
+            chunk_bytes_min=bounds.chunk_bytes_min,
+            chunk_bytes_max=bounds.chunk_bytes_max,
+        )
+    with database().transaction() as tx:
+        jobs.pin(tx, job.job_no, found, chunk_bytes)
+
+
+def missing_ranges(job_id: str) -> list[Range]:
+    """The ranges of the manifest whose lines are not recorded yet."""
+    job = load_job(job_id)
+    size, chunk_bytes = _plan(job)
+    done = _committed(job)
+    ranges = manifest.plan_ranges(size, chunk_bytes)
+    return [(n, *limits) for n, limits in enumerate(ranges) if n not in done]
+
+
+def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> Committed | None:
+    """Record the lines of one range; None if they are, or the job has ended."""
+    job = load_unread(job_id)
+    at, text = manifest.read_lines(_reader(job), _plan(job)[0], start, end)
+    return _commit(job, chunk_no, at, text)
+
+
+def create_tasks_of_compressed(job_id: str) -> Iterator[tuple[int, Committed | None]]:
+    """Decompress the manifest from its start, and record the chunks that are missing.
+
+    What fails for a time is tried again on the spot: to begin anew would mean to decompress all
+    that was read so far.
+    """
+    job = load_unread(job_id)
+    size, chunk_bytes = _plan(job)
+    done = _committed(job)
+    found = compressed.read_chunks(
+        RETRY.wraps(_reader(job)),
+        size,
+        compressed.codec_of(parse_object_url(job.manifest_url).key) or "gzip",
+        chunk_bytes=chunk_bytes,
+        bytes_max=settings().decompressed_bytes_max,
+    )
+    commit = RETRY.wraps(_commit)
+    in_flight = settings().chunks_in_flight
+    pending: deque[tuple[int, Future[Committed | None]]] = deque()
+    with ThreadPoolExecutor(in_flight) as pool:
+        for chunk_no, at, text in found:
+            if chunk_no in done:
+                continue
+            pending.append((chunk_no, pool.submit(commit, job, chunk_no, at, text)))
+            time_to_judge = chunk_no % _COMPRESSED_CHUNKS_BETWEEN_JUDGEMENTS == 0
+            while len(pending) >= (1 if time_to_judge else in_flight):
+                number, future = pending.popleft()
+                yield number, future.result()
+            if time_to_judge:
+                judge(job_id)
+        for number, future in pending:
+            yield number, future.result()
+
+
+def judge(job_id: str, *, at_end: bool = False) -> None:
+    """Stop at a manifest that is of no use.
+
+    Raises:
+        ManifestRefused: not one line so far is JSON.
+        TooManyBadLines: more than `failure_threshold_percent` of the lines so far are bad.
+        Overtaken: the job has ended, or is past that.
+    """
+    job = load_unread(job_id)
+    with database().transaction() as tx:
+        tally = chunks.tally(tx, job.job_no)
+    lines = tally.tasks + tally.bad_lines
+    if lines and tally.not_json == lines:
+        raise ManifestRefused(
+            f"The manifest is not JSON lines: none of the {lines} lines read is JSON. "
+            'Each line must be an object such as {"data_url": "https://…"}.'
+        )
+    limit = job.failure_threshold_percent
+    enough = at_end or lines >= _LINES_BEFORE_JUDGING
+    if enough and tally.bad_lines > lines * limit / 100:
+        raise TooManyBadLines(
+            f"{tally.bad_lines} of {lines} lines are bad, more than the {limit:g}% allowed."
+        )
+
+
+def _plan(job: Job) -> tuple[int, int]:
+    """Bytes of the manifest and of its chunks."""
+    assert job.pin is not None  # `pin` ran before
+    assert job.chunk_bytes is not None
+    return job.pin.size, job.chunk_bytes
+
+
+def _committed(job: Job) -> frozenset[int]:
+    with database().transaction() as tx:
+        return frozenset(chunks.committed(tx, job.job_no))
+
+
+def _reader(job: Job) -> Read:
+    bucket, url = manifest_of(job)
+    pinned = job.pin
+    assert pinned is not None  # `pin` ran before
+    return lambda start, end: bucket.read(url.key, pinned, start, end)
+
+
+def _commit(job: Job, chunk_no: int, at: int, text: bytes) -> Committed | None:
+    with database().transaction() as tx:
+        return chunks.commit(tx, job.job_no, chunk_no, validate_lines(text, at))

@@ -1,0 +1,162 @@
+"""The same manifest comes to the same tasks whatever runs its chunks, and however it is compressed."""
+
+import gzip
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pyarrow as pa
+import pytest
+from distributed import LocalCluster
+
+from blocks.model import JobStatus
+from blocks.store.database import Database
+from deployments.object_stores import ObjectStoreAddress
+from flows import ingestion
+from flows import process_job as tasks
+from flows.policy import RETRY
+from flows.process_job import process_job
+from tests.conftest import KEY
+from tests.integration.flow_world import Shop, check_created, flow_settings, prefect_server, run
+from tests.manifests import make_manifest
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+MANIFEST = make_manifest(1500, bad_share=0.05)
+
+
+@pytest.fixture(scope="module")
+def _prefect_server() -> Iterator[None]:
+    with prefect_server():
+        yield
+
+
+@pytest.fixture
+def shop(
+    _prefect_server: None,
+    runner: str,
+    database: Database,
+    database_url: str,
+    object_store: ObjectStoreAddress,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Shop]:
+    settings = {"REFINERY_CHUNK_RUNNER": runner, "REFINERY_CHUNKS_IN_FLIGHT": "2"}
+    with ExitStack() as stack:
+        if runner == "dask":
+            # Its workers have to know the settings too: they take the environment as it is now.
+            monkeypatch.setenv("REFINERY_DATABASE_URL", database_url)
+            monkeypatch.setenv("REFINERY_EGRESS_ALLOW", "127.0.0.1")
+            monkeypatch.setenv("ASG_ENCRYPTION_KEY", KEY)
+            cluster = stack.enter_context(
+                LocalCluster(  # type: ignore[no-untyped-call]
+                    n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+                )
+            )
+            settings["REFINERY_DASK_ADDRESS"] = cluster.scheduler_address
+        stack.enter_context(flow_settings(monkeypatch, database_url, **settings))
+        yield Shop(database, object_store)
+
+
+def check_errors(shop: Shop, job_id: str) -> None:
+    query = "select b.byte_offset, b.code from bad_lines b join jobs using (job_no) where job_id = %s order by 1"
+    with shop.database.transaction() as tx:
+        rows = tx.execute(query, [job_id]).fetchall()
+    assert [(r["byte_offset"], r["code"]) for r in rows] == [bad[1:] for bad in MANIFEST.bad]
+
+
+@pytest.mark.parametrize("runner", ["threads", "processes", "dask"])
+def test_a_manifest_becomes_the_same_tasks_whatever_runs_its_chunks(
+    shop: Shop, runner: str
+) -> None:
+    shop.put(MANIFEST.data)
+    job_id = shop.submit()
+    assert run(process_job, job_id).is_completed()
+    check_created(shop, job_id, MANIFEST)
+    check_errors(shop, job_id)
+
+    refused = shop.submit(manifest_url=f"s3://{shop.bucket}/missing.jsonl")
+    assert run(process_job, refused).is_failed()
+    assert shop.job(refused).error_code == "object_not_found"
+
+
+@pytest.mark.parametrize("runner", ["processes", "dask"])
+def test_a_refusal_in_another_process_fails_the_job_with_its_sentence(
+    shop: Shop, runner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put(MANIFEST.data)
+    job_id = shop.submit()
+    plan = ingestion.missing_ranges
+
+    def plan_and_replace(job_id: str) -> list[ingestion.Range]:
+        shop.put(make_manifest(1500, seed=99).data)
+        return plan(job_id)
+
+    monkeypatch.setattr(ingestion, "missing_ranges", plan_and_replace)
+    assert run(process_job, job_id).is_failed()
+    assert shop.job(job_id).error_code == "manifest_changed"
+
+
+COMPRESSED = {
+    "m.jsonl.gz": gzip.compress(MANIFEST.data),
+    "members.jsonl.gz": gzip.compress(MANIFEST.data[:50_001]) + gzip.compress(MANIFEST.data[50_001:]),
+    "m.jsonl.zst": bytes(pa.compress(MANIFEST.data, codec="zstd", asbytes=True)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("runner", ["threads"])
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_a_compressed_manifest_becomes_the_tasks_of_its_text(shop: Shop, name: str) -> None:
+    shop.put_as(name, COMPRESSED[name])
+    job_id = shop.submit(manifest_url=f"s3://{shop.bucket}/{name}")
+    assert run(process_job, job_id).is_completed()
+    check_created(shop, job_id, MANIFEST)
+    check_errors(shop, job_id)
+    assert "nothing to do" in str(run(process_job, job_id).message)
+
+
+@pytest.mark.parametrize("runner", ["threads"])
+@pytest.mark.parametrize(
+    "data, code",
+    [
+        (gzip.compress(MANIFEST.data)[:-20], "manifest_corrupt"),
+        (MANIFEST.data, "manifest_corrupt"),
+        (gzip.compress(b"not JSON\n" * 5000), "manifest_not_jsonl"),
+        (gzip.compress(MANIFEST.data * 20), "manifest_too_large"),
+    ],
+    ids=["cut short", "not compressed", "not JSON", "too long"],
+)
+def test_a_compressed_manifest_of_no_use_fails_the_job(
+    shop: Shop, data: bytes, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFINERY_DECOMPRESSED_BYTES_MAX", "1000000")
+    shop.put_as("m.gz", data)
+    job_id = shop.submit(manifest_url=f"s3://{shop.bucket}/m.gz")
+    assert run(process_job, job_id).is_failed()
+    job = shop.job(job_id)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, code)
+
+
+@pytest.mark.parametrize("runner", ["threads"])
+def test_a_run_that_died_goes_on_in_the_middle_of_a_compressed_manifest(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put_as("m.gz", gzip.compress(MANIFEST.data))
+    job_id = shop.submit(manifest_url=f"s3://{shop.bucket}/m.gz")
+    commit = ingestion._commit
+    made: list[int] = []
+
+    def dies(job: object, chunk_no: int, at: int, text: bytes) -> object:
+        if len(made) == 3:
+            raise RuntimeError("killed")
+        made.append(chunk_no)
+        return commit(job, chunk_no, at, text)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ingestion, "_commit", dies)
+    assert run(process_job, job_id).is_failed()
+    assert shop.job(job_id).status is JobStatus.PROCESSING
+    monkeypatch.setattr(ingestion, "_commit", commit)
+    assert run(process_job, job_id).is_completed()
+    check_created(shop, job_id, MANIFEST)
+
+
+def test_a_step_that_must_not_begin_anew_is_tried_as_often_as_a_task() -> None:
+    assert RETRY.stop.max_attempt_number == 1 + tasks.create_tasks.retries  # type: ignore[union-attr]
