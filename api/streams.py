@@ -6,16 +6,16 @@ import anyio
 import anyio.to_thread
 from litestar.response import Stream
 
-_NDJSON = "application/x-ndjson"
+NDJSON = "application/x-ndjson"
 
 
-def ndjson(blocks: Generator[bytes, None, None]) -> Stream:
-    """A response of JSON lines; its first block is made now, so that what fails can still be told.
+def stream(blocks: Generator[bytes, None, None]) -> Stream:
+    """A response of lines; the first one is made now, so that what fails can still be told.
 
     Raises whatever the first block raises.
     """
     first = next(blocks, b"")
-    return Stream(_body(first, blocks), media_type=_NDJSON)
+    return Stream(_body(first, blocks), media_type=NDJSON)
 
 
 async def _body(first: bytes, blocks: Generator[bytes, None, None]) -> AsyncIterator[bytes]:

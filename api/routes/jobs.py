@@ -1,7 +1,9 @@
 """Jobs: submit one, look at it, take its results and its bad lines away."""
 
 import hashlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
+from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -14,16 +16,14 @@ from api.auth import customers_only
 from api.errors import conflict, documented, not_found
 from api.routes.job_bodies import JobBody
 from api.routes.job_views import JobView, view
-from api.streams import ndjson
+from api.streams import NDJSON, stream
 from blocks.ids import is_job_id
 from blocks.model import JobStatus
 from blocks.store import jobs, results
 from blocks.store.customers import Principal
-from blocks.store.database import Database
+from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Idempotency, IdempotencyConflict, Job
 from blocks.vault import Vault
-
-_NDJSON = "application/x-ndjson"
 
 _Request = Request[Principal, Any, Any]
 _IdempotencyKey = Annotated[
@@ -35,6 +35,13 @@ _IdempotencyKey = Annotated[
         description="The same key and body within 24 hours returns the same job.",
     ),
 ]
+
+
+class ErrorsFormat(StrEnum):
+    """What is said of a bad line."""
+
+    JSONL = "jsonl"
+    MANIFEST = "manifest"
 
 
 class JobAccepted(msgspec.Struct, frozen=True):
@@ -97,7 +104,7 @@ def read(request: _Request, job_id: FromPath[str], database: NamedDependency[Dat
     tags=["Jobs"],
     responses=documented(400, 401, 403, 404, 409),
     guards=[customers_only],
-    media_type=_NDJSON,
+    media_type=NDJSON,
     sync_to_thread=True,
 )
 def export(
@@ -115,7 +122,7 @@ def export(
             raise conflict("job_failed", "job has failed; there is nothing to export")
         case JobStatus.ACCEPTED | JobStatus.PROCESSING:
             raise conflict("job_not_completed", "job is not completed yet")
-    return ndjson(_exported(database, job.job_no, after))
+    return stream(_read(database, partial(results.export, after=after), job.job_no))
 
 
 @get(
@@ -125,13 +132,26 @@ def export(
     tags=["Jobs"],
     responses=documented(400, 401, 403, 404),
     guards=[customers_only],
-    media_type=_NDJSON,
+    media_type=NDJSON,
     sync_to_thread=True,
 )
-def errors(request: _Request, job_id: FromPath[str], database: NamedDependency[Database]) -> Stream:
+def errors(
+    request: _Request,
+    job_id: FromPath[str],
+    database: NamedDependency[Database],
+    format_: Annotated[
+        ErrorsFormat,
+        QueryParameter(
+            name="format",
+            description="`manifest`: the lines alone, byte for byte, to be mended and submitted again; "
+            "one of more than 1 MiB is cut to its first 1 KiB.",
+        ),
+    ] = ErrorsFormat.JSONL,
+) -> Stream:
     """The bad lines as JSON lines, in manifest order; those that were found so far."""
-    job = _job(request, job_id, database)
-    return ndjson(_bad_lines(database, job.job_no))
+    job_no = _job(request, job_id, database).job_no
+    read = results.bad_manifest if format_ is ErrorsFormat.MANIFEST else results.errors
+    return stream(_read(database, read, job_no))
 
 
 def _customer(request: _Request) -> str:
@@ -153,14 +173,11 @@ def _digest(data: JobBody) -> bytes:
     return hashlib.sha256(msgspec.json.encode(data, order="sorted")).digest()
 
 
-def _exported(database: Database, job_no: int, after: int) -> Generator[bytes, None, None]:
+def _read(
+    database: Database, read: Callable[[Transaction, int], Iterator[bytes]], job_no: int
+) -> Generator[bytes, None, None]:
     with database.long_read() as tx:
-        yield from results.export(tx, job_no, after=after)
-
-
-def _bad_lines(database: Database, job_no: int) -> Generator[bytes, None, None]:
-    with database.long_read() as tx:
-        yield from results.errors(tx, job_no)
+        yield from read(tx, job_no)
 
 
 HANDLERS = [create, read, export, errors]

@@ -1,9 +1,11 @@
 """What comes out of a job: its settled tasks, and its bad lines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
+from psycopg.rows import DictRow
 
+from blocks.model import LINE_BYTES_MAX
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -11,6 +13,9 @@ _SQL = load("results")
 
 _BLOCK_BYTES = 256 * 1024
 _RAW_BYTES_SHOWN = 1024
+_ROWS_AT_A_TIME = 1000
+# Whole lines may have 1 MiB each.
+_RAW_ROWS_AT_A_TIME = 32
 
 
 class NumberedBadLine(msgspec.Struct, frozen=True):
@@ -50,9 +55,22 @@ def _unquoted(block: bytearray) -> bytes:
 
 def errors(tx: Transaction, job_no: int) -> Iterator[bytes]:
     """Blocks of whole JSON lines, each a bad line, in manifest order."""
+    return _blocks(line.to_json() for line in bad_lines(tx, job_no))
+
+
+def bad_manifest(tx: Transaction, job_no: int) -> Iterator[bytes]:
+    """Blocks of whole lines: the bad lines of the manifest, byte for byte, to be mended.
+
+    Only one that was too long, and so never read, is cut to its beginning.
+    """
+    rows = _bad_rows(tx, job_no, raw_bytes_max=LINE_BYTES_MAX, rows_at_a_time=_RAW_ROWS_AT_A_TIME)
+    return _blocks(row["raw"] + b"\n" for row in rows)
+
+
+def _blocks(lines: Iterable[bytes]) -> Iterator[bytes]:
     block = bytearray()
-    for line in bad_lines(tx, job_no):
-        block += line.to_json()
+    for line in lines:
+        block += line
         if len(block) >= _BLOCK_BYTES:
             yield bytes(block)
             block.clear()
@@ -62,9 +80,16 @@ def errors(tx: Transaction, job_no: int) -> Iterator[bytes]:
 
 def bad_lines(tx: Transaction, job_no: int) -> Iterator[NumberedBadLine]:
     """The bad lines in manifest order, read in small batches; of `raw` the first 1 KiB."""
-    values = {"job_no": job_no, "raw_bytes_shown": _RAW_BYTES_SHOWN}
+    rows = _bad_rows(tx, job_no, raw_bytes_max=_RAW_BYTES_SHOWN, rows_at_a_time=_ROWS_AT_A_TIME)
+    return (NumberedBadLine(**row) for row in rows)
+
+
+def _bad_rows(
+    tx: Transaction, job_no: int, *, raw_bytes_max: int, rows_at_a_time: int
+) -> Iterator[DictRow]:
     tx.execute(_SQL["without_nested_loops"])
     with tx.cursor(name="bad_lines") as cursor:
-        cursor.itersize = 1000
-        for row in cursor.execute(_SQL["bad_lines"], values):
-            yield NumberedBadLine(**row)
+        cursor.itersize = rows_at_a_time
+        yield from cursor.execute(
+            _SQL["bad_lines"], {"job_no": job_no, "raw_bytes_max": raw_bytes_max}
+        )

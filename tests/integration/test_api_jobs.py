@@ -502,6 +502,20 @@ def test_bad_lines_are_told_with_number_place_and_reason(api: Api) -> None:
     }
 
 
+def test_bad_lines_can_be_had_as_a_manifest_to_mend(api: Api) -> None:
+    raws = [b'{"a":"\xff"}', b"x" * 300_000, b"\xef\xbb\xbf{}", b"a\rb", b"[1]"] * 20
+    bad = [
+        BadLine(n * 10, n + 1, LineCode.MALFORMED_JSON, "No.", raw) for n, raw in enumerate(raws)
+    ]
+    job = api.shop.processing(Chunk(len(bad), [], bad), ingested=False)
+    response = api.get(f"/v1/jobs/{job.job_id}/errors?format=manifest")
+    assert response.content == b"".join(raw + b"\n" for raw in raws)
+    assert api.get(f"/v1/jobs/{job.job_id}/errors?format=jsonl").content.count(b"\n") == len(bad)
+    refused = api.get(f"/v1/jobs/{job.job_id}/errors?format=csv")
+    assert refused.status_code == 400
+    assert [fault["field"] for fault in refused.json()["details"]] == ["format"]
+
+
 def test_a_job_without_bad_lines_has_an_empty_list(api: Api) -> None:
     job = finish(api.shop, make_chunk(1))
     response = api.get(f"/v1/jobs/{job.job_id}/errors")

@@ -48,7 +48,7 @@ with chunk as (
     from chunks where job_no = %(job_no)s
 )
 select (c.lines_before + b.line_in_chunk)::bigint as line, b.byte_offset, b.code, b.message,
-       substring(b.raw from 1 for %(raw_bytes_shown)s) as raw
+       substring(b.raw from 1 for %(raw_bytes_max)s) as raw
 from bad_lines b join chunk c using (chunk_no)
 where b.job_no = %(job_no)s and c.contiguous
 order by b.byte_offset;
