@@ -139,10 +139,9 @@ def errors(
     request: _Request,
     job_id: FromPath[str],
     database: NamedDependency[Database],
-    format_: Annotated[
+    format: Annotated[  # noqa: A002 - its name in the contract
         ErrorsFormat,
         QueryParameter(
-            name="format",
             description="`manifest`: the lines alone, byte for byte, to be mended and submitted again; "
             "one of more than 1 MiB is cut to its first 1 KiB.",
         ),
@@ -150,7 +149,7 @@ def errors(
 ) -> Stream:
     """The bad lines as JSON lines, in manifest order; those that were found so far."""
     job_no = _job(request, job_id, database).job_no
-    read = results.bad_manifest if format_ is ErrorsFormat.MANIFEST else results.errors
+    read = results.bad_manifest if format is ErrorsFormat.MANIFEST else results.errors
     return stream(_read(database, read, job_no))
 
 
