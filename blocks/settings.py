@@ -61,8 +61,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     chunk_bytes_min: _Count = 1024 * 1024
     chunk_bytes_max: _Count = 8 * 1024 * 1024
-    chunks_in_flight: _Count = 4
-    """How many chunks of a job are read, validated and committed at once."""
+    chunks_in_flight: _Count = msgspec.field(default_factory=lambda: (os.cpu_count() or 1) + 1)
+    """How many chunks of a job are read, validated and committed at once; one more than there are
+    cores, since there is always one that waits for a server."""
     chunks_per_wave_max: _Count = 1000
     """How many chunks one Prefect `map` is given; larger manifests go in waves."""
     chunk_runner: ChunkRunner = ChunkRunner.THREADS

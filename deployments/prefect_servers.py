@@ -20,7 +20,7 @@ from deployments.processes import Program
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 WORKER = "embedded"
-WORKER_QUERY_S = 1
+WORKER_QUERY_S = 0.5
 # What an automation needs to notice a run whose worker died with it.
 FLOW_HEARTBEAT_S = 30
 
@@ -134,10 +134,9 @@ class PrefectServer:
             "PREFECT_WORKER_QUERY_SECONDS": str(WORKER_QUERY_S),
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(FLOW_HEARTBEAT_S),
         }
-        start = ["start", "--pool", WORK_POOL, "--type", "process", "--name", WORKER]
         return Program(
             name="Prefect worker",
-            arguments=[sys.executable, "-m", "prefect", "worker", *start],
+            arguments=[sys.executable, "-m", "deployments.cli", "worker", "--name", WORKER],
             environment=self.client_environment(worker | dict(extra)),
             folder=REPOSITORY,
             prepare=self._forget_worker,

@@ -42,7 +42,7 @@ def _cuts(text: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _validate(text: bytes, byte_offset: int, first_number: int) -> Batch:
-    lines = _sweep(_lines(text), byte_offset, first_number)
+    lines = _sweep(_lines(text), byte_offset, first_number, any_cr=b"\r" in text)
     tail, url_size = pl.col("tail"), pl.col("url_size")
     rest = tail.str.slice(url_size)
     tasks = lines.filter("good").select(
@@ -57,7 +57,7 @@ def _validate(text: bytes, byte_offset: int, first_number: int) -> Batch:
     return Batch(len(lines), tasks, bad)
 
 
-def _sweep(lines: pl.Series, byte_offset: int, first_number: int) -> pl.DataFrame:
+def _sweep(lines: pl.Series, byte_offset: int, first_number: int, *, any_cr: bool) -> pl.DataFrame:
     """The lines with their place, and whether they are surely `good`.
 
     `size` is in bytes, `tail` what follows the opening quote of the URL of a good line, and
@@ -69,13 +69,11 @@ def _sweep(lines: pl.Series, byte_offset: int, first_number: int) -> pl.DataFram
         lines.to_frame("text")
         .with_columns(size=text.str.len_bytes().cast(pl.Int64))
         .with_columns(
-            text.str.strip_suffix("\r"),
+            text.str.strip_suffix("\r") if any_cr else text,
             byte_offset=size.cum_sum() - size + number + byte_offset,
             line=number + first_number,
         )
-        .with_columns(
-            tail=text.str.strip_prefix(HEAD).str.strip_chars_start(" ").str.strip_prefix('"'),
-        )
+        .with_columns(tail=text.str.slice(len(HEAD) + 1).str.strip_prefix('"'))
         .with_columns(url_size=pl.col("tail").str.find('"', literal=True))
         .with_columns(
             good=text.str.contains(GOOD_LINE)

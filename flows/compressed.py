@@ -30,7 +30,7 @@ def read_chunks(
 ) -> Iterator[tuple[int, int, bytes]]:
     """(chunk number, byte offset, text) of each chunk of the decompressed manifest, in order.
 
-    Chunks are cut as by `manifest.plan_ranges` and `manifest.read_lines`. Of the decompressed text
+    Chunks are cut as by `manifest.chunk_range` and `manifest.read_lines`. Of the decompressed text
     little more than a chunk is held. Raises whatever `read` raises, and
 
     Raises:
@@ -39,8 +39,8 @@ def read_chunks(
     """
     window = _Window(_decompress(read, size, codec, bytes_max))
     for number in count():
-        start = number * chunk_bytes
-        end = window.fill_to(start + chunk_bytes)
+        start, end = manifest.chunk_range(number, chunk_bytes)
+        end = window.fill_to(end)
         if end <= start:
             return
         at, text = manifest.read_lines(window.read, bytes_max, start, end)

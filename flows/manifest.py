@@ -5,7 +5,8 @@ line. So every cut gives the same lines, and nothing but (start, end) has to be 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 
 from blocks.model import LINE_BYTES_MAX
 
@@ -16,7 +17,9 @@ _BOM = b"\xef\xbb\xbf"
 _TAIL_BLOCK_BYTES = 64 * 1024
 # So that no machine waits long for the last one, a manifest makes this many chunks for each that is
 # in flight, within the bounds on a chunk's size.
-_CHUNKS_FOR_EACH_IN_FLIGHT = 8
+_CHUNKS_FOR_EACH_IN_FLIGHT = 4
+# The first chunk is read alone, so that rubbish is known for what it is at once; the others wait for it.
+_FIRST_CHUNK_BYTES_MAX = 1024 * 1024
 
 
 def choose_chunk_bytes(
@@ -27,9 +30,20 @@ def choose_chunk_bytes(
     return min(max(even, chunk_bytes_min), chunk_bytes_max)
 
 
-def plan_ranges(size: int, chunk_bytes: int) -> list[tuple[int, int]]:
+def chunk_range(chunk_no: int, chunk_bytes: int) -> tuple[int, int]:
+    """Byte range (start, end) of a chunk, whatever the size of the manifest. The first may be small."""
+    first = min(chunk_bytes, _FIRST_CHUNK_BYTES_MAX)
+    start = first + (chunk_no - 1) * chunk_bytes
+    return max(start, 0), start + chunk_bytes
+
+
+def plan_ranges(size: int, chunk_bytes: int) -> Iterator[tuple[int, int]]:
     """Byte ranges (start, end) that cover a manifest of `size` bytes, in order."""
-    return [(at, min(at + chunk_bytes, size)) for at in range(0, size, chunk_bytes)]
+    for chunk_no in count():
+        start, end = chunk_range(chunk_no, chunk_bytes)
+        if start >= size:
+            return
+        yield start, min(end, size)
 
 
 def read_lines(read: Read, size: int, start: int, end: int) -> tuple[int, bytes]:

@@ -70,19 +70,20 @@ def tally(tx: Transaction, job_no: int) -> Tally:
 def _copy_tasks(tx: Transaction, job_no: int, chunk_no: int, tasks: pl.DataFrame) -> None:
     if tasks.is_empty():
         return
-    csv = io.BytesIO()
-    # The columns in the order of the statement.
-    rows = tasks.select(
+    text = pl.col("data_url", "metadata").str.replace_all("\\", r"\\", literal=True)
+    rows = tasks.select(  # in the order of the statement
         pl.lit(job_no).alias("job_no"),
         "byte_offset",
         pl.lit(chunk_no).alias("chunk_no"),
         "line",
-        "data_url",
-        "metadata",
+        text.str.replace_all("\r", r"\r", literal=True),
     )
-    rows.write_csv(csv, include_header=False, separator="\x02", quote_char="\x01")
+    encoded = io.BytesIO()
+    rows.write_csv(
+        encoded, include_header=False, separator="\x02", quote_style="never", null_value=r"\N"
+    )
     with tx.cursor().copy(_SQL["copy_tasks"]) as copy:
-        copy.write(csv.getbuffer())
+        copy.write(encoded.getbuffer())
 
 
 def _copy_bad_lines(tx: Transaction, job_no: int, chunk_no: int, bad: Sequence[BadLine]) -> None:

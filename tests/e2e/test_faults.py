@@ -1,6 +1,5 @@
 """What goes wrong outside is named at once where it is the customer's, and mended where it is not."""
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -202,9 +201,4 @@ def _task_runs(prefect: httpx.Client, run_id: str) -> list[dict[str, Any]]:
 
 
 def _flow_process(job_id: str, prefect: httpx.Client) -> psutil.Process:
-    run_id = _runs(prefect, job_id)[0]["id"]
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get("PREFECT__FLOW_RUN_ID") == run_id:
-                return process
-    raise AssertionError("no process runs the flow")
+    return psutil.Process(int(_runs(prefect, job_id)[0]["infrastructure_pid"]))

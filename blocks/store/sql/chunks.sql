@@ -15,10 +15,10 @@ set lines = %(lines)s, tasks = %(tasks)s, bad_lines = %(bad_lines)s,
 where job_no = %(job_no)s and chunk_no = %(chunk_no)s;
 
 -- copy_tasks --
--- A control character cannot stand in JSON or a URL, so CSV with control characters for delimiter and
--- quote takes both verbatim.
+-- The delimiter can stand neither in JSON nor in a URL, so that tabs need no escape. CSV would need none at
+-- all, and costs the server a fifth more.
 copy tasks (job_no, byte_offset, chunk_no, line_in_chunk, data_url, metadata)
-from stdin (format csv, delimiter E'\x02', quote E'\x01');
+from stdin (format text, delimiter E'\x02');
 
 -- copy_bad_lines --
 copy bad_lines (job_no, byte_offset, chunk_no, line_in_chunk, code, message, raw) from stdin;
