@@ -1,0 +1,55 @@
+"""The product's verdict on manifests in the words of the reference: the one place of these tests
+that knows how the product reads them."""
+
+from unittest import mock
+
+from blocks.model import BadLine, GoodLine
+from flows.batches import validate_lines
+from flows.lines import validate
+from flows.manifest import plan_ranges, read_lines
+from tests.reference import Bad, Good, Outcome
+
+
+def outcome(data: bytes, chunk_bytes: int | None = None) -> Outcome:
+    """What a whole manifest comes to, read in chunks of that size, or at once."""
+    lines, good, bad = 0, list[Good](), list[Bad]()
+
+    def read(start: int, end: int) -> bytes:
+        assert 0 <= start < end <= len(data)  # a store refuses an empty range
+        return data[start:end]
+
+    for start, end in plan_ranges(len(data), chunk_bytes or max(len(data), 1)):
+        at, text = read_lines(read, len(data), start, end)
+        chunk_lines = 0
+        for batch in validate_lines(text, at):
+            good += [_good(GoodLine(*row), lines) for row in batch.tasks.iter_rows()]
+            bad += [_bad(line, lines) for line in batch.bad]
+            chunk_lines += batch.lines
+        lines += chunk_lines
+    # A batch has those that were validated one by one behind the others.
+    return Outcome(lines, sorted(good, key=lambda line: line.line), bad)
+
+
+def outcome_in_batches(data: bytes, *, bytes_max: int, lines_max: int) -> Outcome:
+    """The same, validated in batches that are far smaller than in production."""
+    with (
+        mock.patch("flows.batches._BATCH_BYTES_MAX", bytes_max),
+        mock.patch("flows.batches._BATCH_LINES_MAX", lines_max),
+    ):
+        return outcome(data)
+
+
+def exact(raw: bytes) -> Good | Bad | None:
+    """What the exact path makes of the only line of a manifest, given without its line feed."""
+    found = validate(raw, byte_offset=0, line=1)
+    if found is None:
+        return None
+    return _good(found, 0) if isinstance(found, GoodLine) else _bad(found, 0)
+
+
+def _good(line: GoodLine, lines_before: int) -> Good:
+    return Good(line.byte_offset, lines_before + line.line, line.data_url, line.metadata)
+
+
+def _bad(line: BadLine, lines_before: int) -> Bad:
+    return Bad(line.byte_offset, lines_before + line.line, str(line.code), line.raw)
