@@ -1,8 +1,150 @@
-"""`make bench`: prints one table. Figures of one run only; machines differ, ratios less so."""
+"""`make bench`: prints what ingestion costs, side by side with its floors and with others.
 
+Figures are of one run on one machine; machines differ, ratios less so.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cyclopts
 from rich.console import Console
 
-from benchmarks.ingestion import measure
+from benchmarks import chunk_counts, floors, label_studio, loaders, manifest, memory, ours
+from benchmarks.contender import Contender, compare, table_of
+from benchmarks.environments import NotInstalled
+from benchmarks.servers import Servers, data_folder, running
+
+Name = Literal[
+    "ours",
+    "copy",
+    "newlines",
+    "executemany",
+    "dlt-jsonl",
+    "dlt-arrow",
+    "label-studio",
+    "memory",
+    "chunks",
+]
+ALL: tuple[Name, ...] = (
+    "ours",
+    "copy",
+    "newlines",
+    "executemany",
+    "dlt-jsonl",
+    "dlt-arrow",
+    "label-studio",
+    "memory",
+    "chunks",
+)
+# Settings are worth nothing in a column of twenty characters.
+_WIDTH_MIN = 150
+
+app = cyclopts.App(name="benchmarks", help=__doc__, version_flags=[])
+
+
+@app.default
+def main(
+    *,
+    lines: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1000))] = (
+        1_000_000
+    ),
+    rounds: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1))] = 3,
+    label_studio_lines: Annotated[
+        int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=100, lte=250_000))
+    ] = 20_000,
+    only: Annotated[list[Name] | None, cyclopts.Parameter(consume_multiple=True)] = None,
+) -> None:
+    """Measure.
+
+    Parameters
+    ----------
+    lines
+        Lines of the manifest, one in a hundred of them bad.
+    rounds
+        Each is measured once in a round, one after the other; the figures are medians.
+    label_studio_lines
+        Lines that Label Studio imports: of so many more, it would take minutes a round.
+    only
+        What to measure, instead of everything.
+    """
+    chosen = frozenset(only or ALL)
+    console = Console()
+    console.width = max(console.width, _WIDTH_MIN)
+    with data_folder() as folder:
+        with running(folder, console) as servers, contextlib.ExitStack() as stack:
+            with console.status("Writing manifests"):
+                whole = manifest.put(servers.store, lines)
+            entrants = _Entrants(servers, whole, folder, console, stack)
+            contenders = entrants.choose(chosen, label_studio_lines)
+            if contenders:
+                figures = compare(contenders, servers, rounds, console)
+                title = (
+                    f"Ingestion of {lines:,} lines ({whole.size / 1e6:.0f} MB), medians of "
+                    f"{rounds} interleaved rounds, {os.cpu_count()} cores"
+                )
+                console.print(table_of(figures, title))
+            stack.close()  # Label Studio is not to be in the way of what follows
+            if "memory" in chosen:
+                console.print(memory.measure(servers, console))
+        if "chunks" in chosen:
+            console.print(chunk_counts.measure(folder, whole, rounds, console))
+
+
+class _Entrants:
+    """Makes the contenders that were asked for; what they need to be started ends with `stack`."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        whole: manifest.Manifest,
+        folder: Path,
+        console: Console,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self._servers = servers
+        self._whole = whole
+        self._folder = folder
+        self._console = console
+        self._stack = stack
+
+    def choose(self, chosen: frozenset[Name], label_studio_lines: int) -> list[Contender]:
+        """In the order of the table; one that cannot be installed or started is said and left out."""
+        servers, whole = self._servers, self._whole
+        makers: dict[Name, Callable[[], Contender]] = {
+            "ours": lambda: ours.contender(servers, whole),
+            "copy": lambda: floors.copy_contender(servers, whole),
+            "newlines": lambda: floors.newlines_contender(servers, whole),
+            "executemany": lambda: self._loader(loaders.plain_contender),
+            "dlt-jsonl": lambda: self._loader(loaders.dlt_jsonl_contender),
+            "dlt-arrow": lambda: self._loader(loaders.dlt_arrow_contender),
+            "label-studio": lambda: self._label_studio(label_studio_lines),
+        }
+        contenders = []
+        for name, make in makers.items():
+            if name not in chosen:
+                continue
+            try:
+                contenders.append(make())
+            except (NotInstalled, label_studio.LabelStudioFailed) as error:
+                self._console.print(f"{name} is left out: {error}", markup=False)
+        return contenders
+
+    def _loader(
+        self, make: Callable[[Servers, manifest.Manifest, Console], Contender]
+    ) -> Contender:
+        good = manifest.put(self._servers.store, self._whole.lines, bad=False)
+        return make(self._servers, good, self._console)
+
+    def _label_studio(self, lines: int) -> Contender:
+        good = manifest.put(self._servers.store, lines, bad=False)
+        client = self._stack.enter_context(
+            label_studio.running(self._servers, self._folder, self._console)
+        )
+        return label_studio.contender(self._servers, client, good, self._console)
+
 
 if __name__ == "__main__":
-    measure(Console())
+    app()

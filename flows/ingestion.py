@@ -26,9 +26,9 @@ Range = tuple[int, int, int]
 """Chunk number, first byte, byte after the last."""
 
 
-def codec(job_id: str) -> compressed.Codec | None:
-    """How the job's manifest is compressed."""
-    return compressed.codec_of(parse_object_url(load_job(job_id).manifest_url).key)
+def is_compressed(job_id: str) -> bool:
+    """Whether the job's manifest has to be read in order."""
+    return _codec(load_job(job_id)) is not None
 
 
 def pin(job_id: str) -> None:
@@ -41,7 +41,7 @@ def pin(job_id: str) -> None:
     bucket, url = manifest_of(job)
     found = bucket.stat(url.key)
     bounds = settings()
-    if compressed.codec_of(url.key):
+    if _codec(job):
         chunk_bytes = bounds.chunk_bytes_max  # of a text whose size nobody knows yet
     else:
         chunk_bytes = manifest.choose_chunk_bytes(
@@ -77,12 +77,14 @@ def create_tasks_of_compressed(job_id: str) -> Iterator[tuple[int, Committed | N
     that was read so far.
     """
     job = load_unread(job_id)
+    codec = _codec(job)
+    assert codec is not None
     size, chunk_bytes = _plan(job)
     done = _committed(job)
     found = compressed.read_chunks(
         RETRY.wraps(_reader(job)),
         size,
-        compressed.codec_of(parse_object_url(job.manifest_url).key) or "gzip",
+        codec,
         chunk_bytes=chunk_bytes,
         bytes_max=settings().decompressed_bytes_max,
     )
@@ -127,6 +129,10 @@ def judge(job_id: str, *, at_end: bool = False) -> None:
         raise TooManyBadLines(
             f"{tally.bad_lines} of {lines} lines are bad, more than the {limit:g}% allowed."
         )
+
+
+def _codec(job: Job) -> compressed.Codec | None:
+    return compressed.codec_of(parse_object_url(job.manifest_url).key)
 
 
 def _plan(job: Job) -> tuple[int, int]:

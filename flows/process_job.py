@@ -31,7 +31,7 @@ def process_job(job_id: str) -> State[Any]:
     try:
         load_unread(job_id)
         pin_manifest(job_id)
-        if ingestion.codec(job_id):
+        if ingestion.is_compressed(job_id):
             create_tasks_of_compressed(job_id)
         else:
             with chunk_runner(settings()) as runner:

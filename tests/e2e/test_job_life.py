@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import s3fs
 from gcsfs.core import GCSFileSystem
@@ -117,6 +118,36 @@ def test_a_manifest_without_a_good_line_completes_and_says_why_of_each(
     assert (job["status"], job["total_tasks"], job["tasks_failed"]) == ("completed", 2, 2)
     assert [e["line"] for e in customer.lines(job_id, "errors")] == [1, 2]
     assert s3.exists(f"{s3_bucket}/{job_id}/manifest.json")
+
+
+@pytest.mark.parametrize("ending, codec", [("gz", "gzip"), ("zst", "zstd")])
+def test_a_compressed_manifest_is_read_and_its_bad_lines_can_be_mended_and_submitted_again(
+    ending: str,
+    codec: str,
+    customer: Customer,
+    s3: s3fs.S3FileSystem,
+    s3_bucket: str,
+    s3_credentials: dict[str, str],
+) -> None:
+    manifest = make_manifest(20_000, bad_share=0.02)
+    name = f"{s3_bucket}/m.jsonl.{ending}"
+    s3.pipe_file(name, bytes(pa.compress(manifest.data, codec=codec, asbytes=True)))
+    job_id = customer.submit(manifest_url=f"s3://{name}", credentials=s3_credentials)
+    job = customer.wait_ingested(job_id, len(manifest.good) + len(manifest.bad))
+    assert job["tasks_failed"] == len(manifest.bad)
+    check_errors(customer.http.get(f"/v1/jobs/{job_id}/errors").content, manifest)
+
+    raw = customer.http.get(f"/v1/jobs/{job_id}/errors?format=manifest").raise_for_status().content
+    assert raw.splitlines() == [
+        manifest.data[offset:].partition(b"\n")[0].removesuffix(b"\r")
+        for _, offset, _ in manifest.bad
+    ]
+    mended = b"".join(b'{"data_url": "https://a.example.com/"}\n' for _ in raw.splitlines())
+    s3.pipe_file(f"{s3_bucket}/mended.jsonl", mended)
+    job_id = customer.submit(
+        manifest_url=f"s3://{s3_bucket}/mended.jsonl", credentials=s3_credentials
+    )
+    assert customer.wait_ingested(job_id, len(manifest.bad))["tasks_failed"] == 0
 
 
 def test_a_job_whose_tasks_all_fail_completes(

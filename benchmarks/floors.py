@@ -1,0 +1,59 @@
+"""What nobody can be faster than: the server's own COPY of the same rows, and reading the object."""
+
+import time
+
+from psycopg import sql
+
+from benchmarks import ours
+from benchmarks.contender import Contender
+from benchmarks.manifest import Manifest
+from benchmarks.servers import Servers
+
+_RANGE_BYTES = 8 * 1024 * 1024
+
+
+class FloorFailed(Exception):
+    """A floor found other lines than the manifest has."""
+
+
+def copy_contender(servers: Servers, manifest: Manifest) -> Contender:
+    """COPY of a job's tasks, from a binary file on the server's disk into a table like `tasks`."""
+    servers.clear()
+    ours.ingest(servers, manifest)
+    with servers.connect() as connection:
+        row = connection.execute("show data_directory").fetchone()
+        assert row is not None  # SHOW returns one row
+        path = sql.Literal(f"{row[0]}/floor.bin")
+        connection.execute(sql.SQL("copy tasks to {} (format binary)").format(path))
+
+    def measure() -> dict[str, float]:
+        with servers.connect() as connection:
+            connection.execute("create table floor (like tasks including all)")
+            begin = time.perf_counter()
+            copied = connection.execute(sql.SQL("copy floor from {} (format binary)").format(path))
+            seconds = time.perf_counter() - begin
+        if copied.rowcount != manifest.good_lines:
+            raise FloorFailed(f"{copied.rowcount} rows of {manifest.good_lines}")
+        return {"floor: COPY of the same rows by the server": seconds}
+
+    settings = "binary file on the server's disk, table with the same key, one session"
+    return Contender("copy", settings, manifest.good_lines, measure, goal=0.5)
+
+
+def newlines_contender(servers: Servers, manifest: Manifest) -> Contender:
+    """Reading the object and counting its lines, without a look into them."""
+
+    def measure() -> dict[str, float]:
+        bucket = servers.store.open()
+        begin = time.perf_counter()
+        lines = 0
+        for start in range(0, manifest.size, _RANGE_BYTES):
+            end = min(start + _RANGE_BYTES, manifest.size)
+            lines += bucket.cat_file(manifest.path, start=start, end=end).count(b"\n")
+        seconds = time.perf_counter() - begin
+        if lines != manifest.lines:
+            raise FloorFailed(f"{lines} lines of {manifest.lines}")
+        return {"floor: read the object, count newlines": seconds}
+
+    settings = "s3fs, one reader, ranges of 8 MiB"
+    return Contender("newlines", settings, manifest.lines, measure)

@@ -1,0 +1,132 @@
+"""The servers that everything is measured against: one PostgreSQL, one object store, our stack."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psutil
+import psycopg
+import s3fs
+from psycopg import sql
+from rich.console import Console
+
+from deployments.stack import Stack
+from deployments.state import State
+
+BUCKET = "bench"
+REGION = "us-east-1"
+# Where peers make their tables: in the same server, away from ours.
+PEERS_DATABASE = "peers"
+# What an ingestion leaves behind; customers and their keys stay.
+_INGESTED = ("tasks", "bad_lines", "chunks")
+# A flow's process ends some time after its last commit.
+_FLOW_END_TIMEOUT_S = 30.0
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Store:
+    """The bucket that the manifests lie in, and as whom it is read."""
+
+    endpoint_url: str
+    access_key_id: str
+    secret_access_key: str
+
+    def open(self) -> Any:
+        """An s3fs file system."""
+        return s3fs.S3FileSystem(
+            key=self.access_key_id,
+            secret=self.secret_access_key,
+            endpoint_url=self.endpoint_url,
+            client_kwargs={"region_name": REGION},
+        )
+
+
+@dataclass(frozen=True)
+class Servers:
+    """A stack that runs."""
+
+    stack: Stack
+    store: Store
+
+    @property
+    def database_url(self) -> str:
+        return self.stack.database_url
+
+    @property
+    def peers_database_url(self) -> str:
+        return self.database_url_of(PEERS_DATABASE)
+
+    def database_url_of(self, name: str) -> str:
+        """Another database of the same server."""
+        return urlunsplit(urlsplit(self.database_url)._replace(path=f"/{name}"))
+
+    def pid(self, name: str) -> int:
+        """Of one of the stack's servers."""
+        processes = State(self.stack.data_dir).read()["processes"]
+        return next(int(each["pid"]) for each in processes if each["name"] == name)
+
+    def flow_processes(self) -> list[psutil.Process]:
+        """The processes of flow runs: what was forked from the worker's fork server."""
+        children = psutil.Process(self.pid("Prefect worker")).children()
+        return [fork for child in children for fork in child.children(recursive=True)]
+
+    def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """To our own database, in autocommit."""
+        return psycopg.connect(self.database_url, autocommit=True)
+
+    def make_database(self, name: str) -> None:
+        """A new, empty database; one of that name is dropped first."""
+        identifier = sql.Identifier(name)
+        with self.connect() as connection:
+            connection.execute(
+                sql.SQL("drop database if exists {} with (force)").format(identifier)
+            )
+            connection.execute(sql.SQL("create database {}").format(identifier))
+
+    def clear(self) -> None:
+        """The state that each measurement begins from: no rows of an earlier one, nothing to flush.
+
+        Autovacuum and a checkpoint for the rows of one, and the end of its flow's process, would
+        otherwise fall into the next.
+        """
+        deadline = time.monotonic() + _FLOW_END_TIMEOUT_S
+        while self.flow_processes() and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        self.make_database(PEERS_DATABASE)
+        with self.connect() as connection:
+            connection.execute(f"truncate {', '.join(_INGESTED)}")
+            connection.execute("drop table if exists floor")
+            connection.execute("checkpoint")
+
+
+@contextlib.contextmanager
+def data_folder() -> Iterator[Path]:
+    """A folder for one run, that PostgreSQL's user can reach and that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="refinery-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
+
+
+@contextlib.contextmanager
+def running(
+    folder: Path,
+    console: Console,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Servers]:
+    """The stack on a data folder, with these settings; a later one finds what an earlier one kept."""
+    environment = {"REFINERY_EGRESS_ALLOW": "127.0.0.1", **settings}
+    with Stack(folder, object_store=True, environment=environment) as stack:
+        with console.status("Starting the stack"):
+            stack.start()
+        address = stack.object_store
+        assert address is not None  # it was asked for
+        store = Store(address.endpoint_url, address.access_key_id, address.secret_access_key)
+        yield Servers(stack, store)
