@@ -140,8 +140,8 @@ def _claimed(task: annotation.ClaimedTask) -> Claimed:
         task_id=task.task_id,
         data_url=task.data_url,
         metadata=metadata,
-        task_type=TaskType(task.task_type),
-        label_spec=LabelSpec(task.question, task.options),
+        task_type=TaskType(task.job.task_type),
+        label_spec=LabelSpec(task.job.question, task.job.options),
         lease_expires_at=task.lease_expires_at,
     )
 

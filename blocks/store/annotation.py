@@ -1,12 +1,13 @@
 """Handing out tasks and taking labels. The rules are in `sql/annotation.sql`."""
 
+import random
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from blocks.ids import parse_task_id
+from blocks.ids import parse_task_id, task_id
 from blocks.model import LabelOutcome
 from blocks.store import jobs
 from blocks.store.database import Transaction
@@ -15,16 +16,34 @@ from blocks.store.queries import load
 _SQL = load("annotation")
 
 
+# What a claim looks at: bounds on its cost where much is open that is not for this annotator. Where they
+# cut something off, it is another part of it each time.
+_JOBS_MAX = 200
+_VACANCIES_MAX = 5_000
+_WINDOW_TASKS = 1_000
+_LOOKS_MAX = 50
+
+# The first of the two numbers of an advisory lock; the second is the annotator's.
+_CLAIM_LOCK = 731
+
+
+class LabelledJob(msgspec.Struct, frozen=True):
+    """What an annotator needs to know of a job."""
+
+    job_id: str
+    task_type: str
+    question: str
+    options: list[str]
+
+
 class ClaimedTask(msgspec.Struct, frozen=True):
     """A task in an annotator's hands until `lease_expires_at`; `metadata` is verbatim JSON."""
 
     task_id: str
     data_url: str
     metadata: str | None
-    task_type: str
-    question: str
-    options: list[str]
     lease_expires_at: datetime
+    job: LabelledJob
 
 
 class Label(msgspec.Struct, frozen=True):
@@ -43,44 +62,92 @@ def claim(
     task_types: Sequence[str] | None = None,
     job_id: str | None = None,
 ) -> list[ClaimedTask]:
-    """Up to `limit` tasks, by the priority of their jobs; of one priority first those begun on."""
-    values: dict[str, Any] = {
-        "annotator_no": annotator_no,
-        "lease_s": lease_s,
+    """Up to `limit` tasks of jobs by their priority; of one priority, customers have equal shares."""
+    annotator = {"annotator_no": annotator_no}
+    tx.execute(_SQL["begin_claim"], annotator | {"lock": _CLAIM_LOCK})
+    survey = annotator | {
         "task_types": list(task_types) if task_types else None,
         "job_id": job_id,
+        "seed": random.getrandbits(63),
+        "jobs_max": _JOBS_MAX,
+        "vacancies_max": _VACANCIES_MAX,
     }
-    tx.execute(_SQL["return_expired"])
-    leased = _lease(tx, values, limit)
-    keys = {
-        "annotator_no": annotator_no,
-        "job_nos": [row["job_no"] for row in leased],
-        "byte_offsets": [row["byte_offset"] for row in leased],
-    }
-    rows = tx.execute(_SQL["describe_leased"], keys).fetchall() if leased else []
-    return [ClaimedTask(**row) for row in rows]
+    claimable = tx.execute(_SQL["claimable_jobs"], survey).fetchall()
+    taking = _Claim(tx, annotator | {"lease_s": lease_s}, limit)
+    for job in claimable:
+        taking.take(job)
+    if claimable and not taking.rows:
+        taking.insist(claimable)
+    return taking.tasks()
 
 
-def _lease(tx: Transaction, values: dict[str, Any], limit: int) -> list[dict[str, Any]]:
-    leased: list[dict[str, Any]] = []
-    priority_before = None
-    while True:
-        # Tasks begun on come before fresh ones, but not before those of a job with higher priority.
-        top = tx.execute(_SQL["highest_fresh"], values).fetchone()
-        priority = top["priority"] if top else None
-        wanted = values | {"priority": priority or 0, "limit": limit - len(leased)}
-        if priority is None or priority != priority_before:
-            leased += tx.execute(_SQL["lease_open"], wanted).fetchall()
-            wanted["limit"] = limit - len(leased)
-        if priority is None or not wanted["limit"]:
-            return leased
-        if priority_before is None:
-            tx.execute(_SQL["await_fresh_chunk"], wanted)
-        priority_before = priority
-        fresh = tx.execute(_SQL["lease_fresh"], wanted).fetchall()
-        leased += fresh
-        if not fresh or len(leased) == limit:
-            return leased
+class _Claim:
+    """A claim that is being filled, job after job."""
+
+    def __init__(self, tx: Transaction, values: dict[str, Any], limit: int) -> None:
+        self._tx = tx
+        self._values = values
+        self._limit = limit
+        self._looks = 0
+        self.rows: list[tuple[int, dict[str, Any]]] = []
+
+    def take(self, job: dict[str, Any]) -> None:
+        """What is vacant, before what comes next."""
+        if job["vacancies"]:
+            self._take(job["job_no"], "take_vacancies", own=False, start_at=0.0)
+        if job["lanes"]:
+            self._take(job["job_no"], "take_lane")
+
+    def insist(self, claimable: Sequence[dict[str, Any]]) -> None:
+        """The second look, of who would come back empty.
+
+        It waits for who is just taking tasks, it looks among many vacancies at another place, and
+        it takes back what the annotator has let go of.
+        """
+        waited_for = next((job for job in claimable if job["lanes"]), None)
+        if waited_for:
+            self._tx.execute(_SQL["await_lane"], self._values | {"job_no": waited_for["job_no"]})
+            self._take(waited_for["job_no"], "take_lane")
+        for job in claimable:
+            for start_at in (0.0, random.random()) if job["vacancies"] else ():  # noqa: S311
+                self._take(job["job_no"], "take_vacancies", own=True, start_at=start_at)
+
+    def _take(self, job_no: int, query: str, **more: Any) -> None:
+        window = 0
+        while len(self.rows) < self._limit and self._looks < _LOOKS_MAX:
+            self._looks += 1
+            wanted = self._limit - len(self.rows)
+            bounds = {
+                "job_no": job_no,
+                "limit": wanted,
+                "vacancies_max": _VACANCIES_MAX,
+                # Mostly the next ones can be had; where they cannot, many are looked at at once.
+                "window_tasks": max(window, wanted),
+            }
+            rows = self._tx.execute(_SQL[query], self._values | bounds | more).fetchall()
+            if not rows:
+                return
+            self.rows += ((job_no, row) for row in rows if row["byte_offset"] is not None)
+            window = _WINDOW_TASKS
+
+    def tasks(self) -> list[ClaimedTask]:
+        """What was taken, in the order that it was taken in."""
+        if not self.rows:
+            return []
+        job_nos = list({job_no for job_no, _ in self.rows})
+        described = self._tx.execute(_SQL["describe_jobs"], {"job_nos": job_nos}).fetchall()
+        jobs_by_no = {row.pop("job_no"): LabelledJob(**row) for row in described}
+        return [_task(jobs_by_no[job_no], row) for job_no, row in self.rows]
+
+
+def _task(job: LabelledJob, row: dict[str, Any]) -> ClaimedTask:
+    return ClaimedTask(
+        task_id=task_id(job.job_id, row["byte_offset"]),
+        data_url=row["data_url"],
+        metadata=row["metadata"],
+        lease_expires_at=row["expires_at"],
+        job=job,
+    )
 
 
 def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[LabelOutcome]:
@@ -99,6 +166,18 @@ def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[
     for job_no in sorted({row["job_no"] for row in accepted if row["chunk_done"]}):
         jobs.settle(tx, job_no)
     return [outcomes.get(n, LabelOutcome.UNKNOWN_TASK) for n in range(len(labels))]
+
+
+def release(tx: Transaction, annotator_no: int, task_ids: Sequence[str]) -> set[str]:
+    """Hand tasks back without a label; the ids of those that were the annotator's to hand back."""
+    keys = [key for key in map(parse_task_id, task_ids) if key]
+    values = {
+        "annotator_no": annotator_no,
+        "job_ids": [job_id for job_id, _ in keys],
+        "byte_offsets": [byte_offset for _, byte_offset in keys],
+    }
+    rows = tx.execute(_SQL["release"], values).fetchall()
+    return {task_id(row["job_id"], row["byte_offset"]) for row in rows}
 
 
 def _columns(entries: Sequence[tuple[int, str, int, str]], annotator_no: int) -> dict[str, Any]:

@@ -40,16 +40,18 @@ def commit(
     if tx.execute(_SQL["claim_chunk"], chunk).fetchone() is None:
         return None
     lines = tasks = bad_lines = 0
-    starts: list[int] = []
+    offsets: list[int] = []  # the first and the last of each batch
     for batch in batches:
         _copy_tasks(tx, job_no, chunk_no, batch.tasks)
         _copy_bad_lines(tx, job_no, chunk_no, batch.bad)
         lines += batch.lines
         tasks += len(batch.tasks)
         bad_lines += len(batch.bad)
-        starts += batch.tasks["byte_offset"].bottom_k(1).to_list()
+        offsets += batch.tasks["byte_offset"].bottom_k(1).to_list()
+        offsets += batch.tasks["byte_offset"].top_k(1).to_list()
     counts = {"lines": lines, "tasks": tasks, "bad_lines": bad_lines}
-    tx.execute(_SQL["fill_chunk"], {**chunk, **counts, "fresh_from": min(starts, default=0)})
+    lie = {"starts_at": min(offsets, default=0), "ends_at": max(offsets, default=0) + 1}
+    tx.execute(_SQL["fill_chunk"], chunk | counts | lie)
     return Committed(tasks, bad_lines)
 
 

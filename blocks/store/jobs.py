@@ -177,12 +177,8 @@ def pin(tx: Transaction, job_no: int, pinned: Pin, chunk_bytes: int) -> None:
 def fail(tx: Transaction, job_no: int, code: str, message: str) -> None:
     """accepted, processing → failed; a job that has ended, or was read to its end, stays as it is."""
     values = {"job_no": job_no, "code": code, "message": message}
-    with tx.transaction():
-        locked = tx.execute(_SQL["lock_open_tasks"], values).fetchall()
-        offsets = {"byte_offsets": [row["byte_offset"] for row in locked]}
-        tx.execute(_SQL["withdraw_tasks"], values | offsets)
-        if tx.execute(_SQL["fail_job"], values).rowcount == 0:
-            raise Rollback
+    tx.execute(_SQL["lock_job"], values)  # a chunk that is being committed comes first
+    tx.execute(_SQL["fail_job"], values)
 
 
 def finish_ingestion(tx: Transaction, job_no: int) -> None:

@@ -164,6 +164,10 @@ class Shop:
         with self.database.transaction() as tx:
             return annotation.submit(tx, annotator_no, [Label(*label) for label in labels])
 
+    def release(self, annotator_no: int, *task_ids: str) -> set[str]:
+        with self.database.transaction() as tx:
+            return annotation.release(tx, annotator_no, task_ids)
+
     def answer(self, annotator_no: int, option: str, limit: int = 100) -> list[LabelOutcome]:
         """Claim what there is and say `option` of all of it."""
         claimed = self.claim(annotator_no, limit)

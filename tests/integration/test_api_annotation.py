@@ -69,9 +69,9 @@ def test_where_there_is_nothing_to_do_the_list_is_empty(api: Api) -> None:
 
 
 def test_a_claim_is_for_as_long_and_as_many_and_which_it_says(api: Api) -> None:
-    api.shop.processing(make_chunk(5), task_type=TaskType.MODERATION)
+    other = api.shop.processing(make_chunk(5), task_type=TaskType.MODERATION)
     wanted = api.shop.processing(make_chunk(5), task_type=TaskType.SENTIMENT)
-    assert len(claim(api, limit=2)) == 2
+    assert len(claim(api, limit=2, job_id=other.job_id)) == 2
     tasks = claim(api, limit=2, job_id=wanted.job_id, lease_seconds=30)
     assert [task["task_id"] for task in tasks] == [task_id(wanted.job_id, n) for n in (0, 100)]
     query = "select extract(epoch from min(expires_at) - now()) from leases where job_no = %s"

@@ -49,10 +49,11 @@ def export_url(shop: Shop) -> tuple[str, dict[str, str]]:
     """The path of a large export, and the headers of its owner."""
     job = shop.processing(make_chunk(ROWS))
     shop.run(
-        "insert into results (job_no, byte_offset, consensus, labels, votes) "
-        "select job_no, byte_offset, 1, 3, '{3,0,0}' from tasks"
+        "insert into tallies (job_no, byte_offset, labelled_at, threshold, places, outcome, "
+        "stop_early, votes, annotators) "
+        "select job_no, byte_offset, now(), 3, 3, 1, false, '{3,0,0}', '{1,2,3}' from tasks"
     )
-    shop.run("update chunks set fresh = 0, settled = tasks")
+    shop.run("update chunks set settled = tasks")
     shop.run("update jobs set status = 'completed', completed_at = now()")
     with shop.database.transaction() as tx:
         key = customers.add_customer_key(tx, shop.customer_id)

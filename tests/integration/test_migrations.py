@@ -9,11 +9,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from blocks.settings import Settings
 from blocks.store import migrations
-from blocks.store.database import DatabaseUnavailable
+from blocks.store.database import Database, DatabaseUnavailable
 from blocks.store.migrations import MigrationChanged, migrate
 from tests.conftest import DatabaseServer
-from tests.integration.conftest import Side, at_once
+from tests.integration.books import check_books
+from tests.integration.conftest import Shop, Side, at_once
 
 pytestmark = pytest.mark.integration
 FILES = sorted(path.name for path in Path(migrations.__path__[0]).glob("*.sql"))
@@ -49,7 +51,7 @@ def use_files(monkeypatch: pytest.MonkeyPatch, *files: tuple[str, str]) -> None:
 
 def test_a_fresh_database_gets_the_whole_schema(empty_url: str) -> None:
     assert migrate(empty_url) == FILES
-    assert {"jobs", "chunks", "tasks", "bad_lines", "labels", "results", "outbox"} <= tables(
+    assert {"jobs", "chunks", "tasks", "bad_lines", "labels", "tallies", "outbox"} <= tables(
         empty_url
     )
 
@@ -139,3 +141,47 @@ def test_a_file_gives_up_on_a_table_that_others_hold(
         with pytest.raises(DatabaseUnavailable):
             Side(lambda: migrate(empty_url)).join()
     assert migrate(empty_url) == ["0002_b.sql"]
+
+
+# A job of six tasks and threshold 3, as version 1 kept it: one task with two labels and a holder, one that is
+# held only, one that is tied, one that is settled, and two that nobody was handed.
+_VERSION_1 = """
+insert into customers (customer_id, name) values ('cust_a', 'Acme');
+insert into annotators (annotator_id, name) select 'ann_' || n, 'annotator ' || n from generate_series(1, 4) n;
+insert into jobs (job_id, customer_id, status, manifest_url, question, options, consensus_threshold,
+    task_type, priority, stop_early, failure_threshold_percent, ingested_at)
+values ('job_0123456789abcdefghjkmn', 'cust_a', 'processing', 's3://b/k', '?', '{cat,dog,fox}', 3,
+    'sentiment', 5, false, 100, now());
+insert into chunks (job_no, chunk_no, lines, tasks, bad_lines, fresh, fresh_from, settled)
+values (1, 0, 6, 6, 0, 2, 400, 1);
+insert into tasks select 1, n * 100, 0, n + 1, 'https://x.example.com/' || n, null from generate_series(0, 5) n;
+insert into open_tasks values
+    (1, 0, 0, 3, 2, '{1,1,0}', '{1,2,3}'), (1, 100, 0, 3, 0, '{0,0,0}', '{3}'),
+    (1, 200, 0, 4, 3, '{1,1,1}', '{1,2,3}');
+insert into labels values
+    (1, 0, 1, 1), (1, 0, 2, 2), (1, 200, 1, 1), (1, 200, 2, 2), (1, 200, 3, 3),
+    (1, 300, 1, 1), (1, 300, 2, 1), (1, 300, 3, 2);
+insert into results values (1, 300, 1, 3, '{2,1,0}');
+insert into leases values (1, 0, 3, now() + interval '1 hour'), (1, 100, 3, now() + interval '1 hour');
+"""
+
+
+def test_work_under_way_in_version_1_goes_on(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    with monkeypatch.context() as old:
+        first = next(file for file in migrations._files() if file[0].startswith("0001"))
+        use_files(old, first)
+        migrate(empty_url)
+    with psycopg.connect(empty_url) as connection:
+        connection.execute(_VERSION_1.encode())
+    migrate(empty_url)
+    with Database(empty_url, connections_max=4) as database:
+        shop = Shop(database, empty_url, settings.vault())
+        job = shop.job("job_0123456789abcdefghjkmn")
+        check_books(shop, job)
+        for annotator in (3, 4, 1, 2, *shop.annotators(3)):
+            while shop.answer(annotator, "cat", 2):
+                check_books(shop, job)
+        assert (shop.job(job).status, shop.job(job).tasks_done) == ("completed", 6)
+        assert shop.value("select count(*) from labels") == 3 + 3 + 4 + 3 + 3 + 3

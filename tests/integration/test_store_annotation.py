@@ -6,16 +6,16 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import pytest
 
 from blocks.errors import Transient
 from blocks.ids import new_id, parse_task_id, task_id
-from blocks.model import LabelOutcome, TaskType, decide, exhausted
-from blocks.store import annotation, chunks, jobs
-from blocks.store.annotation import ClaimedTask, Label
+from blocks.model import TaskType, decide, exhausted
+from blocks.store import annotation, chunks, customers, jobs
+from blocks.store.annotation import ClaimedTask, LabelledJob
 from blocks.store.jobs import Job
+from tests.integration.books import check_books
 from tests.integration.conftest import DELIVERY, OPTIONS, Shop, Side, at_once, make_chunk
 
 pytestmark = pytest.mark.integration
@@ -23,74 +23,6 @@ pytestmark = pytest.mark.integration
 
 def ids(tasks: Sequence[ClaimedTask]) -> list[str]:
     return [task.task_id for task in tasks]
-
-
-def check_books(shop: Shop, job: Job) -> None:
-    """Everything that is counted or derived equals what the labels say."""
-    votes: dict[int, Counter[int]] = {}
-    for row in shop.run("select * from labels where job_no = %s order by created_at", job.job_no):
-        votes.setdefault(row["byte_offset"], Counter())[row["option"]] += 1
-    ended = {
-        row["byte_offset"]: row
-        for row in shop.run("select * from results where job_no = %s", job.job_no)
-    }
-    open_now = {
-        row["byte_offset"]: row
-        for row in shop.run("select * from open_tasks where job_no = %s", job.job_no)
-    }
-    assert not ended.keys() & open_now.keys()
-    for offset, row in (ended | open_now).items():
-        counted = [votes.get(offset, Counter())[n + 1] for n in range(len(job.options))]
-        assert row["votes"] == counted
-        assert row["labels"] == sum(counted)
-    for offset in votes.keys() | ended.keys() | open_now.keys():
-        check_task(job, votes.get(offset, Counter()), ended.get(offset))
-    check_counters(shop, job)
-    check_leases(shop, job, open_now)
-
-
-def check_task(job: Job, votes: Counter[int], ended: dict[str, Any] | None) -> None:
-    """A task ended if, and only if, the rule in Python says so of its labels."""
-    counted = [votes[n + 1] for n in range(len(job.options))]
-    winner = decide(counted, job.consensus_threshold, stop_early=job.stop_early)
-    if ended is None:
-        assert winner is None
-        assert not exhausted(sum(counted), job.consensus_threshold)
-    else:
-        assert ended["consensus"] == (None if winner is None else winner + 1)
-        assert winner is not None or exhausted(sum(counted), job.consensus_threshold)
-
-
-def check_counters(shop: Shop, job: Job) -> None:
-    query = """
-        select c.chunk_no, c.tasks, c.settled, c.failed, c.fresh,
-            count(t) as task_rows, count(r.consensus) as settled_rows,
-            count(r.job_no) - count(r.consensus) as failed_rows,
-            count(t) filter (where o.job_no is null and r.job_no is null) as fresh_rows
-        from chunks c left join tasks t using (job_no, chunk_no)
-        left join open_tasks o using (job_no, byte_offset)
-        left join results r using (job_no, byte_offset)
-        where c.job_no = %s group by c.job_no, c.chunk_no
-    """
-    for row in shop.run(query, job.job_no):
-        for name, rows in (("tasks", "task_rows"), ("settled", "settled_rows")):
-            assert row[name] == row[rows]
-        assert row["failed"] == row["failed_rows"]
-        assert row["fresh"] == row["fresh_rows"]
-
-
-def check_leases(shop: Shop, job: Job, open_now: dict[int, dict[str, Any]]) -> None:
-    """Whoever is counted on an open task has labelled it or holds it, and nobody else does."""
-    involved: dict[int, list[int]] = {offset: [] for offset in open_now}
-    for table in ("labels", "leases"):
-        for row in shop.run(f"select * from {table} where job_no = %s", job.job_no):
-            if table == "leases":
-                assert row["byte_offset"] in open_now, "a lease on a task that is not open"
-            if row["byte_offset"] in open_now:
-                involved[row["byte_offset"]].append(row["annotator_no"])
-    for offset, row in open_now.items():
-        assert sorted(row["annotators"]) == sorted(involved[offset])
-        assert len(row["annotators"]) <= row["wanted"]
 
 
 # Claims
@@ -101,7 +33,7 @@ def test_a_claim_tells_what_an_annotator_needs(shop: Shop) -> None:
     (task,) = shop.claim(shop.annotator(), lease_s=60)
     assert task.task_id == task_id(job.job_id, 0)
     assert (task.data_url, task.metadata) == ("https://img.example.com/0.jpg", None)
-    assert (task.task_type, task.question, task.options) == ("sentiment", "Which animal?", OPTIONS)
+    assert task.job == LabelledJob(job.job_id, "sentiment", "Which animal?", OPTIONS)
     seconds = shop.value("select extract(epoch from %s - now())", task.lease_expires_at)
     assert 50 < seconds <= 60
 
@@ -222,7 +154,7 @@ def test_a_claim_can_be_for_some_types_of_task(shop: Shop) -> None:
         shop.processing(make_chunk(2), task_type=task_type)
     shop.claim(shop.annotator(), 1)
     claimed = shop.claim(shop.annotator(), task_types=["sentiment", "moderation"])
-    assert Counter(task.task_type for task in claimed) == {"sentiment": 2, "moderation": 2}
+    assert Counter(task.job.task_type for task in claimed) == {"sentiment": 2, "moderation": 2}
 
 
 def test_fresh_tasks_of_a_job_with_higher_priority_come_first(shop: Shop) -> None:
@@ -252,13 +184,26 @@ def test_a_job_with_higher_priority_comes_first_even_if_a_lower_one_was_begun(sh
     assert ids(shop.claim(shop.annotator(), 1)) == [task_id(high.job_id, 0)]
 
 
-def test_among_jobs_of_one_priority_the_oldest_comes_first(shop: Shop) -> None:
-    older, newer = (shop.processing(make_chunk(2)) for _ in range(2))
-    claimed = ids(shop.claim(shop.annotator(), 3))
-    assert claimed == [
-        *(task_id(older.job_id, n) for n in (0, 100)),
-        task_id(newer.job_id, 0),
-    ]
+def test_customers_have_equal_shares_however_many_jobs_they_have(shop: Shop) -> None:
+    large = [shop.processing(make_chunk(400)) for _ in range(4)]
+    shop.customer_id = shop.do(customers.add_customer, "Small")
+    small = shop.processing(make_chunk(400))
+    annotator = shop.annotator()
+    claimed = Counter(shop.claim(annotator, 1)[0].job.job_id for _ in range(200))
+    # Of 200 throws of a coin, fewer than 60 or more than 140 are heads once in a hundred million times.
+    assert 60 <= claimed[small.job_id] <= 140
+    assert all(claimed[job.job_id] > 0 for job in large)
+
+
+def test_a_small_job_does_not_wait_behind_a_large_one(shop: Shop) -> None:
+    shop.processing(make_chunk(2000))
+    small = shop.processing(make_chunk(10), consensus_threshold=2)
+    claims = 0
+    while shop.job(small).status != "completed":
+        shop.answer(shop.annotator(), "cat", 10)
+        claims += 1
+        # Two of them have to go to it, and each does with a probability of a half.
+        assert claims < 40
 
 
 def test_tasks_are_handed_out_while_the_manifest_is_still_being_read(shop: Shop) -> None:
@@ -276,6 +221,149 @@ def test_nothing_of_a_failed_job_is_handed_out(shop: Shop) -> None:
 def test_where_there_is_nothing_to_do_a_claim_is_empty(shop: Shop) -> None:
     shop.submit()
     assert shop.claim(shop.annotator()) == []
+
+
+# Lanes
+
+
+def test_each_annotator_passes_over_the_tasks_in_order(shop: Shop) -> None:
+    job = shop.processing(make_chunk(9), make_chunk(9, start=10_000), consensus_threshold=2)
+    one, two, three = shop.annotators(3)
+    taken: dict[int, list[str]] = {one: [], two: [], three: []}
+    for annotator in (one, two, three, two, one, three, three, one, two, one, three, two):
+        taken[annotator] += ids(shop.claim(annotator, 4))
+        check_books(shop, job)
+    for tasks in taken.values():
+        assert tasks == sorted(tasks, key=lambda task: parse_task_id(task) or ("", 0))
+    counted = Counter(itertools.chain.from_iterable(taken.values()))
+    assert len(counted) == 18
+    assert set(counted.values()) == {2}
+
+
+def test_who_works_alone_comes_to_an_end_and_others_follow(shop: Shop) -> None:
+    job = shop.processing(make_chunk(50), make_chunk(50, start=10_000), consensus_threshold=3)
+    people = shop.annotators(4)
+    for annotator, expected in zip(people, (100, 100, 100, 0), strict=True):
+        labelled = 0
+        while outcomes := shop.answer(annotator, "cat", 7):
+            labelled += len(outcomes)
+        assert labelled == expected
+        check_books(shop, job)
+    assert shop.job(job).status == "completed"
+    assert shop.run("select * from lanes") == []
+
+
+def test_tasks_that_ended_early_are_passed_over_in_many_at_a_time(shop: Shop) -> None:
+    job = shop.processing(make_chunk(3000), consensus_threshold=3, stop_early=True)
+    one, two, three = shop.annotators(3)
+    for annotator in (one, two):
+        while tasks := shop.claim(annotator, 500):
+            shop.label(annotator, *((task.task_id, "cat") for task in tasks[:-1]))
+            shop.label(annotator, (tasks[-1].task_id, "cat" if annotator == one else "dog"))
+    assert len(ids(shop.claim(three, 1))) == 1
+    check_books(shop, job)
+    assert len(ids(shop.claim(three, 100))) == 5
+    check_books(shop, job)
+
+
+# Vacancies
+
+
+def test_what_somebody_let_go_of_goes_to_others_first(shop: Shop) -> None:
+    job = shop.processing(make_chunk(4), consensus_threshold=2)
+    one, two = shop.annotators(2)
+    tasks = ids(shop.claim(one, 3))
+    assert shop.release(one, tasks[0], tasks[2]) == {tasks[0], tasks[2]}
+    check_books(shop, job)
+    assert ids(shop.claim(one, 9)) == [task_id(job.job_id, 300)]
+    assert sorted(ids(shop.claim(two, 2))) == sorted((tasks[0], tasks[2]))
+    check_books(shop, job)
+
+
+def test_who_has_nothing_else_to_do_gets_back_what_he_let_go_of(shop: Shop) -> None:
+    job = shop.processing(make_chunk(3), consensus_threshold=2)
+    annotator = shop.annotator()
+    tasks = ids(shop.claim(annotator))
+    shop.release(annotator, *tasks[:2])
+    assert ids(shop.claim(annotator)) == tasks[:2]
+    assert shop.claim(annotator) == []
+    check_books(shop, job)
+
+
+def test_only_what_one_holds_can_be_released(shop: Shop) -> None:
+    job = shop.processing(make_chunk(4), consensus_threshold=2)
+    one, two = shop.annotators(2)
+    tasks = ids(shop.claim(one, 3))
+    shop.label(one, (tasks[0], "cat"))
+    fresh = task_id(job.job_id, 300)
+    assert shop.release(two, tasks[1]) == set()
+    assert shop.release(one, tasks[0], fresh, "rubbish", f"{new_id('tsk')}0", tasks[1]) == {
+        tasks[1]
+    }
+    assert shop.release(one, tasks[1], tasks[2], tasks[2]) == {tasks[2]}
+    assert shop.run("select * from leases") == []
+    check_books(shop, job)
+
+
+def test_a_late_label_takes_the_place_that_had_become_vacant(shop: Shop) -> None:
+    # One's lease runs out, and one labels all the same: the vacancy is nobody's any more.
+    job = shop.processing(make_chunk(1), consensus_threshold=2)
+    one, two, three = shop.annotators(3)
+    (task,) = ids(shop.claim(one))
+    shop.claim(two)
+    shop.run("update leases set expires_at = now() - interval '1 s' where annotator_no = %s", one)
+    shop.claim(two)  # sweeps
+    assert shop.label(one, (task, "cat")) == ["accepted"]
+    check_books(shop, job)
+    assert shop.claim(three) == []
+    check_books(shop, job)
+    assert shop.run("select * from vacancies") == []
+
+
+def test_nobody_more_is_asked_while_a_late_label_leaves_one_holder_too_many(shop: Shop) -> None:
+    job = shop.processing(make_chunk(1), consensus_threshold=2)
+    one, two, three, four, five = shop.annotators(5)
+    (task,) = ids(shop.claim(one))
+    shop.claim(two)
+    shop.run("update leases set expires_at = now() - interval '1 s' where annotator_no = %s", one)
+    assert len(shop.claim(three)) == 1
+    assert shop.label(one, (task, "cat")) == ["accepted"]  # two and three hold it, one is needed
+    shop.run("update leases set expires_at = now() - interval '1 s' where annotator_no = %s", two)
+    assert shop.claim(four) == []
+    check_books(shop, job)
+    assert shop.label(three, (task, "dog")) == ["accepted"]
+    assert len(shop.claim(four)) == 1
+    assert shop.claim(five) == []
+    check_books(shop, job)
+
+
+def test_a_label_without_a_claim_takes_a_place(shop: Shop) -> None:
+    job = shop.processing(make_chunk(1), consensus_threshold=3)
+    one, two, three, four = shop.annotators(4)
+    (task,) = ids(shop.claim(one))
+    assert shop.label(two, (task, "dog")) == ["accepted"]
+    check_books(shop, job)
+    assert shop.claim(two) == []
+    assert len(shop.claim(three)) == 1
+    assert shop.claim(four) == []
+    check_books(shop, job)
+
+
+def test_among_more_vacancies_than_a_claim_looks_at_the_right_one_is_found(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotation, "_VACANCIES_MAX", 5)
+    job = shop.processing(make_chunk(40), consensus_threshold=2)
+    one, two, three = shop.annotators(3)
+    shop.answer(one, "cat")
+    tasks = ids(shop.claim(two))
+    shop.label(two, *((task, "dog") for task in tasks[:30]))
+    shop.release(two, tasks[35])  # behind thirty ties, that are for neither of the two
+    (claimed,) = shop.claim(three, 1)
+    shop.release(three, claimed.task_id)
+    found = next(filter(None, (shop.claim(two) for _ in range(500))))
+    assert ids(found) == [tasks[35]]
+    check_books(shop, job)
 
 
 # Labels
@@ -399,8 +487,8 @@ def test_the_rule_in_sql_is_the_rule_in_python(shop: Shop) -> None:
         votes = [dice.choice((0, 0, 0, 1, 2, 5, 9)) for _ in range(dice.randint(2, 100))]
         cases.append((votes, dice.randint(2, 10), dice.random() < 0.5))
     query = """
-        select n, consensus_winner(
-            array(select jsonb_array_elements_text(c.v)::smallint), c.t::smallint, c.s) as winner
+        select n, task_outcome(
+            array(select jsonb_array_elements_text(c.v)::smallint), c.t::smallint, c.s) as outcome
         from unnest(%s::jsonb[], %s::int[], %s::bool[]) with ordinality as c (v, t, s, n) order by n
     """
     votes_json = [str(votes) for votes, _, _ in cases]
@@ -409,7 +497,8 @@ def test_the_rule_in_sql_is_the_rule_in_python(shop: Shop) -> None:
     assert len(rows) == len(cases) > 10_000
     for row, (votes, threshold, stop_early) in zip(rows, cases, strict=True):
         winner = decide(votes, threshold, stop_early=stop_early)
-        assert row["winner"] == (None if winner is None else winner + 1), (votes, threshold)
+        expected = 0 if exhausted(sum(votes), threshold) else None
+        assert row["outcome"] == (expected if winner is None else winner + 1), (votes, threshold)
 
 
 def vote(shop: Shop, options: Sequence[str]) -> list[str]:
@@ -439,8 +528,7 @@ def test_a_task_settles_at_the_first_label_that_decides(
 ) -> None:
     job = shop.processing(make_chunk(1), consensus_threshold=threshold)
     assert vote(shop, votes) == ["accepted"] * (len(votes) - 1) + ["settled"]
-    (row,) = shop.run("select * from results")
-    assert OPTIONS[row["consensus"] - 1] == votes[-1]
+    assert OPTIONS[shop.value("select outcome from tallies") - 1] == votes[-1]
     assert shop.job(job).status == "completed"
     check_books(shop, job)
 
@@ -464,8 +552,7 @@ def test_a_task_without_a_winner_fails_after_twice_the_threshold(shop: Shop) -> 
     job = shop.processing(make_chunk(1), consensus_threshold=4, options=options)
     outcomes = vote(shop, options * 2)
     assert outcomes == ["accepted"] * 8
-    (row,) = shop.run("select * from results")
-    assert (row["consensus"], row["labels"], row["votes"]) == (None, 8, [2, 2, 2, 2])
+    assert shop.run("select outcome, votes from tallies") == [{"outcome": 0, "votes": [2, 2, 2, 2]}]
     ended = shop.job(job)
     assert (ended.status, ended.tasks_done, ended.tasks_failed) == ("completed", 0, 1)
     assert shop.claim(shop.annotator()) == []
@@ -492,16 +579,36 @@ def test_without_stop_early_all_wanted_labels_are_collected(shop: Shop) -> None:
     check_books(shop, job)
 
 
-def test_a_settled_task_takes_the_leases_of_others_with_it(shop: Shop) -> None:
-    job = shop.processing(make_chunk(1), consensus_threshold=3, stop_early=True)
+def test_a_task_that_settled_without_its_holder_does_not_come_back(shop: Shop) -> None:
+    job = shop.processing(make_chunk(2), consensus_threshold=3, stop_early=True)
     one, two, three = shop.annotators(3)
-    (task,) = shop.claim(one)
+    task, other = ids(shop.claim(one))
     shop.claim(two)
     shop.claim(three)
-    shop.label(one, (task.task_id, "cat"))
-    assert shop.label(two, (task.task_id, "cat")) == ["settled"]
-    assert shop.label(three, (task.task_id, "cat")) == ["already_settled"]
-    assert shop.value("select count(*) from leases") == 0
+    shop.label(one, (task, "cat"))
+    assert shop.label(two, (task, "cat")) == ["settled"]
+    check_books(shop, job)
+    shop.expire_leases()
+    assert ids(shop.claim(shop.annotator())) == [other]
+    check_books(shop, job)
+
+
+def test_a_label_takes_its_task_off_the_lease_whatever_becomes_of_it(shop: Shop) -> None:
+    job = shop.processing(make_chunk(3), consensus_threshold=3, stop_early=True)
+    one, two, three = shop.annotators(3)
+    tasks = ids(shop.claim(one))
+    shop.claim(two)
+    shop.claim(three)
+    for annotator in (one, two):
+        shop.label(annotator, (tasks[0], "cat"))
+    assert shop.label(three, (tasks[0], "cat"), (tasks[1], "cow")) == [
+        "already_settled",
+        "unknown_option",
+    ]
+    held = "select byte_offsets from leases where annotator_no = %s"
+    assert shop.value(held, three) == [100, 200]
+    shop.label(three, (tasks[1], "cat"), (tasks[2], "cat"))
+    assert shop.run(held, three) == []
     check_books(shop, job)
 
 
@@ -511,7 +618,8 @@ def test_a_settled_task_takes_the_leases_of_others_with_it(shop: Shop) -> None:
 def sweep(shop: Shop) -> None:
     """Let every lease run out; then none is left, of whatever became of its task."""
     shop.expire_leases()
-    shop.claim(shop.annotator(), job_id=new_id("job"))
+    for _ in range(10):
+        shop.claim(shop.annotator(), job_id=new_id("job"))
     assert shop.run("select * from leases") == []
 
 
@@ -530,19 +638,16 @@ def test_a_claim_beside_the_deciding_label_leaves_no_lease_behind(shop: Shop) ->
     check_books(shop, job)
 
 
-def test_leases_expire_however_many_there_are_of_ended_tasks(shop: Shop) -> None:
-    shop.processing(make_chunk(1))
-    (task,) = shop.claim(shop.annotator())
-    shop.run(
-        "insert into leases select job_no + 1000, n, 1, now() - interval '1 hour' "
-        "from leases, generate_series(1, 3000) n"
-    )
+def test_leases_expire_however_many_there_are(shop: Shop) -> None:
+    shop.processing(make_chunk(250), consensus_threshold=2)
+    one, two, three = shop.annotators(3)
+    for annotator in (one, two):
+        while shop.claim(annotator, 1):
+            pass
+    assert shop.claim(three) == []
     shop.expire_leases()
-    for annotator in shop.annotators(3):
-        assert ids(shop.claim(annotator)) == [task.task_id]
-    assert shop.claim(shop.annotator()) == []
-    shop.run("update leases set expires_at = now() - interval '1 s' where job_no < 1000")
-    assert ids(shop.claim(shop.annotator())) == [task.task_id]
+    found = [ids(shop.claim(three, 100)) for _ in range(5)]
+    assert len(set(itertools.chain.from_iterable(found))) == 250
 
 
 def test_a_claim_beside_the_failure_of_its_job_leaves_no_open_task_behind(shop: Shop) -> None:
@@ -554,7 +659,7 @@ def test_a_claim_beside_the_failure_of_its_job_leaves_no_open_task_behind(shop: 
         failing.wait(0.5)
     failing.join()
     sweep(shop)
-    assert shop.run("select * from open_tasks") == []
+    assert shop.run("select * from lanes") == []
 
 
 def test_a_job_that_fails_beside_the_last_label_of_a_chunk_is_no_deadlock(shop: Shop) -> None:
@@ -573,21 +678,37 @@ def test_a_job_that_fails_beside_the_last_label_of_a_chunk_is_no_deadlock(shop: 
     assert shop.job(job).status == "failed"
 
 
-def test_a_claim_passes_over_a_chunk_that_is_held_once_it_holds_one_itself(shop: Shop) -> None:
-    # It would deadlock with labels for both jobs, which hold the older's chunk and want the newer's.
-    older = shop.processing(make_chunk(3), consensus_threshold=2, priority=1)
-    newer = shop.processing(make_chunk(3), consensus_threshold=2, priority=9)
-    one, two, three = shop.annotators(3)
-    for annotator in (one, two):
-        shop.claim(annotator, 1, job_id=older.job_id)
-    task = task_id(older.job_id, 0)
-    shop.label(one, (task, "cat"))
+def test_a_claim_passes_over_what_others_are_just_taking_if_it_finds_something_else(
+    shop: Shop,
+) -> None:
+    held = shop.processing(make_chunk(3), priority=1)
+    free = shop.processing(make_chunk(3), priority=9)
     with shop.held() as tx:
-        assert annotation.submit(tx, two, [Label(task, "cat")]) == [LabelOutcome.SETTLED]
-        claimed = shop.claim(three, 6)
-    assert {parse_task_id(t.task_id) for t in claimed} == {
-        (newer.job_id, offset) for offset in (0, 100, 200)
-    }
+        assert annotation.claim(tx, shop.annotator(), limit=1, lease_s=600, job_id=held.job_id)
+        claimed = shop.claim(shop.annotator(), 6)
+    assert {task.job.job_id for task in claimed} == {free.job_id}
+
+
+def test_a_claim_waits_for_others_rather_than_come_back_empty(shop: Shop) -> None:
+    shop.processing(make_chunk(3))
+    with shop.held() as tx:
+        assert annotation.claim(tx, shop.annotator(), limit=1, lease_s=600)
+        annotator = shop.annotator()
+        waiting = Side(lambda: shop.claim(annotator, 6))
+        shop.wait_for_waiters(1)
+    assert len(waiting.join()) == 3
+
+
+def test_claims_of_one_annotator_at_once_never_give_him_a_task_twice(shop: Shop) -> None:
+    for _ in range(10):
+        job = shop.processing(make_chunk(30), make_chunk(30, start=10_000))
+        annotator = shop.annotator()
+        shop.claim(shop.annotator(), 20, job_id=job.job_id)
+        shop.expire_leases()
+        claimed = at_once(*[lambda who=annotator: ids(shop.claim(who, 15))] * 5)
+        tasks = list(itertools.chain.from_iterable(claimed))
+        assert len(tasks) == len(set(tasks))
+        check_books(shop, job)
 
 
 def test_two_last_batches_at_once_end_the_job(shop: Shop) -> None:
@@ -646,15 +767,21 @@ class Crowd:
         self.settled: Counter[str] = Counter()
         self.lock = threading.Lock()
 
-    def done(self) -> bool:
+    def done(self, labels: int) -> bool:
+        query = "select count(*) from labels"
+        if self.shop.value(query) >= labels:
+            return True
         query = "select count(*) from jobs where status <> 'completed'"
         return bool(self.shop.value(query) == 0)
 
-    def work(self, annotator: int, seed: int) -> None:
+    def work(self, annotator: int, seed: int, enough: int) -> None:
+        """Until there are `enough` labels."""
         dice = random.Random(seed)
-        while not self.done():
+        while not self.done(enough):
             tasks = ids(self.shop.claim(annotator, dice.choice([1, 5, 40])))
             labels = [(task, dice.choice(OPTIONS)) for task in tasks if dice.random() < 0.8]
+            if dice.random() < 0.2:
+                self.shop.release(annotator, *dice.sample(tasks, len(tasks) // 2))
             dice.shuffle(labels)
             labels += labels[: dice.randint(0, 2)]
             outcomes = self.shop.label(annotator, *labels)
@@ -683,18 +810,17 @@ def test_a_crowd_at_work_leaves_the_books_in_order(shop: Shop, stop_early: bool)
     # More than twice the threshold: enough for every task to end whoever abandons it.
     crowd = Crowd(shop, made)
     people = shop.annotators(12)
-    at_once(*[partial(crowd.work, who, who) for who in people])
+    for labels in (20, 60, 120, 10**9):
+        at_once(*[partial(crowd.work, who, who + labels, labels) for who in people])
+        for job in made:
+            check_books(shop, job)
     sweep(shop)
     for job in made:
         ended = shop.job(job)
         assert ended.tasks_done + ended.tasks_failed == ended.total_tasks == 40
         check_books(shop, job)
     assert max(crowd.settled.values()) == 1
-    assert len(crowd.settled) == shop.value("select count(consensus) from results")
-    assert shop.value("select count(*) from open_tasks") == 0
-    assert shop.value("select count(*) from labels") == shop.value(
-        "select sum(labels) from results"
-    )
+    assert len(crowd.settled) == shop.value("select count(*) from tallies where outcome > 0")
 
 
 def test_a_deadlock_would_be_seen_by_these_tests(shop: Shop) -> None:

@@ -97,7 +97,7 @@ def test_times_are_utc_whatever_the_time_zone_of_the_database(shop: Shop) -> Non
     settle(shop, job)
     (line,) = export(shop, job)
     expected = shop.value(
-        "select to_char(settled_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') from results"
+        "select to_char(labelled_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') from tallies"
     )
     assert json.loads(line)["settled_at"] == expected
 

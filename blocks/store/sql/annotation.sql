@@ -1,185 +1,293 @@
--- return_expired --
--- Leases that ran out go back to the pool; those of tasks that are over, and tasks of jobs that have ended,
--- are swept away. Tasks are locked first, as everywhere, so that this cannot deadlock with a label; a task
--- that somebody is just labelling is left for the next time.
-with due as (
-    select job_no, byte_offset, annotator_no from leases
-    where expires_at < now() order by expires_at limit 1000
-), locked as materialized (
-    select o.job_no, o.byte_offset, j.status <> 'processing' as job_ended
-    from open_tasks o join jobs j using (job_no)
-    where (o.job_no, o.byte_offset) in (select job_no, byte_offset from due)
-    order by o.job_no, o.byte_offset
-    for update of o skip locked
+-- begin_claim --
+-- Leases that ran out leave their tasks vacant. Those that somebody is just labelling are left for the next
+-- time. And the claims of one annotator take turns, so that each sees what the one before it took.
+with expired as materialized (
+    select lease_no from leases where expires_at < now() order by expires_at limit 100
+    for update skip locked
 ), gone as (
-    delete from leases l using due
-    where (l.job_no, l.byte_offset, l.annotator_no) = (due.job_no, due.byte_offset, due.annotator_no)
-      and l.expires_at < now()
-      and ((l.job_no, l.byte_offset) in (select job_no, byte_offset from locked)
-           or not exists (select from open_tasks o
-                          where (o.job_no, o.byte_offset) = (l.job_no, l.byte_offset)))
-    returning l.job_no, l.byte_offset, l.annotator_no
-), gone_by_task as (
-    select job_no, byte_offset, array_agg(annotator_no) as annotators
-    from gone join locked using (job_no, byte_offset) where not job_ended group by 1, 2
-), withdrawn as (
-    delete from open_tasks o using locked
-    where (o.job_no, o.byte_offset) = (locked.job_no, locked.byte_offset) and locked.job_ended
+    delete from leases l using expired where l.lease_no = expired.lease_no
+    returning l.job_no, l.annotator_no, l.byte_offsets
+), vacated as (
+    insert into vacancies (job_no, byte_offset, annotator_no)
+    select g.job_no, o.byte_offset, g.annotator_no
+    from gone g
+    join jobs j on j.job_no = g.job_no and j.status = 'processing'
+    cross join unnest(g.byte_offsets) as o (byte_offset)
+    where not exists (
+        select from tallies y
+        where (y.job_no, y.byte_offset) = (g.job_no, o.byte_offset) and y.outcome is not null
+    )
 )
-update open_tasks o
-set annotators = array(select a from unnest(o.annotators) a where a <> all (g.annotators))
-from gone_by_task g
-where o.job_no = g.job_no and o.byte_offset = g.byte_offset;
+select pg_advisory_xact_lock(%(lock)s, %(annotator_no)s);
 
--- highest_fresh --
--- The highest priority of a job that has tasks which nobody was handed yet.
-select max(j.priority) as priority
-from chunks c join jobs j using (job_no)
-where c.fresh > 0 and j.status = 'processing'
-  and (%(job_id)s::text is null or j.job_id = %(job_id)s)
-  and (%(task_types)s::text[] is null or j.task_type = any (%(task_types)s));
-
--- lease_open --
--- Hand out tasks that others have begun on and that need more labels than they have annotators, of jobs
--- with at least the given priority.
-with candidate as (
-    select o.job_no, o.byte_offset
-    from open_tasks o join jobs j using (job_no)
-    where j.status = 'processing' and j.priority >= %(priority)s
-      and cardinality(o.annotators) < o.wanted
-      and not o.annotators @> array[%(annotator_no)s::integer]
+-- claimable_jobs --
+-- Jobs that may have work for the annotator, the next one first: by priority, then in an order that is drawn
+-- anew for each claim, of customers and of the jobs of each. So every customer has the same share, and every
+-- job of a customer, however large. Among many vacancies, some that are not looked at may be for him.
+with held as materialized (
+    select l.job_no, o.byte_offset from leases l cross join unnest(l.byte_offsets) as o (byte_offset)
+    where l.annotator_no = %(annotator_no)s
+)
+select job_no, lanes, vacancies
+from (
+    select j.job_no, j.priority, j.customer_id,
+           exists (
+               select from lanes l
+               where l.job_no = j.job_no
+                 and coalesce(l.offsets[array_position(l.annotators, %(annotator_no)s)], -1) < l.ends_at
+           ) as lanes,
+           exists (
+               select from (
+                   select v.job_no, v.byte_offset from vacancies v
+                   where v.job_no = j.job_no order by v.vacancy_no limit %(vacancies_max)s
+               ) v
+               left join tallies y on (y.job_no, y.byte_offset) = (v.job_no, v.byte_offset)
+               where not coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
+                 and (v.job_no, v.byte_offset) not in (table held)
+           ) or exists (
+               select from vacancies v where v.job_no = j.job_no offset %(vacancies_max)s
+           ) as vacancies
+    from jobs j
+    where j.status = 'processing'
       and (%(job_id)s::text is null or j.job_id = %(job_id)s)
       and (%(task_types)s::text[] is null or j.task_type = any (%(task_types)s))
-    order by j.priority desc, o.job_no, o.byte_offset
+) j
+where lanes or vacancies
+order by priority desc, hashtextextended(customer_id, %(seed)s), hashint8extended(job_no, %(seed)s)
+limit %(jobs_max)s;
+
+-- take_vacancies --
+-- Hand out vacant places of one job, of so many from `start_at` of all on. One that the annotator let go of
+-- himself is only for who asks for `own`.
+-- A tally that is just being written is passed over, and its vacancy left for the next time. "seen" says that
+-- there were any, so that another look is worth it.
+with held as materialized (
+    select unnest(byte_offsets) from leases
+    where annotator_no = %(annotator_no)s and job_no = %(job_no)s
+), candidate as materialized (
+    select v.vacancy_no, v.byte_offset, y.job_no is not null as has_tally
+    from (
+        select * from vacancies
+        where job_no = %(job_no)s and vacancy_no >= (
+            select (min(vacancy_no) + (max(vacancy_no) - min(vacancy_no)) * %(start_at)s::float8)::bigint
+            from vacancies where job_no = %(job_no)s
+        )
+        order by vacancy_no limit %(vacancies_max)s
+    ) v
+    left join tallies y on (y.job_no, y.byte_offset) = (v.job_no, v.byte_offset)
+    where y.outcome is not null
+       or (%(own)s or v.annotator_no is distinct from %(annotator_no)s)
+          and not coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
+          and v.byte_offset not in (table held)
+    order by v.vacancy_no
     limit %(limit)s
-    for update of o skip locked
-), held as (
-    update open_tasks o set annotators = o.annotators || %(annotator_no)s::integer
-    from candidate c
-    where o.job_no = c.job_no and o.byte_offset = c.byte_offset
-    returning o.job_no, o.byte_offset
+), vacancy as materialized (
+    select v.vacancy_no, v.byte_offset, c.has_tally
+    from vacancies v join candidate c on c.vacancy_no = v.vacancy_no
+    where v.job_no = %(job_no)s
+    order by v.vacancy_no
+    for update of v skip locked
+), tally as materialized (
+    select y.*, greatest(y.threshold, cardinality(y.annotators) + 1) as wanted
+    from tallies y
+    where y.job_no = %(job_no)s and y.byte_offset in (select byte_offset from vacancy)
+    for update of y skip locked
+), judged as materialized (  -- of two vacancies of one task the first
+    select distinct on (v.byte_offset) v.vacancy_no, v.byte_offset,
+           y.outcome is not null as ended, coalesce(y.places > y.wanted, false) as superfluous
+    from vacancy v left join tally y using (byte_offset)
+    where y.job_no is not null or not v.has_tally
+    order by v.byte_offset, v.vacancy_no
+), filled as (
+    delete from vacancies v using judged
+    where v.job_no = %(job_no)s and v.vacancy_no = judged.vacancy_no
+), lessened as (
+    update tallies y set places = y.places - 1 from judged
+    where y.job_no = %(job_no)s and y.byte_offset = judged.byte_offset
+      and judged.superfluous and not judged.ended
+), given as materialized (
+    select byte_offset from judged where not ended and not superfluous
+), leased as (
+    insert into leases (job_no, annotator_no, first_offset, last_offset, byte_offsets, expires_at)
+    select %(job_no)s, %(annotator_no)s, min(byte_offset), max(byte_offset),
+           array_agg(byte_offset order by byte_offset), now() + make_interval(secs => %(lease_s)s)
+    from given having count(*) > 0
+    returning expires_at
 )
-insert into leases (job_no, byte_offset, annotator_no, expires_at)
-select job_no, byte_offset, %(annotator_no)s, now() + make_interval(secs => %(lease_s)s) from held
-returning job_no, byte_offset, expires_at;
+select true as seen, t.byte_offset, t.data_url, t.metadata, leased.expires_at
+from (select from judged limit 1) any_seen
+left join (leased cross join given join tasks t on t.job_no = %(job_no)s and t.byte_offset = given.byte_offset)
+       on true
+order by t.byte_offset;
 
--- await_fresh_chunk --
--- Wait for the chunk that fresh tasks come from, while no other chunk is held: so nobody comes back empty
--- only because another is just taking some, and nobody waits in a circle.
-select c.chunk_no
-from chunks c join jobs j using (job_no)
-where c.fresh > 0 and j.status = 'processing' and j.priority = %(priority)s
-  and (%(job_id)s::text is null or j.job_id = %(job_id)s)
-  and (%(task_types)s::text[] is null or j.task_type = any (%(task_types)s))
-order by c.job_no, c.chunk_no
+-- await_lane --
+-- Wait for the lanes of a chunk, while no other is held: so nobody comes back empty only because another is
+-- just taking some, and nobody waits in a circle.
+select chunk_no from lanes l
+where l.job_no = %(job_no)s
+  and coalesce(l.offsets[array_position(l.annotators, %(annotator_no)s)], -1) < l.ends_at
+order by l.chunk_no
 limit 1
-for update of c;
+for update;
 
--- lease_fresh --
--- Hand out tasks that nobody has had: the next ones of one chunk of a job with the given priority. Chunks
--- that others hold are passed over, since we may hold some as well.
-with chunk as materialized (
-    select c.job_no, c.chunk_no, c.fresh_from, j.consensus_threshold, cardinality(j.options) as options
-    from chunks c join jobs j using (job_no)
-    where c.fresh > 0 and j.status = 'processing' and j.priority = %(priority)s
-      and (%(job_id)s::text is null or j.job_id = %(job_id)s)
-      and (%(task_types)s::text[] is null or j.task_type = any (%(task_types)s))
-    order by c.job_no, c.chunk_no
+-- take_lane --
+-- Hand out the next tasks of one chunk of a job. A place that the annotator cannot take, because he was given
+-- the task already, or that it does not need any more, is left vacant. Chunks that others hold are passed over.
+with held as materialized (
+    select unnest(byte_offsets) from leases
+    where annotator_no = %(annotator_no)s and job_no = %(job_no)s
+), chunk as materialized (
+    select l.* from lanes l
+    where l.job_no = %(job_no)s
+      and coalesce(l.offsets[array_position(l.annotators, %(annotator_no)s)], -1) < l.ends_at
+    order by l.chunk_no
     limit 1
-    for update of c skip locked
-), fresh as materialized (
-    select t.job_no, t.byte_offset, t.chunk_no, c.consensus_threshold, c.options
-    from chunk c
-    cross join lateral (
+    for update skip locked
+), lane as materialized (
+    select chunk.*, n, offsets[n] as goes_on_at
+    from chunk cross join lateral (
+        select (coalesce(
+            array_position(chunk.annotators, %(annotator_no)s),
+            (select n from unnest(chunk.offsets) with ordinality as u (o, n) order by o, n limit 1)
+        ))::integer as n
+    ) mine
+), seen as materialized (
+    select t.byte_offset, t.data_url, t.metadata,
+           y.outcome is not null as ended,
+           t.byte_offset < lane.fresh_from and (
+               coalesce(y.places > greatest(y.threshold, cardinality(y.annotators) + 1), false)
+               or coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
+               or t.byte_offset in (table held)
+           ) as left_vacant
+    from lane cross join lateral (
         select * from tasks t
-        where t.job_no = c.job_no and t.byte_offset >= c.fresh_from
+        where t.job_no = lane.job_no and t.byte_offset >= lane.goes_on_at and t.byte_offset < lane.ends_at
         order by t.byte_offset
-        limit %(limit)s
+        limit %(window_tasks)s
     ) t
-    where t.chunk_no = c.chunk_no
-), opened as (
-    insert into open_tasks (job_no, byte_offset, chunk_no, wanted, labels, votes, annotators)
-    select job_no, byte_offset, chunk_no, consensus_threshold, 0,
-           array_fill(0::smallint, array[options]), array[%(annotator_no)s::integer]
-    from fresh
-), taken as (
-    select count(*) as tasks, max(byte_offset) + 1 as fresh_from from fresh
-), moved as (
-    update chunks c set fresh = c.fresh - taken.tasks, fresh_from = taken.fresh_from
-    from chunk, taken
-    where c.job_no = chunk.job_no and c.chunk_no = chunk.chunk_no
+    left join tallies y
+           on (y.job_no, y.byte_offset) = (t.job_no, t.byte_offset) and t.byte_offset < lane.fresh_from
+), given as materialized (
+    select byte_offset, data_url, metadata from seen
+    where not ended and not left_vacant
+    order by byte_offset limit %(limit)s
+), upto as materialized (
+    select coalesce(
+        (select max(byte_offset) + 1 from given having count(*) = %(limit)s),
+        (select max(byte_offset) + 1 from seen)
+    ) as goes_on_at
+), vacated as (
+    insert into vacancies (job_no, byte_offset)
+    select %(job_no)s, byte_offset from seen, upto
+    where left_vacant and not ended and byte_offset < upto.goes_on_at
+), moved as materialized (
+    select job_no, chunk_no, ends_at, greatest(fresh_from, upto.goes_on_at) as fresh_from,
+           offsets[:n - 1] || upto.goes_on_at || offsets[n + 1:] as offsets,
+           annotators[:n - 1] || %(annotator_no)s::integer || annotators[n + 1:] as annotators
+    from lane, upto
+    where upto.goes_on_at is not null
+), kept as (
+    update lanes l set fresh_from = m.fresh_from, offsets = m.offsets, annotators = m.annotators
+    from moved m
+    where l.job_no = m.job_no and l.chunk_no = m.chunk_no and m.ends_at > any (m.offsets)
+), ended as (
+    delete from lanes l using moved m
+    where l.job_no = m.job_no and l.chunk_no = m.chunk_no and m.ends_at <= all (m.offsets)
+), leased as (
+    insert into leases (job_no, annotator_no, first_offset, last_offset, byte_offsets, expires_at)
+    select %(job_no)s, %(annotator_no)s, min(byte_offset), max(byte_offset),
+           array_agg(byte_offset order by byte_offset), now() + make_interval(secs => %(lease_s)s)
+    from given having count(*) > 0
+    returning expires_at
 )
-insert into leases (job_no, byte_offset, annotator_no, expires_at)
-select job_no, byte_offset, %(annotator_no)s, now() + make_interval(secs => %(lease_s)s) from fresh
-returning job_no, byte_offset, expires_at;
+select true as seen, given.byte_offset, given.data_url, given.metadata, leased.expires_at
+from moved left join (leased cross join given) on true
+order by given.byte_offset;
 
--- describe_leased --
--- What an annotator needs to know of the tasks that were just handed out.
-select task_id(j.job_id, t.byte_offset) as task_id, t.data_url, t.metadata, j.task_type,
-       j.question, j.options, l.expires_at as lease_expires_at
-from unnest(%(job_nos)s::bigint[], %(byte_offsets)s::bigint[]) with ordinality as k (job_no, byte_offset, n)
-join tasks t using (job_no, byte_offset)
-join jobs j using (job_no)
-join leases l on (l.job_no, l.byte_offset, l.annotator_no) = (t.job_no, t.byte_offset, %(annotator_no)s)
-order by k.n;
+-- describe_jobs --
+-- What an annotator needs to know of jobs.
+select job_no, job_id, task_type, question, options from jobs where job_no = any (%(job_nos)s);
 
 -- submit_labels --
--- One batch of labels of one annotator: record them, count votes, settle what has a winner, fail what
--- has none after twice the threshold, ask for one more annotator otherwise, and move the counters.
--- Locks: tasks in key order, then chunks in key order, so that two batches cannot deadlock; nor can a
--- batch and a claim, which waits for nothing but its first chunk.
-with input as (
-    select i.n, j.job_no, i.byte_offset, array_position(j.options, i.label)::smallint as option,
-           j.consensus_threshold, j.stop_early
+-- One batch of labels of one annotator: take the tasks off his leases, count and record the votes, settle
+-- what has a winner, fail what has none after twice the threshold, ask for one more annotator where labels
+-- are tied and nobody is at it, and move the counters. A label that comes without a lease, or after it ran
+-- out, takes a place of its own. A task takes labels once somebody was handed it.
+-- Locks, each in key order: leases, tallies, chunks. Claims wait for none of these while they hold anything,
+-- so that nobody waits in a circle.
+with input as materialized (  -- of two labels for one task in a batch the first counts
+    select distinct on (j.job_no, i.byte_offset)
+           i.n, j.job_no, i.byte_offset, t.chunk_no, array_position(j.options, i.label)::smallint as option,
+           j.consensus_threshold as threshold, j.stop_early, cardinality(j.options) as options
     from unnest(%(ns)s::integer[], %(job_ids)s::text[], %(byte_offsets)s::bigint[], %(labels)s::text[])
          as i (n, job_id, byte_offset, label)
-    join jobs j using (job_id)
-    where j.status = 'processing'
-), first as (  -- of two labels for one task in a batch the first counts
-    select distinct on (job_no, byte_offset) * from input
-    where option is not null order by job_no, byte_offset, n
-), locked as materialized (
-    select o.*, first.n, first.option, first.consensus_threshold, first.stop_early
-    from open_tasks o join first using (job_no, byte_offset)
-    order by o.job_no, o.byte_offset
-    for update of o
-), inserted as (
-    insert into labels (job_no, byte_offset, annotator_no, option)
-    select job_no, byte_offset, %(annotator_no)s, option from locked
-    on conflict do nothing
-    returning job_no, byte_offset
+    join jobs j on j.job_id = i.job_id and j.status = 'processing' and i.label = any (j.options)
+    join tasks t on (t.job_no, t.byte_offset) = (j.job_no, i.byte_offset)
+    left join lanes l on (l.job_no, l.chunk_no) = (t.job_no, t.chunk_no)
+    where l.job_no is null or i.byte_offset < l.fresh_from
+    order by j.job_no, i.byte_offset, i.n
+), lease as materialized (
+    select l.lease_no, l.job_no, l.byte_offsets
+    from leases l
+    where l.annotator_no = %(annotator_no)s and l.job_no in (select job_no from input)
+    order by l.lease_no
+    for update
+), held as materialized (
+    select lease.lease_no, lease.job_no, o.byte_offset, input.n is not null as labelled
+    from lease cross join unnest(lease.byte_offsets) as o (byte_offset)
+    left join input using (job_no, byte_offset)
+), rest as materialized (
+    select lease_no, array_agg(byte_offset order by byte_offset) filter (where not labelled) as byte_offsets
+    from held group by lease_no having bool_or(labelled)
+), lessened as (
+    update leases l set byte_offsets = rest.byte_offsets
+    from rest where l.lease_no = rest.lease_no and rest.byte_offsets is not null
+), emptied as (
+    delete from leases l using rest where l.lease_no = rest.lease_no and rest.byte_offsets is null
 ), counted as (
-    select job_no, byte_offset, chunk_no, n, consensus_threshold, stop_early, wanted,
-           (labels + 1)::smallint as labels,
-           votes[:option - 1] || (votes[option] + 1)::smallint || votes[option + 1:] as votes,
-           array_remove(annotators, %(annotator_no)s) || %(annotator_no)s::integer as annotators
-    from locked join inserted using (job_no, byte_offset)
+    insert into tallies as y (
+        job_no, byte_offset, labelled_at, threshold, places, stop_early, votes, annotators
+    )
+    select job_no, byte_offset, now(), threshold, threshold + (held.labelled is null)::integer, stop_early,
+           array_fill(0::smallint, array[option - 1]) || 1::smallint
+           || array_fill(0::smallint, array[options - option]),
+           array[%(annotator_no)s::integer]
+    from input left join held using (job_no, byte_offset)
+    order by job_no, byte_offset
+    on conflict (job_no, byte_offset) do update
+    set labelled_at = now(),
+        places = excluded.places - excluded.threshold
+                 + case when cardinality(y.annotators) >= y.threshold
+                        then greatest(y.places, cardinality(y.annotators) + 1) else y.places end,
+        votes = y.votes[:array_position(excluded.votes, 1::smallint) - 1]
+                || (y.votes[array_position(excluded.votes, 1::smallint)] + 1)::smallint
+                || y.votes[array_position(excluded.votes, 1::smallint) + 1:],
+        annotators = y.annotators || excluded.annotators,
+        outcome = case
+            when cardinality(y.annotators) + 1
+                 >= case when y.stop_early then y.threshold / 2 + 1 else y.threshold end
+            then task_outcome(
+                y.votes[:array_position(excluded.votes, 1::smallint) - 1]
+                || (y.votes[array_position(excluded.votes, 1::smallint)] + 1)::smallint
+                || y.votes[array_position(excluded.votes, 1::smallint) + 1:],
+                y.threshold, y.stop_early)
+        end
+    where y.outcome is null and not y.annotators @> excluded.annotators
+    returning job_no, byte_offset, outcome, places, threshold, cardinality(annotators) as labels
 ), decided as materialized (
-    select *, consensus_winner(votes, consensus_threshold, stop_early) as winner,
-           labels >= 2 * consensus_threshold as exhausted
-    from counted
-), ended as materialized (
-    select * from decided where winner is not null or exhausted
+    select counted.*, input.n, input.chunk_no, input.option
+    from counted join input using (job_no, byte_offset)
 ), recorded as (
-    insert into results (job_no, byte_offset, consensus, labels, votes)
-    select job_no, byte_offset, winner, labels, votes from ended
-), closed as (
-    delete from open_tasks o using ended e
-    where o.job_no = e.job_no and o.byte_offset = e.byte_offset
-), advanced as (
-    update open_tasks o
-    set labels = d.labels, votes = d.votes, annotators = d.annotators,
-        wanted = greatest(d.wanted, d.labels + case when d.labels >= d.consensus_threshold then 1 else 0 end)
-    from decided d
-    where o.job_no = d.job_no and o.byte_offset = d.byte_offset
-      and d.winner is null and not d.exhausted
-), released as (
-    delete from leases l using decided d
-    where l.job_no = d.job_no and l.byte_offset = d.byte_offset
-      and (l.annotator_no = %(annotator_no)s or d.winner is not null or d.exhausted)
+    insert into labels (job_no, byte_offset, annotator_no, option)
+    select job_no, byte_offset, %(annotator_no)s, option from decided order by job_no, byte_offset
+), tied as (
+    insert into vacancies (job_no, byte_offset)
+    select job_no, byte_offset from decided
+    where outcome is null and labels >= threshold and places = labels
 ), by_chunk as (
-    select job_no, chunk_no, count(winner) as settled, count(*) - count(winner) as failed
-    from ended group by job_no, chunk_no
+    select job_no, chunk_no, count(*) filter (where outcome > 0) as settled,
+           count(*) filter (where outcome = 0) as failed
+    from decided where outcome is not null group by job_no, chunk_no
 ), chunk as materialized (
     select c.job_no, c.chunk_no, by_chunk.settled, by_chunk.failed
     from chunks c join by_chunk using (job_no, chunk_no)
@@ -190,7 +298,7 @@ with input as (
     from chunk where c.job_no = chunk.job_no and c.chunk_no = chunk.chunk_no
     returning c.job_no, c.tasks = c.settled + c.failed as done
 )
-select n, winner is not null as settled,
+select n, coalesce(outcome > 0, false) as settled,
        job_no in (select job_no from moved where done) as chunk_done, job_no
 from decided;
 
@@ -200,14 +308,42 @@ select i.n,
        case
            when t.job_no is null then 'unknown_task'
            when array_position(j.options, i.label) is null then 'unknown_option'
-           when l.job_no is not null then 'duplicate'
-           when r.job_no is not null or j.status <> 'processing' then 'already_settled'
+           when y.annotators @> array[%(annotator_no)s::integer] then 'duplicate'
+           when y.outcome is not null or j.status <> 'processing' then 'already_settled'
            else 'unknown_task'
        end as outcome
 from unnest(%(ns)s::integer[], %(job_ids)s::text[], %(byte_offsets)s::bigint[], %(labels)s::text[])
      as i (n, job_id, byte_offset, label)
 left join jobs j using (job_id)
 left join tasks t on (t.job_no, t.byte_offset) = (j.job_no, i.byte_offset)
-left join labels l
-       on (l.job_no, l.byte_offset, l.annotator_no) = (t.job_no, t.byte_offset, %(annotator_no)s)
-left join results r on (r.job_no, r.byte_offset) = (t.job_no, t.byte_offset);
+left join tallies y on (y.job_no, y.byte_offset) = (t.job_no, t.byte_offset);
+
+-- release --
+-- Leave tasks vacant that the annotator holds; returns those that he held.
+with input as materialized (
+    select distinct j.job_no, i.job_id, i.byte_offset
+    from unnest(%(job_ids)s::text[], %(byte_offsets)s::bigint[]) as i (job_id, byte_offset)
+    join jobs j using (job_id)
+), lease as materialized (
+    select l.lease_no, l.job_no, l.byte_offsets
+    from leases l
+    where l.annotator_no = %(annotator_no)s and l.job_no in (select job_no from input)
+    order by l.lease_no
+    for update
+), held as materialized (
+    select lease.lease_no, lease.job_no, o.byte_offset, input.job_id
+    from lease cross join unnest(lease.byte_offsets) as o (byte_offset)
+    left join input using (job_no, byte_offset)
+), rest as materialized (
+    select lease_no, array_agg(byte_offset order by byte_offset) filter (where job_id is null) as byte_offsets
+    from held group by lease_no having count(job_id) > 0
+), lessened as (
+    update leases l set byte_offsets = rest.byte_offsets
+    from rest where l.lease_no = rest.lease_no and rest.byte_offsets is not null
+), emptied as (
+    delete from leases l using rest where l.lease_no = rest.lease_no and rest.byte_offsets is null
+), vacated as (
+    insert into vacancies (job_no, byte_offset, annotator_no)
+    select job_no, byte_offset, %(annotator_no)s from held where job_id is not null
+)
+select job_id, byte_offset from held where job_id is not null;

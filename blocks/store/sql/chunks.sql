@@ -1,18 +1,25 @@
 -- claim_chunk --
 -- A twin waits here until this transaction ends, and then finds nothing to do. The share lock keeps
 -- the job from ending while its tasks are being added.
-insert into chunks (job_no, chunk_no, lines, tasks, bad_lines, fresh, fresh_from)
-select job_no, %(chunk_no)s, 0, 0, 0, 0, 0
+insert into chunks (job_no, chunk_no, lines, tasks, bad_lines)
+select job_no, %(chunk_no)s, 0, 0, 0
 from (select job_no from jobs where job_no = %(job_no)s and status = 'processing' for share) job
 on conflict do nothing
 returning chunk_no;
 
 -- fill_chunk --
--- What the chunk came to, now that all of it is there.
-update chunks
-set lines = %(lines)s, tasks = %(tasks)s, bad_lines = %(bad_lines)s,
-    fresh = %(tasks)s, fresh_from = %(fresh_from)s
-where job_no = %(job_no)s and chunk_no = %(chunk_no)s;
+-- What the chunk came to, now that all of it is there; its tasks may be handed out.
+with filled as (
+    update chunks set lines = %(lines)s, tasks = %(tasks)s, bad_lines = %(bad_lines)s
+    where job_no = %(job_no)s and chunk_no = %(chunk_no)s
+    returning job_no, chunk_no, tasks
+)
+insert into lanes (job_no, chunk_no, fresh_from, ends_at, offsets, annotators)
+select job_no, chunk_no, %(starts_at)s, %(ends_at)s,
+       array_fill(%(starts_at)s::bigint, array[j.consensus_threshold::integer]),
+       array_fill(0, array[j.consensus_threshold::integer])
+from filled join jobs j using (job_no)
+where filled.tasks > 0;
 
 -- copy_tasks --
 -- The delimiter can stand neither in JSON nor in a URL, so that tabs need no escape. CSV would need none at

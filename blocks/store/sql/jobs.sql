@@ -60,25 +60,19 @@ where job_no = %(job_no)s and status = 'accepted';
 update jobs set manifest_bytes = %(size)s, manifest_version = %(version)s, chunk_bytes = %(chunk_bytes)s
 where job_no = %(job_no)s and manifest_version is null;
 
--- lock_open_tasks --
--- What is handed out of a job that is about to end, locked in key order and before the job, as by a batch
--- of labels.
-select byte_offset from open_tasks where job_no = %(job_no)s order by byte_offset for update;
-
--- withdraw_tasks --
--- Take back the tasks that were locked. A statement of its own, since parts of one run in any order.
-with withdrawn as (
-    delete from open_tasks where job_no = %(job_no)s and byte_offset = any(%(byte_offsets)s)
-)
-delete from leases where job_no = %(job_no)s and byte_offset = any(%(byte_offsets)s);
-
 -- fail_job --
 -- accepted, processing → failed, as long as the manifest is being read: a slow twin of a run that has
--- finished must not fail the job. The credentials are wiped: nothing needs them.
-update jobs
-set status = 'failed', error_code = %(code)s, error_message = %(message)s,
-    completed_at = now(), credentials = null
-where job_no = %(job_no)s and status in ('accepted', 'processing') and ingested_at is null;
+-- finished must not fail the job. The credentials are wiped: nothing needs them. Nothing more is handed out.
+with failed as (
+    update jobs
+    set status = 'failed', error_code = %(code)s, error_message = %(message)s,
+        completed_at = now(), credentials = null
+    where job_no = %(job_no)s and status in ('accepted', 'processing') and ingested_at is null
+    returning job_no
+), no_lanes as (
+    delete from lanes where job_no in (select job_no from failed)
+)
+delete from vacancies where job_no in (select job_no from failed);
 
 -- lock_job --
 -- Whoever ends a job holds its row, so that of two last batches the second sees the first.
@@ -104,6 +98,10 @@ with settled as (
           select from chunks c where c.job_no = j.job_no and c.settled + c.failed < c.tasks
       )
     returning job_no, delivery_type
+), no_lanes as (
+    delete from lanes where job_no in (select job_no from settled)
+), no_vacancies as (
+    delete from vacancies where job_no in (select job_no from settled)
 )
 insert into outbox (kind, job_no)
 select 'deliver_job', job_no from settled where delivery_type is not null;

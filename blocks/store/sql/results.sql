@@ -1,6 +1,6 @@
 -- without_nested_loops --
 -- Before a long read: statistics do not know a job that has just been made, so the planner takes it for one
--- row, and joins its tasks and results by a nested loop that is quadratic in the job.
+-- row, and joins its tasks and tallies by a nested loop that is quadratic in the job.
 set local enable_nestloop = off;
 
 -- export --
@@ -22,19 +22,19 @@ copy (
         || '","line":' || c.lines_before + t.line_in_chunk
         || ',"data_url":' || to_json(t.data_url)
         || ',"metadata":' || coalesce(t.metadata, 'null')
-        || ',"status":"settled","consensus_label":' || job.names[r.consensus]
-        || ',"confidence":' || r.votes[r.consensus]::float8 / r.labels
-        || ',"worker_count":' || r.labels
-        || ',"agreement_count":' || r.votes[r.consensus]
+        || ',"status":"settled","consensus_label":' || job.names[y.outcome]
+        || ',"confidence":' || y.votes[y.outcome]::float8 / cardinality(y.annotators)
+        || ',"worker_count":' || cardinality(y.annotators)
+        || ',"agreement_count":' || y.votes[y.outcome]
         || ',"votes":{' || (
-            select string_agg(k || v, ',') from unnest(job.keys, r.votes) as vote (k, v)
+            select string_agg(k || v, ',') from unnest(job.keys, y.votes) as vote (k, v)
         ) || '},"created_at":"' || c.created_at
-        || '","settled_at":"' || rfc3339(r.settled_at) || '"}'
+        || '","settled_at":"' || rfc3339(y.labelled_at) || '"}'
     from tasks t
-    join results r on r.job_no = t.job_no and r.byte_offset = t.byte_offset
+    join tallies y on y.job_no = t.job_no and y.byte_offset = t.byte_offset
     join chunk c on c.chunk_no = t.chunk_no
     cross join job
-    where t.job_no = %(job_no)s and r.job_no = %(job_no)s and r.consensus is not null
+    where t.job_no = %(job_no)s and y.job_no = %(job_no)s and y.outcome > 0
       and c.lines_before + t.line_in_chunk > %(after)s
     order by t.byte_offset
 ) to stdout (format csv, delimiter E'\x02', quote E'\x01');
