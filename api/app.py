@@ -13,11 +13,11 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
 from api import openapi
-from api.auth import ApiKeyMiddleware
+from api.auth import ApiKeyMiddleware, KeyRing
 from api.bodies import StrictRequest, check_request
 from api.errors import HANDLERS as ERROR_HANDLERS
 from api.launcher import Launcher
-from api.routes import annotation, health, jobs
+from api.routes import annotation, health, jobs, quality, tasks
 from blocks.settings import Settings
 from blocks.store.database import Database
 
@@ -51,6 +51,8 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=[
             *health.HANDLERS,
             *jobs.HANDLERS,
+            *quality.HANDLERS,
+            *tasks.HANDLERS,
             *annotation.HANDLERS,
             *openapi.HANDLERS,
         ],
@@ -59,7 +61,7 @@ def create_app(settings: Settings) -> Litestar:
             "settings": _constant(settings),
             "vault": _constant(vault),
         },
-        state=State({"database": database, "launcher": launcher}),
+        state=State({"database": database, "key_ring": KeyRing(database), "launcher": launcher}),
         middleware=[DefineMiddleware(ApiKeyMiddleware, exclude=["^/health/", "^/schema"])],
         exception_handlers=ERROR_HANDLERS,
         request_class=StrictRequest,

@@ -10,8 +10,13 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 import msgspec
 from litestar import Request
 from litestar.params import QueryParameter
+from msgspec import Meta
 
 from api.errors import ApiError, Fault, invalid_request
+
+JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"extra": {"type": ["object", "null"]}})]
+"""A field that is kept as it was written: its numbers may have more digits than a float has.
+To refuse what is no object is left to the `checks`."""
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -95,7 +100,7 @@ def parse(body: bytes, model: type[_B]) -> _B:
         raise ApiError(HTTPStatus.BAD_REQUEST, "invalid_json", message) from error
     found = _nuls(raw) if b"\\u0000" in body else iter(())
     try:
-        value = msgspec.convert(raw, model)
+        value = msgspec.json.decode(body, type=model)
     except msgspec.ValidationError:
         value = None
         found = chain(found, _faults(raw, model, ""))
@@ -116,7 +121,7 @@ def _faults(raw: Any, expected: Any, path: str) -> Iterator[Fault]:
         yield from struct_faults(raw, model, path)
         return
     try:
-        msgspec.convert(raw, expected)
+        _convert(raw, expected)
     except msgspec.ValidationError as error:
         item = _struct_in(_item_type(expected))
         if item and isinstance(raw, list):
@@ -150,9 +155,15 @@ def struct_faults(
         yield from found
         if not found and name in checks and raw[name] is not None:
             try:
-                checks[name](msgspec.convert(raw[name], field.type))
+                checks[name](_convert(raw[name], field.type))
             except ValueError as error:
                 yield Fault(f"{prefix}{name}", str(error))
+
+
+def _convert(raw: Any, expected: Any) -> Any:
+    if expected == JsonObject:
+        return msgspec.Raw(msgspec.json.encode(raw))
+    return msgspec.convert(raw, expected)
 
 
 def _struct_in(expected: Any) -> type[msgspec.Struct] | None:

@@ -52,8 +52,8 @@ CONFIG = OpenAPIConfig(
     version="1",
     description=(
         "Batch labelling: a manifest in a bucket in, consensus labels in a bucket out. "
-        "Every `/v1` route wants `Authorization: Bearer <key>`: a customer's `sk_…` key for jobs, "
-        "an annotator's `ak_…` key for annotation."
+        "Every `/v1` route wants `Authorization: Bearer <key>`: a customer's `sk_…` key for jobs and "
+        "tasks, an annotator's `ak_…` key for annotation."
     ),
     path="/schema",
     use_handler_docstrings=True,
@@ -64,6 +64,7 @@ CONFIG = OpenAPIConfig(
     security=[{"apiKey": []}],
     tags=[
         Tag("Jobs", "For customers."),
+        Tag("Tasks", "For customers: one by one instead of by a manifest."),
         Tag("Annotation", "For annotators, people and models alike."),
         Tag("Operations", "For operators; no key."),
     ],

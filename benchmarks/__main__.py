@@ -1,4 +1,4 @@
-"""`make bench`: prints what ingestion costs, side by side with its floors and with others.
+"""`make bench`: prints what ingestion and annotation cost, beside their floors and others.
 
 Figures are of one run on one machine; machines differ, ratios less so.
 """
@@ -7,12 +7,23 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import cyclopts
 from rich.console import Console
 
-from benchmarks import chunk_counts, floors, label_studio, loaders, manifest, memory, ours
+from benchmarks import (
+    annotation,
+    chunk_counts,
+    floors,
+    label_studio,
+    loaders,
+    manifest,
+    memory,
+    open_tasks,
+    ours,
+)
+from benchmarks.annotator_runs import Load
 from benchmarks.contender import Contender, compare, table_of
 from benchmarks.environments import NotInstalled
 from benchmarks.servers import Servers, data_folder, running
@@ -27,20 +38,16 @@ Name = Literal[
     "label-studio",
     "memory",
     "chunks",
+    "annotation",
+    "label-studio-annotation",
+    "open-tasks",
 ]
-ALL: tuple[Name, ...] = (
-    "ours",
-    "copy",
-    "newlines",
-    "executemany",
-    "dlt-jsonl",
-    "dlt-arrow",
-    "label-studio",
-    "memory",
-    "chunks",
-)
+ALL: tuple[Name, ...] = get_args(Name)
+_ANNOTATION = frozenset[Name]({"annotation", "label-studio-annotation"})
+_INGESTION = frozenset(ALL) - _ANNOTATION - {"open-tasks"}
 # Settings are worth nothing in a column of twenty characters.
 _WIDTH_MIN = 150
+_LOAD = Load()
 
 app = cyclopts.App(name="benchmarks", help=__doc__, version_flags=[])
 
@@ -55,6 +62,7 @@ def main(
     label_studio_lines: Annotated[
         int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=100, lte=250_000))
     ] = 20_000,
+    load: Annotated[Load, cyclopts.Parameter(name="*")] = _LOAD,
     only: Annotated[list[Name] | None, cyclopts.Parameter(consume_multiple=True)] = None,
 ) -> None:
     """Measure.
@@ -64,15 +72,29 @@ def main(
     lines
         Lines of the manifest, one in a hundred of them bad.
     rounds
-        Each is measured once in a round, one after the other; the figures are medians.
+        Each is measured once in a round, one after the other; the figures are medians, and of
+        annotation those of all rounds together.
     label_studio_lines
         Lines that Label Studio imports: of so many more, it would take minutes a round.
+    load
+        How annotation is measured.
     only
         What to measure, instead of everything.
     """
     chosen = frozenset(only or ALL)
     console = Console()
     console.width = max(console.width, _WIDTH_MIN)
+    if chosen & _INGESTION:
+        _measure_ingestion(chosen, lines, label_studio_lines, rounds, console)
+    if chosen & _ANNOTATION:
+        console.print(annotation.measure(chosen, load, rounds, console))
+    if "open-tasks" in chosen:
+        console.print(open_tasks.measure(load, console))
+
+
+def _measure_ingestion(
+    chosen: frozenset[Name], lines: int, label_studio_lines: int, rounds: int, console: Console
+) -> None:
     with data_folder() as folder:
         with running(folder, console) as servers, contextlib.ExitStack() as stack:
             with console.status("Writing manifests"):

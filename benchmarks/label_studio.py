@@ -17,7 +17,7 @@ from rich.console import Console
 from benchmarks.contender import Contender
 from benchmarks.environments import interpreter
 from benchmarks.manifest import Manifest
-from benchmarks.servers import Servers
+from benchmarks.servers import Databases, Servers
 from deployments.ports import LOOPBACK, free_port
 
 DATABASE = "label_studio"
@@ -35,7 +35,7 @@ class LabelStudioFailed(Exception):
 
 
 @contextlib.contextmanager
-def running(servers: Servers, folder: Path, console: Console) -> Iterator[httpx.Client]:
+def running(servers: Databases, folder: Path, console: Console) -> Iterator[httpx.Client]:
     """Its server with a database of its own; the client is logged in.
 
     Raises:
@@ -77,6 +77,12 @@ def running(servers: Servers, folder: Path, console: Console) -> Iterator[httpx.
         _stop(process)
 
 
+def make_project(client: httpx.Client) -> int:
+    """The number of a new project: pictures, and the question whether it is a cat or a dog."""
+    project = {"title": "bench", "label_config": _LABEL_CONFIG}
+    return int(client.post("/api/projects", json=project).raise_for_status().json()["id"])
+
+
 def contender(
     servers: Servers, client: httpx.Client, manifest: Manifest, console: Console
 ) -> Contender:
@@ -86,8 +92,7 @@ def contender(
     body = json.dumps([{"data": json.loads(line)} for line in text.splitlines()]).encode()
 
     def measure() -> dict[str, float]:
-        project = {"title": "bench", "label_config": _LABEL_CONFIG}
-        number = client.post("/api/projects", json=project).raise_for_status().json()["id"]
+        number = make_project(client)
         begin = time.perf_counter()
         answer = client.post(
             f"/api/projects/{number}/import",
@@ -106,7 +111,7 @@ def contender(
     return Contender("label-studio", settings, manifest.good_lines, measure, goal=50)
 
 
-def _environment(servers: Servers, folder: Path, token: str) -> dict[str, str]:
+def _environment(servers: Databases, folder: Path, token: str) -> dict[str, str]:
     database = urlsplit(servers.database_url)
     return {
         "PATH": os.environ["PATH"],

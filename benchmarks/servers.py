@@ -49,19 +49,14 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Servers:
-    """A stack that runs."""
+class Databases:
+    """The PostgreSQL server of a stack that runs."""
 
     stack: Stack
-    store: Store
 
     @property
     def database_url(self) -> str:
         return self.stack.database_url
-
-    @property
-    def peers_database_url(self) -> str:
-        return self.database_url_of(PEERS_DATABASE)
 
     def database_url_of(self, name: str) -> str:
         """Another database of the same server."""
@@ -71,11 +66,6 @@ class Servers:
         """Of one of the stack's servers."""
         processes = State(self.stack.data_dir).read()["processes"]
         return next(int(each["pid"]) for each in processes if each["name"] == name)
-
-    def flow_processes(self) -> list[psutil.Process]:
-        """The processes of flow runs: what was forked from the worker's fork server."""
-        children = psutil.Process(self.pid("Prefect worker")).children()
-        return [fork for child in children for fork in child.children(recursive=True)]
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """To our own database, in autocommit."""
@@ -89,6 +79,22 @@ class Servers:
                 sql.SQL("drop database if exists {} with (force)").format(identifier)
             )
             connection.execute(sql.SQL("create database {}").format(identifier))
+
+
+@dataclass(frozen=True)
+class Servers(Databases):
+    """All of a stack that runs, with its object store."""
+
+    store: Store
+
+    @property
+    def peers_database_url(self) -> str:
+        return self.database_url_of(PEERS_DATABASE)
+
+    def flow_processes(self) -> list[psutil.Process]:
+        """The processes of flow runs: what was forked from the worker's fork server."""
+        children = psutil.Process(self.pid("Prefect worker")).children()
+        return [fork for child in children for fork in child.children(recursive=True)]
 
     def clear(self) -> None:
         """The state that each measurement begins from: no rows of an earlier one, nothing to flush.

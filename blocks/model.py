@@ -40,6 +40,30 @@ class DeliveryStatus(StrEnum):
     FAILED = "failed"
 
 
+class TaskStatus(StrEnum):
+    """Where a task is in its life: pending → in_progress → settled or failed."""
+
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    SETTLED = "settled"
+    FAILED = "failed"
+
+
+class TaskReason(StrEnum):
+    """Why a task failed."""
+
+    NO_CONSENSUS = "no_consensus"
+    CANCELLED = "cancelled"
+    JOB_FAILED = "job_failed"
+
+
+class ReleaseOutcome(StrEnum):
+    """What became of one task that was handed back."""
+
+    RELEASED = "released"
+    NOT_HELD = "not_held"
+
+
 class TaskType(StrEnum):
     """What annotators are asked to do."""
 

@@ -1,4 +1,4 @@
-"""Annotators: claim tasks, hand in labels."""
+"""Annotators: claim tasks, hand in labels, hand tasks back."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from api.auth import annotators_only
 from api.bodies import Body
 from api.errors import documented
 from api.routes.job_views import LabelSpec
-from blocks.model import LabelOutcome, TaskType
+from blocks.model import LabelOutcome, ReleaseOutcome, TaskType
 from blocks.settings import Settings
 from blocks.store import annotation
 from blocks.store.customers import Principal
@@ -79,6 +79,25 @@ class Outcomes(msgspec.Struct, frozen=True):
     results: list[Outcome]
 
 
+class ReleaseBody(Body, frozen=True, kw_only=True):
+    """Tasks that the annotator holds and will not label."""
+
+    task_ids: Annotated[list[str], Meta(min_length=1, max_length=_BATCH_MAX)]
+
+
+class Release(msgspec.Struct, frozen=True):
+    """What became of one."""
+
+    task_id: str
+    outcome: ReleaseOutcome
+
+
+class Releases(msgspec.Struct, frozen=True):
+    """One for each task, in their order."""
+
+    results: list[Release]
+
+
 @post(
     "/v1/annotation/claim",
     operation_id="claim_tasks",
@@ -129,6 +148,26 @@ def submit(
     return Outcomes([Outcome(label.task_id, outcome) for label, outcome in pairs])
 
 
+@post(
+    "/v1/annotation/release",
+    operation_id="release_tasks",
+    summary="Hand tasks back",
+    tags=["Annotation"],
+    guards=[annotators_only],
+    responses=documented(400, 401, 403, 413, 415),
+    status_code=200,
+    sync_to_thread=True,
+)
+def release(
+    request: _Request, data: JSONBody[ReleaseBody], database: NamedDependency[Database]
+) -> Releases:
+    """Hand tasks back without a label: others get them, and who has nothing else to do."""
+    with database.transaction() as tx:
+        released = annotation.release(tx, _annotator(request), data.task_ids)
+    outcomes = {True: ReleaseOutcome.RELEASED, False: ReleaseOutcome.NOT_HELD}
+    return Releases([Release(id_, outcomes[id_ in released]) for id_ in data.task_ids])
+
+
 def _annotator(request: _Request) -> int:
     assert request.user.annotator_no is not None  # the guard has looked
     return request.user.annotator_no
@@ -146,4 +185,4 @@ def _claimed(task: annotation.ClaimedTask) -> Claimed:
     )
 
 
-HANDLERS = [claim, submit]
+HANDLERS = [claim, submit, release]

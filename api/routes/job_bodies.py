@@ -52,7 +52,8 @@ def _check_prefix(prefix: str) -> None:
         raise ValueError("The prefix must not have empty parts, nor the parts '.' or '..'.")
 
 
-def _check_https_url(url: str) -> None:
+def check_https_url(url: str) -> None:
+    """A check of a field: where notifications go."""
     if not url.lower().startswith("https://") or not is_data_url(url):
         raise ValueError("This must be an https URL with a valid host.")
 
@@ -123,7 +124,7 @@ class JobBody(Body, frozen=True, kw_only=True):
 
     checks: ClassVar[Checks] = {
         "manifest_url": _check_manifest_url,
-        "callback_url": _check_https_url,
+        "callback_url": check_https_url,
     }
 
     manifest_url: Annotated[str, Meta(max_length=_URL_CHARACTERS_MAX)]

@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
 
-from api.auth import customers_only
+from api.auth import customer_id, customers_only
 from api.errors import conflict, documented, not_found
 from api.routes.job_bodies import JobBody
 from api.routes.job_views import JobView, view
@@ -70,7 +70,7 @@ def create(
     idempotency_key: _IdempotencyKey = None,
 ) -> Response[JobAccepted]:
     """Record a job. Its credentials are encrypted before they are stored, and never given back."""
-    new = data.to_job(_customer(request))
+    new = data.to_job(customer_id(request))
     idempotency = Idempotency(idempotency_key, _digest(data)) if idempotency_key else None
     try:
         with database.transaction() as tx:
@@ -94,7 +94,7 @@ def create(
 )
 def read(request: _Request, job_id: FromPath[str], database: NamedDependency[Database]) -> JobView:
     """A job's state and progress."""
-    return view(_job(request, job_id, database))
+    return view(find_job(request, job_id, database))
 
 
 @get(
@@ -116,7 +116,7 @@ def export(
     ] = 0,
 ) -> Stream:
     """The settled tasks as JSON lines, in manifest order."""
-    job = _job(request, job_id, database)
+    job = find_job(request, job_id, database)
     match job.status:
         case JobStatus.FAILED:
             raise conflict("job_failed", "job has failed; there is nothing to export")
@@ -148,21 +148,21 @@ def errors(
     ] = ErrorsFormat.JSONL,
 ) -> Stream:
     """The bad lines as JSON lines, in manifest order; those that were found so far."""
-    job_no = _job(request, job_id, database).job_no
+    job_no = find_job(request, job_id, database).job_no
     read = results.bad_manifest if format is ErrorsFormat.MANIFEST else results.errors
     return stream(_read(database, read, job_no))
 
 
-def _customer(request: _Request) -> str:
-    assert request.user.customer_id is not None  # the guard has looked
-    return request.user.customer_id
+def find_job(request: _Request, job_id: str, database: Database) -> Job:
+    """The customer's job of that id.
 
-
-def _job(request: _Request, job_id: str, database: Database) -> Job:
+    Raises:
+        ApiError: 404, there is no such job, or it is another's.
+    """
     job = None
     if is_job_id(job_id):
         with database.transaction() as tx:
-            job = jobs.get(tx, job_id, customer_id=_customer(request))
+            job = jobs.get(tx, job_id, customer_id=customer_id(request))
     if job is None:
         raise not_found("job")
     return job

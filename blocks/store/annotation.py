@@ -1,7 +1,7 @@
 """Handing out tasks and taking labels. The rules are in `sql/annotation.sql`."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -153,11 +153,15 @@ def _task(job: LabelledJob, row: dict[str, Any]) -> ClaimedTask:
 def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[LabelOutcome]:
     """What became of each label, in their order. A job whose last task settles moves on."""
     outcomes: dict[int, LabelOutcome] = {}
-    parsed = [(n, parse_task_id(label.task_id), label.label) for n, label in enumerate(labels)]
-    known = [(n, *key, label) for n, key, label in parsed if key]
+    keys = [parse_task_id(label.task_id) for label in labels]
+    known = [(n, *key, labels[n].label) for n, key in enumerate(keys) if key]
     accepted = tx.execute(_SQL["submit_labels"], _columns(known, annotator_no)).fetchall()
+    first_of: dict[tuple[str, int, str], int] = {}
+    for n, job_id, byte_offset, label in known:
+        first_of.setdefault((job_id, byte_offset, label), n)
     for row in accepted:
-        outcomes[row["n"]] = LabelOutcome.SETTLED if row["settled"] else LabelOutcome.ACCEPTED
+        n = first_of[row["job_id"], row["byte_offset"], row["label"]]
+        outcomes[n] = LabelOutcome.SETTLED if row["settled"] else LabelOutcome.ACCEPTED
     refused = [entry for entry in known if entry[0] not in outcomes]
     if refused:
         query = _SQL["explain_refused"]
@@ -181,11 +185,21 @@ def release(tx: Transaction, annotator_no: int, task_ids: Sequence[str]) -> set[
 
 
 def _columns(entries: Sequence[tuple[int, str, int, str]], annotator_no: int) -> dict[str, Any]:
+    """Labels as arrays: what they share stands once, in `job_ids` and `labels`."""
     ns, job_ids, byte_offsets, labels = zip(*entries, strict=True) if entries else ((),) * 4
+    job_nths = {job_id: nth for nth, job_id in enumerate(dict.fromkeys(job_ids), start=1)}
+    label_nths = {label: nth for nth, label in enumerate(dict.fromkeys(labels), start=1)}
     return {
         "annotator_no": annotator_no,
-        "ns": list(ns),
-        "job_ids": list(job_ids),
-        "byte_offsets": list(byte_offsets),
-        "labels": list(labels),
+        "job_ids": list(job_nths),
+        "labels": list(label_nths),
+        "ns": _array(ns),
+        "job_nths": _array(job_nths[job_id] for job_id in job_ids),
+        "byte_offsets": _array(byte_offsets),
+        "label_nths": _array(label_nths[label] for label in labels),
     }
+
+
+def _array(numbers: Iterable[int]) -> str:
+    # The driver's own way costs 2 µs for each number.
+    return f"{{{','.join(map(str, numbers))}}}"

@@ -23,6 +23,12 @@ _LONG_READS_MAX = 32
 _STATEMENT_TIMEOUT_MS = 60_000
 # The pool would wait up to five minutes before it asks again whether the server is back.
 _RECONNECT_S_MAX = 5.0
+# Short statements look rows up by their keys, and are planned once. To plan them each time takes longer
+# than to run them, and statistics mislead: tables grow from nothing to millions within minutes.
+_SHORT_STATEMENTS = (
+    f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} "
+    "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
+)
 _CONNECTION: dict[str, Any] = {
     "connect_timeout": 10,
     "options": "-c timezone=UTC",
@@ -50,11 +56,12 @@ class Database:
             max_size=connections_max,
             timeout=_WAIT_FOR_CONNECTION_S,
             reconnect_timeout=_RECONNECT_S_MAX,
-            check=ConnectionPool.check_connection,
+            check=_begin,
             kwargs={
                 "row_factory": dict_row,
+                "autocommit": True,  # `_begin` does what the driver would do on top of it
                 **_CONNECTION,
-                "options": f"{_CONNECTION['options']} -c statement_timeout={_STATEMENT_TIMEOUT_MS}",
+                "options": f"{_CONNECTION['options']} {_SHORT_STATEMENTS}",
             },
             open=False,
         )
@@ -67,8 +74,11 @@ class Database:
             DatabaseUnavailable: no connection in time, it broke, or the server gave way.
         """
         self._pool.open()
-        with translated(), self._pool.connection() as connection, connection.transaction():
-            yield connection
+        with translated(), self._pool.connection() as connection:
+            try:
+                yield connection
+            except Rollback:
+                connection.rollback()
 
     @contextmanager
     def long_read(self) -> Iterator[Transaction]:
@@ -106,6 +116,11 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _begin(connection: Transaction) -> None:
+    """Begin the transaction that the connection is taken for, and see in this way that it works."""
+    connection.execute("begin")
 
 
 @contextmanager

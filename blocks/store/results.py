@@ -34,9 +34,14 @@ class NumberedBadLine(msgspec.Struct, frozen=True):
         return msgspec.json.encode(fields) + b"\n"
 
 
+def without_nested_loops(tx: Transaction) -> None:
+    """Before a long read of a job that statistics may not know yet; until the transaction ends."""
+    tx.execute(_SQL["without_nested_loops"])
+
+
 def export(tx: Transaction, job_no: int, *, after: int = 0) -> Iterator[bytes]:
     """Blocks of whole JSON lines, each line a settled task, from manifest line `after` + 1 on."""
-    tx.execute(_SQL["without_nested_loops"])
+    without_nested_loops(tx)
     with tx.cursor().copy(_SQL["export"], {"job_no": job_no, "after": after}) as copy:
         block = bytearray()
         for line in copy:  # the driver gives them one by one
@@ -87,7 +92,7 @@ def bad_lines(tx: Transaction, job_no: int) -> Iterator[NumberedBadLine]:
 def _bad_rows(
     tx: Transaction, job_no: int, *, raw_bytes_max: int, rows_at_a_time: int
 ) -> Iterator[DictRow]:
-    tx.execute(_SQL["without_nested_loops"])
+    without_nested_loops(tx)
     with tx.cursor(name="bad_lines") as cursor:
         cursor.itersize = rows_at_a_time
         yield from cursor.execute(

@@ -33,8 +33,14 @@ ROUTES = [
     ("GET", "/v1/jobs/job_x"),
     ("GET", "/v1/jobs/job_x/export"),
     ("GET", "/v1/jobs/job_x/errors"),
+    ("GET", "/v1/jobs/job_x/quality"),
+    ("POST", "/v1/tasks"),
+    ("POST", "/v1/tasks/batch"),
+    ("GET", "/v1/tasks/tsk_x"),
+    ("GET", "/v1/tasks/tsk_x/result"),
     ("POST", "/v1/annotation/claim"),
     ("POST", "/v1/annotation/labels"),
+    ("POST", "/v1/annotation/release"),
 ]
 ROUTES_WITH_BODY = [path for method, path in ROUTES if method == "POST"]
 
@@ -87,11 +93,34 @@ def test_the_scheme_is_not_case_sensitive(api: Api) -> None:
     assert api.client.get("/v1/jobs/job_x", headers=headers).status_code == 404
 
 
-def test_a_revoked_key_is_refused_at_once(api: Api) -> None:
+def test_a_revoked_key_is_refused_a_moment_later(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr("api.auth.monotonic", lambda: now)
     key = api.shop.do(customers.add_customer_key, api.shop.customer_id)
     assert api.get("/v1/jobs/job_x", api.bearer(key)).status_code == 404
     api.shop.do(customers.revoke_key, key)
+    monkeypatch.setattr("api.auth.monotonic", lambda: now + 1.01)
     assert api.get("/v1/jobs/job_x", api.bearer(key)).status_code == 401
+
+
+def test_a_new_key_is_taken_at_once(api: Api) -> None:
+    key = "ak_" + "x" * 43
+    assert api.get("/v1/jobs/job_x", api.bearer(key)).status_code == 401
+    api.shop.run(
+        "insert into api_keys (key_hash, customer_id) values (sha256(%s), %s)",
+        key.encode(),
+        api.shop.customer_id,
+    )
+    assert api.get("/v1/jobs/job_x", api.bearer(key)).status_code == 404
+
+
+def test_no_more_keys_are_remembered_than_is_good(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.auth._TRUSTED_KEYS_MAX", 3)
+    for _ in range(8):
+        assert api.get("/v1/jobs/job_x", api.new_customer()).status_code == 404
+    assert len(api.client.app.state.key_ring._trusted) <= 3
 
 
 def test_keys_are_stored_as_hashes_only(api: Api) -> None:
@@ -115,7 +144,7 @@ def test_a_body_of_another_type_is_refused(api: Api) -> None:
     ):
         for path in ROUTES_WITH_BODY:
             headers = {
-                **(api.customer if path == "/v1/jobs" else api.annotator),
+                **(api.annotator if "annotation" in path else api.customer),
                 "Content-Type": content_type,
             }
             response = api.client.post(path, content=b"{}", headers=headers)
@@ -141,7 +170,7 @@ def test_what_is_not_json_is_refused(api: Api) -> None:
     for path in ROUTES_WITH_BODY:
         for body in NOT_JSON:
             headers = {
-                **(api.customer if path == "/v1/jobs" else api.annotator),
+                **(api.annotator if "annotation" in path else api.customer),
                 "Content-Type": "application/json",
             }
             response = api.client.post(path, content=body, headers=headers)
@@ -152,7 +181,7 @@ def test_what_is_not_json_is_refused(api: Api) -> None:
 def test_a_request_without_a_body_is_told_so(api: Api) -> None:
     for path in ROUTES_WITH_BODY:
         headers = {
-            **(api.customer if path == "/v1/jobs" else api.annotator),
+            **(api.annotator if "annotation" in path else api.customer),
             "Content-Type": "application/json",
         }
         response = api.client.post(path, headers=headers)
@@ -205,7 +234,7 @@ def test_a_parameter_that_is_not_known_is_refused_by_its_name(api: Api) -> None:
             assert response.status_code == 400, (path, name)
             assert response.json()["details"][0]["field"] == name
         for path in ROUTES_WITH_BODY:
-            headers = api.customer if path == "/v1/jobs" else api.annotator
+            headers = api.annotator if "annotation" in path else api.customer
             response = api.post(f"{path}?{name}=1", JOB_BODY, headers)
             assert response.status_code == 400, (path, name)
             assert [fault["field"] for fault in response.json()["details"]] == [name], (path, name)
@@ -386,8 +415,14 @@ def test_every_route_is_in_the_reference_by_a_name_of_its_own(schema: dict[str, 
         ("GET", "/v1/jobs/{job_id}"),
         ("GET", "/v1/jobs/{job_id}/export"),
         ("GET", "/v1/jobs/{job_id}/errors"),
+        ("GET", "/v1/jobs/{job_id}/quality"),
+        ("POST", "/v1/tasks"),
+        ("POST", "/v1/tasks/batch"),
+        ("GET", "/v1/tasks/{task_id}"),
+        ("GET", "/v1/tasks/{task_id}/result"),
         ("POST", "/v1/annotation/claim"),
         ("POST", "/v1/annotation/labels"),
+        ("POST", "/v1/annotation/release"),
         ("GET", "/health/live"),
         ("GET", "/health/ready"),
     }
@@ -422,6 +457,12 @@ STATUSES = {
     "get_job": {"200", "401", "403", "404"},
     "export_job": {"200", "400", "401", "403", "404", "409"},
     "list_bad_lines": {"200", "401", "403", "404"},
+    "get_job_quality": {"200", "401", "403", "404"},
+    "create_task": {"200", "202", "400", "401", "403", "409", "413", "415"},
+    "create_tasks": {"202", "400", "401", "403", "409", "413", "415"},
+    "get_task": {"200", "401", "403", "404"},
+    "get_task_result": {"200", "202", "401", "403", "404"},
+    "release_tasks": {"200", "400", "401", "403", "413", "415"},
     "claim_tasks": {"200", "400", "401", "403", "413", "415"},
     "submit_labels": {"200", "400", "401", "403", "413", "415"},
     "health_live": {"200"},

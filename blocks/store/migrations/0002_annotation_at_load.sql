@@ -31,6 +31,8 @@ create table tallies (
     job_no       bigint not null,
     byte_offset  bigint not null,
     labelled_at  timestamptz not null,                   -- the latest label; the end, where there is an outcome
+    chunk_no     integer not null,
+    latest       smallint not null,                      -- the option of the latest label
     threshold    smallint not null,
     -- Labels, and places that somebody holds, a lane has not reached yet, or are vacant. One more is vacant
     -- than that where labels are tied and all places are taken.
@@ -71,18 +73,20 @@ $$;
 
 -- What was being labelled goes over. Nobody's hold on a task is kept: its places become vacant.
 insert into tallies (
-    job_no, byte_offset, labelled_at, threshold, places, outcome, stop_early, votes, annotators
+    job_no, byte_offset, labelled_at, chunk_no, latest, threshold, places, outcome, stop_early, votes, annotators
 )
-select t.job_no, t.byte_offset, l.labelled_at, j.consensus_threshold, t.places, t.outcome, j.stop_early,
-       t.votes, l.annotators
+select t.job_no, t.byte_offset, l.labelled_at, tasks.chunk_no, l.options[cardinality(l.options)],
+       j.consensus_threshold, t.places, t.outcome, j.stop_early, t.votes, l.annotators
 from (
     select job_no, byte_offset, labels as places, coalesce(consensus, 0) as outcome, votes from results
     union all
     select job_no, byte_offset, wanted, null, votes from open_tasks where labels > 0
 ) t
 join jobs j using (job_no)
+join tasks using (job_no, byte_offset)
 join (
     select job_no, byte_offset, max(created_at) as labelled_at,
+           array_agg(option order by created_at, annotator_no) as options,
            array_agg(annotator_no order by created_at, annotator_no) as annotators
     from labels group by job_no, byte_offset
 ) l using (job_no, byte_offset);

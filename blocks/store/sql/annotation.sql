@@ -41,7 +41,10 @@ from (
                    select v.job_no, v.byte_offset from vacancies v
                    where v.job_no = j.job_no order by v.vacancy_no limit %(vacancies_max)s
                ) v
-               left join tallies y on (y.job_no, y.byte_offset) = (v.job_no, v.byte_offset)
+               left join lateral (
+                   select y.annotators from tallies y
+                   where (y.job_no, y.byte_offset) = (v.job_no, v.byte_offset) offset 0
+               ) y on true
                where not coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
                  and (v.job_no, v.byte_offset) not in (table held)
            ) or exists (
@@ -74,7 +77,9 @@ with held as materialized (
         )
         order by vacancy_no limit %(vacancies_max)s
     ) v
-    left join tallies y on (y.job_no, y.byte_offset) = (v.job_no, v.byte_offset)
+    left join lateral (
+        select * from tallies y where (y.job_no, y.byte_offset) = (v.job_no, v.byte_offset) offset 0
+    ) y on true
     where y.outcome is not null
        or (%(own)s or v.annotator_no is distinct from %(annotator_no)s)
           and not coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
@@ -83,15 +88,19 @@ with held as materialized (
     limit %(limit)s
 ), vacancy as materialized (
     select v.vacancy_no, v.byte_offset, c.has_tally
-    from vacancies v join candidate c on c.vacancy_no = v.vacancy_no
-    where v.job_no = %(job_no)s
+    from candidate c cross join lateral (
+        select * from vacancies v
+        where (v.job_no, v.vacancy_no) = (%(job_no)s, c.vacancy_no)
+        for update skip locked
+    ) v
     order by v.vacancy_no
-    for update of v skip locked
 ), tally as materialized (
     select y.*, greatest(y.threshold, cardinality(y.annotators) + 1) as wanted
-    from tallies y
-    where y.job_no = %(job_no)s and y.byte_offset in (select byte_offset from vacancy)
-    for update of y skip locked
+    from (select distinct byte_offset from vacancy) v cross join lateral (
+        select * from tallies y
+        where (y.job_no, y.byte_offset) = (%(job_no)s, v.byte_offset)
+        for update skip locked
+    ) y
 ), judged as materialized (  -- of two vacancies of one task the first
     select distinct on (v.byte_offset) v.vacancy_no, v.byte_offset,
            y.outcome is not null as ended, coalesce(y.places > y.wanted, false) as superfluous
@@ -116,8 +125,12 @@ with held as materialized (
 )
 select true as seen, t.byte_offset, t.data_url, t.metadata, leased.expires_at
 from (select from judged limit 1) any_seen
-left join (leased cross join given join tasks t on t.job_no = %(job_no)s and t.byte_offset = given.byte_offset)
-       on true
+left join (
+    leased cross join given cross join lateral (
+        select t.byte_offset, t.data_url, t.metadata from tasks t
+        where (t.job_no, t.byte_offset) = (%(job_no)s, given.byte_offset) offset 0
+    ) t
+) on true
 order by t.byte_offset;
 
 -- await_lane --
@@ -165,8 +178,11 @@ with held as materialized (
         order by t.byte_offset
         limit %(window_tasks)s
     ) t
-    left join tallies y
-           on (y.job_no, y.byte_offset) = (t.job_no, t.byte_offset) and t.byte_offset < lane.fresh_from
+    left join lateral (
+        select * from tallies y
+        where (y.job_no, y.byte_offset) = (t.job_no, t.byte_offset) and t.byte_offset < lane.fresh_from
+        offset 0
+    ) y on true
 ), given as materialized (
     select byte_offset, data_url, metadata from seen
     where not ended and not left_vacant
@@ -215,16 +231,31 @@ select job_no, job_id, task_type, question, options from jobs where job_no = any
 -- out, takes a place of its own. A task takes labels once somebody was handed it.
 -- Locks, each in key order: leases, tallies, chunks. Claims wait for none of these while they hold anything,
 -- so that nobody waits in a circle.
-with input as materialized (  -- of two labels for one task in a batch the first counts
+with job as materialized (
+    select j.* from unnest(%(job_ids)s::text[]) as i (job_id) cross join lateral (
+        select job_no, job_id, options, consensus_threshold as threshold, stop_early
+        from jobs where job_id = i.job_id and status = 'processing' offset 0
+    ) j
+), input as materialized (  -- of two labels for one task in a batch the first counts
     select distinct on (j.job_no, i.byte_offset)
-           i.n, j.job_no, i.byte_offset, t.chunk_no, array_position(j.options, i.label)::smallint as option,
-           j.consensus_threshold as threshold, j.stop_early, cardinality(j.options) as options
-    from unnest(%(ns)s::integer[], %(job_ids)s::text[], %(byte_offsets)s::bigint[], %(labels)s::text[])
-         as i (n, job_id, byte_offset, label)
-    join jobs j on j.job_id = i.job_id and j.status = 'processing' and i.label = any (j.options)
-    join tasks t on (t.job_no, t.byte_offset) = (j.job_no, i.byte_offset)
-    left join lanes l on (l.job_no, l.chunk_no) = (t.job_no, t.chunk_no)
-    where l.job_no is null or i.byte_offset < l.fresh_from
+           j.job_no, i.byte_offset, t.chunk_no, array_position(j.options, i.label)::smallint as option,
+           j.threshold, j.stop_early, cardinality(j.options) as options
+    from (
+        select n, byte_offset, (%(job_ids)s::text[])[job_nth] as job_id, (%(labels)s::text[])[label_nth] as label
+        from unnest(
+            %(ns)s::integer[], %(job_nths)s::integer[], %(byte_offsets)s::bigint[], %(label_nths)s::integer[]
+        ) as i (n, job_nth, byte_offset, label_nth)
+    ) i
+    join job j on j.job_id = i.job_id and i.label = any (j.options)
+    cross join lateral (
+        select t.job_no, t.chunk_no from tasks t
+        where (t.job_no, t.byte_offset) = (j.job_no, i.byte_offset) offset 0
+    ) t
+    left join lateral (
+        select l.fresh_from from lanes l
+        where (l.job_no, l.chunk_no) = (t.job_no, t.chunk_no) offset 0
+    ) l on true
+    where i.byte_offset < coalesce(l.fresh_from, i.byte_offset + 1)
     order by j.job_no, i.byte_offset, i.n
 ), lease as materialized (
     select l.lease_no, l.job_no, l.byte_offsets
@@ -233,7 +264,7 @@ with input as materialized (  -- of two labels for one task in a batch the first
     order by l.lease_no
     for update
 ), held as materialized (
-    select lease.lease_no, lease.job_no, o.byte_offset, input.n is not null as labelled
+    select lease.lease_no, lease.job_no, o.byte_offset, input.option is not null as labelled
     from lease cross join unnest(lease.byte_offsets) as o (byte_offset)
     left join input using (job_no, byte_offset)
 ), rest as materialized (
@@ -246,9 +277,10 @@ with input as materialized (  -- of two labels for one task in a batch the first
     delete from leases l using rest where l.lease_no = rest.lease_no and rest.byte_offsets is null
 ), counted as (
     insert into tallies as y (
-        job_no, byte_offset, labelled_at, threshold, places, stop_early, votes, annotators
+        job_no, byte_offset, labelled_at, chunk_no, latest, threshold, places, stop_early, votes, annotators
     )
-    select job_no, byte_offset, now(), threshold, threshold + (held.labelled is null)::integer, stop_early,
+    select job_no, byte_offset, now(), chunk_no, option, threshold,
+           threshold + (held.labelled is null)::integer, stop_early,
            array_fill(0::smallint, array[option - 1]) || 1::smallint
            || array_fill(0::smallint, array[options - option]),
            array[%(annotator_no)s::integer]
@@ -256,38 +288,35 @@ with input as materialized (  -- of two labels for one task in a batch the first
     order by job_no, byte_offset
     on conflict (job_no, byte_offset) do update
     set labelled_at = now(),
+        latest = excluded.latest,
         places = excluded.places - excluded.threshold
                  + case when cardinality(y.annotators) >= y.threshold
                         then greatest(y.places, cardinality(y.annotators) + 1) else y.places end,
-        votes = y.votes[:array_position(excluded.votes, 1::smallint) - 1]
-                || (y.votes[array_position(excluded.votes, 1::smallint)] + 1)::smallint
-                || y.votes[array_position(excluded.votes, 1::smallint) + 1:],
+        votes = y.votes[:excluded.latest - 1] || (y.votes[excluded.latest] + 1)::smallint
+                || y.votes[excluded.latest + 1:],
         annotators = y.annotators || excluded.annotators,
         outcome = case
             when cardinality(y.annotators) + 1
                  >= case when y.stop_early then y.threshold / 2 + 1 else y.threshold end
             then task_outcome(
-                y.votes[:array_position(excluded.votes, 1::smallint) - 1]
-                || (y.votes[array_position(excluded.votes, 1::smallint)] + 1)::smallint
-                || y.votes[array_position(excluded.votes, 1::smallint) + 1:],
+                y.votes[:excluded.latest - 1] || (y.votes[excluded.latest] + 1)::smallint
+                || y.votes[excluded.latest + 1:],
                 y.threshold, y.stop_early)
         end
     where y.outcome is null and not y.annotators @> excluded.annotators
-    returning job_no, byte_offset, outcome, places, threshold, cardinality(annotators) as labels
-), decided as materialized (
-    select counted.*, input.n, input.chunk_no, input.option
-    from counted join input using (job_no, byte_offset)
+    returning job_no, byte_offset, chunk_no, latest, outcome, places, threshold,
+              cardinality(annotators) as labels
 ), recorded as (
     insert into labels (job_no, byte_offset, annotator_no, option)
-    select job_no, byte_offset, %(annotator_no)s, option from decided order by job_no, byte_offset
+    select job_no, byte_offset, %(annotator_no)s, latest from counted order by job_no, byte_offset
 ), tied as (
     insert into vacancies (job_no, byte_offset)
-    select job_no, byte_offset from decided
+    select job_no, byte_offset from counted
     where outcome is null and labels >= threshold and places = labels
 ), by_chunk as (
     select job_no, chunk_no, count(*) filter (where outcome > 0) as settled,
            count(*) filter (where outcome = 0) as failed
-    from decided where outcome is not null group by job_no, chunk_no
+    from counted where outcome is not null group by job_no, chunk_no
 ), chunk as materialized (
     select c.job_no, c.chunk_no, by_chunk.settled, by_chunk.failed
     from chunks c join by_chunk using (job_no, chunk_no)
@@ -298,9 +327,9 @@ with input as materialized (  -- of two labels for one task in a batch the first
     from chunk where c.job_no = chunk.job_no and c.chunk_no = chunk.chunk_no
     returning c.job_no, c.tasks = c.settled + c.failed as done
 )
-select n, coalesce(outcome > 0, false) as settled,
-       job_no in (select job_no from moved where done) as chunk_done, job_no
-from decided;
+select job.job_id, job_no, byte_offset, job.options[latest] as label, coalesce(outcome > 0, false) as settled,
+       job_no in (select job_no from moved where done) as chunk_done
+from counted join job using (job_no);
 
 -- explain_refused --
 -- Why a label was not taken. Runs after submit_labels and so sees what other batches have settled.
@@ -312,11 +341,21 @@ select i.n,
            when y.outcome is not null or j.status <> 'processing' then 'already_settled'
            else 'unknown_task'
        end as outcome
-from unnest(%(ns)s::integer[], %(job_ids)s::text[], %(byte_offsets)s::bigint[], %(labels)s::text[])
-     as i (n, job_id, byte_offset, label)
-left join jobs j using (job_id)
-left join tasks t on (t.job_no, t.byte_offset) = (j.job_no, i.byte_offset)
-left join tallies y on (y.job_no, y.byte_offset) = (t.job_no, t.byte_offset);
+from (
+    select n, byte_offset, (%(job_ids)s::text[])[job_nth] as job_id, (%(labels)s::text[])[label_nth] as label
+    from unnest(
+        %(ns)s::integer[], %(job_nths)s::integer[], %(byte_offsets)s::bigint[], %(label_nths)s::integer[]
+    ) as i (n, job_nth, byte_offset, label_nth)
+) i
+left join lateral (
+    select * from jobs where job_id = i.job_id offset 0
+) j on true
+left join lateral (
+    select t.job_no from tasks t where (t.job_no, t.byte_offset) = (j.job_no, i.byte_offset) offset 0
+) t on true
+left join lateral (
+    select * from tallies y where (y.job_no, y.byte_offset) = (j.job_no, i.byte_offset) offset 0
+) y on true;
 
 -- release --
 -- Leave tasks vacant that the annotator holds; returns those that he held.

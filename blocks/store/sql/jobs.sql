@@ -37,7 +37,7 @@ from idempotency_keys k join jobs j using (job_no)
 where k.customer_id = %(customer_id)s and k.key = %(key)s;
 
 -- get_job --
--- A job as the customer sees it; progress is a sum over its chunks.
+-- A job as the customer sees it; progress is a sum over its chunks. What inline tasks hang on is not seen.
 select j.*, c.total_tasks, c.tasks_done, c.tasks_failed, c.lines_read
 from jobs j
 cross join lateral (
@@ -47,7 +47,7 @@ cross join lateral (
            coalesce(sum(lines), 0)::bigint              as lines_read
     from chunks where chunks.job_no = j.job_no
 ) c
-where j.job_id = %(job_id)s
+where j.job_id = %(job_id)s and j.manifest_url is not null
   and (%(customer_id)s::text is null or j.customer_id = %(customer_id)s);
 
 -- begin_job --

@@ -1,0 +1,147 @@
+"""How well annotators agree on a job, for those who have to judge its labels."""
+
+from collections import Counter
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+from msgspec import Meta
+
+from api.auth import customers_only
+from api.errors import documented
+from api.routes.jobs import find_job
+from blocks.store import quality
+from blocks.store.customers import Principal
+from blocks.store.database import Database
+from blocks.store.jobs import Job
+from blocks.store.quality import Quality
+
+_BINS = 10
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class ConfidenceBin(msgspec.Struct, frozen=True):
+    """Settled tasks with a confidence above `above`, up to `upto`."""
+
+    above: Share
+    upto: Share
+    tasks: int
+
+
+class OptionQuality(msgspec.Struct, frozen=True):
+    """How often an option was voted for, and how many tasks settled on it."""
+
+    option: str
+    labels: int
+    tasks: int
+
+
+class LabelsPerTask(msgspec.Struct, frozen=True):
+    """How many tasks ended with so many labels."""
+
+    labels: int
+    tasks: int
+
+
+class AnnotatorQuality(msgspec.Struct, frozen=True):
+    """An annotator's labels on settled tasks, and the share that agrees with the consensus."""
+
+    annotator_id: str
+    labels: int
+    agreed: int
+    agreement: Share
+
+
+class QualityView(msgspec.Struct, frozen=True, kw_only=True):
+    """Over the tasks that have ended so far; shares are None where there are none.
+
+    `agreed_share` of them have settled, `unanimous_share` without a vote against. `labels_saved`
+    counts what `stop_early` made unnecessary.
+    """
+
+    job_id: str
+    tasks_settled: int
+    tasks_failed: int
+    agreed_share: Share | None
+    unanimous_share: Share | None
+    mean_confidence: Share | None
+    confidence: list[ConfidenceBin]
+    options: list[OptionQuality]
+    labels: int
+    labels_saved: int
+    labels_per_task: list[LabelsPerTask]
+    annotators: list[AnnotatorQuality]
+
+
+@get(
+    "/v1/jobs/{job_id:str}/quality",
+    operation_id="get_job_quality",
+    summary="Agreement of the annotators",
+    tags=["Jobs"],
+    responses=documented(400, 401, 403, 404),
+    guards=[customers_only],
+    sync_to_thread=True,
+)
+def read(
+    request: Request[Principal, Any, Any],
+    job_id: FromPath[str],
+    database: NamedDependency[Database],
+) -> QualityView:
+    """How well annotators agree, at any time; a large job takes a second or two."""
+    job = find_job(request, job_id, database)
+    with database.long_read() as tx:
+        return _view(job, quality.measure(tx, job.job_no))
+
+
+def _view(job: Job, measured: Quality) -> QualityView:
+    settled: Counter[tuple[int, int]] = Counter()
+    per_task: Counter[int] = Counter()
+    for each in measured.outcomes:
+        per_task[each.labels] += each.tasks
+        if each.settled:
+            settled[each.agreed, each.labels] += each.tasks
+    ended, agreed = per_task.total(), settled.total()
+    confidence = sum(tasks * votes / labels for (votes, labels), tasks in settled.items())
+    saved = sum(max(job.consensus_threshold - n, 0) * tasks for n, tasks in per_task.items())
+    return QualityView(
+        job_id=job.job_id,
+        tasks_settled=agreed,
+        tasks_failed=ended - agreed,
+        agreed_share=_share(agreed, ended),
+        unanimous_share=_share(sum(t for (v, n), t in settled.items() if v == n), ended),
+        mean_confidence=_share(confidence, agreed),
+        confidence=_bins(settled),
+        options=_options(job, measured),
+        labels=sum(n * tasks for n, tasks in per_task.items()),
+        labels_saved=saved,
+        labels_per_task=[LabelsPerTask(n, tasks) for n, tasks in sorted(per_task.items())],
+        annotators=[
+            AnnotatorQuality(a.annotator_id, a.labels, a.agreed, round(a.agreed / a.labels, 4))
+            for a in measured.annotators
+        ],
+    )
+
+
+def _options(job: Job, measured: Quality) -> list[OptionQuality]:
+    counts = {each.option: (each.labels, each.tasks) for each in measured.options}
+    return [
+        OptionQuality(option, *counts.get(n, (0, 0)))
+        for n, option in enumerate(job.options, start=1)
+    ]
+
+
+def _bins(settled: Counter[tuple[int, int]]) -> list[ConfidenceBin]:
+    bins = [0] * _BINS
+    for (votes, labels), tasks in settled.items():
+        bins[-(-votes * _BINS // labels) - 1] += tasks  # in whole numbers: 3 of 5 is not above 0.6
+    return [ConfidenceBin(n / _BINS, (n + 1) / _BINS, tasks) for n, tasks in enumerate(bins)]
+
+
+def _share(part: float, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+HANDLERS = [read]

@@ -1,0 +1,86 @@
+"""What `POST /v1/tasks` and `POST /v1/tasks/batch` take, with every rule on it."""
+
+import hashlib
+from typing import Annotated, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from api.bodies import Body, JsonObject
+from api.routes.job_bodies import Checks, LabelSpecBody, check_https_url
+from blocks.model import TaskType
+from blocks.store.tasks import NewTask, Rule
+from blocks.urls import is_data_url
+
+TASKS_MAX = 1000
+_METADATA_BYTES_MAX = 64 * 1024
+
+
+_NO_METADATA = msgspec.Raw(b"null")
+
+
+def _check_data_url(url: str) -> None:
+    if not is_data_url(url):
+        raise ValueError(
+            "This must be an absolute http, https, s3 or gs URL with a valid host, of at most "
+            "2,048 characters."
+        )
+
+
+def _check_metadata(metadata: msgspec.Raw) -> None:
+    text = bytes(metadata)
+    if not text.startswith(b"{") and metadata != _NO_METADATA:
+        raise ValueError("The metadata must be a JSON object.")
+    if len(text) > _METADATA_BYTES_MAX:
+        raise ValueError(f"The metadata must be at most {_METADATA_BYTES_MAX:,} bytes of JSON.")
+
+
+class TaskBody(Body, frozen=True, kw_only=True):
+    """One thing to look at, and a question about it."""
+
+    checks: ClassVar[Checks] = {
+        "data_url": _check_data_url,
+        "callback_url": check_https_url,
+        "metadata": _check_metadata,
+    }
+
+    type: TaskType
+    data_url: str
+    label_spec: LabelSpecBody
+    consensus_threshold: Annotated[int, Meta(ge=2, le=10)] = 3
+    stop_early: bool = False
+    callback_url: str | None = None
+    metadata: JsonObject = msgspec.field(default_factory=lambda: _NO_METADATA)
+    idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+
+    def to_task(self, callback_url: str | None = None) -> NewTask:
+        """The task to record; `callback_url` is for one that has none of its own."""
+        callback_url = self.callback_url or callback_url
+        body = msgspec.json.encode([self, callback_url], order="sorted")
+        return NewTask(
+            rule=Rule(
+                task_type=self.type,
+                question=self.label_spec.question,
+                options=self.label_spec.options,
+                consensus_threshold=self.consensus_threshold,
+                stop_early=self.stop_early,
+            ),
+            data_url=self.data_url,
+            metadata=None if self.metadata == _NO_METADATA else bytes(self.metadata).decode(),
+            callback_url=callback_url,
+            idempotency_key=self.idempotency_key,
+            body_hash=hashlib.sha256(body).digest(),
+        )
+
+
+class TasksBody(Body, frozen=True, kw_only=True):
+    """Up to 1,000 tasks; `callback_url` is for those that have none of their own."""
+
+    checks: ClassVar[Checks] = {"callback_url": check_https_url}
+
+    tasks: Annotated[list[TaskBody], Meta(min_length=1, max_length=TASKS_MAX)]
+    callback_url: str | None = None
+
+    def to_tasks(self) -> list[NewTask]:
+        """The tasks to record, in their order."""
+        return [task.to_task(self.callback_url) for task in self.tasks]

@@ -1,0 +1,135 @@
+"""Tasks one by one: submit some inline, look at one, take its result away."""
+
+from typing import Any
+
+from litestar import Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
+from litestar.params import FromPath, JSONBody
+
+from api.auth import customer_id, customers_only
+from api.errors import conflict, documented, not_found
+from api.routes.task_bodies import TaskBody, TasksBody
+from api.routes.task_views import (
+    BatchAccepted,
+    StillLabelled,
+    TaskAccepted,
+    TaskResult,
+    TaskView,
+    result,
+    view,
+)
+from blocks.ids import new_id
+from blocks.model import TaskStatus
+from blocks.store import tasks
+from blocks.store.customers import Principal
+from blocks.store.database import Database
+from blocks.store.jobs import IdempotencyConflict
+from blocks.store.tasks import Created, NewTask, Task
+
+_Request = Request[Principal, Any, Any]
+
+
+@post(
+    "/v1/tasks",
+    operation_id="create_task",
+    summary="Submit a task",
+    tags=["Tasks"],
+    guards=[customers_only],
+    status_code=202,
+    responses={
+        200: ResponseSpec(TaskAccepted, description="The task that has this key already."),
+        **documented(400, 401, 403, 409, 413, 415),
+    },
+    sync_to_thread=True,
+)
+def create(
+    request: _Request, data: JSONBody[TaskBody], database: NamedDependency[Database]
+) -> Response[TaskAccepted]:
+    """Record a task. With an `idempotency_key` that was used before, the answer is 200 and that task."""
+    (created,) = _create(request, database, [data.to_task()])
+    if not created.replayed:
+        accepted = TaskAccepted(created.task_id, TaskStatus.PENDING, created.created_at)
+        return Response(accepted, status_code=202)
+    task = _task(request, created.task_id, database)
+    accepted = TaskAccepted(created.task_id, task.status, created.created_at, idempotent=True)
+    return Response(accepted, status_code=200)
+
+
+@post(
+    "/v1/tasks/batch",
+    operation_id="create_tasks",
+    summary="Submit up to 1,000 tasks",
+    tags=["Tasks"],
+    guards=[customers_only],
+    status_code=202,
+    responses=documented(400, 401, 403, 409, 413, 415),
+    sync_to_thread=True,
+)
+def create_batch(
+    request: _Request, data: JSONBody[TasksBody], database: NamedDependency[Database]
+) -> BatchAccepted:
+    """Record tasks, all of them or none. `task_ids` are in their order."""
+    batch_id = new_id("bat")
+    created = _create(request, database, data.to_tasks(), batch_id)
+    return BatchAccepted(batch_id, len(created), [task.task_id for task in created])
+
+
+@get(
+    "/v1/tasks/{task_id:str}",
+    operation_id="get_task",
+    summary="State of a task",
+    tags=["Tasks"],
+    guards=[customers_only],
+    responses=documented(400, 401, 403, 404),
+    sync_to_thread=True,
+)
+def read(
+    request: _Request, task_id: FromPath[str], database: NamedDependency[Database]
+) -> TaskView:
+    """A task, submitted inline or from a manifest."""
+    return view(_task(request, task_id, database))
+
+
+@get(
+    "/v1/tasks/{task_id:str}/result",
+    operation_id="get_task_result",
+    summary="Result of a task",
+    tags=["Tasks"],
+    guards=[customers_only],
+    responses={
+        200: ResponseSpec(TaskResult, description="The task is settled or failed."),
+        202: ResponseSpec(StillLabelled, description="There is no result yet."),
+        **documented(400, 401, 403, 404),
+    },
+    sync_to_thread=True,
+)
+def read_result(
+    request: _Request, task_id: FromPath[str], database: NamedDependency[Database]
+) -> Response[TaskResult | StillLabelled]:
+    """200 and the fields of an export line once the task is settled or failed, 202 before."""
+    task = _task(request, task_id, database)
+    if task.status in (TaskStatus.PENDING, TaskStatus.IN_PROGRESS):
+        return Response(StillLabelled(), status_code=202)
+    return Response(result(task), status_code=200)
+
+
+def _create(
+    request: _Request, database: Database, new: list[NewTask], batch_id: str | None = None
+) -> list[Created]:
+    try:
+        with database.transaction() as tx:
+            return tasks.create(tx, customer_id(request), new, batch_id=batch_id)
+    except IdempotencyConflict as error:
+        raise conflict(error.code, error.message) from error
+
+
+def _task(request: _Request, task_id: str, database: Database) -> Task:
+    with database.transaction() as tx:
+        task = tasks.get(tx, task_id, customer_id=customer_id(request))
+    if task is None:
+        raise not_found("task")
+    return task
+
+
+HANDLERS = [create, create_batch, read, read_result]

@@ -1,0 +1,145 @@
+"""Annotation over HTTP: claims and labels, and the same work done by Label Studio's own API."""
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import annotator_runs, bare_stack, label_studio, label_studio_annotations
+from benchmarks.annotation_jobs import add_annotators, make_job
+from benchmarks.annotator_runs import Load
+from benchmarks.annotators import ACCURACY
+from benchmarks.environments import NotInstalled
+from benchmarks.latencies import Latency
+
+BATCHES = (1, 10, 100)
+THRESHOLD = 3
+# More than are labelled while it is measured: a claim that comes back empty fails the benchmark.
+_JOB_TASKS = 400_000
+_LABEL_STUDIO_TASKS = 2_000
+
+
+@dataclass
+class _Figures:
+    """What one way to do it came to, all rounds together; latencies are in seconds.
+
+    The processor time is that of the API, of PostgreSQL and of the annotators' own process; it and
+    what is no label is known of ours alone.
+    """
+
+    name: str
+    seconds: float = 0.0
+    labels: int = 0
+    settled: int = 0
+    claims_s: list[float] = field(default_factory=list)
+    labels_s: list[float] = field(default_factory=list)
+    cpu_s: tuple[float, ...] = (0.0, 0.0, 0.0)
+
+    @property
+    def labels_per_s(self) -> float:
+        return self.labels / self.seconds
+
+
+@dataclass(frozen=True)
+class _Entrant:
+    """One way to do it; `measure` does it once and adds what it came to."""
+
+    figures: _Figures
+    measure: Callable[[_Figures, Load, Console], None]
+
+
+def measure(chosen: Collection[str], load: Load, rounds: int, console: Console) -> Table:
+    """Everyone once in each round, on servers of its own, so that nobody meets another's rows.
+
+    Raises:
+        AnnotatorsFailed: a request failed, a claim was empty, or a label was refused.
+    """
+    entrants = _entrants(chosen)
+    for number in range(1, rounds + 1):
+        for entrant in entrants:
+            figures = entrant.figures
+            try:
+                entrant.measure(figures, load, console)
+            except (NotInstalled, label_studio.LabelStudioFailed) as error:
+                console.print(f"{figures.name} is left out: {error}", markup=False)
+            else:
+                so_far = f"{figures.labels_per_s:,.0f} labels/s in all rounds so far"
+                console.print(f"[dim]round {number}: {figures.name}, {so_far}[/]")
+    title = (
+        f"Annotation: {load.annotators} annotators in closed loops, {load.seconds:g} s in each of "
+        f"{rounds} interleaved rounds, threshold {THRESHOLD}, {ACCURACY:.0%} of the labels right, "
+        f"{os.cpu_count()} cores"
+    )
+    return _table_of([each.figures for each in entrants if each.figures.labels], title)
+
+
+def _entrants(chosen: Collection[str]) -> list[_Entrant]:
+    """In the order of the table. The floor, pgbench with the API's statements, goes between the two."""
+    entrants = []
+    if "annotation" in chosen:
+        entrants += [_ours(batch) for batch in BATCHES]
+    if "label-studio-annotation" in chosen:
+        entrants.append(_Entrant(_Figures("Label Studio: one POST a label"), _label_studio))
+    return entrants
+
+
+def _ours(batch: int) -> _Entrant:
+    def measure(figures: _Figures, load: Load, console: Console) -> None:
+        with bare_stack.running(console) as databases:
+            with console.status(f"Making a job of {_JOB_TASKS:,} tasks"):
+                make_job(databases, _JOB_TASKS, THRESHOLD)
+            keys = add_annotators(databases, load.annotators)
+            with console.status(f"Annotating in batches of {batch}"):
+                run = annotator_runs.run(databases, keys, batch, load.seconds)
+        figures.seconds += run.seconds
+        figures.labels += run.counts.labels
+        figures.settled += run.counts.settled
+        figures.claims_s += run.counts.claims_s
+        figures.labels_s += run.counts.labels_s
+        spent = (run.api_cpu_s, run.postgres_cpu_s, run.counts.cpu_s)
+        figures.cpu_s = tuple(a + b for a, b in zip(figures.cpu_s, spent, strict=True))
+
+    return _Entrant(_Figures(f"ours: batches of {batch}"), measure)
+
+
+def _label_studio(figures: _Figures, load: Load, console: Console) -> None:
+    """Raises NotInstalled or LabelStudioFailed where it cannot be had."""
+    with (
+        bare_stack.running(console) as databases,
+        label_studio.running(databases, databases.stack.data_dir, console) as client,
+        console.status("Annotating in Label Studio"),
+    ):
+        latencies_s = label_studio_annotations.run(client, load, _LABEL_STUDIO_TASKS, THRESHOLD)
+    figures.seconds += load.seconds
+    figures.labels += len(latencies_s)
+    figures.labels_s += latencies_s
+
+
+def _table_of(rows: Sequence[_Figures], title: str) -> Table:
+    """Latencies are of requests; a claim and its labels are one request each."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("what")
+    for column in (
+        *("labels/s", "claims/s", "settled/s", "claim p50 / p95 / p99, ms"),
+        *("labels p50 / p95 / p99, ms", "CPU ms a request: API / PG / client", "÷ Label Studio"),
+    ):
+        table.add_column(column, justify="right")
+    others = [row.labels_per_s for row in rows if not row.claims_s]
+    for row in rows:
+        cells = [row.name, f"{row.labels_per_s:,.0f}"]
+        if not row.claims_s:
+            table.add_row(*cells, "", "", "", str(Latency.of(row.labels_s)))
+            continue
+        requests = len(row.claims_s) + len(row.labels_s)
+        table.add_row(
+            *cells,
+            f"{len(row.claims_s) / row.seconds:,.0f}",
+            f"{row.settled / row.seconds:,.0f}",
+            str(Latency.of(row.claims_s)),
+            str(Latency.of(row.labels_s)),
+            " / ".join(f"{1000 * spent_s / requests:.2f}" for spent_s in row.cpu_s),
+            f"{row.labels_per_s / others[0]:.1f}" if others else "",
+        )
+    return table

@@ -1,0 +1,85 @@
+"""A job that is being processed, with any number of tasks, without a manifest and a flow."""
+
+import polars as pl
+
+from benchmarks.servers import Databases
+from blocks.batch import TASK_COLUMNS, Batch
+from blocks.model import Pin, TaskType
+from blocks.store import chunks, customers, jobs
+from blocks.store.database import Database
+from blocks.store.jobs import NewJob
+from blocks.vault import Vault
+
+OPTIONS = ["cat", "dog"]
+# About what a chunk of a manifest with lines of 140 bytes comes to.
+_CHUNK_TASKS = 50_000
+_LINE_BYTES = 140
+
+
+def make_job(databases: Databases, tasks: int, threshold: int) -> None:
+    """Through the store, as a flow does it; its tables are in the state that autovacuum leaves."""
+    with Database(databases.database_url, connections_max=1) as database:
+        vault = Vault([bytes.fromhex(databases.stack.encryption_key)])
+        with database.transaction() as tx:
+            new = _new_job(customers.add_customer(tx, "Bench"), threshold)
+            job_id, _ = jobs.submit(tx, new, vault)
+            job = jobs.get(tx, job_id)
+            assert job is not None  # it was submitted
+            jobs.begin(tx, job.job_no)
+            jobs.pin(tx, job.job_no, Pin(tasks * _LINE_BYTES, '"etag"'), _CHUNK_TASKS * _LINE_BYTES)
+        for chunk_no, first in enumerate(range(0, tasks, _CHUNK_TASKS)):
+            frame = _frame(first, min(_CHUNK_TASKS, tasks - first))
+            with database.transaction() as tx:
+                chunks.commit(tx, job.job_no, chunk_no, [Batch(len(frame), frame, [])])
+        with database.transaction() as tx:
+            jobs.finish_ingestion(tx, job.job_no)
+    settle_down(databases)
+
+
+def add_annotators(databases: Databases, count: int, name: str = "annotator") -> list[str]:
+    """The keys of new annotators."""
+    with (
+        Database(databases.database_url, connections_max=1) as database,
+        database.transaction() as tx,
+    ):
+        return [customers.add_annotator_key(tx, f"{name} {n}")[1] for n in range(count)]
+
+
+def settle_down(databases: Databases) -> None:
+    """What autovacuum and the checkpointer would do within minutes, so that it is over."""
+    with databases.connect() as connection:
+        connection.execute("vacuum (analyze)")
+        connection.execute("checkpoint")
+
+
+def _new_job(customer_id: str, threshold: int) -> NewJob:
+    return NewJob(
+        customer_id=customer_id,
+        manifest_url="s3://bench/manifest.jsonl",
+        question="What is it?",
+        options=OPTIONS,
+        consensus_threshold=threshold,
+        task_type=TaskType.IMAGE_CLASSIFICATION,
+        callback_url=None,
+        metadata=None,
+        priority=5,
+        stop_early=False,
+        failure_threshold_percent=0.0,
+        credentials=None,
+        delivery=None,
+    )
+
+
+def _frame(first: int, tasks: int) -> pl.DataFrame:
+    """The same content as the good lines of the manifests that ingestion is measured with."""
+    numbers = range(first, first + tasks)
+    columns = {
+        "byte_offset": [n * _LINE_BYTES for n in numbers],
+        "line": range(1, tasks + 1),
+        "data_url": [f"https://images.example.com/batch-7/{n:08d}.jpg" for n in numbers],
+        "metadata": [
+            f'{{"sku": "A-{n:08d}", "shelf": {n % 40}, "size": {{"w": 640, "h": {n % 480}}}}}'
+            for n in numbers
+        ],
+    }
+    return pl.DataFrame(columns, schema=TASK_COLUMNS)

@@ -1,0 +1,170 @@
+"""The annotators of a measurement, as a process of their own: `python -m benchmarks.annotators`.
+
+Reads a `Plan` as JSON from standard input and writes `Counts` to standard output. Each annotator is
+a thread in a closed loop: claim, answer every task that was claimed, claim again.
+"""
+
+import random
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from benchmarks.wire import Connection
+
+ACCURACY = 0.9
+_TAKEN = ("accepted", "settled")
+
+
+class RanDry(Exception):
+    """A claim came back empty, though there are tasks left that nobody was handed."""
+
+
+class NotTaken(Exception):
+    """A label was refused, though its task was claimed by who answered it."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Times are of the monotonic clock, which all processes of a machine share.
+
+    The loops run from the start of the process to `end_s`. The requests that are answered between
+    `begin_s` and `end_s` count: what comes before warms connections, caches and plans.
+    """
+
+    host: str
+    port: int
+    keys: list[str]
+    options: list[str]
+    batch: int
+    begin_s: float
+    end_s: float
+
+
+class Counts(msgspec.Struct):
+    """Latencies in seconds of each request that counts, and what came of them.
+
+    `settled` counts tasks, `cpu_s` the processor time of this process between begin and end.
+    """
+
+    claims_s: list[float] = []
+    labels_s: list[float] = []
+    labels: int = 0
+    settled: int = 0
+    cpu_s: float = 0.0
+
+    def add(self, other: "Counts") -> None:
+        self.claims_s += other.claims_s
+        self.labels_s += other.labels_s
+        self.labels += other.labels
+        self.settled += other.settled
+
+
+class _Task(msgspec.Struct, frozen=True):
+    task_id: str
+
+
+class _Claimed(msgspec.Struct, frozen=True):
+    tasks: list[_Task]
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    outcome: str
+
+
+class _Outcomes(msgspec.Struct, frozen=True):
+    results: list[_Outcome]
+
+
+_claimed = msgspec.json.Decoder(_Claimed)
+_outcomes = msgspec.json.Decoder(_Outcomes)
+
+
+def main() -> None:
+    """Run a plan."""
+    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
+    failed = threading.Event()
+    counts = Counts()
+    with ThreadPoolExecutor(len(plan.keys)) as threads:
+        loops = [threads.submit(_Annotator(plan, key, failed).run) for key in plan.keys]
+        _sleep_until(plan.begin_s)
+        cpu_s = time.process_time()
+        _sleep_until(plan.end_s)
+        counts.cpu_s = time.process_time() - cpu_s
+        for loop in loops:
+            counts.add(loop.result())
+    sys.stdout.buffer.write(msgspec.json.encode(counts))
+
+
+def _sleep_until(moment_s: float) -> None:
+    time.sleep(max(0.0, moment_s - time.monotonic()))
+
+
+class _Annotator:
+    """One key, one connection, one loop. The first that fails ends the loops of all."""
+
+    def __init__(self, plan: Plan, key: str, failed: threading.Event) -> None:
+        self._plan = plan
+        self._key = key
+        self._failed = failed
+        self._random = random.Random(key)
+        self._counts = Counts()
+        self._claim_body = msgspec.json.encode({"limit": plan.batch})
+
+    def run(self) -> Counts:
+        """The counts of this annotator.
+
+        Raises:
+            NotOk: the API answered anything but 200.
+            RanDry: there was nothing to claim.
+            NotTaken: a label was refused.
+        """
+        try:
+            with Connection(self._plan.host, self._plan.port, self._key) as connection:
+                while time.monotonic() < self._plan.end_s and not self._failed.is_set():
+                    self._answer(connection, self._claim(connection))
+        except BaseException:
+            self._failed.set()
+            raise
+        return self._counts
+
+    def _claim(self, connection: Connection) -> list[_Task]:
+        begin_s = time.monotonic()
+        content = connection.post("/v1/annotation/claim", self._claim_body)
+        end_s = time.monotonic()
+        tasks = _claimed.decode(content).tasks
+        if not tasks:
+            raise RanDry("A claim came back empty.")
+        if self._counts_at(end_s):
+            self._counts.claims_s.append(end_s - begin_s)
+        return tasks
+
+    def _answer(self, connection: Connection, tasks: list[_Task]) -> None:
+        labels = [{"task_id": task.task_id, "label": self._label(task)} for task in tasks]
+        body = msgspec.json.encode({"labels": labels})
+        begin_s = time.monotonic()
+        content = connection.post("/v1/annotation/labels", body)
+        end_s = time.monotonic()
+        outcomes = [result.outcome for result in _outcomes.decode(content).results]
+        if len(outcomes) != len(tasks) or any(each not in _TAKEN for each in outcomes):
+            raise NotTaken(f"{len(tasks)} labels were answered by {outcomes}")
+        if self._counts_at(end_s):
+            self._counts.labels_s.append(end_s - begin_s)
+            self._counts.labels += len(outcomes)
+            self._counts.settled += outcomes.count("settled")
+
+    def _label(self, task: _Task) -> str:
+        """The true option of the task, which follows from its id, or now and then another one."""
+        options = self._plan.options
+        true = sum(task.task_id.encode()) % len(options)
+        if self._random.random() < ACCURACY:
+            return options[true]
+        return options[(true + self._random.randrange(1, len(options))) % len(options)]
+
+    def _counts_at(self, moment_s: float) -> bool:
+        return self._plan.begin_s <= moment_s <= self._plan.end_s
+
+
+if __name__ == "__main__":
+    main()

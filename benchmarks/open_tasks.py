@@ -1,0 +1,109 @@
+"""What a claim costs against the number of tasks that are pending or open in a job."""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import annotator_runs, bare_stack
+from benchmarks.annotation_jobs import add_annotators, make_job, settle_down
+from benchmarks.annotator_runs import Load, Run
+from benchmarks.latencies import Latency
+from benchmarks.servers import Databases
+from benchmarks.wire import Connection
+
+# With one task a claim nothing hides what it costs to find one.
+_BATCH = 1
+_THRESHOLD = 2
+# So that there is something to claim beside tasks that nobody may have.
+_SPARE_TASKS = 50_000
+_HOLD_BATCH = 500
+_HOLD_LEASE_S = 24 * 3600
+_TASKS_MIN = 10_000
+_GOAL = 2.0
+
+
+class NotOpened(Exception):
+    """A claim of pending tasks came back empty."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """Tasks of which each is held by `holders`, out of the `_THRESHOLD` that it wants."""
+
+    name: str
+    holders: int
+
+
+_STATES = (
+    _State("pending: handed to nobody", 0),
+    _State("open: handed to one, wanting another", 1),
+    _State("open: handed to as many as wanted", 2),
+)
+
+
+def measure(load: Load, console: Console) -> Table:
+    """A stack for each state and size; what is divided is p95 by that of the smallest size.
+
+    Raises:
+        AnnotatorsFailed: a request failed, a claim was empty, or a label was refused.
+    """
+    table = Table(
+        title=(
+            f"Claims of one task by the number of tasks in the job, {load.annotators} annotators, "
+            f"{load.seconds:g} s each"
+        ),
+        title_justify="left",
+    )
+    table.add_column("tasks that are")
+    for column in ("number", "claims/s", "claim p50 / p95 / p99, ms", "p95 ÷ smallest", "goal"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for state in _STATES:
+        smallest_ms: float | None = None
+        for size in sorted({_TASKS_MIN, load.open_tasks}):
+            run = _run(load, state, size, console)
+            claim = Latency.of(run.counts.claims_s)
+            ratio = f"{claim.p95_ms / smallest_ms:.2f}" if smallest_ms else ""
+            smallest_ms = smallest_ms or claim.p95_ms
+            rate = len(run.counts.claims_s) / run.seconds
+            goal = f"≤ {_GOAL:g}" if ratio else ""
+            table.add_row(state.name, f"{size:,}", f"{rate:,.0f}", str(claim), ratio, goal)
+    return table
+
+
+def _run(load: Load, state: _State, size: int, console: Console) -> Run:
+    with bare_stack.running(console) as databases:
+        with console.status(f"Making {size:,} tasks: {state.name}"):
+            _fill(databases, state, size)
+        with console.status(f"Claiming among {size:,} tasks: {state.name}"):
+            keys = add_annotators(databases, load.annotators)
+            run = annotator_runs.run(databases, keys, _BATCH, load.seconds)
+    console.print(f"[dim]{size:,} tasks {state.name}: {Latency.of(run.counts.claims_s)} ms[/]")
+    return run
+
+
+def _fill(databases: Databases, state: _State, size: int) -> None:
+    make_job(databases, size + (_SPARE_TASKS if state.holders else 0), _THRESHOLD)
+    for key in add_annotators(databases, state.holders, "holder"):
+        _hold(databases, key, size)
+    if state.holders:
+        settle_down(databases)
+
+
+class _Tasks(msgspec.Struct, frozen=True):
+    tasks: list[msgspec.Raw]
+
+
+def _hold(databases: Databases, key: str, tasks: int) -> None:
+    """Claim that many tasks for longer than the measurement takes, and do nothing about them."""
+    api = urlsplit(databases.stack.api_url)
+    with Connection(str(api.hostname), int(api.port or 0), key) as connection:
+        while tasks:
+            body = {"limit": min(tasks, _HOLD_BATCH), "lease_seconds": _HOLD_LEASE_S}
+            content = connection.post("/v1/annotation/claim", msgspec.json.encode(body))
+            claimed = len(msgspec.json.decode(content, type=_Tasks).tasks)
+            if not claimed:
+                raise NotOpened(f"{tasks} tasks could not be claimed.")
+            tasks -= claimed

@@ -1,0 +1,85 @@
+-- lock_keys --
+-- Requests of one customer that bring idempotency keys take turns, so that none misses the key of another.
+select pg_advisory_xact_lock(%(lock)s, hashtext(%(customer_id)s));
+
+-- find_keys --
+-- The tasks that keys were used for, and the hashes of those requests.
+select i.idempotency_key, i.body_hash, i.byte_offset, i.created_at, j.job_id
+from inline_tasks i join jobs j using (job_no)
+where i.customer_id = %(customer_id)s and i.idempotency_key = any (%(keys)s);
+
+-- find_container --
+-- The job that inline tasks of one customer, question and rule hang on.
+select job_no, job_id from jobs where customer_id = %(customer_id)s and inline_key = %(inline_key)s;
+
+-- insert_container --
+-- Make it, with its one chunk, unless another request just did.
+with job as (
+    insert into jobs (
+        job_id, customer_id, status, inline_key, question, options, consensus_threshold, task_type,
+        priority, stop_early, failure_threshold_percent, started_at
+    ) values (
+        %(job_id)s, %(customer_id)s, 'processing', %(inline_key)s, %(question)s, %(options)s,
+        %(consensus_threshold)s, %(task_type)s, %(priority)s, %(stop_early)s, 100, now()
+    )
+    on conflict (customer_id, inline_key) where inline_key is not null do nothing
+    returning job_no
+)
+insert into chunks (job_no, chunk_no, lines, tasks, bad_lines) select job_no, 0, 0, 0, 0 from job;
+
+-- append_tasks --
+-- Add tasks to the end of the container's chunk, and let the lanes go on to them. Whoever appends holds the
+-- chunk until the commit, so that a lane never passes over a task that is not to be seen yet.
+with place as (
+    update chunks set lines = lines + cardinality(%(data_urls)s::text[]),
+                      tasks = tasks + cardinality(%(data_urls)s::text[])
+    where job_no = %(job_no)s and chunk_no = 0
+    returning job_no, tasks - cardinality(%(data_urls)s::text[]) as starts_at, tasks as ends_at
+), lane as (
+    insert into lanes as l (job_no, chunk_no, fresh_from, ends_at, offsets, annotators)
+    select p.job_no, 0, p.starts_at, p.ends_at,
+           array_fill(p.starts_at, array[j.consensus_threshold::integer]),
+           array_fill(0, array[j.consensus_threshold::integer])
+    from place p join jobs j using (job_no)
+    on conflict (job_no, chunk_no) do update set ends_at = excluded.ends_at
+), task as materialized (
+    select p.job_no, p.starts_at + n - 1 as byte_offset, n, data_url, metadata, callback_url,
+           idempotency_key, body_hash
+    from place p
+    cross join unnest(
+        %(data_urls)s::text[], %(metadata)s::text[], %(callback_urls)s::text[],
+        %(idempotency_keys)s::text[], %(body_hashes)s::bytea[]
+    ) with ordinality as u (data_url, metadata, callback_url, idempotency_key, body_hash, n)
+), written as (
+    insert into tasks (job_no, byte_offset, chunk_no, line_in_chunk, data_url, metadata)
+    select job_no, byte_offset, 0, 0, data_url, metadata from task
+), noted as (
+    insert into inline_tasks (
+        job_no, byte_offset, customer_id, batch_id, callback_url, idempotency_key, body_hash
+    )
+    select job_no, byte_offset, %(customer_id)s, %(batch_id)s, callback_url, idempotency_key, body_hash
+    from task
+)
+select byte_offset, now() as created_at from task order by n;
+
+-- get_task --
+-- A task of a customer, from a manifest or inline. Its number in the manifest is known once all chunks before
+-- its own are committed.
+select j.job_id, j.manifest_url is null as inline, j.status as job_status, j.question, j.options,
+       j.consensus_threshold, j.task_type, j.stop_early, t.byte_offset, t.data_url, t.metadata,
+       coalesce(i.created_at, c.created_at) as created_at, i.batch_id,
+       case when j.manifest_url is null then i.callback_url else j.callback_url end as callback_url,
+       case when j.manifest_url is not null then (
+           select t.line_in_chunk + coalesce(sum(before.lines), 0)::bigint from chunks before
+           where before.job_no = t.job_no and before.chunk_no < t.chunk_no
+           having count(*) = t.chunk_no
+       ) end as line,
+       y.outcome, y.votes, cardinality(y.annotators) as labels, y.labelled_at,
+       coalesce(t.byte_offset >= l.fresh_from, false) and y.job_no is null as untouched
+from jobs j
+join tasks t on t.job_no = j.job_no and t.byte_offset = %(byte_offset)s
+join chunks c on (c.job_no, c.chunk_no) = (t.job_no, t.chunk_no)
+left join inline_tasks i on (i.job_no, i.byte_offset) = (t.job_no, t.byte_offset)
+left join tallies y on (y.job_no, y.byte_offset) = (t.job_no, t.byte_offset)
+left join lanes l on (l.job_no, l.chunk_no) = (t.job_no, t.chunk_no)
+where j.job_id = %(job_id)s and j.customer_id = %(customer_id)s;

@@ -1,0 +1,211 @@
+"""Single tasks: those that come inline, and what has become of any."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from blocks.ids import new_id, parse_task_id, task_id
+from blocks.model import JobStatus, TaskReason, TaskStatus, TaskType
+from blocks.store.database import Transaction
+from blocks.store.jobs import IdempotencyConflict
+from blocks.store.queries import load
+
+_SQL = load("tasks")
+
+# The first of the two numbers of an advisory lock; the second is the customer's.
+_KEYS_LOCK = 732
+_PRIORITY = 5
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked, and when it is decided."""
+
+    task_type: TaskType
+    question: str
+    options: list[str]
+    consensus_threshold: int
+    stop_early: bool
+
+
+class NewTask(msgspec.Struct, frozen=True, kw_only=True):
+    """An inline task; `metadata` is a JSON object as text, `body_hash` the SHA-256 of the request."""
+
+    rule: Rule
+    data_url: str
+    metadata: str | None
+    callback_url: str | None
+    idempotency_key: str | None
+    body_hash: bytes
+
+
+class Created(msgspec.Struct, frozen=True):
+    """A task's id; `replayed` if an earlier request with its key had made it."""
+
+    task_id: str
+    created_at: datetime
+    replayed: bool = False
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """A task and its tally; `line` is 1-based in the manifest, None for an inline task."""
+
+    job_id: str
+    inline: bool
+    job_status: JobStatus
+    question: str
+    options: list[str]
+    consensus_threshold: int
+    task_type: TaskType
+    stop_early: bool
+    byte_offset: int
+    data_url: str
+    metadata: str | None
+    created_at: datetime
+    batch_id: str | None
+    callback_url: str | None
+    line: int | None
+    outcome: int | None
+    votes: list[int] | None
+    labels: int | None
+    labelled_at: datetime | None
+    untouched: bool
+
+    @property
+    def task_id(self) -> str:
+        return task_id(self.job_id, self.byte_offset)
+
+    @property
+    def status(self) -> TaskStatus:
+        if self.outcome:
+            return TaskStatus.SETTLED
+        if self.reason:
+            return TaskStatus.FAILED
+        return TaskStatus.PENDING if self.untouched else TaskStatus.IN_PROGRESS
+
+    @property
+    def reason(self) -> TaskReason | None:
+        """Why it failed."""
+        if self.outcome == 0:
+            return TaskReason.NO_CONSENSUS
+        if self.outcome is None and self.job_status is JobStatus.CANCELLED:
+            return TaskReason.CANCELLED
+        if self.outcome is None and self.job_status is JobStatus.FAILED:
+            return TaskReason.JOB_FAILED
+        return None
+
+
+def create(
+    tx: Transaction, customer_id: str, tasks: Sequence[NewTask], *, batch_id: str | None = None
+) -> list[Created]:
+    """All of them, or none; in their order. One whose key was used before is the task made then.
+
+    Raises:
+        IdempotencyConflict: a key was used for another task.
+    """
+    known = _find_keys(tx, customer_id, tasks)
+    made: dict[int, Created] = {}
+    fresh: dict[bytes, dict[int, NewTask]] = {}
+    first_of: dict[str, int] = {}
+    for n, task in enumerate(tasks):
+        key = task.idempotency_key
+        if key is not None and key in known:
+            made[n] = known[key]
+        elif key is None or first_of.setdefault(key, n) == n:
+            fresh.setdefault(_inline_key(task.rule), {})[n] = task
+    # Made in the order of their keys, and appended to in the order of their jobs: so two requests cannot
+    # wait for each other.
+    containers = [
+        (_container(tx, customer_id, key, fresh[key]), fresh[key]) for key in sorted(fresh)
+    ]
+    for container, some in sorted(containers, key=lambda each: each[0]["job_no"]):
+        made |= _append(tx, customer_id, container, batch_id, some)
+    return [
+        made[n] if n in made else made[first_of[task.idempotency_key or ""]]
+        for n, task in enumerate(tasks)
+    ]
+
+
+def get(tx: Transaction, id_: str, *, customer_id: str) -> Task | None:
+    """The customer's task of that id, if there is one."""
+    key = parse_task_id(id_)
+    if key is None:
+        return None
+    values = {"job_id": key[0], "byte_offset": key[1], "customer_id": customer_id}
+    row = tx.execute(_SQL["get_task"], values).fetchone()
+    return msgspec.convert(row, Task) if row else None
+
+
+def _find_keys(
+    tx: Transaction, customer_id: str, tasks: Sequence[NewTask]
+) -> Mapping[str, Created]:
+    hashes: dict[str, bytes] = {}
+    for task in tasks:
+        if task.idempotency_key is not None:
+            _check_hash(task, hashes.setdefault(task.idempotency_key, task.body_hash))
+    if not hashes:
+        return {}
+    values = {"customer_id": customer_id, "keys": list(hashes), "lock": _KEYS_LOCK}
+    tx.execute(_SQL["lock_keys"], values)
+    rows = {row["idempotency_key"]: row for row in tx.execute(_SQL["find_keys"], values)}
+    for task in tasks:
+        if row := rows.get(task.idempotency_key):
+            _check_hash(task, row["body_hash"])
+    return {
+        key: Created(task_id(row["job_id"], row["byte_offset"]), row["created_at"], replayed=True)
+        for key, row in rows.items()
+    }
+
+
+def _check_hash(task: NewTask, used_for: bytes) -> None:
+    if task.body_hash != used_for:
+        raise IdempotencyConflict(
+            f"The idempotency_key {task.idempotency_key!r} was used for another task; "
+            "use a new key for a new task."
+        )
+
+
+def _inline_key(rule: Rule) -> bytes:
+    return hashlib.sha256(msgspec.json.encode(rule)).digest()
+
+
+def _container(
+    tx: Transaction, customer_id: str, inline_key: bytes, tasks: Mapping[int, NewTask]
+) -> dict[str, Any]:
+    values = {"customer_id": customer_id, "inline_key": inline_key}
+    found = tx.execute(_SQL["find_container"], values).fetchone()
+    if found is None:
+        new = values | {"job_id": new_id("job"), "priority": _PRIORITY}
+        rule = next(iter(tasks.values())).rule
+        tx.execute(_SQL["insert_container"], new | msgspec.structs.asdict(rule))
+        found = tx.execute(_SQL["find_container"], values).fetchone()
+        assert found is not None  # ours or another's
+    return found
+
+
+def _append(
+    tx: Transaction,
+    customer_id: str,
+    container: Mapping[str, Any],
+    batch_id: str | None,
+    tasks: Mapping[int, NewTask],
+) -> dict[int, Created]:
+    values = {
+        "job_no": container["job_no"],
+        "customer_id": customer_id,
+        "batch_id": batch_id,
+        "data_urls": [task.data_url for task in tasks.values()],
+        "metadata": [task.metadata for task in tasks.values()],
+        "callback_urls": [task.callback_url for task in tasks.values()],
+        "idempotency_keys": [task.idempotency_key for task in tasks.values()],
+        "body_hashes": [
+            task.body_hash if task.idempotency_key else None for task in tasks.values()
+        ],
+    }
+    rows = tx.execute(_SQL["append_tasks"], values).fetchall()
+    return {
+        n: Created(task_id(container["job_id"], row["byte_offset"]), row["created_at"])
+        for n, row in zip(tasks, rows, strict=True)
+    }

@@ -1,0 +1,126 @@
+"""A crowd of annotators at work on the real stack, while its API is killed again and again."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from deployments.stack import Stack
+from tests.e2e.crowd_annotator import Floor, RestlessAnnotator, Wire
+from tests.e2e.records import Record
+
+WORK_S_MAX = 50.0
+_LOOK_S = 0.1
+
+
+class Api:
+    """The API of a stack that nobody watches over: what kills it has to start it again."""
+
+    def __init__(self, stack: Stack) -> None:
+        (self._child,) = (c for c in stack._supervisor.children if c.name == "API")
+        self._note_start = stack._write_state
+
+    def kill(self) -> None:
+        """At once, in the middle of whatever it does."""
+        os.kill(self._child.pid, signal.SIGKILL)
+        self._child._exited.wait()
+
+    def start(self) -> None:
+        """Returns when it is ready."""
+        self._child.spawn()
+        self._note_start()
+        self._child.wait_ready()
+
+
+class Crowd(AbstractContextManager["Crowd"]):
+    """Annotators, each with a thread; `keys` has the number and the API key of each."""
+
+    def __init__(
+        self, stack: Stack, keys: Sequence[tuple[int, str]], floor: Floor, seed: int
+    ) -> None:
+        self._floor = floor
+        self._api = Api(stack)
+        self._annotators = [
+            RestlessAnnotator(floor, Wire(stack.api_url, key), number, f"{seed} {n}")
+            for n, (number, key) in enumerate(keys)
+        ]
+
+    @property
+    def record(self) -> Record:
+        """What all of them were told."""
+        return Record.of_all(annotator.record for annotator in self._annotators)
+
+    @property
+    def labels(self) -> int:
+        """How many were taken by now, as far as anybody was told."""
+        return self._floor.counted
+
+    def work(self, kills: Sequence[int], left: Callable[[], Any]) -> None:
+        """Until nothing is left to do.
+
+        The API is killed and started again each time that as many labels were taken as `kills`
+        says: by then most annotators are in the middle of a request. Fails after `WORK_S_MAX`.
+        """
+        deadline = time.monotonic() + WORK_S_MAX
+        self._floor.stopping.clear()
+        self._floor.api_is_up.set()
+        with ThreadPoolExecutor(len(self._annotators)) as executor:
+            futures = [executor.submit(annotator.work) for annotator in self._annotators]
+            for future in futures:
+                future.add_done_callback(self._note_end)
+            try:
+                for labels in kills:
+                    self._wait_for_labels(labels, deadline)
+                    self.restart_api()
+                self._wait_until_done(left, deadline)
+            finally:
+                self._floor.stopping.set()
+        for future in futures:
+            future.result()
+
+    def _wait_for_labels(self, labels: int, deadline: float) -> None:
+        with self._floor.changed:
+            enough = self._floor.changed.wait_for(
+                lambda: self.labels >= labels or self._floor.stopping.is_set(),
+                deadline - time.monotonic(),
+            )
+            assert enough, f"{self.labels} labels in {WORK_S_MAX:.0f} s, and not {labels}"
+
+    def _wait_until_done(self, left: Callable[[], Any], deadline: float) -> None:
+        while missing := left():
+            late = f"after {WORK_S_MAX:.0f} s and {self.labels} labels there is left: {missing}"
+            assert time.monotonic() < deadline, late
+            if self._floor.stopping.wait(_LOOK_S):
+                return
+
+    def restart_api(self) -> None:
+        """Kill it, and start it again."""
+        self._floor.api_is_up.clear()
+        try:
+            self._api.kill()
+            self._api.start()
+        finally:  # nobody is to wait for one that does not come
+            self._floor.api_is_up.set()
+
+    def _note_end(self, future: Future[None]) -> None:
+        """One that failed stops the others; its error is raised when all have stopped."""
+        if future.exception():
+            self._floor.stopping.set()
+            self._floor.count(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with ExitStack() as closing:
+            for annotator in self._annotators:
+                closing.callback(annotator.wire.close)

@@ -1,0 +1,87 @@
+"""The database of the running stack, looked at from inside."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from blocks.ids import task_id
+from blocks.settings import Settings
+from blocks.store.database import Database
+from deployments.stack import Stack
+from tests.e2e.record_checks import Ballots
+from tests.integration.conftest import Shop
+
+
+@dataclass(frozen=True)
+class RuledJob:
+    """A job, or what inline tasks hang on: how its tasks are decided."""
+
+    job_no: int
+    job_id: str
+    options: list[str]
+    consensus_threshold: int
+    stop_early: bool
+
+
+class StackShop(Shop):
+    """The shop that a stack's API serves."""
+
+    def __init__(self, stack: Stack, database: Database) -> None:
+        settings = Settings(database_url=stack.database_url, encryption_key=stack.encryption_key)
+        super().__init__(database, stack.database_url, settings.vault())
+
+    def rules(self, job_ids: list[str]) -> dict[str, RuledJob]:
+        """The jobs by their ids."""
+        query = """
+            select job_no, job_id, options, consensus_threshold, stop_early
+            from jobs where job_id = any (%s)
+        """
+        return {row["job_id"]: RuledJob(**row) for row in self.run(query, job_ids)}
+
+    def busy(self) -> int:
+        """How many others are in a transaction."""
+        query = """
+            select count(*) from pg_stat_activity
+            where datname = current_database() and backend_type = 'client backend'
+              and pid <> pg_backend_pid() and state <> 'idle'
+        """
+        return int(self.value(query))
+
+    def jobs_of_tasks(self, job_ids: list[str]) -> dict[str, RuledJob]:
+        """The job of each task, in the order of the manifests."""
+        jobs = self.rules(job_ids)
+        query = """
+            select job_id, byte_offset from tasks join jobs using (job_no)
+            where job_id = any (%s) order by job_no, byte_offset
+        """
+        rows = self.run(query, job_ids)
+        return {task_id(row["job_id"], row["byte_offset"]): jobs[row["job_id"]] for row in rows}
+
+    def open_tasks(self, job_ids: list[str]) -> list[dict[str, Any]]:
+        """The first few that have not ended, with what they wait for."""
+        query = """
+            select j.job_id, t.byte_offset, y.votes, y.places, (
+                select json_agg(l) from leases l
+                where l.job_no = t.job_no and t.byte_offset = any (l.byte_offsets)
+            ) as leases, (
+                select json_agg(v) from vacancies v
+                where (v.job_no, v.byte_offset) = (t.job_no, t.byte_offset)
+            ) as vacancies
+            from tasks t join jobs j using (job_no)
+            left join tallies y using (job_no, byte_offset)
+            where j.job_id = any (%s) and y.outcome is null limit 5
+        """
+        return self.run(query, job_ids)
+
+    def ballots(self, job_ids: list[str]) -> Ballots:
+        """The labels of each task, in the order in which they were counted."""
+        query = """
+            select j.job_id, l.byte_offset, l.annotator_no, j.options[l.option] as option
+            from labels l join jobs j using (job_no) left join tallies y using (job_no, byte_offset)
+            where j.job_id = any (%s)
+            order by l.job_no, l.byte_offset, array_position(y.annotators, l.annotator_no)
+        """
+        found: dict[str, dict[int, str]] = {}
+        for row in self.run(query, job_ids):
+            ballot = found.setdefault(task_id(row["job_id"], row["byte_offset"]), {})
+            ballot[row["annotator_no"]] = row["option"]
+        return found

@@ -1,0 +1,244 @@
+"""Quality over HTTP: known labels come to known numbers."""
+
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from api.routes import quality as quality_route
+from blocks.ids import new_id, task_id
+from blocks.store import jobs, quality
+from blocks.store.jobs import Job
+from tests.integration.conftest import OPTIONS, Api, Shop, make_chunk
+
+pytestmark = pytest.mark.integration
+
+OPTION_OF = {"c": "cat", "d": "dog", "f": "fox", "a": "a", "b": "b", "x": "x", "y": "y"}
+
+
+def vote(shop: Shop, job: Job, *votes: str) -> list[int]:
+    """The numbers of annotators who labelled: `votes[task][n]` is what the nth said of a task."""
+    annotators = shop.annotators(max(map(len, votes)))
+    shop.claim(annotators[0])  # labels are for tasks that somebody was handed
+    for n, annotator in enumerate(annotators):
+        labels = [
+            (task_id(job.job_id, task * 100), OPTION_OF[said[n]])
+            for task, said in enumerate(votes)
+            if n < len(said)
+        ]
+        assert {str(outcome) for outcome in shop.label(annotator, *labels)} <= {
+            "accepted",
+            "settled",
+        }
+    return annotators
+
+
+def measured(api: Api, job: Job) -> dict[str, Any]:
+    response = api.get(f"/v1/jobs/{job.job_id}/quality")
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def bins(found: dict[str, Any]) -> dict[float, int]:
+    """Bins that are not empty, by their upper bound."""
+    return {each["upto"]: each["tasks"] for each in found["confidence"] if each["tasks"]}
+
+
+def test_known_labels_come_to_known_numbers(api: Api) -> None:
+    job = api.shop.processing(make_chunk(5), consensus_threshold=5)
+    annotators = vote(api.shop, job, "ccccc", "cccdd", "ddddc", "ccddfc", "cc")
+    found = measured(api, job)
+    ids = [
+        api.shop.value("select annotator_id from annotators where annotator_no = %s", number)
+        for number in annotators
+    ]
+    agreed = [(4, 4), (4, 4), (4, 3), (4, 2), (4, 1), (1, 1)]
+    assert found.pop("annotators") == sorted(
+        (
+            {"annotator_id": id_, "labels": n, "agreed": same, "agreement": same / n}
+            for id_, (n, same) in zip(ids, agreed, strict=True)
+        ),
+        key=lambda each: each["annotator_id"],
+    )
+    assert bins(found) == {0.5: 1, 0.6: 1, 0.8: 1, 1.0: 1}
+    assert len(found.pop("confidence")) == 10
+    assert found == {
+        "job_id": job.job_id,
+        "tasks_settled": 4,
+        "tasks_failed": 0,
+        "agreed_share": 1.0,
+        "unanimous_share": 0.25,
+        "mean_confidence": 0.725,
+        "options": [
+            {"option": "cat", "labels": 12, "tasks": 3},
+            {"option": "dog", "labels": 8, "tasks": 1},
+            {"option": "fox", "labels": 1, "tasks": 0},
+        ],
+        "labels": 21,
+        "labels_saved": 0,
+        "labels_per_task": [{"labels": 5, "tasks": 3}, {"labels": 6, "tasks": 1}],
+    }
+
+
+def test_the_bins_are_ten_and_without_gaps(api: Api) -> None:
+    found = measured(api, api.shop.processing(make_chunk(1)))["confidence"]
+    assert [each["above"] for each in found] == [n / 10 for n in range(10)]
+    assert [each["upto"] for each in found] == [n / 10 for n in range(1, 11)]
+
+
+def test_a_confidence_on_a_border_is_in_the_bin_below_it() -> None:
+    for labels in range(1, 21):
+        for votes in range(1, labels + 1):
+            made = quality_route._bins(Counter({(votes, labels): 1}))
+            (found,) = [n for n, each in enumerate(made) if each.tasks]
+            assert Fraction(found, 10) < Fraction(votes, labels) <= Fraction(found + 1, 10)
+
+
+def test_tasks_without_consensus_lower_the_share_and_count_for_no_annotator(api: Api) -> None:
+    job = api.shop.processing(make_chunk(4), consensus_threshold=2, options=["a", "b", "x", "y"])
+    vote(api.shop, job, "aa", "abxy", "baa", "aa")
+    found = measured(api, job)
+    assert (found["tasks_settled"], found["tasks_failed"]) == (3, 1)
+    assert (found["agreed_share"], found["unanimous_share"]) == (0.75, 0.5)
+    assert found["mean_confidence"] == round((1 + 2 / 3 + 1) / 3, 4)
+    assert bins(found) == {0.7: 1, 1.0: 2}
+    assert [(each["labels"], each["tasks"]) for each in found["options"]] == [
+        (7, 3), (2, 0), (1, 0), (1, 0),
+    ]  # fmt: skip
+    assert found["labels"] == 11
+    assert found["labels_per_task"] == [
+        {"labels": 2, "tasks": 2}, {"labels": 3, "tasks": 1}, {"labels": 4, "tasks": 1},
+    ]  # fmt: skip
+    counted = sorted((each["labels"], each["agreed"]) for each in found["annotators"])
+    assert counted == [(1, 1), (3, 2), (3, 3)]
+
+
+def test_a_job_with_failed_tasks_only_has_shares_of_zero_and_no_confidence(api: Api) -> None:
+    job = api.shop.processing(make_chunk(1), consensus_threshold=2, options=["a", "b", "x", "y"])
+    vote(api.shop, job, "abxy")
+    found = measured(api, job)
+    assert (found["agreed_share"], found["unanimous_share"]) == (0, 0)
+    assert (found["mean_confidence"], found["annotators"], bins(found)) == (None, [], {})
+
+
+def test_labels_that_stop_early_made_unnecessary_are_counted(api: Api) -> None:
+    job = api.shop.processing(make_chunk(4), consensus_threshold=5, stop_early=True)
+    vote(api.shop, job, "ccc", "ccdc", "cdcdd", "ccddfd")
+    found = measured(api, job)
+    assert found["labels_saved"] == 2 + 1 + 0 + 0
+    assert found["labels"] == 3 + 4 + 5 + 6
+    assert [each["labels"] for each in found["labels_per_task"]] == [3, 4, 5, 6]
+
+
+def test_without_stop_early_nothing_is_saved(api: Api) -> None:
+    job = api.shop.processing(make_chunk(1), consensus_threshold=5)
+    vote(api.shop, job, "ccccc")
+    assert measured(api, job)["labels_saved"] == 0
+
+
+@pytest.mark.parametrize("tasks", [0, 3])
+def test_a_job_that_nobody_has_labelled_has_no_shares(api: Api, tasks: int) -> None:
+    job = api.shop.processing(make_chunk(tasks, bad=2))
+    found = measured(api, job)
+    assert sum(each["tasks"] for each in found.pop("confidence")) == 0
+    assert found == {
+        "job_id": job.job_id,
+        "tasks_settled": 0,
+        "tasks_failed": 0,
+        "agreed_share": None,
+        "unanimous_share": None,
+        "mean_confidence": None,
+        "options": [{"option": option, "labels": 0, "tasks": 0} for option in OPTIONS],
+        "labels": 0,
+        "labels_saved": 0,
+        "labels_per_task": [],
+        "annotators": [],
+    }
+
+
+def test_a_job_that_was_only_accepted_or_has_failed_is_measured_as_far_as_it_came(
+    api: Api,
+) -> None:
+    assert measured(api, api.shop.submit())["labels"] == 0
+    job = api.shop.processing(make_chunk(2), ingested=False, consensus_threshold=2)
+    vote(api.shop, job, "cc", "c")
+    api.shop.do(jobs.fail, job.job_no, "manifest_changed", "It changed.")
+    found = measured(api, job)
+    assert (found["tasks_settled"], found["tasks_failed"], found["labels"]) == (1, 0, 2)
+
+
+def test_jobs_are_measured_apart(api: Api) -> None:
+    one = api.shop.processing(make_chunk(1), consensus_threshold=2)
+    two = api.shop.processing(make_chunk(1), consensus_threshold=2)
+    vote(api.shop, one, "cc")
+    vote(api.shop, two, "dd")
+    for job, winner in ((one, "cat"), (two, "dog")):
+        found = measured(api, job)
+        assert (found["labels"], len(found["annotators"])) == (2, 2)
+        assert [each["option"] for each in found["options"] if each["tasks"]] == [winner]
+
+
+def test_annotators_are_known_by_their_ids_and_not_by_their_names(api: Api) -> None:
+    job = api.shop.processing(make_chunk(1), consensus_threshold=2)
+    vote(api.shop, job, "cc")
+    text = api.get(f"/v1/jobs/{job.job_id}/quality").text
+    rows = api.shop.run("select annotator_id, name from annotators")
+    assert sum(row["annotator_id"] in text for row in rows) == 2
+    assert not any(row["name"] in text for row in rows)
+    assert all(each["annotator_id"].startswith("ann_") for each in measured(api, job)["annotators"])
+
+
+def test_another_customers_job_is_as_one_that_never_existed(api: Api) -> None:
+    job = api.shop.processing(make_chunk(1))
+    other = api.new_customer()
+    answers = [
+        api.get(f"/v1/jobs/{job.job_id}/quality", other),
+        api.get(f"/v1/jobs/{new_id('job')}/quality"),
+        api.get("/v1/jobs/x/quality"),
+    ]
+    assert {answer.status_code for answer in answers} == {404}
+    assert len({answer.content for answer in answers}) == 1
+
+
+def test_an_annotators_key_measures_nothing(api: Api) -> None:
+    job = api.shop.processing(make_chunk(1))
+    for id_ in (job.job_id, new_id("job")):
+        answer = api.get(f"/v1/jobs/{id_}/quality", api.annotator)
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+
+
+class Interrupted:
+    """A transaction in which something else happens after each of its statements."""
+
+    def __init__(self, tx: Any, meanwhile: Callable[[], object]) -> None:
+        self._tx = tx
+        self._meanwhile = meanwhile
+
+    def execute(self, *arguments: Any) -> list[dict[str, Any]]:
+        cursor = self._tx.execute(*arguments)
+        rows: list[dict[str, Any]] = cursor.fetchall() if cursor.description else []
+        self._meanwhile()
+        return rows
+
+
+def test_labels_that_come_in_meanwhile_do_not_set_the_numbers_at_odds(shop: Shop) -> None:
+    job = shop.processing(make_chunk(20), consensus_threshold=2)
+    people = shop.annotators(2)
+
+    def settle_one() -> None:
+        for annotator in people:
+            (task,) = shop.claim(annotator, 1)
+            shop.label(annotator, (task.task_id, "cat"))
+
+    settle_one()
+    tx: Any
+    with shop.database.long_read() as tx:
+        found = quality.measure(Interrupted(tx, settle_one), job.job_no)  # type: ignore[arg-type]
+    settled = sum(each.tasks for each in found.outcomes)
+    assert settled >= 1
+    assert sum(each.tasks for each in found.options) == settled
+    assert [each.labels for each in found.annotators] == [settled] * 2
+    assert shop.job(job).tasks_done > settled
