@@ -1,0 +1,144 @@
+"""What claims and labels touch with a million open tasks: pages are counted, not seconds."""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from psycopg import sql
+
+from blocks.model import LabelOutcome
+from blocks.store import annotation
+from blocks.store.annotation import Label
+from blocks.store.database import Database, Rollback, Transaction
+from blocks.store.jobs import Job
+from blocks.vault import Vault
+from tests.conftest import DatabaseServer
+from tests.integration.conftest import OPTIONS, Shop, make_chunk
+
+pytestmark = pytest.mark.integration
+
+OPEN_TASKS = 1_000_000
+LARGE = {"tasks", "tallies", "labels", "leases", "vacancies", "jobs", "chunks"}
+BATCH = 10
+# A look-up by key reads four pages, an insert or an update as many again; a task takes some of each.
+PAGES_FOR_A_CLAIM = 60 + 15 * BATCH
+PAGES_FOR_LABELS = 60 + 25 * BATCH
+
+
+class Explained:
+    """A transaction that keeps the plan of each statement, with what it read."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self.plans: list[dict[str, Any]] = []
+
+    def execute(self, query: sql.SQL, values: Any = None) -> Any:
+        explain = sql.SQL("explain (analyze, buffers, timing off, format json) ")
+        with self._tx.transaction():
+            row = self._tx.execute(explain + query, values).fetchone()
+            assert row is not None  # a plan
+            self.plans.append(row["QUERY PLAN"][0]["Plan"])
+            raise Rollback
+        return self._tx.execute(query, values)
+
+    def nodes(self) -> Iterator[dict[str, Any]]:
+        waiting = list(self.plans)
+        while waiting:
+            node = waiting.pop()
+            waiting += node.get("Plans", [])
+            yield node
+
+    def pages(self) -> int:
+        return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in self.plans)
+
+    def check(self, pages_max: int) -> None:
+        scanned = {
+            node["Relation Name"]
+            for node in self.nodes()
+            if node["Node Type"] == "Seq Scan" and node["Relation Name"] in LARGE
+        }
+        assert scanned == set()
+        assert self.pages() <= pages_max
+
+
+@pytest.fixture(scope="module")
+def crowded(database_server: DatabaseServer) -> Iterator[tuple[Shop, Job]]:
+    """A job with a million tasks, each with a label of annotator 1 and two places to come."""
+    url = database_server.clone()
+    with Database(url, connections_max=4) as database:
+        shop = Shop(database, url, Vault([bytes(32)]))
+        alone = shop.annotator()
+        job = shop.processing(make_chunk(1))
+        shop.run(
+            "insert into tasks select %s, n * 100, 0, n + 1, 'https://x.example.com/' || n, null "
+            "from generate_series(1, %s) n",
+            job.job_no, OPEN_TASKS - 1,
+        )  # fmt: skip
+        shop.run(
+            "insert into tallies (job_no, byte_offset, labelled_at, chunk_no, latest, threshold, "
+            "places, stop_early, votes, annotators) "
+            "select job_no, byte_offset, now(), 0, 1, 3, 3, false, '{1,0,0}', array[%s] from tasks",
+            alone,
+        )
+        shop.run("update chunks set lines = %s, tasks = %s", OPEN_TASKS, OPEN_TASKS)
+        ends_at = (OPEN_TASKS - 1) * 100 + 1
+        shop.run(
+            "update lanes set fresh_from = %s, ends_at = %s, offsets = %s, annotators = %s",
+            ends_at, ends_at, [ends_at, 0, 0], [alone, 0, 0],
+        )  # fmt: skip
+        yield shop, job
+    database_server.drop(url)
+
+
+def claim(shop: Shop, annotator: int, limit: int = BATCH) -> tuple[list[str], Explained]:
+    with shop.held() as tx:
+        explained = Explained(tx)
+        claimed = annotation.claim(
+            cast(Transaction, explained), annotator, limit=limit, lease_s=600
+        )
+    return [task.task_id for task in claimed], explained
+
+
+def test_a_claim_reads_a_few_pages_for_each_task(crowded: tuple[Shop, Job]) -> None:
+    shop, _ = crowded
+    annotator = shop.annotator()
+    for _ in range(2):
+        tasks, explained = claim(shop, annotator)
+        assert len(tasks) == BATCH
+        explained.check(PAGES_FOR_A_CLAIM)
+
+
+def test_who_has_had_all_tasks_learns_so_from_a_few_pages(crowded: tuple[Shop, Job]) -> None:
+    shop, _ = crowded
+    alone = shop.value("select min(annotator_no) from annotators")
+    tasks, explained = claim(shop, alone)
+    assert tasks == []
+    explained.check(60)
+
+
+def test_a_claim_of_vacancies_reads_a_few_pages_for_each(crowded: tuple[Shop, Job]) -> None:
+    shop, _ = crowded
+    one, two = shop.annotators(2)
+    tasks, _ = claim(shop, one)
+    shop.release(one, *tasks)
+    found, explained = claim(shop, two)
+    assert sorted(found) == sorted(tasks)
+    explained.check(PAGES_FOR_A_CLAIM)
+
+
+@pytest.mark.parametrize("settles", [False, True])
+def test_labels_read_a_few_pages_for_each(crowded: tuple[Shop, Job], settles: bool) -> None:
+    shop, _ = crowded
+    people = shop.annotators(2)
+    tasks = [claim(shop, annotator)[0] for annotator in people]
+    both = sorted(set(tasks[0]) & set(tasks[1])) or tasks[0]
+    if settles:
+        shop.label(people[0], *((task, "cat") for task in both))
+    labelling = people[1] if settles else people[0]
+    with shop.held() as tx:
+        explained = Explained(tx)
+        outcomes = annotation.submit(
+            cast(Transaction, explained), labelling, [Label(task, OPTIONS[0]) for task in both]
+        )
+    assert set(outcomes) <= {LabelOutcome.SETTLED if settles else LabelOutcome.ACCEPTED}
+    explained.check(PAGES_FOR_LABELS)
