@@ -89,6 +89,7 @@ class _Claim:
         self._values = values
         self._limit = limit
         self._looks = 0
+        self._holds_lanes = False
         self.rows: list[tuple[int, dict[str, Any]]] = []
 
     def take(self, job: dict[str, Any]) -> None:
@@ -105,7 +106,8 @@ class _Claim:
         it takes back what the annotator has let go of.
         """
         waited_for = next((job for job in claimable if job["lanes"]), None)
-        if waited_for:
+        # Who moved a lane over tasks that have ended holds it, and must not wait for another.
+        if waited_for and not self._holds_lanes:
             self._tx.execute(_SQL["await_lane"], self._values | {"job_no": waited_for["job_no"]})
             self._take(waited_for["job_no"], "take_lane")
         for job in claimable:
@@ -127,6 +129,7 @@ class _Claim:
             rows = self._tx.execute(_SQL[query], self._values | bounds | more).fetchall()
             if not rows:
                 return
+            self._holds_lanes |= query == "take_lane"
             self.rows += ((job_no, row) for row in rows if row["byte_offset"] is not None)
             window = _WINDOW_TASKS
 

@@ -125,7 +125,8 @@ class RestlessAnnotator:
         answer = self._post("claim", body)
         answered = time.time()
         tasks: list[dict[str, Any]] = answer["tasks"] if answer else []
-        assert len({task["task_id"] for task in tasks}) == len(tasks) <= limit
+        distinct = {task["task_id"] for task in tasks}
+        assert len(distinct) == len(tasks) <= limit, f"{len(distinct)} tasks for {body}: {tasks}"
         for task in tasks:
             key = parse_task_id(task["task_id"])
             assert key, task

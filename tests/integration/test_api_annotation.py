@@ -145,6 +145,99 @@ def test_a_batch_that_is_sent_again_changes_nothing(api: Api) -> None:
     assert api.shop.value("select count(*) from labels where job_no = %s", job.job_no) == 2
 
 
+def release(api: Api, headers: dict[str, str], *task_ids: str) -> list[str]:
+    response = api.post("/v1/annotation/release", {"task_ids": task_ids}, headers)
+    assert response.status_code == 200, response.text
+    assert list(response.json()) == ["results"]
+    results = response.json()["results"]
+    assert [result["task_id"] for result in results] == list(task_ids)
+    assert all(set(result) == {"task_id", "outcome"} for result in results)
+    return [result["outcome"] for result in results]
+
+
+def test_a_task_that_is_handed_back_goes_to_somebody_else(api: Api) -> None:
+    api.shop.processing(make_chunk(2), consensus_threshold=2)
+    first, second = (task["task_id"] for task in claim(api))
+    claim(api, api.new_annotator())
+    third = api.new_annotator()
+    assert claim(api, third) == []
+    assert release(api, api.annotator, first) == ["released"]
+    assert [task["task_id"] for task in claim(api, third)] == [first]
+    assert label(api, api.annotator, (second, "cat")) == ["accepted"]
+
+
+def test_who_handed_a_task_back_gets_it_again_where_nobody_else_took_it(api: Api) -> None:
+    job = api.shop.processing(make_chunk(1))
+    id_ = task_id(job.job_id, 0)
+    for _ in range(2):
+        assert [task["task_id"] for task in claim(api)] == [id_]
+        assert release(api, api.annotator, id_) == ["released"]
+
+
+def test_what_one_does_not_hold_cannot_be_handed_back(api: Api) -> None:
+    api.shop.processing(make_chunk(3))
+    held, labelled, others = (task["task_id"] for task in claim(api))
+    label(api, api.annotator, (labelled, "cat"))
+    release(api, api.annotator, others)
+    other = api.new_annotator()
+    claim(api, other)
+    unknown = f"{new_id('tsk')}0"
+    ids = (labelled, others, unknown, held, "", "tsk_", held.upper(), "🦊")
+    assert release(api, api.annotator, *ids) == [
+        "not_held", "not_held", "not_held", "released", *["not_held"] * 4,
+    ]  # fmt: skip
+    assert release(api, api.annotator, held) == ["not_held"]
+    assert release(api, api.new_annotator(), *ids) == ["not_held"] * len(ids)
+    assert release(api, other, labelled, others) == ["released"] * 2
+
+
+def test_a_task_that_is_named_twice_is_handed_back_once(api: Api) -> None:
+    job = api.shop.processing(make_chunk(1))
+    (task,) = claim(api)
+    assert release(api, api.annotator, *[task["task_id"]] * 2) == ["released"] * 2
+    assert api.shop.value("select count(*) from vacancies where job_no = %s", job.job_no) == 1
+
+
+def test_five_hundred_tasks_of_several_jobs_are_handed_back_at_once(api: Api) -> None:
+    api.shop.processing(make_chunk(250))
+    api.shop.processing(make_chunk(250))
+    ids = [task["task_id"] for task in claim(api, limit=500)]
+    assert release(api, api.annotator, *reversed(ids)) == ["released"] * 500
+    assert api.shop.value("select count(*) from leases") == 0
+    assert {task["task_id"] for task in claim(api, api.new_annotator(), limit=500)} == set(ids)
+
+
+def test_an_inline_task_can_be_handed_back(api: Api) -> None:
+    body = {"type": "moderation", "data_url": "https://x.example.com/a"}
+    spec = {"question": "Is it fine?", "options": OPTIONS}
+    id_ = api.post("/v1/tasks", body | {"label_spec": spec}).json()["task_id"]
+    assert [task["task_id"] for task in claim(api)] == [id_]
+    assert release(api, api.annotator, id_) == ["released"]
+    assert api.shop.value("select count(*) from leases") == 0
+
+
+def test_a_task_that_settled_meanwhile_can_be_handed_back_and_goes_to_nobody(api: Api) -> None:
+    job = api.shop.processing(make_chunk(2), consensus_threshold=3, stop_early=True)
+    id_ = task_id(job.job_id, 0)
+    claim(api)
+    for _ in range(2):
+        other = api.new_annotator()
+        claim(api, other)
+        label(api, other, (id_, "cat"))
+    assert release(api, api.annotator, id_) == ["released"]
+    assert id_ not in {task["task_id"] for task in claim(api, api.new_annotator())}
+
+
+def test_a_release_that_cannot_be_is_refused_with_all_its_faults(api: Api) -> None:
+    path = "/v1/annotation/release"
+    assert faults(api, path, {}) == {"task_ids"}
+    assert faults(api, path, {"task_ids": []}) == {"task_ids"}
+    assert faults(api, path, {"task_ids": ["x"] * 501}) == {"task_ids"}
+    assert faults(api, path, {"task_ids": "x", "more": 1}) == {"task_ids", "more"}
+    assert faults(api, path, {"task_ids": ["x", "y\x00"]}) == {"task_ids[1]"}
+    assert faults(api, path, {"task_ids": [None]}) == {"task_ids"}
+
+
 def test_annotators_bring_a_job_from_its_first_claim_to_its_export(api: Api) -> None:
     job = api.shop.processing(make_chunk(3, bad=1))
     for option in ("cat", "dog", "cat"):
@@ -166,6 +259,7 @@ def test_a_customers_key_gets_no_work_and_an_annotators_no_job(api: Api) -> None
         api.post(
             "/v1/annotation/labels", {"labels": [{"task_id": "x", "label": "y"}]}, api.customer
         ),
+        api.post("/v1/annotation/release", {"task_ids": ["x"]}, api.customer),
         api.post("/v1/jobs", JOB_BODY, api.annotator),
         *(
             api.get(f"/v1/jobs/{job_id}{path}", api.annotator)

@@ -49,9 +49,9 @@ def export_url(shop: Shop) -> tuple[str, dict[str, str]]:
     """The path of a large export, and the headers of its owner."""
     job = shop.processing(make_chunk(ROWS))
     shop.run(
-        "insert into tallies (job_no, byte_offset, labelled_at, threshold, places, outcome, "
+        "insert into tallies (job_no, byte_offset, labelled_at, chunk_no, latest, threshold, places, outcome, "
         "stop_early, votes, annotators) "
-        "select job_no, byte_offset, now(), 3, 3, 1, false, '{3,0,0}', '{1,2,3}' from tasks"
+        "select job_no, byte_offset, now(), 0, 1, 3, 3, 1, false, '{3,0,0}', '{1,2,3}' from tasks"
     )
     shop.run("update chunks set settled = tasks")
     shop.run("update jobs set status = 'completed', completed_at = now()")

@@ -305,6 +305,32 @@ def test_only_what_one_holds_can_be_released(shop: Shop) -> None:
     check_books(shop, job)
 
 
+def test_what_is_handed_back_of_a_job_that_has_ended_is_nobodys(shop: Shop) -> None:
+    job = shop.processing(make_chunk(2), ingested=False)
+    annotator = shop.annotator()
+    tasks = ids(shop.claim(annotator))
+    shop.do(jobs.fail, job.job_no, "manifest_changed", "It changed.")
+    assert shop.release(annotator, *tasks) == set(tasks)
+    assert shop.run("select * from vacancies") == []
+
+
+def test_who_has_moved_a_lane_and_got_nothing_waits_for_no_other(shop: Shop) -> None:
+    # It would deadlock with a batch of inline tasks, which holds one job and comes to the other.
+    over = shop.processing(
+        make_chunk(1), consensus_threshold=3, stop_early=True, ingested=False, priority=9
+    )
+    held = shop.processing(make_chunk(1))
+    for annotator in shop.annotators(2):
+        shop.answer(annotator, "cat", 1)
+    late = shop.annotator()
+    with shop.held() as tx:
+        tx.execute("select from lanes where job_no = %s for update", [held.job_no])
+        assert shop.value("select count(*) from lanes where job_no = %s", over.job_no) == 1
+        claiming = Side(lambda: shop.claim(late))
+        assert claiming.join() == []
+    assert len(shop.claim(late)) == 1
+
+
 def test_a_late_label_takes_the_place_that_had_become_vacant(shop: Shop) -> None:
     # One's lease runs out, and one labels all the same: the vacancy is nobody's any more.
     job = shop.processing(make_chunk(1), consensus_threshold=2)

@@ -165,6 +165,21 @@ def test_batches_over_known_rules_in_opposite_order_at_once_are_no_deadlock(shop
     assert shop.run("select from chunks where tasks <> 17") == []
 
 
+def test_a_batch_over_several_rules_locks_in_the_order_of_jobs_as_labels_do(shop: Shop) -> None:
+    batch = [task(question=f"{n}") for n in range(QUESTIONS)]
+    batch.sort(key=lambda each: tasks._inline_key(each.rule), reverse=True)
+    job_nos = [container_of(shop, append(shop, each)[0].task_id).job_no for each in batch]
+    assert job_nos == sorted(job_nos)
+    with shop.held() as tx:
+        lock = "select from chunks where job_no = %s for update"
+        tx.execute(lock, [job_nos[0]])
+        appending = Side(partial(append, shop, *batch))
+        shop.wait_for_waiters(1)
+        for job_no in job_nos[1:]:
+            tx.execute(lock, [job_no])
+    assert len(appending.join()) == QUESTIONS
+
+
 def test_each_part_of_the_rule_makes_another_place(shop: Shop) -> None:
     changes: list[dict[str, Any]] = [
         {},

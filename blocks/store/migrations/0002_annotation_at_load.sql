@@ -25,8 +25,9 @@ create table vacancies (
     primary key (job_no, vacancy_no)
 );
 
--- What the labels of a task come to, from its first label on. No column that changes is indexed, and
--- fillfactor leaves room, so that updates are HOT; a row stays, and is the task's result in the end.
+-- What the labels of a task come to, from its first label on. No column that changes is indexed, and each page
+-- has room for three versions of its rows, which lanes that follow each other closely write before the first can
+-- be pruned; so updates are HOT. A row stays, and is the task's result in the end.
 create table tallies (
     job_no       bigint not null,
     byte_offset  bigint not null,
@@ -42,7 +43,7 @@ create table tallies (
     votes        smallint[] not null,                    -- labels for each option
     annotators   integer[] not null,                     -- whose labels they are
     primary key (job_no, byte_offset)
-) with (fillfactor = 60);
+) with (fillfactor = 34);
 
 -- The option that a task settles on, 1-based; 0 where it has none after twice the threshold; null while it is
 -- open. The twin of blocks.model.decide and exhausted.

@@ -383,6 +383,8 @@ with input as materialized (
     delete from leases l using rest where l.lease_no = rest.lease_no and rest.byte_offsets is null
 ), vacated as (
     insert into vacancies (job_no, byte_offset, annotator_no)
-    select job_no, byte_offset, %(annotator_no)s from held where job_id is not null
+    select h.job_no, h.byte_offset, %(annotator_no)s
+    from held h join jobs j on j.job_no = h.job_no and j.status = 'processing'
+    where h.job_id is not null
 )
 select job_id, byte_offset from held where job_id is not null;
