@@ -1,6 +1,5 @@
 """API keys: who a request is from, and what kind of key may do what."""
 
-import hashlib
 from time import monotonic
 from typing import Any
 
@@ -28,13 +27,14 @@ class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
     async def authenticate_request(
         self, connection: ASGIConnection[Any, Any, Any, Any]
     ) -> AuthenticationResult:
-        scheme, _, key = connection.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not 0 < len(key.strip()) <= _KEY_CHARACTERS_MAX:
+        scheme, _, rest = connection.headers.get("Authorization", "").partition(" ")
+        key = rest.strip()
+        if scheme.lower() != "bearer" or not 0 < len(key) <= _KEY_CHARACTERS_MAX:
             raise NotAuthorizedException
         keys: KeyRing = connection.app.state.key_ring
-        principal = keys.trusted(key.strip())
+        principal = keys.trusted(key)
         if principal is None:
-            principal = await anyio.to_thread.run_sync(keys.find, key.strip())
+            principal = await anyio.to_thread.run_sync(keys.find, key)
         if principal is None:
             raise NotAuthorizedException
         return AuthenticationResult(user=principal, auth=None)
@@ -49,7 +49,7 @@ class KeyRing:
 
     def trusted(self, key: str) -> Principal | None:
         """Who `key` belongs to, if it was found a moment ago."""
-        principal, until = self._trusted.get(_digest(key), (None, 0.0))
+        principal, until = self._trusted.get(customers.key_hash(key), (None, 0.0))
         return principal if monotonic() < until else None
 
     def find(self, key: str) -> Principal | None:
@@ -59,12 +59,8 @@ class KeyRing:
         if principal:
             if len(self._trusted) >= _TRUSTED_KEYS_MAX:
                 self._trusted.clear()
-            self._trusted[_digest(key)] = (principal, monotonic() + _TRUSTED_S)
+            self._trusted[customers.key_hash(key)] = (principal, monotonic() + _TRUSTED_S)
         return principal
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
 
 
 def customer_id(connection: Connection) -> str:

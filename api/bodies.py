@@ -1,6 +1,7 @@
 """Request bodies: strict, and with every fault reported at once."""
 
 import difflib
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from itertools import chain, islice
@@ -79,6 +80,11 @@ async def check_request(request: Request[Any, Any, Any]) -> None:
         raise ApiError(HTTPStatus.BAD_REQUEST, "invalid_json", message)
 
 
+def digest(*asked: Any) -> bytes:
+    """The SHA-256 of what a request asks for, by which it is known when it comes again."""
+    return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).digest()
+
+
 _B = TypeVar("_B", bound=Body)
 
 # A body of rubbish is not answered with a larger one.
@@ -128,6 +134,7 @@ def _faults(raw: Any, expected: Any, path: str) -> Iterator[Fault]:
             found = (f for n, v in enumerate(raw) for f in _faults(v, item, f"{path}[{n}]"))
             first = next(found, None)
             if first:
+                yield from _faults(raw, _list_of_anything(expected), path)  # too many, too few
                 yield from chain([first], found)
                 return
         yield Fault(path or "body", _readable(error))
@@ -177,6 +184,11 @@ def _item_type(expected: Any) -> Any:
     if get_origin(expected) is Annotated:
         expected = get_args(expected)[0]
     return get_args(expected)[0] if get_origin(expected) is list else None
+
+
+def _list_of_anything(expected: Any) -> Any:
+    rules = get_args(expected)[1:] if get_origin(expected) is Annotated else ()
+    return Annotated[(list[Any], *rules)] if rules else list[Any]
 
 
 def _readable(error: msgspec.ValidationError) -> str:

@@ -10,7 +10,7 @@ from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.openapi import ResponseSpec
 
-from blocks.errors import RefineryError, Transient
+from blocks.errors import IdempotencyConflict, RefineryError, Transient
 
 logger = logging.getLogger("refinery.api")
 
@@ -74,6 +74,11 @@ def handle_api_error(_: _Handled, error: ApiError) -> Response[ErrorBody]:
     return _respond(error.status, error.body)
 
 
+def handle_conflict(_: _Handled, error: IdempotencyConflict) -> Response[ErrorBody]:
+    """409."""
+    return _respond(HTTPStatus.CONFLICT, ErrorBody(error.message, error.code))
+
+
 def handle_transient(_: _Handled, error: Transient) -> Response[ErrorBody]:
     """503: what failed is not the client's fault, and may be mended by time."""
     logger.warning("request.unavailable code=%s reason=%s", error.code, error.message)
@@ -122,6 +127,7 @@ def documented(*statuses: int) -> dict[int, ResponseSpec]:
 
 HANDLERS: dict[int | type[Exception], Any] = {
     ApiError: handle_api_error,
+    IdempotencyConflict: handle_conflict,
     Transient: handle_transient,
     HTTPException: handle_http_exception,
     Exception: handle_unexpected,

@@ -13,6 +13,12 @@ class RefineryError(Exception):
         self.message = message
 
 
+class IdempotencyConflict(RefineryError):
+    """An idempotency key was used again with another request."""
+
+    code = "idempotency_conflict"
+
+
 class Transient(RefineryError):
     """Time may mend it: the same call is tried again with backoff."""
 

@@ -66,7 +66,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     priority: int
     stop_early: bool
     failure_threshold_percent: float
-    metadata: msgspec.Raw | None
+    metadata: msgspec.Raw
     error: JobError | None
 
 
@@ -93,9 +93,14 @@ def view(job: Job) -> JobView:
         priority=job.priority,
         stop_early=job.stop_early,
         failure_threshold_percent=job.failure_threshold_percent,
-        metadata=msgspec.Raw(job.metadata) if job.metadata else None,
+        metadata=as_written(job.metadata),
         error=JobError(job.error_code, job.error_message or "") if job.error_code else None,
     )
+
+
+def as_written(metadata: str | None) -> msgspec.Raw:
+    """Metadata byte for byte as it came, or null."""
+    return msgspec.Raw(metadata or "null")
 
 
 def _percent(job: Job) -> float:

@@ -1,6 +1,5 @@
 """Jobs: submit one, look at it, take its results and its bad lines away."""
 
-import hashlib
 from collections.abc import Callable, Generator, Iterator
 from enum import StrEnum
 from functools import partial
@@ -13,6 +12,7 @@ from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
 
 from api.auth import customer_id, customers_only
+from api.bodies import digest
 from api.errors import conflict, documented, not_found
 from api.routes.job_bodies import JobBody
 from api.routes.job_views import JobView, view
@@ -22,7 +22,7 @@ from blocks.model import JobStatus
 from blocks.store import jobs, results
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
-from blocks.store.jobs import Idempotency, IdempotencyConflict, Job
+from blocks.store.jobs import Idempotency, Job
 from blocks.vault import Vault
 
 _Request = Request[Principal, Any, Any]
@@ -71,12 +71,9 @@ def create(
 ) -> Response[JobAccepted]:
     """Record a job. Its credentials are encrypted before they are stored, and never given back."""
     new = data.to_job(customer_id(request))
-    idempotency = Idempotency(idempotency_key, _digest(data)) if idempotency_key else None
-    try:
-        with database.transaction() as tx:
-            job_id, replayed = jobs.submit(tx, new, vault, idempotency)
-    except IdempotencyConflict as error:
-        raise conflict(error.code, error.message) from error
+    idempotency = Idempotency(idempotency_key, digest(data)) if idempotency_key else None
+    with database.transaction() as tx:
+        job_id, replayed = jobs.submit(tx, new, vault, idempotency)
     headers = {"Location": f"/v1/jobs/{job_id}"}
     if replayed:
         headers["Idempotent-Replayed"] = "true"
@@ -166,10 +163,6 @@ def find_job(request: _Request, job_id: str, database: Database) -> Job:
     if job is None:
         raise not_found("job")
     return job
-
-
-def _digest(data: JobBody) -> bytes:
-    return hashlib.sha256(msgspec.json.encode(data, order="sorted")).digest()
 
 
 def _read(

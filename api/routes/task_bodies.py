@@ -1,21 +1,18 @@
 """What `POST /v1/tasks` and `POST /v1/tasks/batch` take, with every rule on it."""
 
-import hashlib
 from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
 
-from api.bodies import Body, JsonObject
+from api.bodies import Body, JsonObject, digest
 from api.routes.job_bodies import Checks, LabelSpecBody, check_https_url
 from blocks.model import TaskType
 from blocks.store.tasks import NewTask, Rule
 from blocks.urls import is_data_url
 
-TASKS_MAX = 1000
+_TASKS_MAX = 1000
 _METADATA_BYTES_MAX = 64 * 1024
-
-
 _NO_METADATA = msgspec.Raw(b"null")
 
 
@@ -56,7 +53,6 @@ class TaskBody(Body, frozen=True, kw_only=True):
     def to_task(self, callback_url: str | None = None) -> NewTask:
         """The task to record; `callback_url` is for one that has none of its own."""
         callback_url = self.callback_url or callback_url
-        body = msgspec.json.encode([self, callback_url], order="sorted")
         return NewTask(
             rule=Rule(
                 task_type=self.type,
@@ -69,7 +65,7 @@ class TaskBody(Body, frozen=True, kw_only=True):
             metadata=None if self.metadata == _NO_METADATA else bytes(self.metadata).decode(),
             callback_url=callback_url,
             idempotency_key=self.idempotency_key,
-            body_hash=hashlib.sha256(body).digest(),
+            body_hash=digest(self, callback_url),
         )
 
 
@@ -78,7 +74,7 @@ class TasksBody(Body, frozen=True, kw_only=True):
 
     checks: ClassVar[Checks] = {"callback_url": check_https_url}
 
-    tasks: Annotated[list[TaskBody], Meta(min_length=1, max_length=TASKS_MAX)]
+    tasks: Annotated[list[TaskBody], Meta(min_length=1, max_length=_TASKS_MAX)]
     callback_url: str | None = None
 
     def to_tasks(self) -> list[NewTask]:

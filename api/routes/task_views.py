@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from api.routes.job_views import LabelSpec
+from api.routes.job_views import LabelSpec, as_written
 from blocks.model import TaskReason, TaskStatus, TaskType
 from blocks.store.tasks import Task
 
@@ -84,7 +84,7 @@ def view(task: Task) -> TaskView:
         label_spec=LabelSpec(task.question, task.options),
         consensus_threshold=task.consensus_threshold,
         stop_early=task.stop_early,
-        metadata=_raw(task.metadata),
+        metadata=as_written(task.metadata),
         callback_url=task.callback_url,
         job_id=None if task.inline else task.job_id,
         line=task.line,
@@ -103,7 +103,7 @@ def result(task: Task) -> TaskResult:
         task_id=task.task_id,
         line=task.line,
         data_url=task.data_url,
-        metadata=_raw(task.metadata),
+        metadata=as_written(task.metadata),
         status=task.status,
         reason=task.reason or msgspec.UNSET,
         consensus_label=None if winner is None else task.options[winner],
@@ -118,7 +118,3 @@ def result(task: Task) -> TaskResult:
 
 def _settled_at(task: Task) -> datetime | None:
     return None if task.outcome is None else task.labelled_at
-
-
-def _raw(metadata: str | None) -> msgspec.Raw:
-    return msgspec.Raw("null" if metadata is None else metadata)

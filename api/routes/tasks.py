@@ -8,7 +8,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
 from api.auth import customer_id, customers_only
-from api.errors import conflict, documented, not_found
+from api.errors import documented, not_found
 from api.routes.task_bodies import TaskBody, TasksBody
 from api.routes.task_views import (
     BatchAccepted,
@@ -24,7 +24,6 @@ from blocks.model import TaskStatus
 from blocks.store import tasks
 from blocks.store.customers import Principal
 from blocks.store.database import Database
-from blocks.store.jobs import IdempotencyConflict
 from blocks.store.tasks import Created, NewTask, Task
 
 _Request = Request[Principal, Any, Any]
@@ -117,11 +116,8 @@ def read_result(
 def _create(
     request: _Request, database: Database, new: list[NewTask], batch_id: str | None = None
 ) -> list[Created]:
-    try:
-        with database.transaction() as tx:
-            return tasks.create(tx, customer_id(request), new, batch_id=batch_id)
-    except IdempotencyConflict as error:
-        raise conflict(error.code, error.message) from error
+    with database.transaction() as tx:
+        return tasks.create(tx, customer_id(request), new, batch_id=batch_id)
 
 
 def _task(request: _Request, task_id: str, database: Database) -> Task:

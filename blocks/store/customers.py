@@ -39,7 +39,7 @@ def add_customer_key(tx: Transaction, customer_id: str) -> str:
         UnknownCustomer: there is no such customer.
     """
     key = new_secret("sk")
-    values = {"key_hash": _hash(key), "customer_id": customer_id}
+    values = {"key_hash": key_hash(key), "customer_id": customer_id}
     if tx.execute(_SQL["insert_customer_key"], values).fetchone() is None:
         raise UnknownCustomer(
             f"There is no customer {customer_id!r}; `refinery customers add` makes one."
@@ -53,22 +53,22 @@ def add_annotator_key(tx: Transaction, name: str) -> tuple[str, str]:
     annotator = tx.execute(_SQL["insert_annotator"], maker).fetchone()
     assert annotator is not None  # an upsert returns its row
     key = new_secret("ak")
-    values = {"key_hash": _hash(key), "annotator_no": annotator["annotator_no"]}
+    values = {"key_hash": key_hash(key), "annotator_no": annotator["annotator_no"]}
     tx.execute(_SQL["insert_annotator_key"], values)
     return annotator["annotator_id"], key
 
 
 def find_principal(tx: Transaction, key: str) -> Principal | None:
     """Who `key` belongs to, or None if nobody; found by hash, so timing tells nothing of the key."""
-    row = tx.execute(_SQL["find_key"], {"key_hash": _hash(key)}).fetchone()
+    row = tx.execute(_SQL["find_key"], {"key_hash": key_hash(key)}).fetchone()
     return Principal(**row) if row else None
 
 
 def revoke_key(tx: Transaction, key: str) -> bool:
     """Whether there was such a key to revoke."""
-    return tx.execute(_SQL["revoke_key"], {"key_hash": _hash(key)}).fetchone() is not None
+    return tx.execute(_SQL["revoke_key"], {"key_hash": key_hash(key)}).fetchone() is not None
 
 
-def _hash(key: str) -> bytes:
-    # A fast hash is right here: the key is 256 random bits, not a password.
+def key_hash(key: str) -> bytes:
+    """What is kept of a key. A fast hash is right here: it is 256 random bits, not a password."""
     return hashlib.sha256(key.encode()).digest()

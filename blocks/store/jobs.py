@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from blocks.errors import RefineryError
+from blocks.errors import IdempotencyConflict
 from blocks.ids import new_id
 from blocks.model import DeliveryStatus, JobStatus, Pin, TaskType
 from blocks.store.database import Rollback, Transaction
@@ -13,12 +13,6 @@ from blocks.store.queries import load
 from blocks.vault import Vault
 
 _SQL = load("jobs")
-
-
-class IdempotencyConflict(RefineryError):
-    """An idempotency key was used again with another request."""
-
-    code = "idempotency_conflict"
 
 
 class DeliveryTarget(msgspec.Struct, frozen=True):
@@ -179,19 +173,30 @@ def fail(tx: Transaction, job_no: int, code: str, message: str) -> None:
     values = {"job_no": job_no, "code": code, "message": message}
     tx.execute(_SQL["lock_job"], values)  # a chunk that is being committed comes first
     tx.execute(_SQL["fail_job"], values)
+    _hand_out_no_more(tx, job_no)
 
 
 def finish_ingestion(tx: Transaction, job_no: int) -> None:
     """Every line is recorded; the job is over if every task is settled too."""
     tx.execute(_SQL["lock_job"], {"job_no": job_no})
     tx.execute(_SQL["mark_ingested"], {"job_no": job_no})
-    tx.execute(_SQL["settle_job"], {"job_no": job_no})
+    _settle_locked(tx, job_no)
 
 
 def settle(tx: Transaction, job_no: int) -> None:
     """Complete the job, or have it delivered, if its last task is settled or failed."""
     tx.execute(_SQL["lock_job"], {"job_no": job_no})
+    _settle_locked(tx, job_no)
+
+
+def _settle_locked(tx: Transaction, job_no: int) -> None:
     tx.execute(_SQL["settle_job"], {"job_no": job_no})
+    _hand_out_no_more(tx, job_no)
+
+
+def _hand_out_no_more(tx: Transaction, job_no: int) -> None:
+    for query in ("end_vacancies", "end_lanes"):
+        tx.execute(_SQL[query], {"job_no": job_no})
 
 
 def begin_delivery(tx: Transaction, job_no: int) -> None:

@@ -1,13 +1,16 @@
-"""SQL by name: a file holds `-- name --` lines, each followed by its statement."""
+"""SQL by name: a file holds `-- name --` lines, each followed by its statement.
+
+What several statements share stands once, as a part of a name of its own, and is meant by `{name}`.
+"""
 
 import re
 from functools import cache
 from importlib import resources
-from typing import LiteralString, cast
 
 from psycopg import sql
 
 _HEADING = re.compile(r"^-- (\w+) --$", re.MULTILINE)
+_SHARED = re.compile(r"\{(\w+)\}")
 
 
 @cache
@@ -15,5 +18,10 @@ def load(file: str) -> dict[str, sql.SQL]:
     """The statements of `sql/<file>.sql`."""
     text = (resources.files("blocks.store") / "sql" / f"{file}.sql").read_text()
     _, *parts = _HEADING.split(text)
-    pairs = zip(parts[::2], parts[1::2], strict=True)
-    return {name: sql.SQL(cast(LiteralString, body.strip().rstrip(";"))) for name, body in pairs}
+    bodies = {
+        name: body.strip().rstrip(";") for name, body in zip(parts[::2], parts[1::2], strict=True)
+    }
+    return {
+        name: sql.SQL(_SHARED.sub(lambda match: bodies[match[1]], body))
+        for name, body in bodies.items()
+    }

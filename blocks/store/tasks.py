@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
+from blocks.errors import IdempotencyConflict
 from blocks.ids import new_id, parse_task_id, task_id
 from blocks.model import JobStatus, TaskReason, TaskStatus, TaskType
 from blocks.store.database import Transaction
-from blocks.store.jobs import IdempotencyConflict
 from blocks.store.queries import load
 
 _SQL = load("tasks")
@@ -69,7 +69,6 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     line: int | None
     outcome: int | None
     votes: list[int] | None
-    labels: int | None
     labelled_at: datetime | None
     untouched: bool
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
-from blocks.errors import UndecryptableCredentials
+from blocks.errors import IdempotencyConflict, UndecryptableCredentials
 from blocks.ids import new_id
 from blocks.model import JOB_ARROWS, JobStatus, Pin
 from blocks.settings import Settings
 from blocks.store import customers, jobs, outbox
-from blocks.store.jobs import Idempotency, IdempotencyConflict, Job, NewJob
+from blocks.store.jobs import Idempotency, Job, NewJob
 from blocks.vault import Vault
 from tests.integration.conftest import DELIVERY, Chunk, Shop, Side, at_once, make_chunk
 

@@ -12,11 +12,10 @@ import msgspec
 import psycopg
 import pytest
 
-from blocks.errors import Transient
+from blocks.errors import IdempotencyConflict, Transient
 from blocks.ids import parse_task_id
 from blocks.model import LabelOutcome, TaskStatus, TaskType
 from blocks.store import annotation, customers, tasks
-from blocks.store.jobs import IdempotencyConflict
 from blocks.store.tasks import Created, NewTask, Rule
 from tests.integration.books import check_books
 from tests.integration.conftest import OPTIONS, Shop, Side, at_once

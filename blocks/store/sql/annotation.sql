@@ -1,3 +1,55 @@
+-- open_to_annotator --
+-- Of lanes: whether they may have a task for the annotator. His own may be through before the others are.
+coalesce(l.offsets[array_position(l.annotators, %(annotator_no)s)], -1) < l.ends_at;
+
+-- held_by_annotator --
+-- The tasks of one job that the annotator holds.
+held as materialized (
+    select unnest(byte_offsets) from leases
+    where annotator_no = %(annotator_no)s and job_no = %(job_no)s
+);
+
+-- lease_given --
+-- One lease for all tasks of one job that are given.
+leased as (
+    insert into leases (job_no, annotator_no, first_offset, last_offset, byte_offsets, expires_at)
+    select %(job_no)s, %(annotator_no)s, min(byte_offset), max(byte_offset),
+           array_agg(byte_offset order by byte_offset), now() + make_interval(secs => %(lease_s)s)
+    from given having count(*) > 0
+    returning expires_at
+);
+
+-- let_go --
+-- Take the tasks of "input" off the annotator's leases. "held" are those and what else is in these leases.
+lease as materialized (
+    select l.lease_no, l.job_no, l.byte_offsets
+    from leases l
+    where l.annotator_no = %(annotator_no)s and l.job_no in (select job_no from input)
+    order by l.lease_no
+    for update
+), held as materialized (
+    select lease.lease_no, lease.job_no, o.byte_offset, input.job_no is not null as let_go
+    from lease cross join unnest(lease.byte_offsets) as o (byte_offset)
+    left join input using (job_no, byte_offset)
+), rest as materialized (
+    select lease_no, array_agg(byte_offset order by byte_offset) filter (where not let_go) as byte_offsets
+    from held group by lease_no having bool_or(let_go)
+), lessened as (
+    update leases l set byte_offsets = rest.byte_offsets
+    from rest where l.lease_no = rest.lease_no and rest.byte_offsets is not null
+), emptied as (
+    delete from leases l using rest where l.lease_no = rest.lease_no and rest.byte_offsets is null
+);
+
+-- batch --
+-- The labels of a batch, by rows.
+(
+    select n, byte_offset, (%(job_ids)s::text[])[job_nth] as job_id, (%(labels)s::text[])[label_nth] as label
+    from unnest(
+        %(ns)s::integer[], %(job_nths)s::integer[], %(byte_offsets)s::bigint[], %(label_nths)s::integer[]
+    ) as i (n, job_nth, byte_offset, label_nth)
+);
+
 -- begin_claim --
 -- Leases that ran out leave their tasks vacant. Those that somebody is just labelling are left for the next
 -- time. And the claims of one annotator take turns, so that each sees what the one before it took.
@@ -34,7 +86,7 @@ from (
            exists (
                select from lanes l
                where l.job_no = j.job_no
-                 and coalesce(l.offsets[array_position(l.annotators, %(annotator_no)s)], -1) < l.ends_at
+                 and {open_to_annotator}
            ) as lanes,
            exists (
                select from (
@@ -62,12 +114,9 @@ limit %(jobs_max)s;
 -- take_vacancies --
 -- Hand out vacant places of one job, of so many from `start_at` of all on. One that the annotator let go of
 -- himself is only for who asks for `own`.
--- A tally that is just being written is passed over, and its vacancy left for the next time. "seen" says that
--- there were any, so that another look is worth it.
-with held as materialized (
-    select unnest(byte_offsets) from leases
-    where annotator_no = %(annotator_no)s and job_no = %(job_no)s
-), candidate as materialized (
+-- A tally that is just being written is passed over, and its vacancy left for the next time. There is a row, if
+-- only an empty one, where something was done, so that another look is worth it.
+with {held_by_annotator}, candidate as materialized (
     select v.vacancy_no, v.byte_offset, y.job_no is not null as has_tally
     from (
         select * from vacancies
@@ -116,14 +165,8 @@ with held as materialized (
       and judged.superfluous and not judged.ended
 ), given as materialized (
     select byte_offset from judged where not ended and not superfluous
-), leased as (
-    insert into leases (job_no, annotator_no, first_offset, last_offset, byte_offsets, expires_at)
-    select %(job_no)s, %(annotator_no)s, min(byte_offset), max(byte_offset),
-           array_agg(byte_offset order by byte_offset), now() + make_interval(secs => %(lease_s)s)
-    from given having count(*) > 0
-    returning expires_at
-)
-select true as seen, t.byte_offset, t.data_url, t.metadata, leased.expires_at
+), {lease_given}
+select t.byte_offset, t.data_url, t.metadata, leased.expires_at
 from (select from judged limit 1) any_seen
 left join (
     leased cross join given cross join lateral (
@@ -138,7 +181,7 @@ order by t.byte_offset;
 -- just taking some, and nobody waits in a circle.
 select chunk_no from lanes l
 where l.job_no = %(job_no)s
-  and coalesce(l.offsets[array_position(l.annotators, %(annotator_no)s)], -1) < l.ends_at
+  and {open_to_annotator}
 order by l.chunk_no
 limit 1
 for update;
@@ -146,13 +189,11 @@ for update;
 -- take_lane --
 -- Hand out the next tasks of one chunk of a job. A place that the annotator cannot take, because he was given
 -- the task already, or that it does not need any more, is left vacant. Chunks that others hold are passed over.
-with held as materialized (
-    select unnest(byte_offsets) from leases
-    where annotator_no = %(annotator_no)s and job_no = %(job_no)s
-), chunk as materialized (
+-- There is a row, if only an empty one, where the lane went on.
+with {held_by_annotator}, chunk as materialized (
     select l.* from lanes l
     where l.job_no = %(job_no)s
-      and coalesce(l.offsets[array_position(l.annotators, %(annotator_no)s)], -1) < l.ends_at
+      and {open_to_annotator}
     order by l.chunk_no
     limit 1
     for update skip locked
@@ -209,14 +250,8 @@ with held as materialized (
 ), ended as (
     delete from lanes l using moved m
     where l.job_no = m.job_no and l.chunk_no = m.chunk_no and m.ends_at <= all (m.offsets)
-), leased as (
-    insert into leases (job_no, annotator_no, first_offset, last_offset, byte_offsets, expires_at)
-    select %(job_no)s, %(annotator_no)s, min(byte_offset), max(byte_offset),
-           array_agg(byte_offset order by byte_offset), now() + make_interval(secs => %(lease_s)s)
-    from given having count(*) > 0
-    returning expires_at
-)
-select true as seen, given.byte_offset, given.data_url, given.metadata, leased.expires_at
+), {lease_given}
+select given.byte_offset, given.data_url, given.metadata, leased.expires_at
 from moved left join (leased cross join given) on true
 order by given.byte_offset;
 
@@ -240,12 +275,7 @@ with job as materialized (
     select distinct on (j.job_no, i.byte_offset)
            j.job_no, i.byte_offset, t.chunk_no, array_position(j.options, i.label)::smallint as option,
            j.threshold, j.stop_early, cardinality(j.options) as options
-    from (
-        select n, byte_offset, (%(job_ids)s::text[])[job_nth] as job_id, (%(labels)s::text[])[label_nth] as label
-        from unnest(
-            %(ns)s::integer[], %(job_nths)s::integer[], %(byte_offsets)s::bigint[], %(label_nths)s::integer[]
-        ) as i (n, job_nth, byte_offset, label_nth)
-    ) i
+    from {batch} i
     join job j on j.job_id = i.job_id and i.label = any (j.options)
     cross join lateral (
         select t.job_no, t.chunk_no from tasks t
@@ -257,30 +287,12 @@ with job as materialized (
     ) l on true
     where i.byte_offset < coalesce(l.fresh_from, i.byte_offset + 1)
     order by j.job_no, i.byte_offset, i.n
-), lease as materialized (
-    select l.lease_no, l.job_no, l.byte_offsets
-    from leases l
-    where l.annotator_no = %(annotator_no)s and l.job_no in (select job_no from input)
-    order by l.lease_no
-    for update
-), held as materialized (
-    select lease.lease_no, lease.job_no, o.byte_offset, input.option is not null as labelled
-    from lease cross join unnest(lease.byte_offsets) as o (byte_offset)
-    left join input using (job_no, byte_offset)
-), rest as materialized (
-    select lease_no, array_agg(byte_offset order by byte_offset) filter (where not labelled) as byte_offsets
-    from held group by lease_no having bool_or(labelled)
-), lessened as (
-    update leases l set byte_offsets = rest.byte_offsets
-    from rest where l.lease_no = rest.lease_no and rest.byte_offsets is not null
-), emptied as (
-    delete from leases l using rest where l.lease_no = rest.lease_no and rest.byte_offsets is null
-), counted as (
+), {let_go}, counted as (
     insert into tallies as y (
         job_no, byte_offset, labelled_at, chunk_no, latest, threshold, places, stop_early, votes, annotators
     )
     select job_no, byte_offset, now(), chunk_no, option, threshold,
-           threshold + (held.labelled is null)::integer, stop_early,
+           threshold + (held.let_go is null)::integer, stop_early,
            array_fill(0::smallint, array[option - 1]) || 1::smallint
            || array_fill(0::smallint, array[options - option]),
            array[%(annotator_no)s::integer]
@@ -341,12 +353,7 @@ select i.n,
            when y.outcome is not null or j.status <> 'processing' then 'already_settled'
            else 'unknown_task'
        end as outcome
-from (
-    select n, byte_offset, (%(job_ids)s::text[])[job_nth] as job_id, (%(labels)s::text[])[label_nth] as label
-    from unnest(
-        %(ns)s::integer[], %(job_nths)s::integer[], %(byte_offsets)s::bigint[], %(label_nths)s::integer[]
-    ) as i (n, job_nth, byte_offset, label_nth)
-) i
+from {batch} i
 left join lateral (
     select * from jobs where job_id = i.job_id offset 0
 ) j on true
@@ -363,28 +370,10 @@ with input as materialized (
     select distinct j.job_no, i.job_id, i.byte_offset
     from unnest(%(job_ids)s::text[], %(byte_offsets)s::bigint[]) as i (job_id, byte_offset)
     join jobs j using (job_id)
-), lease as materialized (
-    select l.lease_no, l.job_no, l.byte_offsets
-    from leases l
-    where l.annotator_no = %(annotator_no)s and l.job_no in (select job_no from input)
-    order by l.lease_no
-    for update
-), held as materialized (
-    select lease.lease_no, lease.job_no, o.byte_offset, input.job_id
-    from lease cross join unnest(lease.byte_offsets) as o (byte_offset)
-    left join input using (job_no, byte_offset)
-), rest as materialized (
-    select lease_no, array_agg(byte_offset order by byte_offset) filter (where job_id is null) as byte_offsets
-    from held group by lease_no having count(job_id) > 0
-), lessened as (
-    update leases l set byte_offsets = rest.byte_offsets
-    from rest where l.lease_no = rest.lease_no and rest.byte_offsets is not null
-), emptied as (
-    delete from leases l using rest where l.lease_no = rest.lease_no and rest.byte_offsets is null
-), vacated as (
+), {let_go}, vacated as (
     insert into vacancies (job_no, byte_offset, annotator_no)
     select h.job_no, h.byte_offset, %(annotator_no)s
     from held h join jobs j on j.job_no = h.job_no and j.status = 'processing'
-    where h.job_id is not null
+    where h.let_go
 )
-select job_id, byte_offset from held where job_id is not null;
+select input.job_id, byte_offset from held join input using (job_no, byte_offset);

@@ -62,17 +62,26 @@ where job_no = %(job_no)s and manifest_version is null;
 
 -- fail_job --
 -- accepted, processing → failed, as long as the manifest is being read: a slow twin of a run that has
--- finished must not fail the job. The credentials are wiped: nothing needs them. Nothing more is handed out.
-with failed as (
-    update jobs
-    set status = 'failed', error_code = %(code)s, error_message = %(message)s,
-        completed_at = now(), credentials = null
-    where job_no = %(job_no)s and status in ('accepted', 'processing') and ingested_at is null
-    returning job_no
-), no_lanes as (
-    delete from lanes where job_no in (select job_no from failed)
-)
-delete from vacancies where job_no in (select job_no from failed);
+-- finished must not fail the job. The credentials are wiped: nothing needs them.
+update jobs
+set status = 'failed', error_code = %(code)s, error_message = %(message)s,
+    completed_at = now(), credentials = null
+where job_no = %(job_no)s and status in ('accepted', 'processing') and ingested_at is null;
+
+-- end_vacancies --
+-- Nothing more is handed out of a job that has ended, or whose tasks all have. Vacancies go before lanes, and in a
+-- statement of their own: a claim that holds vacancies may wait for lanes.
+delete from vacancies where job_no = (
+    select job_no from jobs
+    where job_no = %(job_no)s and (status <> 'processing' or settled_at is not null)
+);
+
+-- end_lanes --
+-- The same of lanes.
+delete from lanes where job_no = (
+    select job_no from jobs
+    where job_no = %(job_no)s and (status <> 'processing' or settled_at is not null)
+);
 
 -- lock_job --
 -- Whoever ends a job holds its row, so that of two last batches the second sees the first.
@@ -98,10 +107,6 @@ with settled as (
           select from chunks c where c.job_no = j.job_no and c.settled + c.failed < c.tasks
       )
     returning job_no, delivery_type
-), no_lanes as (
-    delete from lanes where job_no in (select job_no from settled)
-), no_vacancies as (
-    delete from vacancies where job_no in (select job_no from settled)
 )
 insert into outbox (kind, job_no)
 select 'deliver_job', job_no from settled where delivery_type is not null;

@@ -74,7 +74,7 @@ select j.job_id, j.manifest_url is null as inline, j.status as job_status, j.que
            where before.job_no = t.job_no and before.chunk_no < t.chunk_no
            having count(*) = t.chunk_no
        ) end as line,
-       y.outcome, y.votes, cardinality(y.annotators) as labels, y.labelled_at,
+       y.outcome, y.votes, y.labelled_at,
        coalesce(t.byte_offset >= l.fresh_from, false) and y.job_no is null as untouched
 from jobs j
 join tasks t on t.job_no = j.job_no and t.byte_offset = %(byte_offset)s
