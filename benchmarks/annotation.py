@@ -1,18 +1,27 @@
-"""Annotation over HTTP: claims and labels, and the same work done by Label Studio's own API."""
+"""Annotation over HTTP: claims and labels, beside what PostgreSQL and Label Studio's API do of it."""
 
+import contextlib
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import annotator_runs, bare_stack, label_studio, label_studio_annotations
+from benchmarks import (
+    annotation_floor,
+    annotator_runs,
+    bare_stack,
+    label_studio,
+    label_studio_annotations,
+)
 from benchmarks.annotation_jobs import add_annotators, make_job
 from benchmarks.annotator_runs import Load
 from benchmarks.annotators import ACCURACY
 from benchmarks.environments import NotInstalled
 from benchmarks.latencies import Latency
+from benchmarks.servers import Databases
 
 BATCHES = (1, 10, 100)
 THRESHOLD = 3
@@ -25,17 +34,20 @@ _LABEL_STUDIO_TASKS = 2_000
 class _Figures:
     """What one way to do it came to, all rounds together; latencies are in seconds.
 
-    The processor time is that of the API, of PostgreSQL and of the annotators' own process; it and
-    what is no label is known of ours alone.
+    The processor time is that of the API, of PostgreSQL and of the annotators' own process. What is
+    not known of one stays empty.
     """
 
     name: str
+    kind: Literal["ours", "floor", "other"]
+    batch: int = 1
+    claims: int = 0
     seconds: float = 0.0
     labels: int = 0
     settled: int = 0
     claims_s: list[float] = field(default_factory=list)
     labels_s: list[float] = field(default_factory=list)
-    cpu_s: tuple[float, ...] = (0.0, 0.0, 0.0)
+    cpu_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def labels_per_s(self) -> float:
@@ -76,32 +88,59 @@ def measure(chosen: Collection[str], load: Load, rounds: int, console: Console) 
 
 
 def _entrants(chosen: Collection[str]) -> list[_Entrant]:
-    """In the order of the table. The floor, pgbench with the API's statements, goes between the two."""
+    """In the order of the table."""
     entrants = []
     if "annotation" in chosen:
-        entrants += [_ours(batch) for batch in BATCHES]
+        entrants += [make(batch) for batch in BATCHES for make in (_ours, _floor)]
     if "label-studio-annotation" in chosen:
-        entrants.append(_Entrant(_Figures("Label Studio: one POST a label"), _label_studio))
+        entrants.append(
+            _Entrant(_Figures("Label Studio: one POST a label", "other"), _label_studio)
+        )
     return entrants
 
 
 def _ours(batch: int) -> _Entrant:
     def measure(figures: _Figures, load: Load, console: Console) -> None:
-        with bare_stack.running(console) as databases:
-            with console.status(f"Making a job of {_JOB_TASKS:,} tasks"):
-                make_job(databases, _JOB_TASKS, THRESHOLD)
-            keys = add_annotators(databases, load.annotators)
-            with console.status(f"Annotating in batches of {batch}"):
-                run = annotator_runs.run(databases, keys, batch, load.seconds)
+        with _job(load, console) as (databases, keys):
+            run = annotator_runs.run(databases, keys, batch, load.seconds)
         figures.seconds += run.seconds
+        figures.claims += len(run.counts.claims_s)
         figures.labels += run.counts.labels
         figures.settled += run.counts.settled
         figures.claims_s += run.counts.claims_s
         figures.labels_s += run.counts.labels_s
-        spent = (run.api_cpu_s, run.postgres_cpu_s, run.counts.cpu_s)
-        figures.cpu_s = tuple(a + b for a, b in zip(figures.cpu_s, spent, strict=True))
+        api_s, postgres_s, client_s = figures.cpu_s
+        figures.cpu_s = (
+            api_s + run.api_cpu_s,
+            postgres_s + run.postgres_cpu_s,
+            client_s + run.counts.cpu_s,
+        )
 
-    return _Entrant(_Figures(f"ours: batches of {batch}"), measure)
+    return _Entrant(_Figures(f"ours: batches of {batch}", "ours", batch), measure)
+
+
+def _floor(batch: int) -> _Entrant:
+    def measure(figures: _Figures, load: Load, console: Console) -> None:
+        with _job(load, console) as (databases, _):
+            claims, labels, settled, cpu_s = annotation_floor.run(databases, batch, load)
+        figures.seconds += load.seconds
+        figures.claims += claims
+        figures.labels += labels
+        figures.settled += settled
+        figures.cpu_s = (0.0, figures.cpu_s[1] + cpu_s, 0.0)
+
+    return _Entrant(_Figures(f"floor: pgbench, batches of {batch}", "floor", batch), measure)
+
+
+@contextlib.contextmanager
+def _job(load: Load, console: Console) -> Iterator[tuple[Databases, list[str]]]:
+    """A stack with a job that lasts, and the keys of the annotators."""
+    with bare_stack.running(console) as databases:
+        with console.status(f"Making a job of {_JOB_TASKS:,} tasks"):
+            make_job(databases, _JOB_TASKS, THRESHOLD)
+        keys = add_annotators(databases, load.annotators)
+        with console.status("Annotating"):
+            yield databases, keys
 
 
 def _label_studio(figures: _Figures, load: Load, console: Console) -> None:
@@ -122,24 +161,30 @@ def _table_of(rows: Sequence[_Figures], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("what")
     for column in (
-        *("labels/s", "claims/s", "settled/s", "claim p50 / p95 / p99, ms"),
-        *("labels p50 / p95 / p99, ms", "CPU ms a request: API / PG / client", "÷ Label Studio"),
+        *("labels/s", "÷ floor", "÷ Label Studio", "claims/s", "settled/s"),
+        *("claim p50 / p95 / p99, ms", "labels p50 / p95 / p99, ms"),
+        "CPU ms a request: API / PG / client",
     ):
         table.add_column(column, justify="right")
-    others = [row.labels_per_s for row in rows if not row.claims_s]
+    others = [row for row in rows if row.kind == "other"]
     for row in rows:
-        cells = [row.name, f"{row.labels_per_s:,.0f}"]
-        if not row.claims_s:
-            table.add_row(*cells, "", "", "", str(Latency.of(row.labels_s)))
-            continue
-        requests = len(row.claims_s) + len(row.labels_s)
+        floors = [each for each in rows if each.kind == "floor" and each.batch == row.batch]
+        requests = 2 * row.claims
         table.add_row(
-            *cells,
-            f"{len(row.claims_s) / row.seconds:,.0f}",
-            f"{row.settled / row.seconds:,.0f}",
-            str(Latency.of(row.claims_s)),
-            str(Latency.of(row.labels_s)),
-            " / ".join(f"{1000 * spent_s / requests:.2f}" for spent_s in row.cpu_s),
-            f"{row.labels_per_s / others[0]:.1f}" if others else "",
+            row.name,
+            f"{row.labels_per_s:,.0f}",
+            _share(row, floors),
+            _share(row, others),
+            f"{row.claims / row.seconds:,.0f}" if requests else "",
+            f"{row.settled / row.seconds:,.0f}" if requests else "",
+            str(Latency.of(row.claims_s)) if row.claims_s else "",
+            str(Latency.of(row.labels_s)) if row.labels_s else "",
+            " / ".join(f"{1000 * each_s / requests:.2f}" for each_s in row.cpu_s)
+            if requests
+            else "",
         )
     return table
+
+
+def _share(row: _Figures, of: Sequence[_Figures]) -> str:
+    return f"{row.labels_per_s / of[0].labels_per_s:.2f}" if row.kind == "ours" and of else ""

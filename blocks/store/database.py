@@ -25,7 +25,7 @@ _STATEMENT_TIMEOUT_MS = 60_000
 _RECONNECT_S_MAX = 5.0
 # Short statements look rows up by their keys, and are planned once. To plan them each time takes longer
 # than to run them, and statistics mislead: tables grow from nothing to millions within minutes.
-_SHORT_STATEMENTS = (
+SHORT_STATEMENTS = (
     f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} "
     "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
 )
@@ -61,7 +61,7 @@ class Database:
                 "row_factory": dict_row,
                 "autocommit": True,  # `_begin` does what the driver would do on top of it
                 **_CONNECTION,
-                "options": f"{_CONNECTION['options']} {_SHORT_STATEMENTS}",
+                "options": f"{_CONNECTION['options']} {SHORT_STATEMENTS}",
             },
             open=False,
         )
