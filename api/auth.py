@@ -69,13 +69,14 @@ def customer_id(connection: Connection) -> str:
     return connection.user.customer_id
 
 
-def customers_only(connection: Connection, _: BaseRouteHandler) -> None:
+# Not `def`: for a guard that is no coroutine Litestar takes another thread, which costs a claim 8 %.
+async def customers_only(connection: Connection, _: BaseRouteHandler) -> None:
     """A guard: 403 for any but a customer's key."""
     if connection.user.customer_id is None:
         raise PermissionDeniedException
 
 
-def annotators_only(connection: Connection, _: BaseRouteHandler) -> None:
+async def annotators_only(connection: Connection, _: BaseRouteHandler) -> None:
     """A guard: 403 for any but an annotator's key."""
     if connection.user.annotator_no is None:
         raise PermissionDeniedException

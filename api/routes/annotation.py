@@ -179,7 +179,7 @@ def _claimed(task: annotation.ClaimedTask) -> Claimed:
         task_id=task.task_id,
         data_url=task.data_url,
         metadata=metadata,
-        task_type=TaskType(task.job.task_type),
+        task_type=task.job.task_type,
         label_spec=LabelSpec(task.job.question, task.job.options),
         lease_expires_at=task.lease_expires_at,
     )

@@ -8,13 +8,12 @@ from typing import Any
 import msgspec
 
 from blocks.ids import parse_task_id, task_id
-from blocks.model import LabelOutcome
+from blocks.model import LabelOutcome, TaskType
 from blocks.store import jobs
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
 _SQL = load("annotation")
-
 
 # What a claim looks at: bounds on its cost where much is open that is not for this annotator. Where they
 # cut something off, it is another part of it each time.
@@ -31,7 +30,7 @@ class LabelledJob(msgspec.Struct, frozen=True):
     """What an annotator needs to know of a job."""
 
     job_id: str
-    task_type: str
+    task_type: TaskType
     question: str
     options: list[str]
 
@@ -139,7 +138,7 @@ class _Claim:
             return []
         job_nos = list({job_no for job_no, _ in self.rows})
         described = self._tx.execute(_SQL["describe_jobs"], {"job_nos": job_nos}).fetchall()
-        jobs_by_no = {row.pop("job_no"): LabelledJob(**row) for row in described}
+        jobs_by_no = {row["job_no"]: msgspec.convert(row, LabelledJob) for row in described}
         return [_task(jobs_by_no[job_no], row) for job_no, row in self.rows]
 
 
