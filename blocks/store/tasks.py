@@ -204,6 +204,7 @@ def _append(
         ],
     }
     rows = tx.execute(_SQL["append_tasks"], values).fetchall()
+    tx.execute(_SQL["reopen_container"], values)
     return {
         n: Created(task_id(container["job_id"], row["byte_offset"]), row["created_at"])
         for n, row in zip(tasks, rows, strict=True)

@@ -33,7 +33,7 @@ def test_a_claim_tells_what_an_annotator_needs(shop: Shop) -> None:
     (task,) = shop.claim(shop.annotator(), lease_s=60)
     assert task.task_id == task_id(job.job_id, 0)
     assert (task.data_url, task.metadata) == ("https://img.example.com/0.jpg", None)
-    assert task.job == LabelledJob(job.job_id, "sentiment", "Which animal?", OPTIONS)
+    assert task.job == LabelledJob(job.job_id, TaskType.SENTIMENT, "Which animal?", OPTIONS)
     seconds = shop.value("select extract(epoch from %s - now())", task.lease_expires_at)
     assert 50 < seconds <= 60
 

@@ -84,6 +84,10 @@ def lanes(shop: Shop) -> int:
     return int(shop.value("select count(*) from lanes"))
 
 
+def open_jobs(shop: Shop) -> int:
+    return int(shop.value("select count(*) from jobs where status = 'processing'"))
+
+
 # Keys, at once
 
 
@@ -235,6 +239,45 @@ def test_where_all_was_handed_out_appended_tasks_begin_anew(shop: Shop) -> None:
         check_books(shop, container_of(shop, new[0]))
     assert set(labelled.values()) == {3}
     assert {status(shop, id_) for id_ in labelled} == {"settled"}
+
+
+def test_claims_do_not_look_at_rules_of_which_all_tasks_have_ended(shop: Shop) -> None:
+    (old,) = ids(append(shop, task(consensus_threshold=2)))
+    one, two = shop.annotators(2)
+    shop.answer(one, "cat")
+    assert open_jobs(shop) == 1
+    shop.answer(two, "cat")
+    assert open_jobs(shop) == 0
+    (new,) = ids(append(shop, task(consensus_threshold=2)))
+    assert open_jobs(shop) == 1
+    assert [each.task_id for each in shop.claim(one)] == [new]
+    assert (status(shop, old), status(shop, new)) == ("settled", "in_progress")
+    check_books(shop, container_of(shop, new))
+
+
+@pytest.mark.parametrize("labels_first", [True, False], ids=["labels first", "append first"])
+def test_who_appends_beside_the_last_label_has_his_task_handed_out(
+    shop: Shop, labels_first: bool
+) -> None:
+    (old,) = ids(append(shop, task(consensus_threshold=2)))
+    one, two = shop.annotators(2)
+    shop.answer(one, "cat")
+    shop.claim(two)
+    with shop.held() as tx:
+        if labels_first:
+            assert annotation.submit(tx, two, [annotation.Label(old, "cat")]) == ["settled"]
+            other = Side(partial(append, shop, task(consensus_threshold=2)))
+        else:
+            tasks.create(tx, shop.customer_id, [task(consensus_threshold=2)])
+            other = Side(partial(shop.label, two, (old, "cat")))
+        shop.wait_for_waiters(1)
+    other.join()
+    assert open_jobs(shop) == 1
+    (new,) = shop.claim(one)
+    shop.label(one, (new.task_id, "cat"))
+    assert shop.answer(two, "cat") == ["settled"]
+    assert open_jobs(shop) == 0
+    check_books(shop, container_of(shop, old))
 
 
 def test_new_annotators_get_appended_tasks_and_not_those_that_were_handed_out(shop: Shop) -> None:

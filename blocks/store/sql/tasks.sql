@@ -17,10 +17,10 @@ select job_no, job_id from jobs where customer_id = %(customer_id)s and inline_k
 with job as (
     insert into jobs (
         job_id, customer_id, status, inline_key, question, options, consensus_threshold, task_type,
-        priority, stop_early, failure_threshold_percent, started_at
+        priority, stop_early, failure_threshold_percent, started_at, ingested_at
     ) values (
         %(job_id)s, %(customer_id)s, 'processing', %(inline_key)s, %(question)s, %(options)s,
-        %(consensus_threshold)s, %(task_type)s, %(priority)s, %(stop_early)s, 100, now()
+        %(consensus_threshold)s, %(task_type)s, %(priority)s, %(stop_early)s, 100, now(), now()
     )
     on conflict (customer_id, inline_key) where inline_key is not null do nothing
     returning job_no
@@ -61,6 +61,12 @@ with place as (
     from task
 )
 select byte_offset, now() as created_at from task order by n;
+
+-- reopen_container --
+-- Where all tasks had ended it was completed, so that claims need not look at what nobody asks any more. In a
+-- statement of its own, which sees what was committed until the chunk was ours.
+update jobs set status = 'processing', settled_at = null, completed_at = null
+where job_no = %(job_no)s and status = 'completed';
 
 -- get_task --
 -- A task of a customer, from a manifest or inline. Its number in the manifest is known once all chunks before
