@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks import (
     annotation,
     chunk_counts,
+    early_decisions,
     floors,
     label_studio,
     loaders,
@@ -41,10 +42,11 @@ Name = Literal[
     "annotation",
     "label-studio-annotation",
     "open-tasks",
+    "stop-early",
 ]
 ALL: tuple[Name, ...] = get_args(Name)
 _ANNOTATION = frozenset[Name]({"annotation", "label-studio-annotation"})
-_INGESTION = frozenset(ALL) - _ANNOTATION - {"open-tasks"}
+_INGESTION = frozenset(ALL) - _ANNOTATION - {"open-tasks", "stop-early"}
 # Settings are worth nothing in a column of twenty characters.
 _WIDTH_MIN = 150
 _LOAD = Load()
@@ -90,6 +92,8 @@ def main(
         console.print(annotation.measure(chosen, load, rounds, console))
     if "open-tasks" in chosen:
         console.print(open_tasks.measure(load, console))
+    if "stop-early" in chosen:
+        console.print(early_decisions.measure(console))
 
 
 def _measure_ingestion(

@@ -16,12 +16,12 @@ _CHUNK_TASKS = 50_000
 _LINE_BYTES = 140
 
 
-def make_job(databases: Databases, tasks: int, threshold: int) -> None:
+def make_job(databases: Databases, tasks: int, threshold: int, *, stop_early: bool = False) -> None:
     """Through the store, as a flow does it; its tables are in the state that autovacuum leaves."""
     with Database(databases.database_url, connections_max=1) as database:
         vault = Vault([bytes.fromhex(databases.stack.encryption_key)])
         with database.transaction() as tx:
-            new = _new_job(customers.add_customer(tx, "Bench"), threshold)
+            new = _new_job(customers.add_customer(tx, "Bench"), threshold, stop_early=stop_early)
             job_id, _ = jobs.submit(tx, new, vault)
             job = jobs.get(tx, job_id)
             assert job is not None  # it was submitted
@@ -52,7 +52,7 @@ def settle_down(databases: Databases) -> None:
         connection.execute("checkpoint")
 
 
-def _new_job(customer_id: str, threshold: int) -> NewJob:
+def _new_job(customer_id: str, threshold: int, *, stop_early: bool) -> NewJob:
     return NewJob(
         customer_id=customer_id,
         manifest_url="s3://bench/manifest.jsonl",
@@ -63,7 +63,7 @@ def _new_job(customer_id: str, threshold: int) -> NewJob:
         callback_url=None,
         metadata=None,
         priority=5,
-        stop_early=False,
+        stop_early=stop_early,
         failure_threshold_percent=0.0,
         credentials=None,
         delivery=None,

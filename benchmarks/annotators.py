@@ -8,6 +8,7 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -101,6 +102,19 @@ def _sleep_until(moment_s: float) -> None:
     time.sleep(max(0.0, moment_s - time.monotonic()))
 
 
+def true_option(task_id: str, options: Sequence[str]) -> str:
+    """What a task shows, which follows from its id."""
+    return options[sum(task_id.encode()) % len(options)]
+
+
+def answer(task_id: str, options: Sequence[str], generator: random.Random) -> str:
+    """The true option, in `ACCURACY` of all cases; otherwise any other."""
+    true = true_option(task_id, options)
+    if generator.random() < ACCURACY:
+        return true
+    return generator.choice([option for option in options if option != true])
+
+
 class _Annotator:
     """One key, one connection, one loop. The first that fails ends the loops of all."""
 
@@ -141,7 +155,13 @@ class _Annotator:
         return tasks
 
     def _answer(self, connection: Connection, tasks: list[_Task]) -> None:
-        labels = [{"task_id": task.task_id, "label": self._label(task)} for task in tasks]
+        labels = [
+            {
+                "task_id": task.task_id,
+                "label": answer(task.task_id, self._plan.options, self._random),
+            }
+            for task in tasks
+        ]
         body = msgspec.json.encode({"labels": labels})
         begin_s = time.monotonic()
         content = connection.post("/v1/annotation/labels", body)
@@ -153,14 +173,6 @@ class _Annotator:
             self._counts.labels_s.append(end_s - begin_s)
             self._counts.labels += len(outcomes)
             self._counts.settled += outcomes.count("settled")
-
-    def _label(self, task: _Task) -> str:
-        """The true option of the task, which follows from its id, or now and then another one."""
-        options = self._plan.options
-        true = sum(task.task_id.encode()) % len(options)
-        if self._random.random() < ACCURACY:
-            return options[true]
-        return options[(true + self._random.randrange(1, len(options))) % len(options)]
 
     def _counts_at(self, moment_s: float) -> bool:
         return self._plan.begin_s <= moment_s <= self._plan.end_s

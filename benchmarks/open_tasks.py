@@ -21,6 +21,8 @@ _THRESHOLD = 2
 _SPARE_TASKS = 50_000
 _HOLD_BATCH = 500
 _HOLD_LEASE_S = 24 * 3600
+# A claim costs the more, the more its own annotator holds; and one who holds this many is rare.
+_HELD_BY_ONE_MAX = 50_000
 _TASKS_MIN = 10_000
 _GOAL = 2.0
 
@@ -86,8 +88,12 @@ def _run(load: Load, state: _State, size: int, console: Console) -> Run:
 
 def _fill(databases: Databases, state: _State, size: int) -> None:
     make_job(databases, size + (_SPARE_TASKS if state.holders else 0), _THRESHOLD)
-    for key in add_annotators(databases, state.holders, "holder"):
-        _hold(databases, key, size)
+    total = size * state.holders
+    # Who comes next takes what wants one holder more before what wants two.
+    by_one = min(size, _HELD_BY_ONE_MAX) if state.holders == _THRESHOLD else size
+    holds = [min(by_one, total - held) for held in range(0, total, by_one)]
+    for key, tasks in zip(add_annotators(databases, len(holds), "holder"), holds, strict=True):
+        _hold(databases, key, tasks)
     if state.holders:
         settle_down(databases)
 
