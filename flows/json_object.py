@@ -9,10 +9,12 @@ import re
 from enum import StrEnum
 from typing import NamedTuple
 
+# The group in a string is not possessive: up to Python 3.11.4, which Debian 12 has, such a group accepts the
+# beginning of what it should not (`\u`; https://github.com/python/cpython/issues/106052).
 _TOKEN = re.compile(
     r"""[ \t\r\n]*+(?:
         (?P<mark>[{}\[\]:,])
-      | (?P<string>"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+")
+      | (?P<string>"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*")
       | (?P<other>-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null)
       | (?P<end>\Z)
     )""",
