@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio.to_thread
-from litestar import Litestar
+from litestar import Litestar, Router
 from litestar.config.compression import CompressionConfig
 from litestar.datastructures import State
 from litestar.di import Provide
@@ -17,10 +17,18 @@ from api.auth import ApiKeyMiddleware, KeyRing
 from api.bodies import StrictRequest, check_request
 from api.errors import HANDLERS as ERROR_HANDLERS
 from api.launcher import Launcher
-from api.routes import annotation, health, jobs, quality, tasks
+from api.routes import annotation, health, job_control, jobs, quality, tasks
 from blocks.settings import Settings
 from blocks.store.database import Database
 
+_HANDLERS = [
+    *health.HANDLERS,
+    *jobs.HANDLERS,
+    *job_control.HANDLERS,
+    *quality.HANDLERS,
+    *tasks.HANDLERS,
+    *annotation.HANDLERS,
+]
 _GZIP_BYTES_MIN = 500
 _GZIP_LEVEL = 1  # it is done in the event loop, where level 9 doubles the time of an export
 
@@ -48,14 +56,9 @@ def create_app(settings: Settings) -> Litestar:
 
     vault = settings.vault()
     return Litestar(
-        route_handlers=[
-            *health.HANDLERS,
-            *jobs.HANDLERS,
-            *quality.HANDLERS,
-            *tasks.HANDLERS,
-            *annotation.HANDLERS,
-            *openapi.HANDLERS,
-        ],
+        # One router brings those of one path together before they are registered. Else Litestar would
+        # register the first of them again with the second, and then forget to wait for its thread.
+        route_handlers=[Router("/", route_handlers=_HANDLERS), *openapi.HANDLERS],
         dependencies={
             "database": _constant(database),
             "settings": _constant(settings),

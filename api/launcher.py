@@ -1,4 +1,4 @@
-"""Starts Prefect runs for what the outbox holds.
+"""Starts and stops Prefect runs for what the outbox holds.
 
 Any number of launchers may run: an entry is held while its run is being asked for, and others pass
 over it. What cannot be started now stays, and is tried again. A run asked for twice, because we were
@@ -21,6 +21,8 @@ from deployments import names
 logger = logging.getLogger("refinery.launcher")
 
 _DEPLOYMENTS = {"process_job": names.PROCESS_JOB, "deliver_job": names.DELIVER_JOB}
+# Of a run that has not ended. https://docs.prefect.io/v3/concepts/states
+_UNDER_WAY = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED"]
 _POLL_S = 5.0  # for what became due without a notification: a postponed entry
 _TIMEOUT_S = 10.0
 _PROBE_TIMEOUT_S = 2.0
@@ -85,7 +87,7 @@ class Launcher:
             entries = outbox.claim(tx, limit=1)
             for entry in entries:
                 try:
-                    self._launch(entry)
+                    self._handle(entry)
                     outbox.done(tx, entry.outbox_no)
                 except (httpx.HTTPError, LookupError, ValueError) as error:
                     # Not only what httpx raises: a proxy may answer 200 with a page of its own.
@@ -98,6 +100,23 @@ class Launcher:
                         error,
                     )
         return bool(entries)
+
+    def _handle(self, entry: Entry) -> None:
+        if entry.kind == "cancel_job":
+            self._stop_runs(entry)
+        elif not entry.is_moot:
+            self._launch(entry)
+
+    def _stop_runs(self, entry: Entry) -> None:
+        """A run that is started after this finds that its job was cancelled."""
+        runs = {"tags": {"all_": [entry.job_id]}, "state": {"type": {"any_": _UNDER_WAY}}}
+        found = self._prefect.post("/flow_runs/filter", json={"flow_runs": runs})
+        found.raise_for_status()
+        for run in found.json():
+            # Prefect makes it Cancelled at once where no process has been started yet.
+            state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+            self._prefect.post(f"/flow_runs/{run['id']}/set_state", json=state).raise_for_status()
+            logger.info("launcher.cancelled job_id=%s run=%s", entry.job_id, run["name"])
 
     def _launch(self, entry: Entry) -> None:
         response = self._prefect.post(

@@ -1,10 +1,14 @@
 """Jobs: submit one, look at it, take its results and its bad lines away."""
 
+import time
 from collections.abc import Callable, Generator, Iterator
 from enum import StrEnum
 from functools import partial
-from typing import Annotated, Any
+from http import HTTPStatus
+from typing import Annotated, Any, NamedTuple
 
+import anyio
+import anyio.to_thread
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
@@ -14,16 +18,20 @@ from litestar.response import Stream
 from api.auth import customer_id, customers_only
 from api.bodies import digest
 from api.errors import conflict, documented, not_found
+from api.etags import NOT_MODIFIED, IfNoneMatch, etag_of, matches
 from api.routes.job_bodies import JobBody
 from api.routes.job_views import JobView, view
 from api.streams import NDJSON, stream
 from blocks.ids import is_job_id
-from blocks.model import JobStatus
+from blocks.model import DeliveryStatus, JobStatus
 from blocks.store import jobs, results
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Idempotency, Job
 from blocks.vault import Vault
+
+# Counters change with every batch of labels: to be told of each would cost more than to look.
+_LOOK_AGAIN_S = 0.5
 
 _Request = Request[Principal, Any, Any]
 _IdempotencyKey = Annotated[
@@ -85,13 +93,49 @@ def create(
     operation_id="get_job",
     summary="State and progress of a job",
     tags=["Jobs"],
-    responses=documented(400, 401, 403, 404),
+    responses=documented(400, 401, 403, 404) | NOT_MODIFIED,
     guards=[customers_only],
-    sync_to_thread=True,
 )
-def read(request: _Request, job_id: FromPath[str], database: NamedDependency[Database]) -> JobView:
-    """A job's state and progress."""
-    return view(find_job(request, job_id, database))
+async def read(
+    request: _Request,
+    job_id: FromPath[str],
+    database: NamedDependency[Database],
+    if_none_match: IfNoneMatch = None,
+    wait: Annotated[
+        int,
+        QueryParameter(
+            ge=0,
+            le=60,
+            description="Answer when something has changed, or after so many seconds.",
+        ),
+    ] = 0,
+) -> Response[JobView | None]:
+    """A job's state and progress. With `If-None-Match` only if it is another than that."""
+    until = time.monotonic() + wait
+    shown = await anyio.to_thread.run_sync(_show, request, job_id, database)
+    known = if_none_match or shown.etag
+    while wait and shown.may_change and matches(known, shown.etag):
+        if time.monotonic() >= until:
+            break
+        await anyio.sleep(_LOOK_AGAIN_S)
+        shown = await anyio.to_thread.run_sync(_show, request, job_id, database)
+    headers = {"ETag": shown.etag}
+    if if_none_match and matches(if_none_match, shown.etag):
+        return Response(None, status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return Response(shown.view, headers=headers)
+
+
+class _Shown(NamedTuple):
+    view: JobView
+    etag: str
+    may_change: bool
+
+
+def _show(request: _Request, job_id: str, database: Database) -> _Shown:
+    job = find_job(request, job_id, database)
+    shown = view(job)
+    under_way = {DeliveryStatus.PENDING, DeliveryStatus.DELIVERING}
+    return _Shown(shown, etag_of(shown), not job.status.ended or job.delivery_status in under_way)
 
 
 @get(

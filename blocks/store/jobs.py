@@ -14,6 +14,8 @@ from blocks.vault import Vault
 
 _SQL = load("jobs")
 
+_AFTER_ALL = 2**63 - 1
+
 
 class DeliveryTarget(msgspec.Struct, frozen=True):
     """Where results go: `prefix` without slashes at its ends, `compression` none, gzip or zstd."""
@@ -147,8 +149,29 @@ def get(tx: Transaction, job_id: str, *, customer_id: str | None = None) -> Job 
     """The job, or None if there is none, or none that `customer_id` may see."""
     values = {"job_id": job_id, "customer_id": customer_id}
     row = tx.execute(_SQL["get_job"], values).fetchone()
-    if row is None:
-        return None
+    return _job(row) if row else None
+
+
+def page(
+    tx: Transaction,
+    customer_id: str,
+    *,
+    limit: int,
+    status: JobStatus | None = None,
+    before: str | None = None,
+) -> list[Job] | None:
+    """Up to `limit` jobs before `before`, newest first; None if `before` is no job of the customer's."""
+    values: dict[str, Any] = {"customer_id": customer_id, "limit": limit, "before": _AFTER_ALL}
+    if before is not None:
+        cursor = tx.execute(_SQL["find_cursor"], values | {"job_id": before}).fetchone()
+        if cursor is None:
+            return None
+        values["before"] = cursor["job_no"]
+    query = "list_jobs_by_status" if status else "list_jobs"
+    return [_job(row) for row in tx.execute(_SQL[query], values | {"status": status})]
+
+
+def _job(row: dict[str, Any]) -> Job:
     target = {f: row[f"delivery_{f}"] for f in DeliveryTarget.__struct_fields__}
     row["delivery"] = DeliveryTarget(**target) if row["delivery_type"] else None
     row["status"] = JobStatus(row["status"])
@@ -174,6 +197,14 @@ def fail(tx: Transaction, job_no: int, code: str, message: str) -> None:
     tx.execute(_SQL["lock_job"], values)  # a chunk that is being committed comes first
     tx.execute(_SQL["fail_job"], values)
     _hand_out_no_more(tx, job_no)
+
+
+def cancel(tx: Transaction, job_no: int) -> bool:
+    """accepted, processing → cancelled, and whether it was; one that has ended stays as it is."""
+    tx.execute(_SQL["lock_job"], {"job_no": job_no})  # a chunk that is being committed comes first
+    cancelled = tx.execute(_SQL["cancel_job"], {"job_no": job_no}).fetchone() is not None
+    _hand_out_no_more(tx, job_no)
+    return cancelled
 
 
 def finish_ingestion(tx: Transaction, job_no: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from blocks.model import JobStatus
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -13,18 +14,26 @@ CHANNEL = "outbox"
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A run to trigger: `kind` is process_job or deliver_job; `tries` counts those that failed."""
+    """Runs to trigger or to stop: `kind` is process_job, deliver_job or cancel_job; `tries` counts
+    those that failed."""
 
     outbox_no: int
     kind: str
     tries: int
     job_id: str
     customer_id: str
+    job_status: JobStatus
+
+    @property
+    def is_moot(self) -> bool:
+        """Whether it asks for a run that would find nothing to do."""
+        return self.kind != "cancel_job" and self.job_status is JobStatus.CANCELLED
 
 
 def claim(tx: Transaction, *, limit: int) -> Sequence[Entry]:
     """Entries that are due, held until the transaction ends."""
-    return [Entry(**row) for row in tx.execute(_SQL["claim"], {"limit": limit}).fetchall()]
+    rows = tx.execute(_SQL["claim"], {"limit": limit}).fetchall()
+    return [msgspec.convert(row, Entry) for row in rows]
 
 
 def done(tx: Transaction, outbox_no: int) -> None:

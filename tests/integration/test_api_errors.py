@@ -412,7 +412,9 @@ def test_every_route_is_in_the_reference_by_a_name_of_its_own(schema: dict[str, 
     found = operations(schema)
     assert set(found) == {
         ("POST", "/v1/jobs"),
+        ("GET", "/v1/jobs"),
         ("GET", "/v1/jobs/{job_id}"),
+        ("POST", "/v1/jobs/{job_id}/cancel"),
         ("GET", "/v1/jobs/{job_id}/export"),
         ("GET", "/v1/jobs/{job_id}/errors"),
         ("GET", "/v1/jobs/{job_id}/quality"),
@@ -454,7 +456,9 @@ def test_keys_are_asked_for_by_every_route_but_those_of_operations(schema: dict[
 
 STATUSES = {
     "create_job": {"202", "400", "401", "403", "409", "413", "415"},
-    "get_job": {"200", "401", "403", "404"},
+    "list_jobs": {"200", "400", "401", "403"},
+    "get_job": {"200", "304", "401", "403", "404"},
+    "cancel_job": {"202", "401", "403", "404", "409"},
     "export_job": {"200", "400", "401", "403", "404", "409"},
     "list_bad_lines": {"200", "401", "403", "404"},
     "get_job_quality": {"200", "401", "403", "404"},

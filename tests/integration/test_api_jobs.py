@@ -575,12 +575,14 @@ def test_credentials_are_stored_and_open_with_the_key(api: Api, settings: Settin
 
 
 class Prefect:
-    """Plays the three endpoints of Prefect's server that are used, and can be told to be out."""
+    """Plays the endpoints of Prefect's server that are used, and can be told to be out."""
 
     def __init__(self) -> None:
         self.runs: queue.Queue[dict[str, Any]] = queue.Queue()
         self.refusals: queue.Queue[str] = queue.Queue()
         self.out = threading.Event()
+        self.under_way: dict[str, str] = {}
+        self.states: queue.Queue[tuple[str, str]] = queue.Queue()
         self.deployments = {
             "process-job/process-job": "id-process",
             "deliver-job/deliver-job": "id-deliver",
@@ -625,6 +627,20 @@ class Prefect:
     def start(self, path: str, body: dict[str, Any], authorization: str) -> tuple[int, Any]:
         if self.out.is_set():
             return 503, {}
+        if path == "/api/flow_runs/filter":
+            assert body["flow_runs"]["state"]["type"]["any_"] == [
+                "SCHEDULED", "PENDING", "RUNNING", "PAUSED",
+            ]  # fmt: skip
+            tags = body["flow_runs"]["tags"]["all_"]
+            found = [
+                {"id": id_, "name": "run"} for id_, tag in self.under_way.items() if tag in tags
+            ]
+            return 200, found
+        if path.startswith("/api/flow_runs/"):
+            _, _, _, run_id, action = path.split("/")
+            assert action == "set_state"
+            self.states.put((run_id, body["state"]["type"]))
+            return 201, {}
         _, _, kind, deployment_id, action = path.split("/")
         if (kind, action) != ("deployments", "create_flow_run"):
             return 404, {}
@@ -694,6 +710,28 @@ def test_a_settled_job_has_its_delivery_started(with_prefect: Api, prefect: Pref
     assert set(runs) == {"id-process", "id-deliver"}
     assert runs["id-deliver"]["parameters"] == {"job_id": job.job_id}
     assert len({run["idempotency_key"] for run in runs.values()}) == 2
+
+
+def test_the_runs_of_a_cancelled_job_are_stopped(with_prefect: Api, prefect: Prefect) -> None:
+    job_id = with_prefect.submit().json()["job_id"]
+    prefect.run()
+    prefect.under_way = {"ours": job_id, "another": "job_x"}
+    assert with_prefect.post(f"/v1/jobs/{job_id}/cancel", None).status_code == 202
+    assert prefect.states.get(timeout=15) == ("ours", "CANCELLING")
+    wait_empty(with_prefect.shop)
+    assert prefect.states.empty()
+
+
+def test_what_was_cancelled_while_prefect_was_out_is_not_started_any_more(
+    with_prefect: Api, prefect: Prefect
+) -> None:
+    prefect.out.set()
+    job_id = with_prefect.submit().json()["job_id"]
+    prefect.refusals.get(timeout=15)
+    assert with_prefect.post(f"/v1/jobs/{job_id}/cancel", None).status_code == 202
+    prefect.out.clear()
+    wait_empty(with_prefect.shop)
+    assert prefect.runs.empty()
 
 
 def test_nothing_is_started_before_the_commit(with_prefect: Api, prefect: Prefect) -> None:

@@ -36,9 +36,12 @@ select j.job_id, k.body_hash
 from idempotency_keys k join jobs j using (job_no)
 where k.customer_id = %(customer_id)s and k.key = %(key)s;
 
--- get_job --
+-- job --
 -- A job as the customer sees it; progress is a sum over its chunks. What inline tasks hang on is not seen.
-select j.*, c.total_tasks, c.tasks_done, c.tasks_failed, c.lines_read
+-- What a job that was stopped leaves open has failed.
+select j.*, c.total_tasks, c.tasks_done, c.lines_read,
+       case when j.status in ('failed', 'cancelled') then c.total_tasks - c.tasks_done
+            else c.tasks_failed end as tasks_failed
 from jobs j
 cross join lateral (
     select coalesce(sum(tasks + bad_lines), 0)::bigint  as total_tasks,
@@ -47,8 +50,28 @@ cross join lateral (
            coalesce(sum(lines), 0)::bigint              as lines_read
     from chunks where chunks.job_no = j.job_no
 ) c
-where j.job_id = %(job_id)s and j.manifest_url is not null
-  and (%(customer_id)s::text is null or j.customer_id = %(customer_id)s);
+where j.manifest_url is not null;
+
+-- get_job --
+{job}
+  and j.job_id = %(job_id)s and (%(customer_id)s::text is null or j.customer_id = %(customer_id)s);
+
+-- list_jobs --
+-- A page of a customer's jobs, newest first, from before the one that the cursor names.
+{job}
+  and j.customer_id = %(customer_id)s and j.job_no < %(before)s
+order by j.job_no desc
+limit %(limit)s;
+
+-- list_jobs_by_status --
+-- The same of one status, in a statement of its own for the sake of its index.
+{job}
+  and j.customer_id = %(customer_id)s and j.status = %(status)s and j.job_no < %(before)s
+order by j.job_no desc
+limit %(limit)s;
+
+-- find_cursor --
+select job_no from jobs where job_id = %(job_id)s and customer_id = %(customer_id)s;
 
 -- begin_job --
 -- accepted → processing. A job that is already processing stays so: this is a rerun.
@@ -67,6 +90,21 @@ update jobs
 set status = 'failed', error_code = %(code)s, error_message = %(message)s,
     completed_at = now(), credentials = null
 where job_no = %(job_no)s and status in ('accepted', 'processing') and ingested_at is null;
+
+-- cancel_job --
+-- accepted, processing → cancelled, with its delivery, if it has come to that. What was not started yet is not
+-- started any more; what runs in Prefect is stopped by the outbox. The credentials are wiped.
+with cancelled as (
+    update jobs
+    set status = 'cancelled', completed_at = now(), credentials = null,
+        delivery_status = case when delivery_status is not null then 'failed' end,
+        delivery_error_code = case when delivery_status is not null then 'cancelled' end,
+        delivery_error_message = case when delivery_status is not null then 'The job was cancelled.' end
+    where job_no = %(job_no)s and status in ('accepted', 'processing')
+    returning job_no
+)
+insert into outbox (kind, job_no) select 'cancel_job', job_no from cancelled
+returning outbox_no;
 
 -- end_vacancies --
 -- Nothing more is handed out of a job that has ended, or whose tasks all have. Vacancies go before lanes, and in a

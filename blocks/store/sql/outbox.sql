@@ -1,6 +1,6 @@
 -- claim --
 -- The next entries that are due, held for this transaction; other dispatchers pass over them.
-select o.outbox_no, o.kind, o.tries, j.job_id, j.customer_id
+select o.outbox_no, o.kind, o.tries, j.job_id, j.customer_id, j.status as job_status
 from outbox o join jobs j using (job_no)
 where o.not_before <= now()
 order by o.not_before

@@ -14,12 +14,15 @@ copy (
                array(select to_json(o)::text from unnest(options) o) as names
         from jobs where job_no = %(job_no)s
     ), chunk as (
-        select chunk_no, sum(lines) over (order by chunk_no) - lines as lines_before,
+        select chunk_no,
+               -- A job that was cancelled may lack chunks before this one, and then nobody knows.
+               case when row_number() over (order by chunk_no) - 1 = chunk_no
+                    then sum(lines) over (order by chunk_no) - lines end as lines_before,
                rfc3339(created_at) as created_at
         from chunks where job_no = %(job_no)s
     )
     select '{"task_id":"' || task_id(job.job_id, t.byte_offset)
-        || '","line":' || c.lines_before + t.line_in_chunk
+        || '","line":' || coalesce((c.lines_before + t.line_in_chunk)::text, 'null')
         || ',"data_url":' || to_json(t.data_url)
         || ',"metadata":' || coalesce(t.metadata, 'null')
         || ',"status":"settled","consensus_label":' || job.names[y.outcome]
@@ -35,7 +38,7 @@ copy (
     join chunk c on c.chunk_no = t.chunk_no
     cross join job
     where t.job_no = %(job_no)s and y.job_no = %(job_no)s and y.outcome > 0
-      and c.lines_before + t.line_in_chunk > %(after)s
+      and coalesce(c.lines_before + t.line_in_chunk > %(after)s, true)
     order by t.byte_offset
 ) to stdout (format csv, delimiter E'\x02', quote E'\x01');
 

@@ -1,0 +1,84 @@
+"""Jobs: the list of them, and the end of one that is not wanted any more."""
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
+
+from api.auth import customer_id, customers_only
+from api.errors import Fault, conflict, documented, invalid_request
+from api.routes.job_views import JobView, view
+from api.routes.jobs import find_job
+from blocks.model import JobStatus
+from blocks.store import jobs
+from blocks.store.customers import Principal
+from blocks.store.database import Database
+
+_PAGE_DEFAULT = 20
+_PAGE_MAX = 100
+
+_Request = Request[Principal, Any, Any]
+
+
+class JobsPage(msgspec.Struct, frozen=True):
+    """Jobs, newest first; `next_cursor` is null on the last page."""
+
+    jobs: list[JobView]
+    next_cursor: str | None
+
+
+@get(
+    "/v1/jobs",
+    operation_id="list_jobs",
+    summary="Jobs, newest first",
+    tags=["Jobs"],
+    responses=documented(400, 401, 403),
+    guards=[customers_only],
+    sync_to_thread=True,
+)
+def index(
+    request: _Request,
+    database: NamedDependency[Database],
+    status: Annotated[JobStatus | None, QueryParameter(description="Only of this status.")] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=_PAGE_MAX)] = _PAGE_DEFAULT,
+    cursor: Annotated[
+        str | None, QueryParameter(description="The `next_cursor` of the page before.")
+    ] = None,
+) -> JobsPage:
+    """A page of the customer's jobs. Jobs that are posted meanwhile do not shift the next pages."""
+    with database.transaction() as tx:
+        found = jobs.page(tx, customer_id(request), limit=limit + 1, status=status, before=cursor)
+    if found is None:
+        raise invalid_request([Fault("cursor", "This is not the next_cursor of any page.")])
+    page = found[:limit]
+    return JobsPage([view(job) for job in page], page[-1].job_id if len(found) > limit else None)
+
+
+@post(
+    "/v1/jobs/{job_id:str}/cancel",
+    operation_id="cancel_job",
+    summary="Stop a job",
+    tags=["Jobs"],
+    responses=documented(400, 401, 403, 404, 409),
+    guards=[customers_only],
+    status_code=202,
+    sync_to_thread=True,
+)
+def cancel(
+    request: _Request, job_id: FromPath[str], database: NamedDependency[Database]
+) -> JobView:
+    """Create and hand out nothing more. What has settled can be exported. Again, it changes nothing."""
+    job = find_job(request, job_id, database)
+    with database.transaction() as tx:
+        jobs.cancel(tx, job.job_no)
+    job = find_job(request, job_id, database)
+    if job.status is not JobStatus.CANCELLED:
+        raise conflict(f"job_{job.status}", f"job has {_ENDED[job.status]}; it cannot be cancelled")
+    return view(job)
+
+
+_ENDED = {JobStatus.COMPLETED: "been completed", JobStatus.FAILED: "failed"}
+
+HANDLERS = [index, cancel]
