@@ -64,6 +64,24 @@ def test_a_missing_bucket_is_named(customer: Customer, s3_credentials: dict[str,
     assert "there-is-no-such-bucket" in job["error"]["message"]
 
 
+def test_a_job_that_is_cancelled_while_its_manifest_is_read_stops_in_prefect_as_well(
+    customer: Customer,
+    prefect: httpx.Client,
+    s3: s3fs.S3FileSystem,
+    s3_bucket: str,
+    s3_credentials: dict[str, str],
+) -> None:
+    s3.pipe_file(f"{s3_bucket}/m.jsonl", b'{"data_url": "https://a.example/1.jpg"}\n' * 3_000_000)
+    job_id = customer.submit(manifest_url=f"s3://{s3_bucket}/m.jsonl", credentials=s3_credentials)
+    wait_for("the first chunk", lambda: customer.job(job_id)["total_tasks"])
+    customer.http.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
+    cancelled = customer.job(job_id)
+    assert cancelled["status"] == "cancelled"
+    assert 0 < cancelled["tasks_failed"] == cancelled["total_tasks"] < 3_000_000
+    assert _ended_run(prefect, job_id)["state"]["type"] == "CANCELLED"
+    assert customer.job(job_id) == cancelled
+
+
 def test_a_refused_delivery_completes_the_job_and_says_why(
     customer: Customer, gcs: GCSFileSystem, gcs_bucket: str
 ) -> None:
@@ -148,7 +166,7 @@ def test_two_runs_of_everything_are_as_good_as_one(
     _start_another(prefect, names.DELIVER_JOB, job_id)
     job = customer.wait(job_id, "completed", "failed")
     assert job["delivery"]["status"] == "delivered"
-    ended = {"COMPLETED", "FAILED", "CRASHED"}
+    ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
     states = wait_for(
         "four runs to end",
         lambda: (
@@ -185,7 +203,7 @@ def _retry(prefect: httpx.Client, run_id: str) -> None:
 
 
 def _ended_run(prefect: httpx.Client, job_id: str) -> dict[str, Any]:
-    ended = {"COMPLETED", "FAILED", "CRASHED"}
+    ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
     run: dict[str, Any] = wait_for(
         "the run to end",
         lambda: next((r for r in _runs(prefect, job_id) if r["state"]["type"] in ended), None),
