@@ -15,9 +15,10 @@ from litestar.middleware import DefineMiddleware
 from api import openapi
 from api.auth import ApiKeyMiddleware, KeyRing
 from api.bodies import StrictRequest, check_request
+from api.dispatcher import Dispatcher
 from api.errors import HANDLERS as ERROR_HANDLERS
 from api.launcher import Launcher
-from api.routes import annotation, health, job_control, jobs, quality, tasks
+from api.routes import annotation, health, job_control, jobs, quality, tasks, webhooks
 from blocks.settings import Settings
 from blocks.store.database import Database
 
@@ -28,6 +29,7 @@ _HANDLERS = [
     *quality.HANDLERS,
     *tasks.HANDLERS,
     *annotation.HANDLERS,
+    *webhooks.HANDLERS,
 ]
 _GZIP_BYTES_MIN = 500
 _GZIP_LEVEL = 1  # it is done in the event loop, where level 9 doubles the time of an export
@@ -44,13 +46,16 @@ def create_app(settings: Settings) -> Litestar:
     """The application. Connects to nothing before it is started."""
     database = Database(settings.database_url, connections_max=settings.database_connections_max)
     launcher = Launcher(settings, database)
+    dispatcher = Dispatcher(settings, database)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         launcher.start()
+        dispatcher.start()
         try:
             yield
         finally:
+            await anyio.to_thread.run_sync(dispatcher.stop)
             await anyio.to_thread.run_sync(launcher.stop)
             await anyio.to_thread.run_sync(database.close)
 

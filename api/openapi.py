@@ -65,6 +65,10 @@ CONFIG = OpenAPIConfig(
     tags=[
         Tag("Jobs", "For customers."),
         Tag("Tasks", "For customers: one by one instead of by a manifest."),
+        Tag(
+            "Webhooks",
+            "For customers, to be told. Signed the Standard Webhooks way, and by `X-ASG-Signature`.",
+        ),
         Tag("Annotation", "For annotators, people and models alike."),
         Tag("Operations", "For operators; no key."),
     ],

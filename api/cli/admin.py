@@ -1,5 +1,7 @@
 """Commands of the operator: the schema, customers, keys. They work on the database itself."""
 
+from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from typing import Annotated
 
@@ -7,7 +9,7 @@ from cyclopts import App, Parameter
 
 from blocks.errors import RefineryError
 from blocks.settings import Settings
-from blocks.store import customers, jobs, migrations
+from blocks.store import customers, jobs, migrations, webhooks
 from blocks.store.database import Database
 
 app = App(
@@ -87,19 +89,31 @@ def revoke_key(key: str) -> None:
 
 @keys.command(name="rotate")
 def rotate_keys() -> None:
-    """Encrypt stored credentials again, with the current ASG_ENCRYPTION_KEY.
+    """Encrypt stored credentials and secrets again, with the current ASG_ENCRYPTION_KEY.
 
     The keys that it replaces have to be in ASG_ENCRYPTION_KEY_PREVIOUS.
     """
     vault = Settings.from_environment().vault()
-    resealed = 0
     with _database() as database:
-        after: int | None = 0
-        while after is not None:
-            with database.transaction() as tx:
-                count, after = jobs.rotate_credentials(tx, vault, after=after)
-            resealed += count
-    print(f"encrypted the credentials of {resealed} jobs again")
+        resealed = [
+            _in_batches(database, partial(rotate, vault=vault))
+            for rotate in (jobs.rotate_credentials, webhooks.rotate_key)
+        ]
+    print(
+        f"encrypted the credentials of {resealed[0]} jobs again\n"
+        f"encrypted {resealed[1]} secrets of webhooks again"
+    )
+
+
+def _in_batches(database: Database, rotate: Callable[..., tuple[int, int | None]]) -> int:
+    """How many there were; each batch in a transaction of its own."""
+    resealed = 0
+    after: int | None = 0
+    while after is not None:
+        with database.transaction() as tx:
+            count, after = rotate(tx, after=after)
+        resealed += count
+    return resealed
 
 
 def _database() -> Database:

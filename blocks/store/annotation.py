@@ -9,7 +9,7 @@ import msgspec
 
 from blocks.ids import parse_task_id, task_id
 from blocks.model import LabelOutcome, TaskType
-from blocks.store import jobs
+from blocks.store import jobs, webhooks
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -169,6 +169,14 @@ def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[
         query = _SQL["explain_refused"]
         for row in tx.execute(query, _columns(refused, annotator_no)).fetchall():
             outcomes[row["n"]] = LabelOutcome(row["outcome"])
+    webhooks.announce_tasks(
+        tx,
+        [
+            (row["job_id"], row["byte_offset"])
+            for row in accepted
+            if row["settled"] and row["announces"]
+        ],
+    )
     for job_no in sorted({row["job_no"] for row in accepted if row["chunk_done"]}):
         jobs.settle(tx, job_no)
     return [outcomes.get(n, LabelOutcome.UNKNOWN_TASK) for n in range(len(labels))]

@@ -54,6 +54,7 @@ create table notifications (
     created_at      timestamptz not null default now()
 );
 
+-- Which endpoints have something to be sent, and what of each comes first.
 create index notifications_due on notifications (webhook_no, not_before) where status = 'pending';
 create index notifications_by_webhook on notifications (webhook_no, notification_no);
 create unique index notifications_by_message on notifications (message_id);
@@ -69,3 +70,85 @@ create table notification_attempts (
     response        text,                                -- the beginning of what was answered
     primary key (notification_no, attempt)
 );
+
+create function notify_webhooks() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('webhooks', '');
+    return null;
+end
+$$;
+
+create trigger notifications_notify after insert on notifications
+    for each statement execute function notify_webhooks();
+
+create function random_id(prefix text) returns text
+    language sql volatile
+    return prefix || '_' || replace(gen_random_uuid()::text, '-', '');
+
+-- The endpoint that a customer's job or task names as its callback_url; a new row if nobody named it before.
+create function webhook_named(customer text, url text) returns bigint language plpgsql as $$
+declare
+    found_no bigint;
+begin
+    loop
+        select webhook_no into found_no from webhooks where customer_id = customer and callback_url = url;
+        if found then
+            return found_no;
+        end if;
+        insert into webhooks (webhook_id, customer_id, callback_url, registered, events)
+        values (random_id('whk'), customer, url, false, '{}')
+        on conflict do nothing;
+    end loop;
+end
+$$;
+
+-- Whatever changes a job's status, its customer is told in the same commit: at the job's own callback_url, and
+-- wherever he wants to hear of all jobs.
+create function announce_job() returns trigger language plpgsql as $$
+declare
+    named   bigint := case when new.callback_url is not null
+                           then webhook_named(new.customer_id, new.callback_url) end;
+    happened text  := 'job.' || new.status;
+    counted record;
+    content text;
+begin
+    if not exists (
+        select from webhooks
+        where customer_id = new.customer_id and disabled_at is null
+          and (webhook_no = named or happened = any (events))
+    ) then
+        return null;
+    end if;
+    select coalesce(sum(c.tasks + c.bad_lines), 0)::bigint as total, coalesce(sum(c.settled), 0)::bigint as done,
+           coalesce(sum(c.failed + c.bad_lines), 0)::bigint as failed
+    into counted from chunks c where c.job_no = new.job_no;
+    content := '{"type":' || to_json(happened)
+        || ',"timestamp":' || to_json(rfc3339(now()))
+        || ',"data":{"job_id":' || to_json(new.job_id)
+        || ',"status":' || to_json(new.status)
+        || ',"total_tasks":' || counted.total
+        || ',"tasks_done":' || counted.done
+        || ',"tasks_failed":' || case when new.status in ('failed', 'cancelled')
+                                      then counted.total - counted.done else counted.failed end
+        || ',"metadata":' || coalesce(new.metadata, 'null')
+        || ',"error":' || coalesce(case when new.error_code is not null then json_build_object(
+               'code', new.error_code, 'message', new.error_message)::text end, 'null')
+        || ',"delivery":' || coalesce(case when new.delivery_type is not null then json_build_object(
+               'type', new.delivery_type, 'bucket', new.delivery_bucket, 'prefix', new.delivery_prefix,
+               'status', new.delivery_status, 'objects', new.delivery_objects,
+               'code', new.delivery_error_code, 'message', new.delivery_error_message)::text end, 'null')
+        || ',"created_at":' || to_json(rfc3339(new.created_at))
+        || ',"completed_at":' || coalesce(to_json(rfc3339(new.completed_at))::text, 'null')
+        || '}}';
+    insert into notifications (webhook_no, message_id, event, body)
+    select webhook_no, random_id('msg'), happened, content
+    from webhooks w
+    where w.customer_id = new.customer_id and w.disabled_at is null
+      and (w.webhook_no = named or happened = any (w.events));
+    return null;
+end
+$$;
+
+create trigger jobs_announce after update of status on jobs
+    for each row when (new.status <> old.status and new.manifest_url is not null)
+    execute function announce_job();

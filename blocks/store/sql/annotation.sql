@@ -268,7 +268,11 @@ select job_no, job_id, task_type, question, options from jobs where job_no = any
 -- so that nobody waits in a circle.
 with job as materialized (
     select j.* from unnest(%(job_ids)s::text[]) as i (job_id) cross join lateral (
-        select job_no, job_id, options, consensus_threshold as threshold, stop_early
+        select job_no, job_id, options, consensus_threshold as threshold, stop_early,
+               manifest_url is null or exists (
+                   select from webhooks w
+                   where w.customer_id = jobs.customer_id and 'task.settled' = any (w.events)
+               ) as announces
         from jobs where job_id = i.job_id and status = 'processing' offset 0
     ) j
 ), input as materialized (  -- of two labels for one task in a batch the first counts
@@ -340,6 +344,7 @@ with job as materialized (
     returning c.job_no, c.tasks = c.settled + c.failed as done
 )
 select job.job_id, job_no, byte_offset, job.options[latest] as label, coalesce(outcome > 0, false) as settled,
+       job.announces,
        job_no in (select job_no from moved where done) as chunk_done
 from counted join job using (job_no);
 

@@ -1,0 +1,240 @@
+-- register --
+-- A customer's endpoint. What a job or a task has named before is registered now; one that is registered
+-- already stays as it is, and no row comes back. One that was switched off is switched on again.
+insert into webhooks as w (webhook_id, customer_id, callback_url, registered, events, secret)
+values (%(webhook_id)s, %(customer_id)s, %(callback_url)s, true, %(events)s, null)
+on conflict (customer_id, callback_url) do update
+    set registered = true, events = excluded.events, disabled_at = null, failures = 0, resumes_at = now()
+    where not w.registered or w.disabled_at is not null
+returning webhook_no, webhook_id, callback_url, registered, events, disabled_at, created_at;
+
+-- set_secret --
+-- A new secret; the one before signs beside it for a day, where it is kept.
+update webhooks
+set previous_secret = case when %(keep_previous)s then secret end,
+    rotated_at = case when %(keep_previous)s then now() end, secret = %(secret)s
+where webhook_no = %(webhook_no)s;
+
+-- list --
+-- A page of a customer's endpoints, in the order of their making.
+select webhook_no, webhook_id, callback_url, registered, events, disabled_at, created_at
+from webhooks
+where customer_id = %(customer_id)s and (registered or %(everything)s) and webhook_no > %(after)s
+order by webhook_no
+limit %(limit)s;
+
+-- find --
+-- One endpoint of a customer; it is held, so that its changes take turns.
+select webhook_no, webhook_id, callback_url, registered, events, disabled_at, created_at
+from webhooks where customer_id = %(customer_id)s and webhook_id = %(webhook_id)s
+for no key update;
+
+-- unregister --
+-- It is told nothing more, but for what jobs and tasks name it for. Here and below, whoever changes an endpoint
+-- and its notifications begins with the endpoint.
+update webhooks
+set registered = false, events = '{}', secret = null, previous_secret = null, rotated_at = null
+where webhook_no = %(webhook_no)s;
+
+-- give_up --
+-- What waits to be sent to an endpoint is not sent any more.
+update notifications set status = 'failed' where webhook_no = %(webhook_no)s and status = 'pending';
+
+-- default_secret --
+-- The secret of a customer's callback URLs that have none of their own, made if there is none.
+insert into webhook_defaults (customer_id, secret) values (%(customer_id)s, %(secret)s)
+on conflict (customer_id) do nothing;
+
+-- rotate_default --
+insert into webhook_defaults as d (customer_id, secret) values (%(customer_id)s, %(secret)s)
+on conflict (customer_id) do update
+    set previous_secret = d.secret, rotated_at = now(), secret = excluded.secret;
+
+-- secrets_of --
+-- What signs for an endpoint: the current secret, and for a day after a rotation the one before.
+select w.webhook_id, w.customer_id, w.secret is not null as own,
+       case when w.secret is not null then w.secret else d.secret end as secret,
+       case when w.secret is not null
+            then case when w.rotated_at > now() - interval '1 day' then w.previous_secret end
+            else case when d.rotated_at > now() - interval '1 day' then d.previous_secret end
+       end as previous_secret
+from webhooks w left join webhook_defaults d using (customer_id)
+where w.webhook_no = %(webhook_no)s;
+
+-- name_endpoints --
+-- Make rows for what inline tasks name as their callback_url. In a statement of its own, so that the next sees them.
+select webhook_named(customer_id, callback_url)
+from (
+    select distinct i.customer_id, i.callback_url
+    from unnest(%(job_ids)s::text[], %(byte_offsets)s::bigint[]) as u (job_id, byte_offset)
+    join jobs j on j.job_id = u.job_id
+    cross join lateral (
+        select * from inline_tasks i where (i.job_no, i.byte_offset) = (j.job_no, u.byte_offset) offset 0
+    ) i
+    where i.callback_url is not null
+    order by i.customer_id, i.callback_url
+) named;
+
+-- announce_tasks --
+-- One notification for each settled task and each endpoint that wants to hear of it: those that are registered
+-- for it, and the one that an inline task names. Metadata is text here too: to read it as JSON could fail.
+with settled as materialized (
+    select j.job_id, j.customer_id, j.options, j.manifest_url is null as inline,
+           t.byte_offset, t.data_url, t.metadata, c.created_at as committed_at,
+           i.created_at, i.batch_id, i.callback_url, y.outcome, y.votes, y.annotators, y.labelled_at
+    from unnest(%(job_ids)s::text[], %(byte_offsets)s::bigint[]) as u (job_id, byte_offset)
+    join jobs j on j.job_id = u.job_id
+    cross join lateral (
+        select * from tasks t where (t.job_no, t.byte_offset) = (j.job_no, u.byte_offset) offset 0
+    ) t
+    cross join lateral (
+        select * from tallies y where (y.job_no, y.byte_offset) = (j.job_no, u.byte_offset) offset 0
+    ) y
+    cross join lateral (
+        select * from chunks c where (c.job_no, c.chunk_no) = (j.job_no, t.chunk_no) offset 0
+    ) c
+    left join lateral (
+        select * from inline_tasks i where (i.job_no, i.byte_offset) = (j.job_no, u.byte_offset) offset 0
+    ) i on true
+)
+insert into notifications (webhook_no, message_id, event, body)
+select w.webhook_no, random_id('msg'), 'task.settled',
+    '{"type":"task.settled","timestamp":' || to_json(rfc3339(now()))
+    || ',"data":{"task_id":' || to_json(task_id(s.job_id, s.byte_offset))
+    || ',"job_id":' || case when s.inline then 'null' else to_json(s.job_id)::text end
+    || ',"batch_id":' || coalesce(to_json(s.batch_id)::text, 'null')
+    || ',"data_url":' || to_json(s.data_url)
+    || ',"metadata":' || coalesce(s.metadata, 'null')
+    || ',"status":"settled","consensus_label":' || to_json(s.options[s.outcome])
+    || ',"confidence":' || s.votes[s.outcome]::float8 / cardinality(s.annotators)
+    || ',"worker_count":' || cardinality(s.annotators)
+    || ',"agreement_count":' || s.votes[s.outcome]
+    || ',"votes":{' || (
+        select string_agg(to_json(o)::text || ':' || v, ',') from unnest(s.options, s.votes) as vote (o, v)
+    ) || '},"created_at":' || to_json(rfc3339(coalesce(s.created_at, s.committed_at)))
+    || ',"settled_at":' || to_json(rfc3339(s.labelled_at)) || '}}'
+from settled s
+join webhooks w on w.customer_id = s.customer_id and w.disabled_at is null
+ and ('task.settled' = any (w.events) or w.callback_url = s.callback_url)
+where s.outcome > 0;
+
+-- due_endpoints --
+-- Endpoints that have something to be sent, a stretch of them after another: found from one to the next by
+-- index, so that the length of their queues does not matter.
+with recursive waiting as (
+    (select webhook_no from notifications
+     where status = 'pending' and webhook_no > %(after)s order by webhook_no limit 1)
+    union all
+    select (select n.webhook_no from notifications n
+            where n.status = 'pending' and n.webhook_no > waiting.webhook_no order by n.webhook_no limit 1)
+    from waiting where waiting.webhook_no is not null
+)
+select s.webhook_no, w.failures > 0 as failing,
+       w.resumes_at <= now() and exists (
+           select from notifications n
+           where n.webhook_no = s.webhook_no and n.status = 'pending' and n.not_before <= now()
+       ) as is_due
+from (select webhook_no from waiting where webhook_no is not null limit %(looks_max)s) s
+join webhooks w using (webhook_no)
+order by s.webhook_no;
+
+-- claim --
+-- The next notifications of some endpoints; nobody else sends them for as long as an attempt may take. Who
+-- claims them dies now and then: then they are due again.
+with due as materialized (
+    select n.notification_no
+    from unnest(%(webhook_nos)s::bigint[], %(limits)s::integer[]) as e (webhook_no, most)
+    cross join lateral (
+        select n.notification_no from notifications n
+        where n.webhook_no = e.webhook_no and n.status = 'pending' and n.not_before <= now()
+        order by n.not_before limit e.most
+        for update skip locked
+    ) n
+)
+update notifications n
+set not_before = now() + make_interval(secs => %(hold_s)s), attempts = n.attempts + 1
+from due, webhooks w
+where n.notification_no = due.notification_no and w.webhook_no = n.webhook_no
+returning n.notification_no, n.webhook_no, n.message_id, n.event, n.body, n.attempts, n.expires_at,
+          w.callback_url, w.failures;
+
+-- log_attempt --
+insert into notification_attempts (
+    notification_no, attempt, attempted_at, duration_ms, status_code, error, response
+) values (
+    %(notification_no)s, %(attempt)s, %(attempted_at)s, %(duration_ms)s, %(status_code)s, %(error)s,
+    %(response)s
+);
+
+-- delivered --
+update notifications set status = 'delivered' where notification_no = %(notification_no)s;
+
+-- recovered --
+update webhooks set failures = 0, resumes_at = now() where webhook_no = %(webhook_no)s and failures > 0;
+
+-- paused --
+-- An endpoint that failed is left alone for a moment.
+update webhooks
+set failures = failures + 1, resumes_at = now() + make_interval(secs => %(pause_s)s)
+where webhook_no = %(webhook_no)s;
+
+-- postponed --
+-- It is tried again, unless its time would be over by then.
+update notifications
+set not_before = now() + make_interval(secs => %(delay_s)s),
+    status = case when now() + make_interval(secs => %(delay_s)s) > expires_at then 'failed' else status end
+where notification_no = %(notification_no)s and status = 'pending';
+
+-- switch_off --
+-- 410: the endpoint wants nothing more.
+update webhooks set disabled_at = now() where webhook_no = %(webhook_no)s and disabled_at is null;
+
+-- deliveries --
+-- The log of one endpoint, newest first.
+select n.notification_no, n.message_id, n.event, n.status, n.body, n.created_at,
+       case when n.status = 'pending' then greatest(n.not_before, w.resumes_at) end as next_attempt_at,
+       coalesce((
+           select json_agg(json_build_object(
+               'attempt', a.attempt, 'attempted_at', rfc3339(a.attempted_at),
+               'duration_ms', a.duration_ms, 'status_code', a.status_code, 'error', a.error,
+               'response', a.response) order by a.attempt)
+           from notification_attempts a where a.notification_no = n.notification_no
+       ), '[]') as attempts
+from notifications n join webhooks w using (webhook_no)
+where n.webhook_no = %(webhook_no)s and n.notification_no < %(before)s
+order by n.notification_no desc
+limit %(limit)s;
+
+-- find_delivery --
+select n.notification_no, n.webhook_no
+from notifications n join webhooks w using (webhook_no)
+where n.message_id = %(message_id)s and w.customer_id = %(customer_id)s;
+
+-- resume --
+-- The endpoint is to be tried at once, and is on again if it was switched off.
+update webhooks set resumes_at = now(), disabled_at = null where webhook_no = %(webhook_no)s;
+
+-- replay --
+-- Send it again, at once, and for three days from now.
+update notifications
+set status = 'pending', not_before = now(), expires_at = now() + interval '3 days'
+where notification_no = %(notification_no)s;
+
+-- wake --
+select pg_notify(%(channel)s, '');
+
+-- list_secrets --
+-- A batch of endpoints with secrets, for a rotation of the key.
+select webhook_no as no, webhook_id as id, secret, previous_secret from webhooks
+where secret is not null and webhook_no > %(after)s order by webhook_no limit 500;
+
+-- reseal_secrets --
+update webhooks set secret = %(secret)s, previous_secret = %(previous_secret)s
+where webhook_no = %(no)s and secret = %(old)s;
+
+-- list_default_secrets --
+select customer_id as id, secret, previous_secret from webhook_defaults for update;
+
+-- reseal_default_secret --
+update webhook_defaults set secret = %(secret)s, previous_secret = %(previous_secret)s
+where customer_id = %(id)s;
