@@ -9,8 +9,8 @@ import re
 from enum import StrEnum
 from typing import NamedTuple
 
-# The group in a string is not possessive: in Python up to 3.11.4, which Debian 12 has, such a group accepts
-# the beginning of what it should not (`\u`; https://github.com/python/cpython/issues/106052).
+# The group in a string is not possessive: in Python up to 3.11.4, which Debian 12 has, such a group
+# accepts the beginning of what it should not (`\u`; https://github.com/python/cpython/issues/106052).
 _TOKEN = re.compile(
     r"""[ \t\r\n]*+(?:
         (?P<mark>[{}\[\]:,])
