@@ -3,17 +3,19 @@
 Every failure leaves here as `Transient` or `Terminal`, with a sentence for the customer.
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import IO, Any, Protocol, cast
+from typing import Any, Protocol
 
 from blocks import bucket_errors
 from blocks.bucket_errors import translated
 from blocks.credentials import Credentials, GcsCredentials, S3Credentials
 from blocks.egress import Egress, GuardedResolver
 from blocks.errors import (
+    AccessDenied,
     BucketNotFound,
     InvalidCredentials,
     ManifestRefused,
@@ -23,10 +25,11 @@ from blocks.errors import (
 )
 from blocks.model import Pin
 from blocks.object_urls import StoreType
+from blocks.uploads import GcsUpload, S3Upload
 
 _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 60
-_UPLOAD_PART_BYTES = 16 * 1024 * 1024
+_READ_BACK_BYTES = 16 * 1024 * 1024
 _GCS_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _GOOGLE_TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
 
@@ -40,11 +43,37 @@ class Bucket(Protocol):
     def read(self, key: str, pin: Pin, start: int, end: int) -> bytes:
         """Bytes `start` to `end` of the pinned version; `ObjectChanged` if it is gone."""
 
-    def write(self, key: str) -> AbstractContextManager[IO[bytes]]:
-        """A file whose content becomes the object, replacing any, if the block ends well."""
+    def write(self, key: str) -> AbstractContextManager["ObjectFile"]:
+        """A file whose content becomes the object, replacing any, if the block ends well.
+
+        What arrived is checked against what was sent, by the store's own checksums where they can be
+        told beforehand, and else by reading it back.
+        """
 
     def create(self, key: str, data: bytes) -> None:
         """A new object; `ObjectExists` if there is one with other content."""
+
+    def names(self, prefix: str) -> list[str]:
+        """The keys that begin with `prefix`."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+
+    def abort_uploads(self, prefix: str) -> None:
+        """Remove what unfinished uploads have left below `prefix`, where the store keeps such."""
+
+
+class ObjectFile(Protocol):
+    """An object that is being written: its length and its SHA-256 so far."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    def write(self, data: Any, /) -> int:
+        """Add to it."""
 
 
 def open_bucket(
@@ -162,9 +191,43 @@ class S3Bucket:
             _check_range(answer.get("ContentRange"), start)
 
     @contextmanager
-    def write(self, key: str) -> Iterator[IO[bytes]]:
-        with _upload(self._fs, f"{self._name}/{key}", lambda: translated(self._name, key)) as file:
+    def write(self, key: str) -> Iterator["ObjectFile"]:
+        upload = S3Upload(self._fs, self._name, key, self._fs.s3_additional_kwargs)
+        with _upload(upload, lambda: translated(self._name, key)) as file:
             yield file
+        with suppress(AccessDenied), translated(self._name, key):
+            # Who may only write is not asked again: the store has checked each part by its MD5.
+            head = self._fs.call_s3("head_object", Bucket=self._name, Key=key)
+            if (head["ContentLength"], head["ETag"]) != (upload.size, upload.expected_etag):
+                # The ETag follows from something else where the store encrypts by KMS, for one.
+                _check_bytes(self, key, Pin(head["ContentLength"], head["ETag"]), file)
+
+    def names(self, prefix: str) -> list[str]:
+        found: list[str] = []
+        more: dict[str, str] = {}
+        with translated(self._name, prefix):
+            while True:
+                page = self._fs.call_s3("list_objects_v2", Bucket=self._name, Prefix=prefix, **more)
+                found += (entry["Key"] for entry in page.get("Contents", []))
+                if not page.get("IsTruncated"):
+                    return found
+                more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def delete(self, key: str) -> None:
+        with translated(self._name, key):
+            self._fs.call_s3("delete_object", Bucket=self._name, Key=key)
+
+    def abort_uploads(self, prefix: str) -> None:
+        with translated(self._name, prefix):
+            listed = self._fs.call_s3("list_multipart_uploads", Bucket=self._name, Prefix=prefix)
+            for upload in listed.get("Uploads", []):
+                if upload["Key"].startswith(prefix):
+                    self._fs.call_s3(
+                        "abort_multipart_upload",
+                        Bucket=self._name,
+                        Key=upload["Key"],
+                        UploadId=upload["UploadId"],
+                    )
 
     def create(self, key: str, data: bytes) -> None:
         with translated(self._name, key):
@@ -241,9 +304,35 @@ class GcsBucket:
         return _whole(data, start, end)
 
     @contextmanager
-    def write(self, key: str) -> Iterator[IO[bytes]]:
-        with _upload(self._fs, f"{self._name}/{key}", lambda: self._translated(key)) as file:
+    def write(self, key: str) -> Iterator["ObjectFile"]:
+        with self._translated(key):
+            upload = GcsUpload(self._fs, f"{self._name}/{key}")
+        with _upload(upload, lambda: self._translated(key)) as file:
             yield file
+        with suppress(AccessDenied), self._translated(key):
+            info = self._fs.call("GET", "b/{}/o/{}", self._name, key, json_out=True)
+            if (int(info["size"]), info.get("md5Hash")) != (upload.size, upload.md5):
+                _check_bytes(self, key, Pin(int(info["size"]), str(info["generation"])), file)
+
+    def names(self, prefix: str) -> list[str]:
+        found: list[str] = []
+        more: dict[str, str] = {}
+        with self._translated(prefix):
+            while True:
+                page = self._fs.call(
+                    "GET", "b/{}/o", self._name, prefix=prefix, json_out=True, **more
+                )
+                found += (entry["name"] for entry in page.get("items", []))
+                if "nextPageToken" not in page:
+                    return found
+                more = {"pageToken": page["nextPageToken"]}
+
+    def delete(self, key: str) -> None:
+        with self._translated(key), suppress(FileNotFoundError):
+            self._fs.call("DELETE", "b/{}/o/{}", self._name, key)
+
+    def abort_uploads(self, prefix: str) -> None:
+        """Nothing: unfinished uploads cost nothing in GCS, and are gone after a week."""
 
     def create(self, key: str, data: bytes) -> None:
         path = f"{self._name}/{key}"
@@ -281,46 +370,61 @@ def _s3_write_options(kms_key_id: str | None, acl: str | None) -> dict[str, str]
     return options
 
 
-class _Upload(io.RawIOBase):
-    """A file of fsspec whose failures are ours; what the writer itself raises is left alone."""
+class _Translated(io.RawIOBase):
+    """An upload whose failures are ours; what the writer itself raises is left alone."""
 
-    def __init__(self, file: Any, translated: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(
+        self,
+        upload: S3Upload | GcsUpload,
+        translated: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         super().__init__()
-        self._file = file
+        self._upload = upload
         self._translated = translated
+
+    @property
+    def size(self) -> int:
+        return self._upload.size
+
+    @property
+    def sha256(self) -> str:
+        return self._upload.sha256
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         with self._translated():
-            written: int = self._file.write(data)
-        return written
-
-    def finish(self) -> None:
-        """Make the object appear."""
-        with self._translated():
-            self._file.close()
-
-    def discard(self) -> None:
-        """Give up, so that nothing appears and no unfinished upload is left to be paid for."""
-        with suppress(Exception):  # the first failure is the one to be told
-            self._file.discard()
-        self._file.closed = True
+            return self._upload.write(data)
 
 
 @contextmanager
 def _upload(
-    fs: Any, path: str, translated: Callable[[], AbstractContextManager[None]]
-) -> Iterator[IO[bytes]]:
-    with translated():
-        file = _Upload(fs.open(path, "wb", block_size=_UPLOAD_PART_BYTES), translated)
+    upload: S3Upload | GcsUpload, translated: Callable[[], AbstractContextManager[None]]
+) -> Iterator[Any]:
     try:
-        yield cast(IO[bytes], file)
-        file.finish()
+        yield _Translated(upload, translated)
+        with translated():
+            upload.finish()
     except BaseException:
-        file.discard()
+        with suppress(Exception):  # the first failure is the one to be told
+            upload.discard()
         raise
+
+
+def _check_bytes(bucket: Bucket, key: str, pin: Pin, sent: ObjectFile) -> None:
+    """Read an object back, and compare it with what was sent.
+
+    Raises:
+        Transient: it is another.
+    """
+    found = hashlib.sha256()
+    if pin.size == sent.size:
+        for start in range(0, pin.size, _READ_BACK_BYTES):
+            end = min(start + _READ_BACK_BYTES, pin.size)
+            found.update(bucket.read(key, pin, start, end))
+    if pin.size != sent.size or found.hexdigest() != sent.sha256:
+        raise Transient(f"{key} holds other bytes than were sent.")
 
 
 def _google_token(credentials: GcsCredentials) -> Any:

@@ -34,8 +34,11 @@ def deliver_job(job_id: str) -> State[Any]:
     """Write the results, the bad lines and the manifest of both; then the job is completed."""
     try:
         begin_delivery(job_id)
-        objects = [*write_results(job_id), write_bad_lines(job_id)]
-        write_manifest(job_id, objects)
+        objects = find_delivery(job_id)
+        if objects is None:
+            objects = [*write_results(job_id), write_bad_lines(job_id)]
+            write_manifest(job_id, objects)
+        tidy(job_id, objects)
         finish_delivery(job_id, len(objects) + 1)
     except Overtaken as news:
         return Completed(message=news.message)
@@ -54,6 +57,13 @@ def begin_delivery(job_id: str) -> None:
 
 
 @task(**NETWORK_TASK)
+def find_delivery(job_id: str) -> list[DeliveredObject] | None:
+    """What a run has delivered that died before it could say so."""
+    job = load_undelivered(job_id)
+    return delivery.standing(destination_of(job), job)
+
+
+@task(**NETWORK_TASK)
 def write_results(job_id: str) -> list[DeliveredObject]:
     """Stream the settled tasks into parts of bounded size."""
     job = load_undelivered(job_id)
@@ -62,7 +72,7 @@ def write_results(job_id: str) -> list[DeliveredObject]:
             destination_of(job),
             delivery.folder_of(job),
             results.export(tx, job.job_no),
-            compression=delivery.compression_of(job),
+            layout=delivery.layout_of(job),
             part_bytes_max=settings().part_bytes_max,
         )
 
@@ -82,6 +92,14 @@ def write_manifest(job_id: str, objects: list[DeliveredObject]) -> None:
     job = load_undelivered(job_id)
     key = f"{delivery.folder_of(job)}/manifest.json"
     destination_of(job).create(key, delivery.encode_manifest(job, objects))
+
+
+@task(**NETWORK_TASK)
+def tidy(job_id: str, objects: list[DeliveredObject]) -> None:
+    """Remove what runs that were killed have left. A twin that still writes finds its upload gone,
+    tries again, and finds the delivery done."""
+    job = load_undelivered(job_id)
+    delivery.tidy(destination_of(job), delivery.folder_of(job), objects)
 
 
 @task(**NETWORK_TASK)

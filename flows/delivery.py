@@ -1,20 +1,38 @@
-"""Results as objects: JSON lines in parts, with their SHA-256. No Prefect, no SQL."""
+"""Results as objects: JSON lines or Parquet in parts, with their SHA-256. No Prefect, no SQL."""
 
 import gzip
-import hashlib
-import io
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import msgspec
 import pyarrow as pa
 
-from blocks.buckets import Bucket
+from blocks.buckets import Bucket, ObjectFile
+from blocks.errors import AccessDenied, ObjectExists, ObjectNotFound
 from blocks.store.jobs import Job
+from flows import parquet
 
 _EXTENSIONS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 _GZIP_LEVEL = 6
+_OURS = re.compile(r"part-[0-9]{5,}\.(parquet|jsonl(\.gz|\.zst)?)")
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """`format` jsonl or parquet; `compression` none, gzip or zstd, of the object or of what is in it."""
+
+    format: str
+    compression: str
+
+    @property
+    def extension(self) -> str:
+        if self.format == "parquet":
+            return "parquet"
+        return f"jsonl{_EXTENSIONS[self.compression]}"
+
+
+LINES = Layout("jsonl", "none")
 
 
 class DeliveredObject(msgspec.Struct, frozen=True):
@@ -32,10 +50,10 @@ def folder_of(job: Job) -> str:
     return f"{job.delivery.prefix}/{job.job_id}".lstrip("/")
 
 
-def compression_of(job: Job) -> str:
-    """none, gzip or zstd."""
+def layout_of(job: Job) -> Layout:
+    """How the objects of a job are written."""
     assert job.delivery is not None
-    return job.delivery.compression
+    return Layout(job.delivery.format, job.delivery.compression)
 
 
 def write_parts(
@@ -43,48 +61,107 @@ def write_parts(
     folder: str,
     blocks: Iterable[bytes],
     *,
-    compression: str = "none",
+    layout: Layout = LINES,
     part_bytes_max: int,
 ) -> list[DeliveredObject]:
-    """Write `blocks` of whole lines to `part-00000.jsonl` and so on.
+    """Write `blocks` of whole lines to `part-00000.jsonl` and so on, or to Parquet files.
 
-    A part ends with the block that takes it to `part_bytes_max`, counted before compression.
+    A part ends with the block that takes it to `part_bytes_max`, counted as lines before compression.
     """
     parts: list[DeliveredObject] = []
     stream = iter(blocks)
     for first in stream:
-        key = f"{folder}/part-{len(parts):05d}.jsonl{_EXTENSIONS[compression]}"
+        key = f"{folder}/part-{len(parts):05d}.{layout.extension}"
         part = _until(first, stream, part_bytes_max)
-        parts.append(write_object(bucket, key, part, compression=compression))
+        parts.append(write_object(bucket, key, part, layout=layout))
     return parts
 
 
 def write_object(
-    bucket: Bucket, key: str, blocks: Iterable[bytes], *, compression: str = "none"
+    bucket: Bucket, key: str, blocks: Iterable[bytes], *, layout: Layout = LINES
 ) -> DeliveredObject:
     """Write `blocks` of whole lines to one object, which appears when all of it is written."""
-    rows = 0
     with bucket.write(key) as file:
-        hashed = _HashedFile(file)
-        with _compressed(hashed, compression) as sink:
-            for block in blocks:
-                sink.write(block)
-                rows += block.count(b"\n")
-    return DeliveredObject(key, rows, hashed.bytes, hashed.sha256.hexdigest())
+        if layout.format == "parquet":
+            rows = parquet.write(file, blocks, compression=layout.compression)
+        else:
+            rows = _write_lines(file, blocks, layout.compression)
+    return DeliveredObject(key, rows, file.size, file.sha256)
+
+
+def _write_lines(file: ObjectFile, blocks: Iterable[bytes], compression: str) -> int:
+    rows = 0
+    with _compressed(file, compression) as sink:
+        for block in blocks:
+            sink.write(block)
+            rows += block.count(b"\n")
+    return rows
 
 
 def encode_manifest(job: Job, objects: list[DeliveredObject]) -> bytes:
     """`manifest.json`: every object, and the job's counters. The same bytes whenever it is asked."""
     content = {
         "job_id": job.job_id,
-        "format": "jsonl",
-        "compression": compression_of(job),
+        "format": layout_of(job).format,
+        "compression": layout_of(job).compression,
         "total_tasks": job.total_tasks,
         "tasks_done": job.tasks_done,
         "tasks_failed": job.tasks_failed,
         "objects": objects,
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    """What has to agree, so that a manifest is of the same results."""
+
+    job_id: str
+    total_tasks: int
+    tasks_done: int
+    tasks_failed: int
+    objects: list[DeliveredObject]
+
+
+def standing(bucket: Bucket, job: Job) -> list[DeliveredObject] | None:
+    """The objects of a delivery that stands, if there is one: its manifest, and all that it names.
+
+    Whoever died between its last object and the commit left it. To write it again could give other
+    bytes, where a part's size or the compressor has changed since.
+
+    Raises:
+        ObjectExists: there is a manifest, and it is of other results, or its objects are not there.
+    """
+    key = f"{folder_of(job)}/manifest.json"
+    try:
+        pin = bucket.stat(key)
+    except (ObjectNotFound, AccessDenied):
+        return None
+    try:
+        manifest = msgspec.json.decode(bucket.read(key, pin, 0, pin.size), type=_Manifest)
+    except msgspec.DecodeError as error:
+        raise ObjectExists(f"Another object stands in {key}.") from error
+    counted = (manifest.job_id, manifest.total_tasks, manifest.tasks_done, manifest.tasks_failed)
+    if counted != (job.job_id, job.total_tasks, job.tasks_done, job.tasks_failed):
+        raise ObjectExists(f"{key} is the manifest of other results.")
+    for each in manifest.objects:
+        if bucket.stat(each.key).size != each.bytes:
+            raise ObjectExists(f"{key} does not describe what stands in {each.key}.")
+    return manifest.objects
+
+
+def tidy(bucket: Bucket, folder: str, objects: Iterable[DeliveredObject]) -> None:
+    """Remove what attempts before this one have left: unfinished uploads, and parts of another layout.
+
+    Who may not list or delete in the bucket keeps them; the manifest says what counts.
+    """
+    kept = {each.key for each in objects}
+    try:
+        bucket.abort_uploads(f"{folder}/")
+        for name in bucket.names(f"{folder}/"):
+            if name not in kept and _OURS.fullmatch(name.removeprefix(f"{folder}/")):
+                bucket.delete(name)
+    except AccessDenied:
+        pass
 
 
 def _until(first: bytes, stream: Iterator[bytes], bytes_max: int) -> Iterator[bytes]:
@@ -98,27 +175,8 @@ def _until(first: bytes, stream: Iterator[bytes], bytes_max: int) -> Iterator[by
         written += len(block)
 
 
-class _HashedFile(io.RawIOBase):
-    """Passes on what is written, and keeps its SHA-256 and length."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__()
-        self._file = file
-        self.sha256 = hashlib.sha256()
-        self.bytes = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        self._file.write(data)
-        self.sha256.update(data)
-        self.bytes += len(data)
-        return len(data)
-
-
 @contextmanager
-def _compressed(file: _HashedFile, compression: str) -> Iterator[IO[bytes]]:
+def _compressed(file: Any, compression: str) -> Iterator[IO[bytes]]:
     match compression:
         case "gzip":
             # Without a name and a time the same rows give the same bytes.

@@ -83,7 +83,7 @@ class DeliveryBody(Body, frozen=True, kw_only=True):
     bucket: str
     prefix: Annotated[str, Meta(max_length=512)] = ""
     compression: Literal["none", "gzip", "zstd"] = "none"
-    format: Literal["jsonl"] = "jsonl"
+    format: Literal["jsonl", "parquet"] = "jsonl"
     kms_key_id: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
     acl: (
         Literal[
@@ -188,6 +188,7 @@ class JobBody(Body, frozen=True, kw_only=True):
             bucket=self.delivery.bucket,
             prefix=self.delivery.prefix.strip("/"),
             compression=self.delivery.compression,
+            format=self.delivery.format,
             kms_key_id=self.delivery.kms_key_id,
             acl=self.delivery.acl,
         )

@@ -31,6 +31,7 @@ class Delivery(msgspec.Struct, frozen=True):
     bucket: str
     prefix: str
     compression: str
+    format: str
     status: DeliveryStatus | None
     objects: int | None
     delivered_at: datetime | None
@@ -119,6 +120,7 @@ def _delivery(job: Job) -> Delivery | None:
         bucket=target.bucket,
         prefix=target.prefix,
         compression=target.compression,
+        format=target.format,
         status=job.delivery_status,
         objects=job.delivery_objects,
         delivered_at=job.delivered_at,

@@ -18,12 +18,14 @@ _AFTER_ALL = 2**63 - 1
 
 
 class DeliveryTarget(msgspec.Struct, frozen=True):
-    """Where results go: `prefix` without slashes at its ends, `compression` none, gzip or zstd."""
+    """Where results go: `prefix` without slashes at its ends, `compression` none, gzip or zstd,
+    `format` jsonl or parquet."""
 
     type: str
     bucket: str
     prefix: str
     compression: str
+    format: str
     kms_key_id: str | None
     acl: str | None
 

@@ -27,7 +27,7 @@ from blocks.vault import Vault
 from deployments.ports import free_port
 
 OPTIONS = ["cat", "dog", "fox"]
-DELIVERY = DeliveryTarget("s3", "results", "out", "none", None, None)
+DELIVERY = DeliveryTarget("s3", "results", "out", "none", "jsonl", None, None)
 LINE_BYTES = 100
 WAIT_S = 20.0
 

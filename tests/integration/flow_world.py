@@ -98,7 +98,7 @@ class Shop:
             region="us-east-1",
             endpoint_url=self._address.endpoint_url,
         )
-        delivery = DeliveryTarget("s3", self.bucket, "out", "none", None, None)
+        delivery = DeliveryTarget("s3", self.bucket, "out", "none", "jsonl", None, None)
         new = NewJob(
             customer_id=self.customer_id,
             manifest_url=f"s3://{self.bucket}/m.jsonl",

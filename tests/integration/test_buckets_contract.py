@@ -1,5 +1,6 @@
 """What every bucket does, whichever store it is in; each store is read and written behind our back too."""
 
+import hashlib
 import secrets
 import socket
 import threading
@@ -14,12 +15,13 @@ import botocore.config
 import httpx
 import pytest
 
-from blocks.buckets import Bucket, open_bucket
+from blocks.buckets import Bucket, GcsBucket, S3Bucket, open_bucket
 from blocks.credentials import S3Credentials
 from blocks.egress import Egress
 from blocks.errors import BucketNotFound, ObjectChanged, ObjectExists, ObjectNotFound, Transient
 from blocks.model import Pin
 from blocks.object_urls import StoreType
+from blocks.uploads import GcsUpload, S3Upload
 from deployments.object_stores import ObjectStoreAddress
 from deployments.ports import free_port
 
@@ -368,3 +370,65 @@ def test_retries_are_ours_alone_and_the_client_makes_none(store: Store, no_waiti
             bucket.read("any", Pin(1, "1"), 0, 1)
         # aiohttp itself asks once more on a connection that was closed without an answer.
         assert server.connections <= 2
+
+
+def test_names_below_a_prefix_are_listed_and_deleted(store: Store, bucket: Bucket) -> None:
+    for name in ("listed/a", "listed/b/c", "listed-not"):
+        store.put(name, b"x")
+    assert sorted(bucket.names("listed/")) == ["listed/a", "listed/b/c"]
+    bucket.delete("listed/a")
+    bucket.delete("listed/a")
+    assert bucket.names("listed/") == ["listed/b/c"]
+    assert bucket.names("there is nothing/") == []
+
+
+def test_a_file_knows_what_was_written(bucket: Bucket) -> None:
+    data = secrets.token_bytes(17 * MIB)
+    with bucket.write("known") as file:
+        file.write(data)
+        assert (file.size, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+@pytest.mark.parametrize("size", [10, 20 * MIB])
+def test_what_arrived_otherwise_is_not_taken_for_written(
+    store: Store, bucket: Bucket, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the store had lost a bit: its checksum is another, and so are the bytes."""
+    for upload in (S3Upload, GcsUpload):
+        finish = upload.finish
+
+        def damage(self: Any, finish: Any = finish) -> None:
+            finish(self)
+            store.put("damaged", b"y" * size)
+
+        monkeypatch.setattr(upload, "finish", damage)
+    with pytest.raises(Transient, match="other bytes"):
+        write(bucket, "damaged", b"x" * size)
+
+
+@pytest.mark.parametrize("size", [10, 20 * MIB])
+def test_where_checksums_tell_nothing_the_object_is_read_back(
+    bucket: Bucket, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the store encrypts: its checksum is not of what was sent."""
+    finish = S3Upload.finish
+
+    def encrypt(self: S3Upload) -> None:
+        finish(self)
+        self.expected_etag = '"of something else"'
+
+    monkeypatch.setattr(S3Upload, "finish", encrypt)
+    monkeypatch.setattr(GcsUpload, "md5", "of something else")
+    reads: list[str] = []
+    for kind in (S3Bucket, GcsBucket):
+        read = kind.read
+
+        def note(self: Any, key: str, *where: Any, read: Any = read) -> bytes:
+            reads.append(key)
+            found: bytes = read(self, key, *where)
+            return found
+
+        monkeypatch.setattr(kind, "read", note)
+    with bucket.write("encrypted") as file:
+        file.write(b"x" * size)
+    assert reads

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from s3fs.core import S3File
 
 from blocks.buckets import Bucket
 from blocks.errors import AddressRefused, InvalidCredentials, RefineryError, Transient
 from blocks.model import Pin
+from blocks.uploads import S3Upload
 from deployments.object_stores import ObjectStoreAddress
 from tests.integration.test_buckets_contract import MIB, Killed, S3Store, write
 
@@ -89,10 +89,19 @@ def test_a_write_that_fails_at_its_last_request_leaves_no_unfinished_upload(
     def fail(_: Any) -> None:
         raise ConnectionResetError
 
-    monkeypatch.setattr(S3File, "commit", fail)
+    monkeypatch.setattr(S3Upload, "finish", fail)
     with pytest.raises(Transient):
         write(store.open(), "last", b"x" * (20 * MIB))
     assert store.get("last") is None
+    assert store.unfinished() == []
+
+
+def test_what_others_left_unfinished_below_a_prefix_is_aborted(store: S3Store) -> None:
+    for key in ("out/job_1/part", "out/job_1/deep/part", "out/job_10/part"):
+        store.client.create_multipart_upload(Bucket=store.name, Key=key)
+    store.open().abort_uploads("out/job_1/")
+    assert store.unfinished() == ["out/job_10/part"]
+    store.open().abort_uploads("out/")
     assert store.unfinished() == []
 
 

@@ -451,17 +451,17 @@ def test_an_endpoint_url_has_a_host(url: str) -> None:
 
 def test_a_delivery_is_taken_with_its_defaults_and_without_slashes_around_its_prefix() -> None:
     assert read(delivery=DELIVERY).to_job("c").delivery == DeliveryTarget(
-        "s3", "results", "", "none", None, None
+        "s3", "results", "", "none", "jsonl", None, None
     )
     full = DELIVERY | {
         "prefix": "//a/b c/",
         "compression": "zstd",
-        "format": "jsonl",
+        "format": "parquet",
         "kms_key_id": "k",
         "acl": "bucket-owner-full-control",
     }
     assert read(delivery=full).to_job("c").delivery == DeliveryTarget(
-        "s3", "results", "a/b c", "zstd", "k", "bucket-owner-full-control"
+        "s3", "results", "a/b c", "zstd", "parquet", "k", "bucket-owner-full-control"
     )
     assert read().to_job("c").delivery is None
 

@@ -7,22 +7,28 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import IO
+from typing import Any
 
+import msgspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.buckets import Bucket
+from blocks.buckets import Bucket, ObjectFile
 from blocks.errors import ObjectExists, ObjectNotFound, Transient
 from blocks.model import DeliveryStatus, JobStatus, Pin, TaskType
 from blocks.store.jobs import DeliveryTarget, Job
+from flows import parquet
 from flows.delivery import (
     DeliveredObject,
-    compression_of,
+    Layout,
     encode_manifest,
     folder_of,
+    layout_of,
+    standing,
+    tidy,
     write_object,
     write_parts,
 )
@@ -31,12 +37,28 @@ COMPRESSIONS = ["none", "gzip", "zstd"]
 EXTENSIONS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 
 
+class MemoryFile(io.BytesIO):
+    """What is written to a bucket that is a dict. Compressors close it, as they do with any."""
+
+    def close(self) -> None:
+        pass
+
+    @property
+    def size(self) -> int:
+        return len(self.getvalue())
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.getvalue()).hexdigest()
+
+
 class MemoryBucket:
     """A bucket that is a dict. `fails_at_close` is a store that refuses to complete an upload."""
 
     def __init__(self, *, fails_at_close: bool = False) -> None:
         self.objects: dict[str, bytes] = {}
         self.written: list[str] = []
+        self.aborted: list[str] = []
         self.fails_at_close = fails_at_close
 
     def stat(self, key: str) -> Pin:
@@ -49,13 +71,22 @@ class MemoryBucket:
         return self.objects[key][start:end]
 
     @contextmanager
-    def write(self, key: str) -> Iterator[IO[bytes]]:
-        file = io.BytesIO()
+    def write(self, key: str) -> Iterator[ObjectFile]:
+        file = MemoryFile()
         yield file
         if self.fails_at_close:
             raise Transient("The store cannot be reached.")
         self.objects[key] = file.getvalue()
         self.written.append(key)
+
+    def names(self, prefix: str) -> list[str]:
+        return [key for key in self.objects if key.startswith(prefix)]
+
+    def delete(self, key: str) -> None:
+        self.objects.pop(key, None)
+
+    def abort_uploads(self, prefix: str) -> None:
+        self.aborted.append(prefix)
 
     def create(self, key: str, data: bytes) -> None:
         if self.objects.setdefault(key, data) != data:
@@ -85,7 +116,7 @@ def test_an_object_holds_what_was_written_and_its_description_is_of_what_is_stor
     compression: str,
 ) -> None:
     bucket: Bucket = (memory := MemoryBucket())
-    found = write_object(bucket, "a/b.jsonl", iter(BLOCKS), compression=compression)
+    found = write_object(bucket, "a/b.jsonl", iter(BLOCKS), layout=Layout("jsonl", compression))
     stored = memory.objects["a/b.jsonl"]
     assert decompress(stored, compression) == b"".join(BLOCKS)
     assert found == DeliveredObject(
@@ -97,7 +128,7 @@ def test_an_object_holds_what_was_written_and_its_description_is_of_what_is_stor
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_nothing_to_write_is_an_object_without_rows(compression: str) -> None:
     bucket = MemoryBucket()
-    found = write_object(bucket, "errors.jsonl", [], compression=compression)
+    found = write_object(bucket, "errors.jsonl", [], layout=Layout("jsonl", compression))
     assert decompress(bucket.objects["errors.jsonl"], compression) == b""
     assert found.rows == 0
     assert found.bytes == len(bucket.objects["errors.jsonl"])
@@ -108,9 +139,13 @@ def test_the_same_rows_give_the_same_bytes_at_any_time(
     compression: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = MemoryBucket(), MemoryBucket()
-    before = write_parts(first, "f", BLOCKS, compression=compression, part_bytes_max=20_000)
+    before = write_parts(
+        first, "f", BLOCKS, layout=Layout("jsonl", compression), part_bytes_max=20_000
+    )
     monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
-    after = write_parts(second, "f", BLOCKS, compression=compression, part_bytes_max=20_000)
+    after = write_parts(
+        second, "f", BLOCKS, layout=Layout("jsonl", compression), part_bytes_max=20_000
+    )
     assert first.objects == second.objects
     assert before == after
     assert len(before) == 2
@@ -122,7 +157,9 @@ def test_and_however_they_are_cut_into_blocks(compression: str) -> None:
     hashes = set()
     for size in (1000, 4096, 65_537, len(data)):
         blocks = [data[at : at + size] for at in range(0, len(data), size)]
-        hashes.add(write_object(MemoryBucket(), "k", blocks, compression=compression).sha256)
+        hashes.add(
+            write_object(MemoryBucket(), "k", blocks, layout=Layout("jsonl", compression)).sha256
+        )
     assert len(hashes) == 1
 
 
@@ -130,7 +167,9 @@ def test_and_however_they_are_cut_into_blocks(compression: str) -> None:
 def test_a_part_ends_with_the_block_that_takes_it_to_its_size(compression: str) -> None:
     bucket = MemoryBucket()
     blocks = [b"x" * 9 + b"\n" for _ in range(7)]
-    parts = write_parts(bucket, "p/job_1", blocks, compression=compression, part_bytes_max=25)
+    parts = write_parts(
+        bucket, "p/job_1", blocks, layout=Layout("jsonl", compression), part_bytes_max=25
+    )
     assert [part.rows for part in parts] == [3, 3, 1]
     keys = [f"p/job_1/part-{n:05d}.jsonl{EXTENSIONS[compression]}" for n in range(3)]
     assert [part.key for part in parts] == keys == bucket.written
@@ -184,7 +223,7 @@ def test_blocks_are_written_as_they_come_and_not_collected() -> None:
 
     class Watching(MemoryBucket):
         @contextmanager
-        def write(self, key: str) -> Iterator[IO[bytes]]:
+        def write(self, key: str) -> Iterator[ObjectFile]:
             with super().write(key) as file:
                 opened.append(given_out)
                 yield file
@@ -208,7 +247,7 @@ def test_an_exception_in_the_middle_leaves_no_object(compression: str, before: i
 
     bucket = MemoryBucket()
     with pytest.raises(Broken):
-        write_object(bucket, "f/errors.jsonl", blocks(), compression=compression)
+        write_object(bucket, "f/errors.jsonl", blocks(), layout=Layout("jsonl", compression))
     assert bucket.objects == {}
 
 
@@ -221,7 +260,11 @@ def test_an_exception_in_a_later_part_leaves_the_parts_before_it_only(compressio
     bucket = MemoryBucket()
     with pytest.raises(Broken):
         write_parts(
-            bucket, "f", blocks(), compression=compression, part_bytes_max=len(lines(10)) + 1
+            bucket,
+            "f",
+            blocks(),
+            layout=Layout("jsonl", compression),
+            part_bytes_max=len(lines(10)) + 1,
         )
     name = f"f/part-00000.jsonl{EXTENSIONS[compression]}"
     assert list(bucket.objects) == [name]
@@ -232,7 +275,9 @@ def test_an_exception_in_a_later_part_leaves_the_parts_before_it_only(compressio
 def test_an_upload_that_could_not_be_completed_is_not_delivered(compression: str) -> None:
     bucket = MemoryBucket(fails_at_close=True)
     with pytest.raises(Transient):
-        write_parts(bucket, "f", [lines(1)], compression=compression, part_bytes_max=100)
+        write_parts(
+            bucket, "f", [lines(1)], layout=Layout("jsonl", compression), part_bytes_max=100
+        )
     assert bucket.objects == {}
 
 
@@ -253,7 +298,7 @@ def make_job(prefix: str = "p", compression: str = "none") -> Job:
         stop_early=False,
         failure_threshold_percent=100,
         credentials=b"sealed-secret",
-        delivery=DeliveryTarget("s3", "results", prefix, compression, None, None),
+        delivery=DeliveryTarget("s3", "results", prefix, compression, "jsonl", None, None),
         delivery_status=DeliveryStatus.DELIVERING,
         delivery_error_code=None,
         delivery_error_message=None,
@@ -288,7 +333,7 @@ def test_the_manifest_lists_every_object_and_the_counters(compression: str) -> N
     job = make_job(compression=compression)
     objects = [DeliveredObject("p/job_1/part-00000.jsonl", 3, 99, "ab" * 32)]
     encoded = encode_manifest(job, objects)
-    assert compression_of(job) == compression
+    assert layout_of(job) == Layout("jsonl", compression)
     assert json.loads(encoded) == {
         "job_id": "job_1",
         "format": "jsonl",
@@ -303,3 +348,158 @@ def test_the_manifest_lists_every_object_and_the_counters(compression: str) -> N
     assert encoded.endswith(b"}\n")
     assert encoded == encode_manifest(job, objects)
     assert b"sealed-secret" not in encoded
+
+
+# A delivery that stands, though nobody has said so
+
+
+def deliver(bucket: MemoryBucket, job: Job) -> list[DeliveredObject]:
+    folder = folder_of(job)
+    objects = write_parts(bucket, folder, BLOCKS, part_bytes_max=20_000)
+    objects.append(write_object(bucket, f"{folder}/errors.jsonl", [lines(2)]))
+    bucket.create(f"{folder}/manifest.json", encode_manifest(job, objects))
+    return objects
+
+
+def test_without_a_manifest_nothing_stands() -> None:
+    bucket, job = MemoryBucket(), make_job()
+    write_parts(bucket, folder_of(job), BLOCKS, part_bytes_max=20_000)
+    assert standing(bucket, job) is None
+
+
+def test_a_delivery_with_its_manifest_stands() -> None:
+    bucket, job = MemoryBucket(), make_job()
+    assert deliver(bucket, job) == standing(bucket, job)
+
+
+def test_a_manifest_of_other_results_is_not_ours() -> None:
+    bucket, job = MemoryBucket(), make_job()
+    deliver(bucket, job)
+    with pytest.raises(ObjectExists, match="other results"):
+        standing(bucket, msgspec.structs.replace(job, tasks_done=4))
+    bucket.objects["p/job_1/manifest.json"] = b"something else"
+    with pytest.raises(ObjectExists, match="Another object"):
+        standing(bucket, job)
+
+
+def test_a_manifest_whose_objects_are_others_is_not_taken() -> None:
+    bucket, job = MemoryBucket(), make_job()
+    first, *_ = deliver(bucket, job)
+    bucket.objects[first.key] += b"more"
+    with pytest.raises(ObjectExists, match="does not describe"):
+        standing(bucket, job)
+
+
+def test_what_earlier_attempts_have_left_is_removed_and_nothing_else() -> None:
+    bucket, job = MemoryBucket(), make_job()
+    objects = deliver(bucket, job)
+    whole = dict(bucket.objects)
+    of_others = {
+        "p/job_1/notes.txt": b"",
+        "p/job_1/part-1.jsonl": b"",
+        "p/job_2/part-00009.jsonl": b"",
+    }
+    left = ("part-00009.jsonl", "part-00000.parquet", "part-00000.jsonl.gz", "part-00001.jsonl.zst")
+    bucket.objects |= of_others | {f"p/job_1/{name}": b"x" for name in left}
+    tidy(bucket, "p/job_1", objects)
+    assert bucket.objects == whole | of_others
+    assert bucket.aborted == ["p/job_1/"]
+
+
+# Parquet
+
+
+def export_line(n: int, metadata: str = "null", **changes: object) -> bytes:
+    """An export line; its fields and their order are those of the SQL statement."""
+    row: dict[str, object] = {
+        "task_id": f"tsk_{n}",
+        "line": n,
+        "data_url": f"https://a.example/{n}.jpg",
+        "metadata": None,
+        "status": "settled",
+        "consensus_label": "cat",
+        "confidence": 2 / 3,
+        "worker_count": 3,
+        "agreement_count": 2,
+        "votes": {"cat": 2, "dog": 1},
+        "created_at": "2026-01-01T00:00:00.123456Z",
+        "settled_at": "2026-01-02T00:00:00.000000Z",
+    }
+    text = json.dumps(row | changes, separators=(",", ":"), ensure_ascii=False)
+    return text.replace('"metadata":null', f'"metadata":{metadata}', 1).encode() + b"\n"
+
+
+def read_parquet(data: bytes) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(data)).to_pylist()
+    return rows
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_parquet_has_the_fields_of_the_export(compression: str) -> None:
+    bucket = MemoryBucket()
+    blocks = [
+        export_line(1, '{"a": 1.10}') + export_line(2),
+        export_line(3, '{"ü":"😀"}', line=None),
+    ]
+    (part,) = write_parts(
+        bucket, "f", blocks, layout=Layout("parquet", compression), part_bytes_max=10**6
+    )
+    assert (part.key, part.rows) == ("f/part-00000.parquet", 3)
+    stored = bucket.objects[part.key]
+    assert (part.bytes, part.sha256) == (len(stored), hashlib.sha256(stored).hexdigest())
+    first, second, third = read_parquet(stored)
+    assert first == {
+        "task_id": "tsk_1",
+        "line": 1,
+        "data_url": "https://a.example/1.jpg",
+        "metadata": '{"a": 1.10}',
+        "status": "settled",
+        "consensus_label": "cat",
+        "confidence": 2 / 3,
+        "worker_count": 3,
+        "agreement_count": 2,
+        "votes": [("cat", 2), ("dog", 1)],
+        "created_at": datetime(2026, 1, 1, 0, 0, 0, 123456, UTC),
+        "settled_at": datetime(2026, 1, 2, tzinfo=UTC),
+    }
+    assert (second["metadata"], third["metadata"], third["line"]) == (None, '{"ü":"😀"}', None)
+    codec = pq.ParquetFile(pa.BufferReader(stored)).metadata.row_group(0).column(0).compression
+    assert codec == {"none": "UNCOMPRESSED", "gzip": "GZIP", "zstd": "ZSTD"}[compression]
+
+
+def test_metadata_that_looks_like_the_line_around_it_stays_whole() -> None:
+    deceptive = '{"x":1,"metadata":2,"status":"settled","consensus_label":"dog","votes":{}}'
+    deep = '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"
+    bucket = MemoryBucket()
+    label = 'a","status":"settled","consensus_label":"b'
+    blocks = [
+        export_line(1, deceptive, consensus_label=label),
+        export_line(2, deep, data_url='","metadata":'),
+    ]
+    write_parts(bucket, "f", blocks, layout=Layout("parquet", "none"), part_bytes_max=10**9)
+    first, second = read_parquet(bucket.objects["f/part-00000.parquet"])
+    assert (first["metadata"], first["consensus_label"]) == (deceptive, label)
+    assert (second["metadata"], second["data_url"]) == (deep, '","metadata":')
+
+
+def test_parquet_is_cut_into_parts_and_row_groups_of_bounded_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parquet, "_ROW_GROUP_BYTES", 2000)
+    blocks = [export_line(n) for n in range(100)]
+    bucket = MemoryBucket()
+    parts = write_parts(
+        bucket, "f", blocks, layout=Layout("parquet", "zstd"), part_bytes_max=10_000
+    )
+    assert len(parts) > 2
+    assert sum(part.rows for part in parts) == 100
+    groups = [
+        pq.ParquetFile(pa.BufferReader(bucket.objects[part.key])).num_row_groups for part in parts
+    ]
+    assert all(2 <= count <= 6 for count in groups[:-1])
+    found = [row["line"] for part in parts for row in read_parquet(bucket.objects[part.key])]
+    assert found == list(range(100))
+    again = MemoryBucket()
+    assert parts == write_parts(
+        again, "f", blocks, layout=Layout("parquet", "zstd"), part_bytes_max=10_000
+    )

@@ -4,14 +4,14 @@ with job as (
     insert into jobs (
         job_id, customer_id, manifest_url, question, options, consensus_threshold, task_type,
         callback_url, metadata, priority, stop_early, failure_threshold_percent, credentials,
-        delivery_type, delivery_bucket, delivery_prefix, delivery_compression,
+        delivery_type, delivery_bucket, delivery_prefix, delivery_compression, delivery_format,
         delivery_kms_key_id, delivery_acl
     ) values (
         %(job_id)s, %(customer_id)s, %(manifest_url)s, %(question)s, %(options)s,
         %(consensus_threshold)s, %(task_type)s, %(callback_url)s, %(metadata)s, %(priority)s,
         %(stop_early)s, %(failure_threshold_percent)s, %(credentials)s,
         %(delivery_type)s, %(delivery_bucket)s, %(delivery_prefix)s, %(delivery_compression)s,
-        %(delivery_kms_key_id)s, %(delivery_acl)s
+        %(delivery_format)s, %(delivery_kms_key_id)s, %(delivery_acl)s
     ) returning job_no
 ), woken as (
     insert into outbox (kind, job_no) select 'process_job', job_no from job
