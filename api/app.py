@@ -18,7 +18,7 @@ from api.bodies import StrictRequest, check_request
 from api.dispatcher import Dispatcher
 from api.errors import HANDLERS as ERROR_HANDLERS
 from api.launcher import Launcher
-from api.routes import annotation, health, job_control, jobs, quality, tasks, webhooks
+from api.routes import annotation, deliveries, health, job_control, jobs, quality, tasks, webhooks
 from blocks.settings import Settings
 from blocks.store.database import Database
 
@@ -26,6 +26,7 @@ _HANDLERS = [
     *health.HANDLERS,
     *jobs.HANDLERS,
     *job_control.HANDLERS,
+    *deliveries.HANDLERS,
     *quality.HANDLERS,
     *tasks.HANDLERS,
     *annotation.HANDLERS,

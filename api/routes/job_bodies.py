@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from api.bodies import Body, struct_faults
 from api.errors import Fault
-from blocks.credentials import Credentials, credentials_type
+from blocks.credentials import credentials_type
 from blocks.errors import Terminal
 from blocks.model import TaskType
 from blocks.object_urls import StoreType, is_bucket_name, parse_object_url
@@ -98,6 +98,11 @@ class DeliveryBody(Body, frozen=True, kw_only=True):
         | None
     ) = None
 
+    def to_target(self) -> DeliveryTarget:
+        """The delivery to record."""
+        fields = msgspec.structs.asdict(self)
+        return DeliveryTarget(**fields | {"prefix": self.prefix.strip("/")})
+
 
 class CredentialsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """For S3 `access_key_id`, `secret_access_key` and `region`; for GCS `service_account_json`.
@@ -112,11 +117,26 @@ class CredentialsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     endpoint_url: str | None = None
     service_account_json: str | None = None
 
+    def given(self) -> dict[str, str]:
+        """What was said."""
+        return {k: v for k, v in msgspec.to_builtins(self).items() if v is not None}
+
+    def encoded(self, store: StoreType) -> bytes:
+        """As JSON, to be sealed."""
+        return msgspec.json.encode(msgspec.convert(self.given(), credentials_type(store)))
+
     def __repr__(self) -> str:
         return "CredentialsBody(…)"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return []
+
+
+def s3_only_faults(store: object, delivery: Mapping[str, Any]) -> Iterator[Fault]:
+    """Fields of a delivery that GCS does not have."""
+    for field in ("kms_key_id", "acl"):
+        if store != StoreType.S3 and delivery.get(field) is not None:
+            yield Fault(f"delivery.{field}", "This is for S3 only.")
 
 
 class JobBody(Body, frozen=True, kw_only=True):
@@ -154,9 +174,7 @@ class JobBody(Body, frozen=True, kw_only=True):
         if delivery.get("type") in [other for other in StoreType if other is not store]:
             message = f"The manifest lies in {store}, and its credentials are used for both."
             yield Fault("delivery.type", message)
-        for field in ("kms_key_id", "acl"):
-            if store is not StoreType.S3 and delivery.get(field) is not None:
-                yield Fault(f"delivery.{field}", "This is for S3 only.")
+        yield from s3_only_faults(store, delivery)
 
     def to_job(self, customer_id: str) -> NewJob:
         """The job to record."""
@@ -172,23 +190,10 @@ class JobBody(Body, frozen=True, kw_only=True):
             priority=self.priority,
             stop_early=self.stop_early,
             failure_threshold_percent=self.failure_threshold_percent,
-            credentials=msgspec.json.encode(self._credentials()) if self.credentials else None,
-            delivery=self._target(),
+            credentials=self.credentials.encoded(self._store) if self.credentials else None,
+            delivery=self.delivery.to_target() if self.delivery else None,
         )
 
-    def _credentials(self) -> Credentials:
-        given = {k: v for k, v in msgspec.to_builtins(self.credentials).items() if v is not None}
-        return msgspec.convert(given, credentials_type(parse_object_url(self.manifest_url).store))
-
-    def _target(self) -> DeliveryTarget | None:
-        if self.delivery is None:
-            return None
-        return DeliveryTarget(
-            type=self.delivery.type,
-            bucket=self.delivery.bucket,
-            prefix=self.delivery.prefix.strip("/"),
-            compression=self.delivery.compression,
-            format=self.delivery.format,
-            kms_key_id=self.delivery.kms_key_id,
-            acl=self.delivery.acl,
-        )
+    @property
+    def _store(self) -> StoreType:
+        return parse_object_url(self.manifest_url).store

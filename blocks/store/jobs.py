@@ -137,14 +137,20 @@ def submit(
 
 
 def _values(new: NewJob, job_id: str, vault: Vault) -> dict[str, Any]:
-    values = msgspec.structs.asdict(new) | {"job_id": job_id}
-    delivery = values.pop("delivery")
-    for field in DeliveryTarget.__struct_fields__:
-        values[f"delivery_{field}"] = getattr(delivery, field, None)
-    if new.credentials is not None:
-        bound_to = _binding(job_id, new.customer_id)
-        values["credentials"] = vault.seal(new.credentials, bound_to=bound_to)
+    values = msgspec.structs.asdict(new) | {"job_id": job_id} | _columns(new.delivery)
+    values["credentials"] = _sealed(new.credentials, job_id, new.customer_id, vault)
     return values
+
+
+def _columns(delivery: DeliveryTarget | None) -> dict[str, Any]:
+    fields = DeliveryTarget.__struct_fields__
+    return {f"delivery_{field}": getattr(delivery, field, None) for field in fields}
+
+
+def _sealed(credentials: bytes | None, job_id: str, customer_id: str, vault: Vault) -> bytes | None:
+    if credentials is None:
+        return None
+    return vault.seal(credentials, bound_to=_binding(job_id, customer_id))
 
 
 def get(tx: Transaction, job_id: str, *, customer_id: str | None = None) -> Job | None:
@@ -245,6 +251,18 @@ def finish_delivery(tx: Transaction, job_no: int, objects: int) -> None:
 def refuse_delivery(tx: Transaction, job_no: int, code: str, message: str) -> None:
     """delivering → failed, and the job is completed; its credentials stay for another try."""
     tx.execute(_SQL["refuse_delivery"], {"job_no": job_no, "code": code, "message": message})
+
+
+def redeliver(
+    tx: Transaction, job: Job, delivery: DeliveryTarget, credentials: bytes | None, vault: Vault
+) -> bool:
+    """Have a completed job delivered whose delivery failed, or that asked for none; whether it is.
+
+    `credentials` is the plain JSON, sealed before it is stored; None leaves those that there are.
+    """
+    sealed = _sealed(credentials, job.job_id, job.customer_id, vault)
+    values = {"job_no": job.job_no, "credentials": sealed} | _columns(delivery)
+    return tx.execute(_SQL["redeliver"], values).fetchone() is not None
 
 
 def rotate_credentials(tx: Transaction, vault: Vault, *, after: int = 0) -> tuple[int, int | None]:

@@ -172,6 +172,24 @@ set delivery_status = 'failed', delivery_error_code = %(code)s, delivery_error_m
 where job_no = %(job_no)s and delivery_status = 'delivering'
   and status in ('processing', 'completed');
 
+-- redeliver --
+-- failed → pending, or a first delivery of a job that asked for none: to the same place or another, with the
+-- same credentials or others. The job stays completed.
+with job as (
+    update jobs
+    set delivery_status = 'pending', delivery_error_code = null, delivery_error_message = null,
+        credentials = coalesce(%(credentials)s, credentials),
+        delivery_type = %(delivery_type)s, delivery_bucket = %(delivery_bucket)s,
+        delivery_prefix = %(delivery_prefix)s, delivery_compression = %(delivery_compression)s,
+        delivery_format = %(delivery_format)s, delivery_kms_key_id = %(delivery_kms_key_id)s,
+        delivery_acl = %(delivery_acl)s
+    where job_no = %(job_no)s and status = 'completed'
+      and coalesce(delivery_status, 'failed') = 'failed'
+    returning job_no
+)
+insert into outbox (kind, job_no) select 'deliver_job', job_no from job
+returning outbox_no;
+
 -- list_sealed --
 -- A batch of jobs that still hold credentials, for a rotation of the key.
 select job_no, job_id, customer_id, credentials from jobs

@@ -1,0 +1,110 @@
+"""Deliveries: one that failed is tried again, and a job that asked for none gets one."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from litestar import Request, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from api.auth import customers_only
+from api.bodies import Body, struct_faults
+from api.errors import ApiError, Fault, conflict, documented, invalid_request
+from api.routes.job_bodies import CredentialsBody, DeliveryBody, s3_only_faults
+from api.routes.job_views import JobView, view
+from api.routes.jobs import find_job
+from blocks.credentials import credentials_type
+from blocks.model import DeliveryStatus, JobStatus
+from blocks.object_urls import StoreType
+from blocks.store import jobs
+from blocks.store.customers import Principal
+from blocks.store.database import Database
+from blocks.store.jobs import DeliveryTarget, Job
+from blocks.vault import Vault
+
+_Request = Request[Principal, Any, Any]
+
+
+class DeliverBody(Body, frozen=True, kw_only=True):
+    """What is to be other than it was; what is not said stays. `credentials` are for the delivery."""
+
+    credentials: CredentialsBody | None = None
+    delivery: DeliveryBody | None = None
+
+    @classmethod
+    def related_faults(cls, raw: Mapping[str, Any]) -> Iterator[Fault]:
+        """What is for S3 only."""
+        delivery = raw.get("delivery")
+        if isinstance(delivery, dict):
+            yield from s3_only_faults(delivery.get("type"), delivery)
+
+
+@post(
+    "/v1/jobs/{job_id:str}/deliver",
+    operation_id="deliver_job",
+    summary="Deliver again",
+    tags=["Jobs"],
+    responses=documented(400, 401, 403, 404, 409, 413, 415),
+    guards=[customers_only],
+    status_code=202,
+    sync_to_thread=True,
+)
+def deliver(
+    request: _Request,
+    job_id: FromPath[str],
+    data: JSONBody[DeliverBody],
+    database: NamedDependency[Database],
+    vault: NamedDependency[Vault],
+) -> JobView:
+    """Try a delivery that failed once more, elsewhere or with other credentials if they are given."""
+    job = find_job(request, job_id, database)
+    _check_due(job)
+    target, credentials = _wanted(job, data)
+    with database.transaction() as tx:
+        accepted = jobs.redeliver(tx, job, target, credentials, vault)
+    job = find_job(request, job_id, database)
+    if not accepted:
+        raise _conflict(job)
+    return view(job)
+
+
+def _wanted(job: Job, data: DeliverBody) -> tuple[DeliveryTarget, bytes | None]:
+    target = data.delivery.to_target() if data.delivery else job.delivery
+    if target is None:
+        message = "The job asked for no delivery; say where to."
+        raise invalid_request([Fault("delivery", message)])
+    store = StoreType(target.type)
+    if data.credentials is None:
+        if job.credentials and job.delivery and job.delivery.type != target.type:
+            message = (
+                "The credentials that there are, are of another store; give some for this one."
+            )
+            raise invalid_request([Fault("credentials", message)])
+        return target, None
+    faults = list(struct_faults(data.credentials.given(), credentials_type(store), "credentials"))
+    if faults:
+        raise invalid_request(faults)
+    return target, data.credentials.encoded(store)
+
+
+def _check_due(job: Job) -> None:
+    if job.status is not JobStatus.COMPLETED or job.delivery_status not in {
+        None,
+        DeliveryStatus.FAILED,
+    }:
+        raise _conflict(job)
+
+
+def _conflict(job: Job) -> ApiError:
+    match job.status:
+        case JobStatus.FAILED | JobStatus.CANCELLED:
+            what = "has failed" if job.status is JobStatus.FAILED else "was cancelled"
+            return conflict(f"job_{job.status}", f"job {what}; it is not delivered")
+        case JobStatus.COMPLETED if job.delivery_status is DeliveryStatus.DELIVERED:
+            return conflict("already_delivered", "job was delivered already")
+        case JobStatus.COMPLETED:
+            return conflict("delivery_under_way", "job is being delivered just now")
+    return conflict("job_not_completed", "job is not completed yet; it is delivered when it is")
+
+
+HANDLERS = [deliver]
