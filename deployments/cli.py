@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from api.cli import verify as _verify  # noqa: F401 - it adds its command
 from api.cli.admin import app
 from blocks.errors import RefineryError
 from deployments.demo import DemoFailed, run_demo

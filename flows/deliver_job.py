@@ -8,16 +8,17 @@ reader that sees it sees everything. What the store refuses for good is told to 
 job is completed all the same, because its results can be exported.
 """
 
+from contextlib import closing
 from typing import Any
 
 from prefect import flow, task
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from blocks.delivered import DeliveredObject
 from blocks.errors import Terminal
 from blocks.store import jobs, results
 from flows import delivery
-from flows.delivery import DeliveredObject
 from flows.policy import NETWORK_TASK
 from flows.resources import (
     Overtaken,
@@ -67,11 +68,11 @@ def find_delivery(job_id: str) -> list[DeliveredObject] | None:
 def write_results(job_id: str) -> list[DeliveredObject]:
     """Stream the settled tasks into parts of bounded size."""
     job = load_undelivered(job_id)
-    with database().long_read() as tx:
+    with database().long_read() as tx, closing(results.export(tx, job.job_no)) as blocks:
         return delivery.write_parts(
             destination_of(job),
             delivery.folder_of(job),
-            results.export(tx, job.job_no),
+            blocks,
             layout=delivery.layout_of(job),
             part_bytes_max=settings().part_bytes_max,
         )
@@ -81,9 +82,9 @@ def write_results(job_id: str) -> list[DeliveredObject]:
 def write_bad_lines(job_id: str) -> DeliveredObject:
     """Write `errors.jsonl`, an empty one where every line was good."""
     job = load_undelivered(job_id)
-    with database().long_read() as tx:
+    with database().long_read() as tx, closing(results.errors(tx, job.job_no)) as blocks:
         key = f"{delivery.folder_of(job)}/errors.jsonl"
-        return delivery.write_object(destination_of(job), key, results.errors(tx, job.job_no))
+        return delivery.write_object(destination_of(job), key, blocks)
 
 
 @task(**NETWORK_TASK)

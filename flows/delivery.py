@@ -10,6 +10,7 @@ import msgspec
 import pyarrow as pa
 
 from blocks.buckets import Bucket, ObjectFile
+from blocks.delivered import DeliveredObject, DeliveryManifest
 from blocks.errors import AccessDenied, ObjectExists, ObjectNotFound
 from blocks.store.jobs import Job
 from flows import parquet
@@ -33,15 +34,6 @@ class Layout(msgspec.Struct, frozen=True):
 
 
 LINES = Layout("jsonl", "none")
-
-
-class DeliveredObject(msgspec.Struct, frozen=True):
-    """One object of a delivery: `bytes` and `sha256` are of the object as it is stored."""
-
-    key: str
-    rows: int
-    bytes: int
-    sha256: str
 
 
 def folder_of(job: Job) -> str:
@@ -100,26 +92,17 @@ def _write_lines(file: ObjectFile, blocks: Iterable[bytes], compression: str) ->
 
 def encode_manifest(job: Job, objects: list[DeliveredObject]) -> bytes:
     """`manifest.json`: every object, and the job's counters. The same bytes whenever it is asked."""
-    content = {
-        "job_id": job.job_id,
-        "format": layout_of(job).format,
-        "compression": layout_of(job).compression,
-        "total_tasks": job.total_tasks,
-        "tasks_done": job.tasks_done,
-        "tasks_failed": job.tasks_failed,
-        "objects": objects,
-    }
-    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
-
-
-class _Manifest(msgspec.Struct, frozen=True):
-    """What has to agree, so that a manifest is of the same results."""
-
-    job_id: str
-    total_tasks: int
-    tasks_done: int
-    tasks_failed: int
-    objects: list[DeliveredObject]
+    layout = layout_of(job)
+    manifest = DeliveryManifest(
+        job_id=job.job_id,
+        format=layout.format,
+        compression=layout.compression,
+        total_tasks=job.total_tasks,
+        tasks_done=job.tasks_done,
+        tasks_failed=job.tasks_failed,
+        objects=objects,
+    )
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 
 def standing(bucket: Bucket, job: Job) -> list[DeliveredObject] | None:
@@ -137,7 +120,7 @@ def standing(bucket: Bucket, job: Job) -> list[DeliveredObject] | None:
     except (ObjectNotFound, AccessDenied):
         return None
     try:
-        manifest = msgspec.json.decode(bucket.read(key, pin, 0, pin.size), type=_Manifest)
+        manifest = msgspec.json.decode(bucket.read(key, pin, 0, pin.size), type=DeliveryManifest)
     except msgspec.DecodeError as error:
         raise ObjectExists(f"Another object stands in {key}.") from error
     counted = (manifest.job_id, manifest.total_tasks, manifest.tasks_done, manifest.tasks_failed)

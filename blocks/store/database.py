@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Self
 
 import psycopg
@@ -91,7 +91,8 @@ class Database:
             raise DatabaseUnavailable(f"{_LONG_READS_MAX} long reads are under way.")
         try:
             kwargs: dict[str, Any] = {"row_factory": dict_row, **_CONNECTION}
-            with translated(), psycopg.connect(self._url, **kwargs) as connection:
+            # Closed, not rolled back: that would wait for ever for a COPY that nobody reads.
+            with translated(), closing(psycopg.connect(self._url, **kwargs)) as connection:
                 yield connection
         finally:
             self._long_reads.release()

@@ -1,6 +1,6 @@
 """What comes out of a job: its settled tasks, and its bad lines."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import msgspec
 from psycopg.rows import DictRow
@@ -10,6 +10,9 @@ from blocks.store.database import Transaction
 from blocks.store.queries import load
 
 _SQL = load("results")
+
+Blocks = Generator[bytes, None, None]
+"""To be closed by who does not read it to its end: it holds a statement of its transaction."""
 
 _BLOCK_BYTES = 256 * 1024
 _RAW_BYTES_SHOWN = 1024
@@ -39,7 +42,7 @@ def without_nested_loops(tx: Transaction) -> None:
     tx.execute(_SQL["without_nested_loops"])
 
 
-def export(tx: Transaction, job_no: int, *, after: int = 0) -> Iterator[bytes]:
+def export(tx: Transaction, job_no: int, *, after: int = 0) -> Blocks:
     """Blocks of whole JSON lines, each line a settled task, from manifest line `after` + 1 on."""
     without_nested_loops(tx)
     with tx.cursor().copy(_SQL["export"], {"job_no": job_no, "after": after}) as copy:
@@ -58,12 +61,12 @@ def _unquoted(block: bytearray) -> bytes:
     return bytes(block.replace(b"\x01", b""))
 
 
-def errors(tx: Transaction, job_no: int) -> Iterator[bytes]:
+def errors(tx: Transaction, job_no: int) -> Blocks:
     """Blocks of whole JSON lines, each a bad line, in manifest order."""
     return _blocks(line.to_json() for line in bad_lines(tx, job_no))
 
 
-def bad_manifest(tx: Transaction, job_no: int) -> Iterator[bytes]:
+def bad_manifest(tx: Transaction, job_no: int) -> Blocks:
     """Blocks of whole lines: the bad lines of the manifest, byte for byte, to be mended.
 
     Only one that was too long, and so never read, is cut to its beginning.
@@ -72,7 +75,7 @@ def bad_manifest(tx: Transaction, job_no: int) -> Iterator[bytes]:
     return _blocks(row["raw"] + b"\n" for row in rows)
 
 
-def _blocks(lines: Iterable[bytes]) -> Iterator[bytes]:
+def _blocks(lines: Iterable[bytes]) -> Blocks:
     block = bytearray()
     for line in lines:
         block += line

@@ -11,7 +11,7 @@ from blocks.model import BadLine, GoodLine, LineCode
 from blocks.store import chunks, results
 from blocks.store.jobs import Job
 from blocks.store.results import NumberedBadLine
-from tests.integration.conftest import Chunk, Shop, make_chunk
+from tests.integration.conftest import Chunk, Shop, Side, make_chunk
 
 pytestmark = pytest.mark.integration
 
@@ -261,3 +261,21 @@ def test_a_bad_line_is_shown_cut_at_a_kibibyte_and_as_text(shop: Shop) -> None:
     assert shown[1]["raw"] == "x" * 1024
     assert shown[2]["raw"] == "é" * 512
     assert shown[3]["raw"].startswith("x" + "é" * 511)
+
+
+def test_who_fails_while_reading_an_export_does_not_wait_for_the_rest_of_it(shop: Shop) -> None:
+    """A rollback would: nobody reads the COPY any more that it waits for."""
+    job = shop.processing(make_chunk(5000), consensus_threshold=2)
+    for _ in range(2):
+        shop.answer(shop.annotator(), "cat", 5000)
+    kept = []
+
+    def fail() -> None:
+        with shop.database.long_read() as tx:
+            kept.append(results.export(tx, job.job_no))
+            next(kept[0])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        Side(fail).join()
+    kept[0].close()

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.buckets import Bucket, ObjectFile
+from blocks.delivered import DeliveredObject
 from blocks.errors import ObjectExists, ObjectNotFound, Transient
 from blocks.model import DeliveryStatus, JobStatus, Pin, TaskType
 from blocks.store.jobs import DeliveryTarget, Job
 from flows import parquet
 from flows.delivery import (
-    DeliveredObject,
     Layout,
     encode_manifest,
     folder_of,

@@ -1,0 +1,28 @@
+"""A delivery as it stands in a bucket: what its `manifest.json` says of it."""
+
+import msgspec
+
+
+class DeliveredObject(msgspec.Struct, frozen=True):
+    """One object of a delivery: `bytes` and `sha256` are of the object as it is stored."""
+
+    key: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class DeliveryManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Every object of a delivery, and the job's counters.
+
+    `format` is jsonl or parquet, and `compression` none, gzip or zstd, of the parts;
+    errors.jsonl is plain.
+    """
+
+    job_id: str
+    format: str
+    compression: str
+    total_tasks: int
+    tasks_done: int
+    tasks_failed: int
+    objects: list[DeliveredObject]
