@@ -17,11 +17,12 @@ logger = logging.getLogger("refinery.api")
 _RETRY_AFTER_S = 5
 
 
-class Fault(msgspec.Struct, frozen=True):
-    """What is wrong with one field of a request."""
+class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is wrong with one field of a request; `code` where it was tried out, and did not work."""
 
     field: str
     message: str
+    code: str | None = None
 
 
 class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):

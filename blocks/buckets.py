@@ -53,6 +53,9 @@ class Bucket(Protocol):
     def create(self, key: str, data: bytes) -> None:
         """A new object; `ObjectExists` if there is one with other content."""
 
+    def probe_write(self, key: str) -> None:
+        """Pass if an object could be written there: an upload is begun, and given up."""
+
     def names(self, prefix: str) -> list[str]:
         """The keys that begin with `prefix`."""
 
@@ -202,6 +205,12 @@ class S3Bucket:
                 # The ETag follows from something else where the store encrypts by KMS, for one.
                 _check_bytes(self, key, Pin(head["ContentLength"], head["ETag"]), file)
 
+    def probe_write(self, key: str) -> None:
+        upload = S3Upload(self._fs, self._name, key, self._fs.s3_additional_kwargs)
+        with translated(self._name, key):
+            upload.begin()
+            upload.discard()
+
     def names(self, prefix: str) -> list[str]:
         found: list[str] = []
         more: dict[str, str] = {}
@@ -313,6 +322,14 @@ class GcsBucket:
             info = self._fs.call("GET", "b/{}/o/{}", self._name, key, json_out=True)
             if (int(info["size"]), info.get("md5Hash")) != (upload.size, upload.md5):
                 _check_bytes(self, key, Pin(int(info["size"]), str(info["generation"])), file)
+
+    def probe_write(self, key: str) -> None:
+        from fsspec.asyn import sync  # noqa: PLC0415 - loaded with gcsfs by now
+        from gcsfs.core import initiate_upload  # noqa: PLC0415 - as above
+
+        with self._translated(key):
+            # It is never gone on with: GCS forgets it after a week, and shows nothing of it.
+            sync(self._fs.loop, initiate_upload, self._fs, self._name, key)
 
     def names(self, prefix: str) -> list[str]:
         found: list[str] = []

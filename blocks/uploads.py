@@ -88,9 +88,13 @@ class S3Upload(HashedFile):
         if self._upload_id is not None:
             self._call("abort_multipart_upload", UploadId=self._upload_id)
 
+    def begin(self) -> None:
+        """Begin an upload of parts; until its end nothing is to be seen of it."""
+        self._upload_id = self._call("create_multipart_upload", **self._options)["UploadId"]
+
     def _send(self, data: bytes) -> None:
         if self._upload_id is None:
-            self._upload_id = self._call("create_multipart_upload", **self._options)["UploadId"]
+            self.begin()
         if len(self._sent) >= _PARTS_IN_FLIGHT:
             self._receive()
         md5 = hashlib.md5(data, usedforsecurity=False).digest()

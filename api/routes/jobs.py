@@ -19,16 +19,17 @@ from api.auth import customer_id, customers_only
 from api.bodies import digest
 from api.errors import conflict, documented, not_found
 from api.etags import NOT_MODIFIED, IfNoneMatch, etag_of, matches
+from api.preflight import check_preflight
 from api.routes.job_bodies import JobBody
 from api.routes.job_views import JobView, view
 from api.streams import NDJSON, stream
 from blocks.ids import is_job_id
 from blocks.model import DeliveryStatus, JobStatus
+from blocks.settings import Settings
 from blocks.store import jobs, results
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Idempotency, Job
-from blocks.vault import Vault
 
 # Counters change with every batch of labels: to be told of each would cost more than to look.
 _LOOK_AGAIN_S = 0.5
@@ -67,21 +68,31 @@ class JobAccepted(msgspec.Struct, frozen=True):
     tags=["Jobs"],
     guards=[customers_only],
     status_code=202,
-    responses=documented(400, 401, 403, 409, 413, 415),
+    responses=documented(400, 401, 403, 409, 413, 415, 422),
     sync_to_thread=True,
 )
 def create(
     request: _Request,
     data: JSONBody[JobBody],
     database: NamedDependency[Database],
-    vault: NamedDependency[Vault],
+    settings: NamedDependency[Settings],
+    *,
     idempotency_key: _IdempotencyKey = None,
+    preflight: Annotated[
+        bool,
+        QueryParameter(
+            description="First try whether the manifest can be read, the delivery be written and the "
+            "callback's host be reached; what does not work is a 422, and no job is made."
+        ),
+    ] = False,
 ) -> Response[JobAccepted]:
     """Record a job. Its credentials are encrypted before they are stored, and never given back."""
     new = data.to_job(customer_id(request))
+    if preflight:
+        check_preflight(new, settings)
     idempotency = Idempotency(idempotency_key, digest(data)) if idempotency_key else None
     with database.transaction() as tx:
-        job_id, replayed = jobs.submit(tx, new, vault, idempotency)
+        job_id, replayed = jobs.submit(tx, new, settings.vault(), idempotency)
     headers = {"Location": f"/v1/jobs/{job_id}"}
     if replayed:
         headers["Idempotent-Replayed"] = "true"

@@ -79,6 +79,9 @@ class MemoryBucket:
         self.objects[key] = file.getvalue()
         self.written.append(key)
 
+    def probe_write(self, key: str) -> None:
+        del key
+
     def names(self, prefix: str) -> list[str]:
         return [key for key in self.objects if key.startswith(prefix)]
 

@@ -1,0 +1,119 @@
+"""Preflight: what would fail later is told before a job is made, and leaves nothing behind."""
+
+import secrets
+from typing import Any
+
+import msgspec
+import pytest
+import s3fs
+from litestar.testing import TestClient
+
+from blocks.settings import Settings
+from deployments.object_stores import ObjectStoreAddress
+from tests.integration.conftest import JOB_BODY, Api, Shop, make_app
+from tests.integration.test_buckets_contract import GcsStore
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def s3(object_store: ObjectStoreAddress) -> s3fs.S3FileSystem:
+    return s3fs.S3FileSystem(
+        key=object_store.access_key_id,
+        secret=object_store.secret_access_key,
+        endpoint_url=object_store.endpoint_url,
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )
+
+
+@pytest.fixture
+def body(object_store: ObjectStoreAddress, s3: s3fs.S3FileSystem) -> dict[str, Any]:
+    """A job whose manifest is there, and whose results can be written."""
+    bucket = f"preflight-{secrets.token_hex(4)}"
+    s3.mkdir(bucket)
+    s3.pipe_file(f"{bucket}/m.jsonl", b'{"data_url":"https://a.example/1.jpg"}\n')
+    return JOB_BODY | {
+        "manifest_url": f"s3://{bucket}/m.jsonl",
+        "delivery": {"type": "s3", "bucket": bucket, "prefix": "out"},
+        "credentials": {
+            "access_key_id": object_store.access_key_id,
+            "secret_access_key": object_store.secret_access_key,
+            "region": "us-east-1",
+            "endpoint_url": object_store.endpoint_url,
+        },
+    }
+
+
+def post(api: Api, body: dict[str, Any], *, preflight: str = "true") -> tuple[int, dict[str, Any]]:
+    response = api.post(f"/v1/jobs?preflight={preflight}", body)
+    return response.status_code, response.json()
+
+
+def codes(answer: dict[str, Any]) -> dict[str, str]:
+    return {fault["field"]: fault["code"] for fault in answer["details"]}
+
+
+def test_what_works_is_accepted_and_nothing_is_left_in_the_bucket(
+    api: Api, body: dict[str, Any], s3: s3fs.S3FileSystem
+) -> None:
+    body |= {"callback_url": "https://127.0.0.1/hook"}  # which the tests allow
+    status, answer = post(api, body)
+    assert (status, answer["status"]) == (202, "accepted")
+    bucket = body["delivery"]["bucket"]
+    assert s3.find(bucket) == [f"{bucket}/m.jsonl"]
+    assert s3.call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads", []) == []
+
+
+def test_an_empty_manifest_can_be_read(
+    api: Api, body: dict[str, Any], s3: s3fs.S3FileSystem
+) -> None:
+    s3.pipe_file(body["manifest_url"], b"")
+    assert post(api, body)[0] == 202
+
+
+def test_everything_that_fails_is_told_at_once_and_no_job_is_made(
+    api: Api, body: dict[str, Any]
+) -> None:
+    body["manifest_url"] += ".missing"
+    body["callback_url"] = "https://10.1.2.3/hook"
+    status, answer = post(api, body)
+    assert (status, answer["code"]) == (422, "preflight_failed")
+    assert codes(answer) == {"manifest_url": "object_not_found", "callback_url": "address_refused"}
+    assert api.get("/v1/jobs").json()["jobs"] == []
+
+
+def test_wrong_credentials_fail_reading_and_writing(api: Api, body: dict[str, Any]) -> None:
+    body["credentials"] = body["credentials"] | {"secret_access_key": "canary-secret"}
+    status, answer = post(api, body)
+    assert status == 422
+    assert codes(answer) == dict.fromkeys(["manifest_url", "delivery"], "invalid_credentials")
+    assert "canary-secret" not in str(answer)
+
+
+def test_a_store_that_is_not_there_is_told(api: Api, body: dict[str, Any]) -> None:
+    body["credentials"] = body["credentials"] | {"endpoint_url": "http://127.0.0.1:1"}
+    status, answer = post(api, body)
+    assert (status, set(codes(answer))) == (422, {"manifest_url", "delivery"})
+
+
+def test_gcs_is_tried_too(api_settings: Settings, shop: Shop, gcs_url: str) -> None:
+    store = GcsStore(gcs_url)
+    store.put("m.jsonl", b"{}")
+    settings = msgspec.structs.replace(api_settings, gcs_endpoint_url=gcs_url)
+    with TestClient(make_app(settings)) as client:
+        api = Api(client, shop)
+        body = JOB_BODY | {
+            "manifest_url": f"gs://{store.name}/m.jsonl",
+            "delivery": {"type": "gcs", "bucket": store.name},
+        }
+        assert post(api, body)[0] == 202
+        assert store.open().names("") == ["m.jsonl"]
+        body["manifest_url"] = "gs://there-is-none/m.jsonl"
+        status, answer = post(api, body)
+        assert (status, codes(answer)) == (422, {"manifest_url": "bucket_not_found"})
+
+
+def test_without_it_nothing_is_tried(api: Api, body: dict[str, Any]) -> None:
+    body["manifest_url"] += ".missing"
+    assert post(api, body, preflight="false")[0] == 202
