@@ -23,6 +23,7 @@ from blocks.credentials import S3Credentials
 from blocks.store.jobs import DeliveryTarget, Job
 from deployments.object_stores import ObjectStoreAddress
 from flows import deliver_job as module
+from flows.policy import RETRY
 from tests.conftest import KEY
 from tests.integration.conftest import Shop, make_chunk
 
@@ -38,11 +39,12 @@ STEPS = [
 
 
 def deliver(environment: Mapping[str, str], job_id: str) -> None:
-    """The flow as it is, in a process of its own, and its tasks as the plain functions they wrap."""
+    """The flow as it is, in a process of its own; its tasks are the plain functions that they wrap, tried
+    again by the same rule."""
     os.environ.update(environment)
     uploads._PART_BYTES = 5 * 1024 * 1024  # the least that a store takes
     for step in STEPS:
-        setattr(module, step, getattr(module, step).fn)
+        setattr(module, step, RETRY.wraps(getattr(module, step).fn))
     state = module.deliver_job.fn(job_id)
     assert state.is_completed(), state.message
 
@@ -158,11 +160,13 @@ def world(
 
 
 def test_a_delivery_whose_deliverers_are_killed_at_any_instant_ends_whole(world: World) -> None:
-    folder = world.begin_anew()
-    began_s = time.monotonic()
-    world.finish()
-    whole_s = time.monotonic() - began_s
-    world.check(folder)
+    whole_s = 0.0
+    for _ in range(2):  # the second is quicker, as all that follow are
+        folder = world.begin_anew()
+        began_s = time.monotonic()
+        world.finish()
+        whole_s = time.monotonic() - began_s
+        world.check(folder)
     instants = random.Random(5)
     killed = 0
     while killed < KILLS:
