@@ -29,9 +29,11 @@ TASKS = {
     },
     "deliver_job": {
         "begin_delivery",
+        "find_delivery",
         "write_results",
         "write_bad_lines",
         "write_manifest",
+        "tidy",
         "finish_delivery",
         "refuse_delivery",
     },
