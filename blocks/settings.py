@@ -4,6 +4,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import msgspec
@@ -18,7 +19,7 @@ _FIXED_NAMES = {
     "prefect_api_auth_string": "PREFECT_API_AUTH_STRING",
 }
 # The command line's own: read by the client, not by the service.
-_CLIENT_NAMES = {"REFINERY_API_URL", "REFINERY_API_KEY"}
+_CLIENT_NAMES = {"REFINERY_API_URL", "REFINERY_API_KEY", "REFINERY_PROFILE"}
 
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -122,6 +123,30 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             message, _, at = str(error).partition(" - at `$.")
             name = next((n for n, f in names.items() if f == at.strip("`")), "The environment")
             raise SettingsError(f"{name} holds a bad value: {message}.") from error
+
+
+class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the environment says to the `refinery` command as a client of the API."""
+
+    api_url: str | None
+    api_key: str | None
+    profile: str | None
+    config_folder: Path
+
+    def __repr__(self) -> str:
+        return "ClientSettings(…)"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """The settings in `environment`, by default the process's own; nothing has to be there."""
+        environment = os.environ if environment is None else environment
+        folder = environment.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()
+        return cls(
+            api_url=environment.get("REFINERY_API_URL") or None,
+            api_key=environment.get("REFINERY_API_KEY") or None,
+            profile=environment.get("REFINERY_PROFILE") or None,
+            config_folder=Path(folder) / "refinery",
+        )
 
 
 def _check_key(key: str) -> None:

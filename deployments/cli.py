@@ -5,14 +5,15 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import CycloptsError, Parameter
 from rich.console import Console
+from rich.markup import escape
 
-from api.cli import verify as _verify  # noqa: F401 - it adds its command
+from api.cli import jobs, tasks, verify, webhooks  # noqa: F401 - they add their commands
 from api.cli.admin import app
+from api.cli.exits import CommandFailed, Exit
 from blocks.errors import RefineryError
-from deployments.demo import DemoFailed, run_demo
-from deployments.errors import StackError
+from deployments.errors import DemoFailed, StackError
 from deployments.names import WORK_POOL
 from deployments.operator_environment import kept_environment, load_environment
 from deployments.stack import Stack, default_data_dir
@@ -20,16 +21,35 @@ from deployments.stack import Stack, default_data_dir
 _DataDir = Annotated[Path | None, Parameter(help="Where everything is kept.")]
 
 _console = Console(highlight=False)
+_INTERRUPTED = 130  # as shells have it
 
 
 def main() -> None:
     """Run the command; exit with 1 and a sentence where it cannot be done."""
     try:
         _find_embedded_stack()
-        app()
+        app(sys.argv[1:], exit_on_error=False)
+    except CycloptsError:
+        sys.exit(Exit.USAGE)  # it has been said
     except (RefineryError, StackError, DemoFailed) as error:
-        Console(stderr=True, highlight=False).print(f"[red]error:[/] {error}")
+        _say(str(error))
+        sys.exit(error.exit_code if isinstance(error, CommandFailed) else 1)
+    except BrokenPipeError:
+        # Whoever read the output has had enough, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _say(f"{error.filename}: {error.strerror}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+
+
+def _say(message: str) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"[red]error:[/] {escape(message)}")
 
 
 @app.command
@@ -61,6 +81,8 @@ def demo(*, keep: bool = False) -> None:
     keep
         Leave the servers up until Ctrl-C, to look around.
     """
+    from deployments.demo import run_demo
+
     run_demo(_console, keep=keep)
 
 
@@ -90,6 +112,8 @@ def _find_embedded_stack() -> None:
 def _hint(data_dir: Path | None) -> str:
     return f"   (after `. {data_dir}/environment`)" if data_dir else ""
 
+
+app.register_install_completion_command()
 
 if __name__ == "__main__":
     main()

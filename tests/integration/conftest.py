@@ -11,6 +11,7 @@ from typing import Any, cast
 import msgspec
 import psycopg
 import pytest
+import uvicorn
 from httpx import Response
 from litestar import Litestar
 from litestar.testing import TestClient
@@ -30,6 +31,7 @@ OPTIONS = ["cat", "dog", "fox"]
 DELIVERY = DeliveryTarget("s3", "results", "out", "none", "jsonl", None, None)
 LINE_BYTES = 100
 WAIT_S = 20.0
+POLL_S = 0.02
 
 
 class Chunk(list[Batch]):
@@ -237,6 +239,13 @@ def at_once(*functions: Callable[[], Any]) -> list[Any]:
     return [side.join() for side in sides]
 
 
+def wait_until(check: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not check():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(POLL_S)
+
+
 @pytest.fixture
 def vault(settings: Settings) -> Vault:
     return settings.vault()
@@ -305,3 +314,17 @@ def api_settings(settings: Settings) -> Settings:
 def api(api_settings: Settings, shop: Shop) -> Iterator[Api]:
     with TestClient(make_app(api_settings)) as client:
         yield Api(client, shop)
+
+
+@pytest.fixture
+def server(api_settings: Settings) -> Iterator[str]:
+    """The API behind a real HTTP server, since a test client never hangs up."""
+    port = free_port()
+    config = uvicorn.Config(make_app(api_settings), "127.0.0.1", port, log_level="warning")
+    found = uvicorn.Server(config)
+    thread = threading.Thread(target=found.run)
+    thread.start()
+    wait_until(lambda: found.started)
+    yield f"http://127.0.0.1:{port}"
+    found.should_exit = True
+    thread.join()

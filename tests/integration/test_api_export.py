@@ -1,47 +1,18 @@
 """An export that is broken off leaks nothing, and many slow ones hold up nobody."""
 
-import threading
-import time
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import httpx
 import pytest
-import uvicorn
 
-from api.app import create_app
-from blocks.settings import Settings
 from blocks.store import customers
-from deployments.ports import free_port
-from tests.integration.conftest import Shop, make_chunk
+from tests.integration.conftest import Shop, make_chunk, wait_until
 
 pytestmark = pytest.mark.integration
 
 ROWS = 80_000  # many times what sockets hold on the way
 SLOW_READERS = 30
 WAIT_S = 15.0
-POLL_S = 0.02
-
-
-def wait_until(check: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not check():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(POLL_S)
-
-
-@pytest.fixture
-def server(settings: Settings) -> Iterator[str]:
-    """The API behind a real HTTP server, since a test client never hangs up."""
-    port = free_port()
-    config = uvicorn.Config(create_app(settings), "127.0.0.1", port, log_level="warning")
-    found = uvicorn.Server(config)
-    thread = threading.Thread(target=found.run)
-    thread.start()
-    wait_until(lambda: found.started)
-    yield f"http://127.0.0.1:{port}"
-    found.should_exit = True
-    thread.join()
 
 
 @pytest.fixture
