@@ -166,12 +166,12 @@ def errors(
     job_id: str,
     *,
     format: Annotated[  # noqa: A002 - its name
-        Literal["jsonl", "manifest"], Parameter(help="manifest: the lines alone, to be mended.")
+        Literal["jsonl", "manifest"], Parameter(help="manifest: the bad lines alone, to be mended.")
     ] = "jsonl",
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     common: Common = COMMON,
 ) -> None:
-    """The bad lines of a job's manifest, as JSON lines."""
+    """The lines without a result, and why: bad ones, and tasks that failed."""
     with common.client() as client, output.open("wb") if output else nullcontext() as file:
         stream(client, path("jobs", job_id, "errors"), file, format=format)
 

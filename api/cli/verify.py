@@ -18,6 +18,7 @@ from blocks.delivered import DeliveredObject, DeliveryManifest
 from blocks.errors import RefineryError
 
 _MANIFEST = "manifest.json"
+_ERRORS = "errors.jsonl"
 _BLOCK_BYTES = 1024 * 1024
 _NOT_WHOLE, _UNREADABLE = 1, 2
 
@@ -116,16 +117,19 @@ def check_folder(fs: Any, folder: str) -> Report:
     problems += [
         Problem(name, "It does not belong to the delivery.") for name in sorted(set(sizes) - known)
     ]
-    results = sum(each.rows for each in manifest.objects if not each.key.endswith("errors.jsonl"))
-    if results != manifest.tasks_done:
-        message = (
-            f"The objects have {results:,} results, and the job settled {manifest.tasks_done:,}."
-        )
-        problems.append(Problem(_MANIFEST, message))
+    rows = sum(each.rows for each in manifest.objects)
+    errors = sum(each.rows for each in manifest.objects if each.key.endswith(_ERRORS))
+    for what, found, counted in (
+        ("results", rows - errors, manifest.tasks_done),
+        ("errors", errors, manifest.tasks_failed),
+    ):
+        if found != counted:
+            message = f"The objects have {found:,} {what}, and the job counted {counted:,}."
+            problems.append(Problem(_MANIFEST, message))
     return Report(
         manifest.job_id,
         len(manifest.objects),
-        sum(each.rows for each in manifest.objects),
+        rows,
         sum(each.bytes for each in manifest.objects),
         problems,
     )

@@ -180,7 +180,7 @@ def export(
 @get(
     "/v1/jobs/{job_id:str}/errors",
     operation_id="list_bad_lines",
-    summary="Bad lines of the manifest",
+    summary="Lines without a result, and why",
     tags=["Jobs"],
     responses=documented(400, 401, 403, 404),
     guards=[customers_only],
@@ -194,12 +194,12 @@ def errors(
     format: Annotated[  # noqa: A002 - its name in the contract
         ErrorsFormat,
         QueryParameter(
-            description="`manifest`: the lines alone, byte for byte, to be mended and submitted again; "
-            "one of more than 1 MiB is cut to its first 1 KiB.",
+            description="`manifest`: the bad lines alone, byte for byte, to be mended and submitted "
+            "again; one of more than 1 MiB is cut to its first 1 KiB.",
         ),
     ] = ErrorsFormat.JSONL,
 ) -> Stream:
-    """The bad lines as JSON lines, in manifest order; those that were found so far."""
+    """As JSON lines, in manifest order: bad lines, and tasks that failed; those so far."""
     job_no = find_job(request, job_id, database).job_no
     read = results.bad_manifest if format is ErrorsFormat.MANIFEST else results.errors
     return stream(_read(database, read, job_no))

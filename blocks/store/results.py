@@ -1,11 +1,11 @@
-"""What comes out of a job: its settled tasks, and its bad lines."""
+"""What comes out of a job: its settled tasks, and the lines without a result."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 from psycopg.rows import DictRow
 
-from blocks.model import LINE_BYTES_MAX
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -21,10 +21,15 @@ _ROWS_AT_A_TIME = 1000
 _RAW_ROWS_AT_A_TIME = 32
 
 
-class NumberedBadLine(msgspec.Struct, frozen=True):
-    """A bad line with its number in the manifest, 1-based."""
+class LineError(msgspec.Struct, frozen=True):
+    """A line of the manifest without a result: its number, 1-based, and why.
 
-    line: int
+    `code` is one of `LineCode` for a bad line, and of `TaskReason` for a task that failed, whose `raw`
+    is a line with its data_url and its metadata. Of a job that ended early chunks may be missing,
+    and nobody knows the number of a line behind them.
+    """
+
+    line: int | None
     byte_offset: int
     code: str
     message: str
@@ -62,8 +67,8 @@ def _unquoted(block: bytearray) -> bytes:
 
 
 def errors(tx: Transaction, job_no: int) -> Blocks:
-    """Blocks of whole JSON lines, each a bad line, in manifest order."""
-    return _blocks(line.to_json() for line in bad_lines(tx, job_no))
+    """Blocks of whole JSON lines, each a line of the manifest without a result, in its order."""
+    return _blocks(line.to_json() for line in line_errors(tx, job_no))
 
 
 def bad_manifest(tx: Transaction, job_no: int) -> Blocks:
@@ -71,8 +76,24 @@ def bad_manifest(tx: Transaction, job_no: int) -> Blocks:
 
     Only one that was too long, and so never read, is cut to its beginning.
     """
-    rows = _bad_rows(tx, job_no, raw_bytes_max=LINE_BYTES_MAX, rows_at_a_time=_RAW_ROWS_AT_A_TIME)
+    rows = _rows(tx, "bad_lines", {"job_no": job_no}, rows_at_a_time=_RAW_ROWS_AT_A_TIME)
     return _blocks(row["raw"] + b"\n" for row in rows)
+
+
+def line_errors(tx: Transaction, job_no: int) -> Iterator[LineError]:
+    """The lines without a result, in manifest order, read in small batches; of `raw` the first 1 KiB."""
+    parameters = {"job_no": job_no, "raw_bytes_max": _RAW_BYTES_SHOWN}
+    rows = _rows(tx, "errors", parameters, rows_at_a_time=_ROWS_AT_A_TIME)
+    return (LineError(**row) for row in rows)
+
+
+def _rows(
+    tx: Transaction, query: str, parameters: Mapping[str, Any], *, rows_at_a_time: int
+) -> Iterator[DictRow]:
+    without_nested_loops(tx)
+    with tx.cursor(name=query) as cursor:
+        cursor.itersize = rows_at_a_time
+        yield from cursor.execute(_SQL[query], parameters)
 
 
 def _blocks(lines: Iterable[bytes]) -> Blocks:
@@ -84,20 +105,3 @@ def _blocks(lines: Iterable[bytes]) -> Blocks:
             block.clear()
     if block:
         yield bytes(block)
-
-
-def bad_lines(tx: Transaction, job_no: int) -> Iterator[NumberedBadLine]:
-    """The bad lines in manifest order, read in small batches; of `raw` the first 1 KiB."""
-    rows = _bad_rows(tx, job_no, raw_bytes_max=_RAW_BYTES_SHOWN, rows_at_a_time=_ROWS_AT_A_TIME)
-    return (NumberedBadLine(**row) for row in rows)
-
-
-def _bad_rows(
-    tx: Transaction, job_no: int, *, raw_bytes_max: int, rows_at_a_time: int
-) -> Iterator[DictRow]:
-    without_nested_loops(tx)
-    with tx.cursor(name="bad_lines") as cursor:
-        cursor.itersize = rows_at_a_time
-        yield from cursor.execute(
-            _SQL["bad_lines"], {"job_no": job_no, "raw_bytes_max": raw_bytes_max}
-        )

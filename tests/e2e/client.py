@@ -84,3 +84,16 @@ class Annotator:
             outcomes = {r["outcome"] for r in answer.raise_for_status().json()["results"]}
             assert outcomes <= {"accepted", "settled"}, outcomes
             done += len(labels)
+
+
+def runs_of(prefect: httpx.Client, job_id: str) -> list[dict[str, Any]]:
+    """What an operator finds who looks for the job's id."""
+    body = {"flow_runs": {"tags": {"all_": [job_id]}}}
+    found: list[dict[str, Any]] = prefect.post("/flow_runs/filter", json=body).json()
+    return found
+
+
+def retry(prefect: httpx.Client, run_id: str) -> None:
+    """What the button "Retry" in Prefect's UI does."""
+    state = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+    prefect.post(f"/flow_runs/{run_id}/set_state", json=state).raise_for_status()

@@ -13,7 +13,7 @@ from gcsfs.core import GCSFileSystem
 from deployments import names
 from deployments.stack import Stack
 from tests.e2e.checks import check_delivery, check_errors, truth
-from tests.e2e.client import Annotator, Customer, wait_for
+from tests.e2e.client import Annotator, Customer, retry, runs_of, wait_for
 from tests.manifests import make_manifest
 
 pytestmark = pytest.mark.e2e
@@ -119,8 +119,8 @@ def test_a_killed_flow_rerun_in_prefect_makes_every_task_exactly_once(
 
     def ingested_by_retry() -> dict[str, Any] | None:
         # Prefect may report a crash twice, and undo a retry between the two: press the button again.
-        if _runs(prefect, job_id)[0]["state"]["type"] == "CRASHED":
-            _retry(prefect, run["id"])
+        if runs_of(prefect, job_id)[0]["state"]["type"] == "CRASHED":
+            retry(prefect, run["id"])
         job = customer.job(job_id)
         return job if job["total_tasks"] == lines else None
 
@@ -136,7 +136,7 @@ def test_a_killed_flow_rerun_in_prefect_makes_every_task_exactly_once(
         ).fetchall()
     assert rows == [(url, metadata) for _, url, metadata in manifest.good]
 
-    _retry(prefect, run["id"])
+    retry(prefect, run["id"])
     message = wait_for(
         "the third run", lambda: "nothing to do" in str(_ended_run(prefect, job_id)["state"])
     )
@@ -171,12 +171,12 @@ def test_two_runs_of_everything_are_as_good_as_one(
         "four runs to end",
         lambda: (
             found
-            if len(found := [r["state"]["type"] for r in _runs(prefect, job_id)]) == 4
+            if len(found := [r["state"]["type"] for r in runs_of(prefect, job_id)]) == 4
             and ended.issuperset(found)
             else None
         ),
     )
-    assert states == ["COMPLETED"] * 4, [run["state"] for run in _runs(prefect, job_id)]
+    assert states == ["COMPLETED"] * 4, [run["state"] for run in runs_of(prefect, job_id)]
     objects = {p.rpartition("/")[2]: s3.cat_file(p) for p in s3.find(f"{s3_bucket}/{job_id}")}
     check_delivery(objects, manifest, labels=2)
 
@@ -189,24 +189,11 @@ def _start_another(prefect: httpx.Client, deployment: str, job_id: str) -> None:
     prefect.post(url, json=body).raise_for_status()
 
 
-def _runs(prefect: httpx.Client, job_id: str) -> list[dict[str, Any]]:
-    """What an operator finds who looks for the job's id."""
-    body = {"flow_runs": {"tags": {"all_": [job_id]}}}
-    found: list[dict[str, Any]] = prefect.post("/flow_runs/filter", json=body).json()
-    return found
-
-
-def _retry(prefect: httpx.Client, run_id: str) -> None:
-    """What the button "Retry" in Prefect's UI does."""
-    state = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
-    prefect.post(f"/flow_runs/{run_id}/set_state", json=state).raise_for_status()
-
-
 def _ended_run(prefect: httpx.Client, job_id: str) -> dict[str, Any]:
     ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
     run: dict[str, Any] = wait_for(
         "the run to end",
-        lambda: next((r for r in _runs(prefect, job_id) if r["state"]["type"] in ended), None),
+        lambda: next((r for r in runs_of(prefect, job_id) if r["state"]["type"] in ended), None),
     )
     assert job_id in run["name"]
     return run
@@ -219,4 +206,4 @@ def _task_runs(prefect: httpx.Client, run_id: str) -> list[dict[str, Any]]:
 
 
 def _flow_process(job_id: str, prefect: httpx.Client) -> psutil.Process:
-    return psutil.Process(int(_runs(prefect, job_id)[0]["infrastructure_pid"]))
+    return psutil.Process(int(runs_of(prefect, job_id)[0]["infrastructure_pid"]))

@@ -116,7 +116,7 @@ def test_rows_are_counted(folder: Path) -> None:
     code, output = run(str(folder))
     assert code == 1
     assert f"rows instead of {first.rows}" in output
-    assert "101 results, and the job settled 100" in output
+    assert "101 results, and the job counted 100" in output
 
 
 @pytest.mark.parametrize("manifest", [None, b"rubbish", b"{}"])

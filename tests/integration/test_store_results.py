@@ -8,9 +8,9 @@ import pytest
 
 from blocks.ids import parse_task_id, task_id
 from blocks.model import BadLine, GoodLine, LineCode
-from blocks.store import chunks, results
+from blocks.store import chunks, jobs, results
 from blocks.store.jobs import Job
-from blocks.store.results import NumberedBadLine
+from blocks.store.results import LineError
 from tests.integration.conftest import Chunk, Shop, Side, make_chunk
 
 pytestmark = pytest.mark.integration
@@ -37,9 +37,9 @@ def export(shop: Shop, job: Job, after: int = 0) -> list[bytes]:
     return data.split(b"\n")[:-1]
 
 
-def bad_lines(shop: Shop, job: Job) -> list[NumberedBadLine]:
+def errors(shop: Shop, job: Job) -> list[LineError]:
     with shop.database.long_read() as tx:
-        return list(results.bad_lines(tx, job.job_no))
+        return list(results.line_errors(tx, job.job_no))
 
 
 def settle(shop: Shop, job: Job, votes: tuple[str, ...] = ("cat", "cat", "dog")) -> None:
@@ -166,7 +166,7 @@ def test_line_numbers_count_blank_and_bad_lines_of_earlier_chunks(shop: Shop) ->
     job = shop.processing(first, blank, last, consensus_threshold=2)
     settle(shop, job, ("cat", "cat"))
     assert [json.loads(line)["line"] for line in export(shop, job)] == [2, 18]
-    assert [line.line for line in bad_lines(shop, job)] == [9, 21]
+    assert [line.line for line in errors(shop, job)] == [9, 21]
 
 
 def test_an_export_goes_on_after_any_line(shop: Shop) -> None:
@@ -232,20 +232,20 @@ def test_bad_lines_are_numbered_up_to_the_first_chunk_that_is_missing(shop: Shop
     for chunk_no in (0, 1, 3, 4):
         chunk = make_chunk(1, bad=1, start=chunk_no * 1000)
         shop.do(chunks.commit, job.job_no, chunk_no, chunk)
-    assert [(line.line, line.byte_offset) for line in bad_lines(shop, job)] == [(2, 100), (4, 1100)]
+    assert [(line.line, line.byte_offset) for line in errors(shop, job)] == [(2, 100), (4, 1100)]
     shop.do(chunks.commit, job.job_no, 2, make_chunk(1, bad=1, start=2000))
-    assert [line.line for line in bad_lines(shop, job)] == [2, 4, 6, 8, 10]
+    assert [line.line for line in errors(shop, job)] == [2, 4, 6, 8, 10]
 
 
 def test_no_bad_line_is_numbered_while_the_first_chunk_is_missing(shop: Shop) -> None:
     job = shop.processing(ingested=False)
     shop.do(chunks.commit, job.job_no, 1, make_chunk(0, bad=1))
-    assert bad_lines(shop, job) == []
+    assert errors(shop, job) == []
 
 
 def test_thousands_of_bad_lines_come_in_order(shop: Shop) -> None:
     job = shop.processing(make_chunk(0, bad=2500), make_chunk(0, bad=10, start=10**6))
-    assert [line.line for line in bad_lines(shop, job)] == list(range(1, 2511))
+    assert [line.line for line in errors(shop, job)] == list(range(1, 2511))
 
 
 def test_a_bad_line_is_shown_cut_at_a_kibibyte_and_as_text(shop: Shop) -> None:
@@ -254,7 +254,7 @@ def test_a_bad_line_is_shown_cut_at_a_kibibyte_and_as_text(shop: Shop) -> None:
         BadLine(n * 10_000, n + 1, LineCode.INVALID_UTF8, "Bad.", raw) for n, raw in enumerate(raws)
     ]
     job = shop.processing(Chunk(len(bad), [], bad))
-    shown = [json.loads(line.to_json()) for line in bad_lines(shop, job)]
+    shown = [json.loads(line.to_json()) for line in errors(shop, job)]
     assert [line["line"] for line in shown] == [1, 2, 3, 4]
     assert list(shown[0]) == ["line", "byte_offset", "code", "message", "raw"]
     assert shown[0]["raw"] == "\ufffd\x00\x01\r"
@@ -279,3 +279,55 @@ def test_who_fails_while_reading_an_export_does_not_wait_for_the_rest_of_it(shop
     with pytest.raises(KeyError):
         Side(fail).join()
     kept[0].close()
+
+
+def exported_lines(shop: Shop, job: Job) -> list[int | None]:
+    with shop.database.transaction() as tx:
+        text = b"".join(results.export(tx, job.job_no))
+    return [json.loads(row)["line"] for row in text.splitlines()]
+
+
+def test_a_task_without_consensus_is_an_error_that_tells_the_votes(shop: Shop) -> None:
+    good = GoodLine(0, 1, "https://img.example.com/é.jpg", '{"n": 1.10}')
+    other = GoodLine(100, 2, "https://img.example.com/2.jpg", None)
+    animals = ["cat", "dog", "fox", "owl", "elk"]
+    job = shop.processing(
+        Chunk(2, [good, other], []), make_chunk(1, bad=1, start=1000),
+        options=animals, consensus_threshold=2,
+    )  # fmt: skip
+    for option in animals[:4]:
+        annotator = shop.annotator()
+        for task in shop.claim(annotator):
+            is_clear = task.data_url not in {good.data_url, other.data_url}
+            shop.label(annotator, (task.task_id, "cat" if is_clear else option))
+    first, second, bad = errors(shop, job)
+    assert (first.line, first.byte_offset, first.code) == (1, 0, "no_consensus")
+    assert first.message == "No option won with 4 labels: cat 1, dog 1, fox 1, owl 1."
+    assert first.raw.decode() == (
+        '{"data_url":"https://img.example.com/é.jpg","metadata":{"n": 1.10}}'
+    )
+    assert second.raw == b'{"data_url":"https://img.example.com/2.jpg"}'
+    assert (bad.line, bad.code) == (4, "malformed_json")
+    assert exported_lines(shop, job) == [3]
+    done = shop.job(job)
+    assert (done.status, done.tasks_done, done.tasks_failed) == ("completed", 1, 3)
+
+
+@pytest.mark.parametrize("end", ["cancelled", "job_failed"])
+def test_what_is_open_of_a_job_that_ends_early_is_an_error(shop: Shop, end: str) -> None:
+    job = shop.processing(make_chunk(3, bad=1), ingested=False)
+    shop.do(chunks.commit, job.job_no, 2, make_chunk(1, bad=1, start=2000))
+    for _ in range(3):
+        shop.answer(shop.annotator(), "cat", 1)  # the first is settled
+    shop.answer(shop.annotator(), "cat", 2)  # the second and the third are open
+    assert [row.code for row in errors(shop, job)] == ["malformed_json"]
+    if end == "cancelled":
+        shop.do(jobs.cancel, job.job_no)
+    else:
+        shop.do(jobs.fail, job.job_no, "manifest_changed", "It changed.")
+    found = [(row.line, row.byte_offset, row.code) for row in errors(shop, job)]
+    assert found == [
+        (2, 100, end), (3, 200, end), (4, 300, "malformed_json"),
+        (None, 2000, end), (None, 2100, "malformed_json"),
+    ]  # fmt: skip
+    assert shop.job(job).tasks_failed == len(found)

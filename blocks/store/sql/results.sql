@@ -42,16 +42,60 @@ copy (
     order by t.byte_offset
 ) to stdout (format csv, delimiter E'\x02', quote E'\x01');
 
--- bad_lines --
--- Bad lines in manifest order, of the chunks up to the first that is not committed yet: only there is
--- the number of a line known.
-with chunk as (
-    select chunk_no, sum(lines) over (order by chunk_no) - lines as lines_before,
-           row_number() over (order by chunk_no) - 1 = chunk_no as contiguous
+-- errors --
+-- What became of the lines that have no result, in manifest order: bad lines, tasks without consensus, and
+-- what was open of a job that ended early. Of a job that goes on, up to the first chunk that is not committed
+-- yet: only there is the number of a line known.
+with job as materialized (
+    select options, status in ('cancelled', 'failed') as cut_short,
+           case status when 'failed' then 'job_failed' else status end as code,
+           'The job ' || case status when 'failed' then 'failed' else 'was cancelled' end || ' before this was settled.'
+               as message
+    from jobs where job_no = %(job_no)s
+), chunk as materialized (
+    select chunk_no, failed,
+           case when row_number() over (order by chunk_no) - 1 = chunk_no
+                then sum(lines) over (order by chunk_no) - lines end as lines_before
     from chunks where job_no = %(job_no)s
+), shown as materialized (
+    select * from chunk where lines_before is not null or (select cut_short from job)
 )
 select (c.lines_before + b.line_in_chunk)::bigint as line, b.byte_offset, b.code, b.message,
        substring(b.raw from 1 for %(raw_bytes_max)s) as raw
-from bad_lines b join chunk c using (chunk_no)
+from bad_lines b join shown c using (chunk_no)
+where b.job_no = %(job_no)s
+union all
+select (c.lines_before + t.line_in_chunk)::bigint, t.byte_offset, 'no_consensus',
+       'No option won with ' || cardinality(y.annotators) || ' labels: ' || (
+           select string_agg(o || ' ' || v, ', ') from job, unnest(job.options, y.votes) as vote (o, v) where v > 0
+       ) || '.',
+       substring(raw from 1 for %(raw_bytes_max)s)
+from tallies y
+join shown c on c.chunk_no = y.chunk_no and c.failed > 0
+join tasks t on t.job_no = y.job_no and t.byte_offset = y.byte_offset
+cross join lateral convert_to(
+    '{"data_url":' || to_json(t.data_url) || coalesce(',"metadata":' || t.metadata, '') || '}', 'UTF8'
+) as raw
+where y.job_no = %(job_no)s and t.job_no = %(job_no)s and y.outcome = 0
+union all
+select (c.lines_before + t.line_in_chunk)::bigint, t.byte_offset, job.code, job.message,
+       substring(raw from 1 for %(raw_bytes_max)s)
+from tasks t
+join shown c using (chunk_no)
+cross join job
+left join tallies y on y.job_no = %(job_no)s and y.byte_offset = t.byte_offset
+cross join lateral convert_to(
+    '{"data_url":' || to_json(t.data_url) || coalesce(',"metadata":' || t.metadata, '') || '}', 'UTF8'
+) as raw
+where (select cut_short from job) and t.job_no = %(job_no)s and y.outcome is null
+order by byte_offset;
+
+-- bad_lines --
+-- Bad lines as they stand in the manifest, in its order, of the chunks up to the first that is not committed.
+with chunk as (
+    select chunk_no, row_number() over (order by chunk_no) - 1 = chunk_no as contiguous
+    from chunks where job_no = %(job_no)s
+)
+select b.raw from bad_lines b join chunk c using (chunk_no)
 where b.job_no = %(job_no)s and c.contiguous
 order by b.byte_offset;
