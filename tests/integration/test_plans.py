@@ -7,7 +7,7 @@ import pytest
 from psycopg import sql
 
 from blocks.model import LabelOutcome
-from blocks.store import annotation
+from blocks.store import annotation, results
 from blocks.store.annotation import Label
 from blocks.store.database import Database, Rollback, Transaction
 from blocks.store.jobs import Job
@@ -142,3 +142,17 @@ def test_labels_read_a_few_pages_for_each(crowded: tuple[Shop, Job], settles: bo
         )
     assert set(outcomes) <= {LabelOutcome.SETTLED if settles else LabelOutcome.ACCEPTED}
     explained.check(PAGES_FOR_LABELS)
+
+
+def test_an_export_merges_two_walks_and_sorts_no_line(crowded: tuple[Shop, Job]) -> None:
+    shop, job = crowded
+    with shop.database.transaction() as tx:
+        copy = results._export_statement(tx, job.job_no).as_string()
+        query = copy[copy.index("copy (") + 6 : copy.rindex(") to stdout")]
+        explain = sql.SQL(f"explain (format json) {query}")
+        row = tx.execute(explain, {"job_no": job.job_no, "after": 0}).fetchone()
+        assert row is not None
+        plan = row["QUERY PLAN"][0]["Plan"]
+        walks = [each for each in plan["Plans"] if each["Parent Relationship"] != "InitPlan"]
+        assert plan["Node Type"] == "Merge Join"
+        assert [each["Node Type"] for each in walks] == ["Index Scan"] * 2
