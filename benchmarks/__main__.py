@@ -1,4 +1,4 @@
-"""`make bench`: prints what ingestion and annotation cost, beside their floors and others.
+"""`make bench`: prints what ingestion, annotation and results cost, beside their floors and others.
 
 Figures are of one run on one machine; machines differ, ratios less so.
 """
@@ -23,6 +23,7 @@ from benchmarks import (
     memory,
     open_tasks,
     ours,
+    results,
 )
 from benchmarks.annotator_runs import Load
 from benchmarks.contender import Contender, compare, table_of
@@ -43,10 +44,13 @@ Name = Literal[
     "label-studio-annotation",
     "open-tasks",
     "stop-early",
+    "results",
+    "label-studio-results",
 ]
 ALL: tuple[Name, ...] = get_args(Name)
 _ANNOTATION = frozenset[Name]({"annotation", "label-studio-annotation"})
-_INGESTION = frozenset(ALL) - _ANNOTATION - {"open-tasks", "stop-early"}
+_RESULTS = frozenset[Name]({"results", "label-studio-results"})
+_INGESTION = frozenset(ALL) - _ANNOTATION - _RESULTS - {"open-tasks", "stop-early"}
 # Settings are worth nothing in a column of twenty characters.
 _WIDTH_MIN = 150
 _LOAD = Load()
@@ -77,7 +81,7 @@ def main(
         Each is measured once in a round, one after the other; the figures are medians, and of
         annotation those of all rounds together.
     label_studio_lines
-        Lines that Label Studio imports: of so many more, it would take minutes a round.
+        Lines that Label Studio imports and exports: of so many more, it would take minutes a round.
     load
         How annotation is measured.
     only
@@ -94,6 +98,10 @@ def main(
         console.print(open_tasks.measure(load, console))
     if "stop-early" in chosen:
         console.print(early_decisions.measure(console))
+    if chosen & _RESULTS:
+        peer = label_studio_lines if "label-studio-results" in chosen else 0
+        for table in results.measure(lines, peer, rounds, console):
+            console.print(table)
 
 
 def _measure_ingestion(

@@ -50,7 +50,7 @@ def without_nested_loops(tx: Transaction) -> None:
 
 def export(tx: Transaction, job_no: int, *, after: int = 0) -> Blocks:
     """Blocks of whole JSON lines, each line a settled task, from manifest line `after` + 1 on."""
-    statement = _export_statement(tx, job_no)
+    statement = export_statement(tx, job_no)
     with tx.cursor().copy(statement, {"job_no": job_no, "after": after}) as copy:
         block = bytearray()
         for line in copy:  # the driver gives them one by one
@@ -62,7 +62,7 @@ def export(tx: Transaction, job_no: int, *, after: int = 0) -> Blocks:
             yield _unquoted(block)
 
 
-def _export_statement(tx: Transaction, job_no: int) -> sql.SQL:
+def export_statement(tx: Transaction, job_no: int) -> sql.SQL:
     """For a job with its number of options; the transaction's planner is set for it."""
     row = tx.execute(_SQL["options"], {"job_no": job_no}).fetchone()
     assert row is not None  # it is a job's

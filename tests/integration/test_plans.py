@@ -147,7 +147,7 @@ def test_labels_read_a_few_pages_for_each(crowded: tuple[Shop, Job], settles: bo
 def test_an_export_merges_two_walks_and_sorts_no_line(crowded: tuple[Shop, Job]) -> None:
     shop, job = crowded
     with shop.database.transaction() as tx:
-        copy = results._export_statement(tx, job.job_no).as_string()
+        copy = results.export_statement(tx, job.job_no).as_string()
         query = copy[copy.index("copy (") + 6 : copy.rindex(") to stdout")]
         explain = sql.SQL(f"explain (format json) {query}")
         row = tx.execute(explain, {"job_no": job.job_no, "after": 0}).fetchone()
