@@ -14,15 +14,25 @@ from blocks.store import customers
 from blocks.store.database import Database
 from deployments.stack import Stack
 from tests.e2e.client import Annotator, Customer
+from tests.endpoint import Endpoint
 
 Look = Callable[[dict[str, Any]], str]
 
 
 @pytest.fixture(scope="session")
-def stack(server_dir: Path, gcs_url: str) -> Iterator[Stack]:
+def endpoint(server_dir: Path) -> Iterator[Endpoint]:
+    """A customer's, whose certificate the stack trusts."""
+    found = Endpoint(server_dir)
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="session")
+def stack(server_dir: Path, gcs_url: str, endpoint: Endpoint) -> Iterator[Stack]:
     environment = {
         "REFINERY_EGRESS_ALLOW": "127.0.0.1",
         "REFINERY_GCS_ENDPOINT_URL": gcs_url,
+        "SSL_CERT_FILE": str(endpoint.certificate),
         # Small, so that a manifest of a few megabytes has many chunks.
         "REFINERY_CHUNK_BYTES_MIN": "262144",
         "REFINERY_CHUNK_BYTES_MAX": "262144",
