@@ -1,76 +1,73 @@
-"""Starts and stops Prefect runs for what the outbox holds.
+"""Starts Prefect runs whose turn has come, stops those of cancelled jobs, and tells of jobs' events.
 
-Any number of launchers may run: an entry is held while its run is being asked for, and others pass
-over it. What cannot be started now stays, and is tried again. A run asked for twice, because we were
-killed between Prefect's answer and our commit, is one run: the idempotency key is the entry's.
+Any number of launchers may run. A run is counted as under way before it is asked for, so that whoever
+dies in between leaves a row that reconcile finds; asked for again with the same idempotency key, it
+is one run. What cannot be said to Prefect now stays, and is tried again.
 """
 
 import logging
 import random
 import threading
-
-import httpx
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 from blocks.errors import Transient
+from blocks.prefect_api import PrefectApi, PrefectUnavailable
+from blocks.reconciler import reconcile
 from blocks.settings import Settings
-from blocks.store import outbox
+from blocks.store import outbox, runs
 from blocks.store.database import Database
 from blocks.store.outbox import Entry
+from blocks.store.runs import Launch
 from deployments import names
 
 logger = logging.getLogger("refinery.launcher")
 
 _DEPLOYMENTS = {"process_job": names.PROCESS_JOB, "deliver_job": names.DELIVER_JOB}
-# Of a run that has not ended. https://docs.prefect.io/v3/concepts/states
-_UNDER_WAY = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED"]
-_POLL_S = 5.0  # for what became due without a notification: a postponed entry
-_TIMEOUT_S = 10.0
-_PROBE_TIMEOUT_S = 2.0
+_POLL_S = 5.0  # for what became due without a notification: what was postponed
+_STOP_S = 10.0
 _DELAY_S_MAX = 60.0
 _RECONNECT_S = 1.0
+_ENTRIES_MAX = 100
 
 
 class Launcher:
-    """A thread that empties the outbox into Prefect, woken by PostgreSQL's NOTIFY."""
+    """A thread that does what PostgreSQL's NOTIFY wakes it for."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
         self._database = database
+        self._prefect = PrefectApi(settings)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
-        auth = settings.prefect_api_auth_string.partition(":")
-        self._prefect = httpx.Client(
-            base_url=settings.prefect_api_url,
-            auth=(auth[0], auth[2]) if auth[1] else None,
-            timeout=_TIMEOUT_S,
-        )
-        self._deployment_ids: dict[str, str] = {}
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the entry that is under way."""
+        """End after the run that is being asked for."""
         self._stopping.set()
         try:
             with self._database.transaction() as tx:
                 outbox.wake(tx)
         except Transient:
             pass  # the thread has lost its connection as well, and looks at the event
-        self._thread.join(timeout=_TIMEOUT_S)
+        self._thread.join(timeout=_STOP_S)
         self._prefect.close()
 
     def prefect_is_reachable(self) -> bool:
         """Whether Prefect's server answers."""
-        try:
-            return self._prefect.get("/health", timeout=_PROBE_TIMEOUT_S).is_success
-        except httpx.HTTPError:
-            return False
+        return self._prefect.is_reachable()
 
     def _run(self) -> None:
+        is_fresh = True
         while not self._stopping.is_set():
             try:
                 for _ in self._database.listen(outbox.CHANNEL, timeout_s=_POLL_S):
-                    while not self._stopping.is_set() and self._launch_next():
+                    if is_fresh:
+                        reconcile(self._database, self._prefect)
+                        is_fresh = False
+                    while not self._stopping.is_set() and (self._launch_next() | self._say_next()):
                         pass
                     if self._stopping.is_set():
                         return
@@ -84,58 +81,83 @@ class Launcher:
     def _launch_next(self) -> bool:
         """Whether there was one to launch."""
         with self._database.transaction() as tx:
-            entries = outbox.claim(tx, limit=1)
-            for entry in entries:
+            launch = runs.take(
+                tx,
+                runs_max=self._settings.runs_max,
+                per_customer_max=self._settings.runs_per_customer_max,
+            )
+        if launch is None:
+            return False
+        try:
+            flow_run_id = self._create_run(launch)
+        except PrefectUnavailable as error:
+            with self._database.transaction() as tx:
+                delay_s = _delay_s(launch.failures)
+                runs.postpone(tx, launch.run_no, error=error.message, delay_s=delay_s)
+            logger.warning("launcher.postponed job_id=%s reason=%s", launch.job_id, error.message)
+        else:
+            with self._database.transaction() as tx:
+                runs.launched(tx, launch.run_no, flow_run_id)
+            logger.info("launcher.started job_id=%s kind=%s", launch.job_id, launch.kind)
+        return True
+
+    def _create_run(self, launch: Launch) -> str:
+        name = f"{launch.kind.partition('_')[0]} {launch.job_id}"
+        return self._prefect.create_run(
+            _DEPLOYMENTS[launch.kind],
+            name=name if launch.launches == 1 else f"{name} ({launch.launches})",
+            parameters={"job_id": launch.job_id},
+            tags=[launch.job_id, launch.customer_id],
+            idempotency_key=launch.idempotency_key,
+        )
+
+    def _say_next(self) -> bool:
+        """Whether there was something to be said."""
+        with self._database.transaction() as tx:
+            entries = outbox.claim(tx, limit=_ENTRIES_MAX)
+            events = [entry for entry in entries if entry.event]
+            for some in [*([entry] for entry in entries if not entry.event), events]:
                 try:
-                    self._handle(entry)
-                    outbox.done(tx, entry.outbox_no)
-                except (httpx.HTTPError, LookupError, ValueError) as error:
-                    # Not only what httpx raises: a proxy may answer 200 with a page of its own.
-                    delay_s = min(2.0**entry.tries, _DELAY_S_MAX) * random.uniform(0.5, 1)  # noqa: S311
-                    outbox.postpone(tx, entry.outbox_no, error=repr(error), delay_s=delay_s)
-                    logger.warning(
-                        "launcher.postponed job_id=%s kind=%s error=%r",
-                        entry.job_id,
-                        entry.kind,
-                        error,
-                    )
+                    self._say(some)
+                except PrefectUnavailable as error:
+                    for entry in some:
+                        delay_s = _delay_s(entry.tries)
+                        outbox.postpone(tx, entry.outbox_no, error=error.message, delay_s=delay_s)
+                else:
+                    for entry in some:
+                        outbox.done(tx, entry.outbox_no)
         return bool(entries)
 
-    def _handle(self, entry: Entry) -> None:
-        if entry.kind == "cancel_job":
-            self._stop_runs(entry)
-        elif not entry.is_moot:
-            self._launch(entry)
+    def _say(self, entries: list[Entry]) -> None:
+        """Stop the runs of a cancelled job, or tell of the events of several jobs."""
+        if not entries:
+            return
+        if entries[0].event:
+            self._prefect.emit([_event(entry) for entry in entries])
+            return
+        # A run that is started after this finds that its job was cancelled.
+        stopped = self._prefect.cancel_runs(entries[0].job_id)
+        logger.info("launcher.cancelled job_id=%s runs=%d", entries[0].job_id, len(stopped))
 
-    def _stop_runs(self, entry: Entry) -> None:
-        """A run that is started after this finds that its job was cancelled."""
-        runs = {"tags": {"all_": [entry.job_id]}, "state": {"type": {"any_": _UNDER_WAY}}}
-        found = self._prefect.post("/flow_runs/filter", json={"flow_runs": runs})
-        found.raise_for_status()
-        for run in found.json():
-            # Prefect makes it Cancelled at once where no process has been started yet.
-            state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-            self._prefect.post(f"/flow_runs/{run['id']}/set_state", json=state).raise_for_status()
-            logger.info("launcher.cancelled job_id=%s run=%s", entry.job_id, run["name"])
 
-    def _launch(self, entry: Entry) -> None:
-        response = self._prefect.post(
-            f"/deployments/{self._deployment_id(entry.kind)}/create_flow_run",
-            json={
-                "name": f"{entry.kind.partition('_')[0]} {entry.job_id}",
-                "parameters": {"job_id": entry.job_id},
-                "tags": [entry.job_id, entry.customer_id],
-                "idempotency_key": f"refinery-{entry.kind}-{entry.job_id}-{entry.outbox_no}",
-            },
-        )
-        if response.status_code == httpx.codes.NOT_FOUND:
-            self._deployment_ids.clear()  # it was deleted and made again
-        response.raise_for_status()
-        logger.info("launcher.started job_id=%s kind=%s", entry.job_id, entry.kind)
+def _delay_s(failures: int) -> float:
+    return min(2.0**failures, _DELAY_S_MAX) * random.uniform(0.5, 1)  # noqa: S311 - no secret
 
-    def _deployment_id(self, kind: str) -> str:
-        if kind not in self._deployment_ids:
-            response = self._prefect.get(f"/deployments/name/{_DEPLOYMENTS[kind]}")
-            response.raise_for_status()
-            self._deployment_ids[kind] = response.json()["id"]
-        return self._deployment_ids[kind]
+
+def _event(entry: Entry) -> dict[str, Any]:
+    """As Prefect has them; the id follows from the entry, so that it counts once.
+
+    https://docs.prefect.io/v3/concepts/events
+    """
+    resource = {
+        "prefect.resource.id": f"refinery.job.{entry.job_id}",
+        "prefect.resource.name": entry.job_id,
+        "refinery.customer-id": entry.customer_id,
+    }
+    return {
+        "id": str(uuid5(NAMESPACE_URL, f"{entry.event}/{entry.job_id}/{entry.outbox_no}")),
+        "event": entry.event,
+        "occurred": entry.created_at.isoformat(),
+        "resource": resource,
+        "payload": {"job_id": entry.job_id, "customer_id": entry.customer_id},
+    }

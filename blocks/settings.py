@@ -76,6 +76,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     part_bytes_max: _Count = 256 * 1024 * 1024
     """The size at which a delivery starts its next object."""
 
+    runs_max: _Count = 16
+    """How many runs of Prefect are asked for at once."""
+    runs_per_customer_max: _Count = 4
+    """How many of those are one customer's."""
+    public_url: str = ""
+    """Where customers reach the API: what links in Prefect's UI begin with."""
+
     lease_s: _Count = 600
     """How long a claimed task stays with its annotator where the claim does not say."""
     request_bytes_max: _Count = 4 * 1024 * 1024

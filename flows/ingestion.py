@@ -36,10 +36,12 @@ def pin(job_id: str) -> None:
     job = load_unread(job_id)
     with database().transaction() as tx:
         jobs.begin(tx, job.job_no)
-    if job.pin:
+    if job.chunk_bytes:
         return
-    bucket, url = manifest_of(job)
-    found = bucket.stat(url.key)
+    found = job.pin
+    if found is None:
+        bucket, url = manifest_of(job)
+        found = bucket.stat(url.key)
     bounds = settings()
     if _codec(job):
         chunk_bytes = bounds.chunk_bytes_max  # of a text whose size nobody knows yet

@@ -23,6 +23,7 @@ _WINDOW_TASKS = 1_000
 _LOOKS_MAX = 50
 
 # The first of the two numbers of an advisory lock; the second is the annotator's.
+_LEASES_RETURNED_MAX = 100  # by one claim
 _CLAIM_LOCK = 731
 
 
@@ -52,6 +53,14 @@ class Label(msgspec.Struct, frozen=True):
     label: str
 
 
+def return_leases(tx: Transaction, *, limit: int) -> int:
+    """Take back what was claimed and not labelled in time; how many leases that were.
+
+    Every claim does that for some of them; this is for when nobody claims.
+    """
+    return len(tx.execute(_SQL["return_leases"], {"leases_max": limit}).fetchall())
+
+
 def claim(
     tx: Transaction,
     annotator_no: int,
@@ -63,7 +72,8 @@ def claim(
 ) -> list[ClaimedTask]:
     """Up to `limit` tasks of jobs by their priority; of one priority, customers have equal shares."""
     annotator = {"annotator_no": annotator_no}
-    tx.execute(_SQL["begin_claim"], annotator | {"lock": _CLAIM_LOCK})
+    begin = annotator | {"lock": _CLAIM_LOCK, "leases_max": _LEASES_RETURNED_MAX}
+    tx.execute(_SQL["begin_claim"], begin)
     survey = annotator | {
         "task_types": list(task_types) if task_types else None,
         "job_id": job_id,

@@ -1,6 +1,7 @@
 """Chunks of manifests: committed with their tasks and bad lines, exactly once."""
 
 import io
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
@@ -17,6 +18,8 @@ _SQL = load("chunks")
 class Committed(msgspec.Struct, frozen=True):
     """What a chunk came to."""
 
+    lines: int
+    """Blank ones too."""
     tasks: int
     bad_lines: int
 
@@ -39,20 +42,27 @@ def commit(
     chunk = {"job_no": job_no, "chunk_no": chunk_no}
     if tx.execute(_SQL["claim_chunk"], chunk).fetchone() is None:
         return None
-    lines = tasks = bad_lines = 0
+    lines = tasks = 0
+    bad_codes: Counter[str] = Counter()
     offsets: list[int] = []  # the first and the last of each batch
     for batch in batches:
         _copy_tasks(tx, job_no, chunk_no, batch.tasks)
         _copy_bad_lines(tx, job_no, chunk_no, batch.bad)
         lines += batch.lines
         tasks += len(batch.tasks)
-        bad_lines += len(batch.bad)
+        bad_codes.update(line.code for line in batch.bad)
         offsets += batch.tasks["byte_offset"].bottom_k(1).to_list()
         offsets += batch.tasks["byte_offset"].top_k(1).to_list()
-    counts = {"lines": lines, "tasks": tasks, "bad_lines": bad_lines}
+    bad_lines = bad_codes.total()
+    counts = {
+        "lines": lines,
+        "tasks": tasks,
+        "bad_lines": bad_lines,
+        "bad_codes": msgspec.json.encode(bad_codes).decode(),
+    }
     lie = {"starts_at": min(offsets, default=0), "ends_at": max(offsets, default=0) + 1}
     tx.execute(_SQL["fill_chunk"], chunk | counts | lie)
-    return Committed(tasks, bad_lines)
+    return Committed(lines, tasks, bad_lines)
 
 
 def committed(tx: Transaction, job_no: int) -> Collection[int]:

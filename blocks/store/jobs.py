@@ -31,7 +31,11 @@ class DeliveryTarget(msgspec.Struct, frozen=True):
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job is made of; `credentials` is the plain JSON, sealed before it is stored."""
+    """What a job is made of; `credentials` is the plain JSON, sealed before it is stored.
+
+    Or `credentials_block` names a block of Prefect, where the credentials are the operator's. The
+    version of the manifest is pinned when it is first read, unless it is given.
+    """
 
     customer_id: str
     manifest_url: str
@@ -46,6 +50,9 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     failure_threshold_percent: float
     credentials: bytes | None
     delivery: DeliveryTarget | None
+    credentials_block: str | None = None
+    manifest_bytes: int | None = None
+    manifest_version: str | None = None
 
 
 class Job(NewJob, frozen=True, kw_only=True):
@@ -59,8 +66,6 @@ class Job(NewJob, frozen=True, kw_only=True):
     delivery_error_message: str | None
     delivery_objects: int | None
     delivered_at: datetime | None
-    manifest_bytes: int | None
-    manifest_version: str | None
     chunk_bytes: int | None
     error_code: str | None
     error_message: str | None
@@ -236,6 +241,19 @@ def _settle_locked(tx: Transaction, job_no: int) -> None:
 def _hand_out_no_more(tx: Transaction, job_no: int) -> None:
     for query in ("end_vacancies", "end_lanes"):
         tx.execute(_SQL[query], {"job_no": job_no})
+
+
+def settle_forgotten(tx: Transaction, *, limit: int) -> int:
+    """Settle jobs of which every task has ended and nobody has said so; how many there were."""
+    rows = tx.execute(_SQL["list_unsettled"], {"limit": limit}).fetchall()
+    for row in rows:
+        settle(tx, row["job_no"])
+    return len(rows)
+
+
+def purge_idempotency_keys(tx: Transaction, *, limit: int) -> int:
+    """Delete a batch of those that have run out; how many there were."""
+    return tx.execute(_SQL["purge_idempotency_keys"], {"limit": limit}).rowcount
 
 
 def begin_delivery(tx: Transaction, job_no: int) -> None:

@@ -1,10 +1,10 @@
 """What has to happen outside the database because of a commit inside it."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
 
-from blocks.model import JobStatus
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -14,20 +14,16 @@ CHANNEL = "outbox"
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """Runs to trigger or to stop: `kind` is process_job, deliver_job or cancel_job; `tries` counts
-    those that failed."""
+    """What is to be said to Prefect: `kind` is cancel_job, or job_event, whose name is `event`; `tries`
+    counts those that failed."""
 
     outbox_no: int
     kind: str
+    event: str | None
     tries: int
+    created_at: datetime
     job_id: str
     customer_id: str
-    job_status: JobStatus
-
-    @property
-    def is_moot(self) -> bool:
-        """Whether it asks for a run that would find nothing to do."""
-        return self.kind != "cancel_job" and self.job_status is JobStatus.CANCELLED
 
 
 def claim(tx: Transaction, *, limit: int) -> Sequence[Entry]:

@@ -286,6 +286,11 @@ def switch_off(tx: Transaction, webhook_no: int) -> None:
         tx.execute(_SQL[query], {"webhook_no": webhook_no})
 
 
+def purge(tx: Transaction, *, days: int, limit: int) -> int:
+    """Delete a batch of those that ended and are older, with their log; how many there were."""
+    return tx.execute(_SQL["purge"], {"days": days, "limit": limit}).rowcount
+
+
 def wake(tx: Transaction) -> None:
     """Have everybody who sends look at once."""
     tx.execute(_SQL["wake"], {"channel": CHANNEL})

@@ -179,8 +179,13 @@ class Shop:
         self.run("update leases set expires_at = now() - interval '1 second'")
 
     def outbox(self, job: Job) -> list[str]:
-        """What has to be started for the job."""
-        rows = self.run("select kind from outbox where job_no = %s order by outbox_no", job.job_no)
+        """What is to be said to Prefect of the job; its events are left out."""
+        query = "select kind from outbox where job_no = %s and event is null order by outbox_no"
+        return [row["kind"] for row in self.run(query, job.job_no)]
+
+    def runs(self, job: Job) -> list[str]:
+        """What Prefect has to do for the job."""
+        rows = self.run("select kind from runs where job_no = %s order by run_no", job.job_no)
         return [row["kind"] for row in rows]
 
     def wait_for_waiters(self, count: int) -> None:

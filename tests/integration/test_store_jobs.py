@@ -241,7 +241,7 @@ def test_a_job_without_tasks_is_over_when_its_manifest_is_read(
 def test_a_job_without_tasks_is_delivered_too(shop: Shop) -> None:
     job = pending(shop)
     assert (job.status, job.delivery_status, job.completed_at) == ("processing", "pending", None)
-    assert shop.outbox(job) == ["process_job", "deliver_job"]
+    assert shop.runs(job) == ["deliver_job"]
 
 
 def test_a_job_with_open_tasks_goes_on_when_its_manifest_is_read(shop: Shop) -> None:
@@ -270,26 +270,26 @@ def test_a_job_whose_tasks_all_failed_is_completed(shop: Shop) -> None:
 
 def test_a_settled_job_with_a_delivery_asks_for_it_once(shop: Shop) -> None:
     job = shop.processing(make_chunk(2), make_chunk(2, start=1000), delivery=DELIVERY)
-    assert shop.outbox(job) == ["process_job"]
+    assert shop.runs(job) == []
     settle_all(shop)
     for _ in range(3):
         shop.do(jobs.settle, job.job_no)
         shop.do(jobs.finish_ingestion, job.job_no)
-    assert shop.outbox(job) == ["process_job", "deliver_job"]
+    assert shop.runs(job) == ["deliver_job"]
     assert shop.job(job).status == "processing"
 
 
 def test_a_settled_job_without_a_delivery_asks_for_none(shop: Shop) -> None:
     job = shop.processing(make_chunk(2))
     settle_all(shop)
-    assert shop.outbox(job) == ["process_job"]
+    assert shop.runs(job) == []
 
 
 def test_ending_the_ingestion_twice_at_once_asks_for_one_delivery(shop: Shop) -> None:
     for _ in range(10):
         job = shop.processing(make_chunk(0, bad=1), ingested=False, delivery=DELIVERY)
         at_once(*[lambda no=job.job_no: shop.do(jobs.finish_ingestion, no)] * 3)
-        assert shop.outbox(job) == ["process_job", "deliver_job"]
+        assert shop.runs(job) == ["deliver_job"]
 
 
 def test_a_twin_that_fails_late_does_not_undo_a_manifest_that_was_read_in_full(shop: Shop) -> None:
@@ -304,19 +304,26 @@ def test_a_twin_that_fails_late_does_not_undo_a_manifest_that_was_read_in_full(s
 # Outbox
 
 
-def test_a_job_is_in_the_outbox_in_the_commit_that_makes_it(shop: Shop) -> None:
+def test_what_is_said_of_a_job_is_in_the_commit_that_changes_it(shop: Shop) -> None:
     with shop.held() as tx:
         job_id, replayed = jobs.submit(tx, shop.new_job(), shop.vault)
         assert shop.value("select count(*) from outbox") == 0
     assert not replayed
-    assert shop.outbox(shop.job(job_id)) == ["process_job"]
+    job = shop.job(job_id)
+    shop.do(jobs.cancel, job.job_no)
+    entries = shop.do(outbox.claim, limit=10)
+    assert {(e.kind, e.event) for e in entries} == {
+        ("job_event", "refinery.job.accepted"),
+        ("job_event", "refinery.job.cancelled"),
+        ("cancel_job", None),
+    }
 
 
-def test_a_job_that_is_rolled_back_leaves_nothing_in_the_outbox(shop: Shop) -> None:
+def test_a_job_that_is_rolled_back_leaves_nothing(shop: Shop) -> None:
     with shop.given_up() as tx:
         jobs.submit(tx, shop.new_job(), shop.vault)
-    assert shop.value("select count(*) from outbox") == 0
-    assert shop.value("select count(*) from jobs") == 0
+    for table in ("outbox", "runs", "jobs"):
+        assert shop.value(f"select count(*) from {table}") == 0
 
 
 def test_an_entry_that_one_holds_is_passed_over_by_others(shop: Shop) -> None:
@@ -328,12 +335,12 @@ def test_an_entry_that_one_holds_is_passed_over_by_others(shop: Shop) -> None:
 
 
 def test_an_entry_is_gone_when_it_is_done_and_not_before(shop: Shop) -> None:
-    job = shop.submit()
+    shop.submit()
     shop.do(outbox.claim, limit=10)
     (entry,) = shop.do(outbox.claim, limit=10)
-    assert (entry.kind, entry.tries, entry.customer_id) == ("process_job", 0, shop.customer_id)
+    assert (entry.kind, entry.tries, entry.customer_id) == ("job_event", 0, shop.customer_id)
     shop.do(outbox.done, entry.outbox_no)
-    assert shop.outbox(job) == []
+    assert shop.do(outbox.claim, limit=10) == []
 
 
 def test_a_postponed_entry_is_due_later(shop: Shop) -> None:
@@ -508,7 +515,7 @@ def test_the_same_key_and_body_is_the_same_job(shop: Shop) -> None:
     assert not replayed
     assert submit(shop, shop.new_job(), key_for(b"a")) == (first, True)
     assert shop.value("select count(*) from jobs") == 1
-    assert shop.value("select count(*) from outbox") == 1
+    assert shop.value("select count(*) from runs") == 1
 
 
 def test_the_same_key_and_another_body_is_a_conflict_and_makes_no_job(shop: Shop) -> None:
@@ -556,7 +563,7 @@ def test_requests_with_the_same_key_at_once_make_one_job(shop: Shop) -> None:
         assert len({job_id for job_id, _ in found}) == 1
         assert sorted(replayed for _, replayed in found) == [False, True, True]
     assert shop.value("select count(*) from jobs") == 15
-    assert shop.value("select count(*) from outbox") == 15
+    assert shop.value("select count(*) from runs") == 15
 
 
 def test_requests_with_an_expired_key_at_once_make_one_job(shop: Shop) -> None:

@@ -50,11 +50,10 @@ lease as materialized (
     ) as i (n, job_nth, byte_offset, label_nth)
 );
 
--- begin_claim --
--- Leases that ran out leave their tasks vacant. Those that somebody is just labelling are left for the next
--- time. And the claims of one annotator take turns, so that each sees what the one before it took.
-with expired as materialized (
-    select lease_no from leases where expires_at < now() order by expires_at limit 100
+-- returned_leases --
+-- Leases that ran out leave their tasks vacant. Those that somebody is just labelling are left for the next time.
+expired as materialized (
+    select lease_no from leases where expires_at < now() order by expires_at limit %(leases_max)s
     for update skip locked
 ), gone as (
     delete from leases l using expired where l.lease_no = expired.lease_no
@@ -70,6 +69,14 @@ with expired as materialized (
         where (y.job_no, y.byte_offset) = (g.job_no, o.byte_offset) and y.outcome is not null
     )
 )
+
+-- return_leases --
+with {returned_leases}
+select lease_no from expired;
+
+-- begin_claim --
+-- The claims of one annotator take turns, so that each sees what the one before it took.
+with {returned_leases}
 select pg_advisory_xact_lock(%(lock)s, %(annotator_no)s);
 
 -- claimable_jobs --

@@ -10,7 +10,8 @@ returning chunk_no;
 -- fill_chunk --
 -- What the chunk came to, now that all of it is there; its tasks may be handed out.
 with filled as (
-    update chunks set lines = %(lines)s, tasks = %(tasks)s, bad_lines = %(bad_lines)s
+    update chunks
+    set lines = %(lines)s, tasks = %(tasks)s, bad_lines = %(bad_lines)s, bad_codes = %(bad_codes)s
     where job_no = %(job_no)s and chunk_no = %(chunk_no)s
     returning job_no, chunk_no, tasks
 )
@@ -38,6 +39,8 @@ select chunk_no from chunks where job_no = %(job_no)s;
 -- What the committed chunks hold, and how many of their bad lines are not JSON at all.
 select coalesce(sum(tasks), 0)::bigint     as tasks,
        coalesce(sum(bad_lines), 0)::bigint as bad_lines,
-       (select count(*) from bad_lines b
-        where b.job_no = %(job_no)s and b.code = any(%(not_json)s)) as not_json
+       coalesce(sum((
+           select sum(code.value::bigint) from jsonb_each_text(bad_codes) code
+           where code.key = any(%(not_json)s)
+       )), 0)::bigint as not_json
 from chunks where job_no = %(job_no)s;

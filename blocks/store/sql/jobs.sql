@@ -1,22 +1,18 @@
 -- insert_job --
--- A new job and the outbox row that has its flow started, in one commit.
-with job as (
-    insert into jobs (
-        job_id, customer_id, manifest_url, question, options, consensus_threshold, task_type,
-        callback_url, metadata, priority, stop_early, failure_threshold_percent, credentials,
-        delivery_type, delivery_bucket, delivery_prefix, delivery_compression, delivery_format,
-        delivery_kms_key_id, delivery_acl
-    ) values (
-        %(job_id)s, %(customer_id)s, %(manifest_url)s, %(question)s, %(options)s,
-        %(consensus_threshold)s, %(task_type)s, %(callback_url)s, %(metadata)s, %(priority)s,
-        %(stop_early)s, %(failure_threshold_percent)s, %(credentials)s,
-        %(delivery_type)s, %(delivery_bucket)s, %(delivery_prefix)s, %(delivery_compression)s,
-        %(delivery_format)s, %(delivery_kms_key_id)s, %(delivery_acl)s
-    ) returning job_no
-), woken as (
-    insert into outbox (kind, job_no) select 'process_job', job_no from job
-)
-select job_no from job;
+-- A new job; here and below, a trigger keeps its row in `runs`, in the same commit.
+insert into jobs (
+    job_id, customer_id, manifest_url, manifest_bytes, manifest_version, question, options,
+    consensus_threshold, task_type, callback_url, metadata, priority, stop_early,
+    failure_threshold_percent, credentials, credentials_block,
+    delivery_type, delivery_bucket, delivery_prefix, delivery_compression, delivery_format,
+    delivery_kms_key_id, delivery_acl
+) values (
+    %(job_id)s, %(customer_id)s, %(manifest_url)s, %(manifest_bytes)s, %(manifest_version)s, %(question)s,
+    %(options)s, %(consensus_threshold)s, %(task_type)s, %(callback_url)s, %(metadata)s, %(priority)s,
+    %(stop_early)s, %(failure_threshold_percent)s, %(credentials)s, %(credentials_block)s,
+    %(delivery_type)s, %(delivery_bucket)s, %(delivery_prefix)s, %(delivery_compression)s,
+    %(delivery_format)s, %(delivery_kms_key_id)s, %(delivery_acl)s
+) returning job_no;
 
 -- claim_idempotency_key --
 -- Bind the key to the job, unless another request did within the last day: then its row comes back.
@@ -81,7 +77,7 @@ where job_no = %(job_no)s and status = 'accepted';
 -- pin_manifest --
 -- Remember the version and the plan; the first of two runs decides, both read what it decided.
 update jobs set manifest_bytes = %(size)s, manifest_version = %(version)s, chunk_bytes = %(chunk_bytes)s
-where job_no = %(job_no)s and manifest_version is null;
+where job_no = %(job_no)s and chunk_bytes is null;
 
 -- fail_job --
 -- accepted, processing → failed, as long as the manifest is being read: a slow twin of a run that has
@@ -105,6 +101,15 @@ with cancelled as (
 )
 insert into outbox (kind, job_no) select 'cancel_job', job_no from cancelled
 returning outbox_no;
+
+-- purge_idempotency_keys --
+-- Those that are a day old protect nobody any more.
+with old as (
+    select customer_id, key from idempotency_keys
+    where created_at < now() - interval '24 hours'
+    order by created_at limit %(limit)s for update skip locked
+)
+delete from idempotency_keys k using old where (k.customer_id, k.key) = (old.customer_id, old.key);
 
 -- end_vacancies --
 -- Nothing more is handed out of a job that has ended, or whose tasks all have. Vacancies go before lanes, and in a
@@ -133,21 +138,23 @@ where job_no = %(job_no)s and status = 'processing' and ingested_at is null;
 
 -- settle_job --
 -- When the last task is settled or failed: completed, or on to the delivery where one is asked for.
-with settled as (
-    update jobs j
-    set settled_at = now(),
-        status          = case when delivery_type is null then 'completed' else status end,
-        completed_at    = case when delivery_type is null then now() end,
-        delivery_status = case when delivery_type is not null then 'pending' end
-    where job_no = %(job_no)s
-      and status = 'processing' and ingested_at is not null and settled_at is null
-      and not exists (
-          select from chunks c where c.job_no = j.job_no and c.settled + c.failed < c.tasks
-      )
-    returning job_no, delivery_type
-)
-insert into outbox (kind, job_no)
-select 'deliver_job', job_no from settled where delivery_type is not null;
+update jobs j
+set settled_at = now(),
+    status          = case when delivery_type is null then 'completed' else status end,
+    completed_at    = case when delivery_type is null then now() end,
+    delivery_status = case when delivery_type is not null then 'pending' end
+where job_no = %(job_no)s
+  and status = 'processing' and ingested_at is not null and settled_at is null
+  and not exists (
+      select from chunks c where c.job_no = j.job_no and c.settled + c.failed < c.tasks
+  );
+
+-- list_unsettled --
+-- Jobs of which every task has ended and nobody has said so.
+select j.job_no from jobs j
+where j.status = 'processing' and j.ingested_at is not null and j.settled_at is null and j.manifest_url is not null
+  and not exists (select from chunks c where c.job_no = j.job_no and c.settled + c.failed < c.tasks)
+limit %(limit)s;
 
 -- begin_delivery --
 -- pending → delivering; a rerun finds it delivering already.
@@ -175,20 +182,17 @@ where job_no = %(job_no)s and delivery_status = 'delivering'
 -- redeliver --
 -- failed → pending, or a first delivery of a job that asked for none: to the same place or another, with the
 -- same credentials or others. The job stays completed.
-with job as (
-    update jobs
-    set delivery_status = 'pending', delivery_error_code = null, delivery_error_message = null,
-        credentials = coalesce(%(credentials)s, credentials),
-        delivery_type = %(delivery_type)s, delivery_bucket = %(delivery_bucket)s,
-        delivery_prefix = %(delivery_prefix)s, delivery_compression = %(delivery_compression)s,
-        delivery_format = %(delivery_format)s, delivery_kms_key_id = %(delivery_kms_key_id)s,
-        delivery_acl = %(delivery_acl)s
-    where job_no = %(job_no)s and status = 'completed'
-      and coalesce(delivery_status, 'failed') = 'failed'
-    returning job_no
-)
-insert into outbox (kind, job_no) select 'deliver_job', job_no from job
-returning outbox_no;
+update jobs
+set delivery_status = 'pending', delivery_error_code = null, delivery_error_message = null,
+    credentials = coalesce(%(credentials)s, credentials),
+    credentials_block = case when %(credentials)s::bytea is null then credentials_block end,
+    delivery_type = %(delivery_type)s, delivery_bucket = %(delivery_bucket)s,
+    delivery_prefix = %(delivery_prefix)s, delivery_compression = %(delivery_compression)s,
+    delivery_format = %(delivery_format)s, delivery_kms_key_id = %(delivery_kms_key_id)s,
+    delivery_acl = %(delivery_acl)s
+where job_no = %(job_no)s and status = 'completed'
+  and coalesce(delivery_status, 'failed') = 'failed'
+returning job_no;
 
 -- list_sealed --
 -- A batch of jobs that still hold credentials, for a rotation of the key.

@@ -1,9 +1,9 @@
 -- claim --
 -- The next entries that are due, held for this transaction; other dispatchers pass over them.
-select o.outbox_no, o.kind, o.tries, j.job_id, j.customer_id, j.status as job_status
+select o.outbox_no, o.kind, o.event, o.tries, o.created_at, j.job_id, j.customer_id
 from outbox o join jobs j using (job_no)
 where o.not_before <= now()
-order by o.not_before
+order by o.not_before, o.outbox_no
 limit %(limit)s
 for update of o skip locked;
 

@@ -238,3 +238,14 @@ select customer_id as id, secret, previous_secret from webhook_defaults for upda
 -- reseal_default_secret --
 update webhook_defaults set secret = %(secret)s, previous_secret = %(previous_secret)s
 where customer_id = %(id)s;
+
+-- purge --
+-- The oldest notifications of all are looked at, as their numbers go with their age; those that wait stay.
+with oldest as (
+    select notification_no, status, created_at from notifications order by notification_no limit %(limit)s
+), old as (
+    select n.notification_no from notifications n join oldest using (notification_no)
+    where oldest.status <> 'pending' and oldest.created_at < now() - make_interval(days => %(days)s)
+    for update of n skip locked
+)
+delete from notifications n using old where n.notification_no = old.notification_no;

@@ -1,0 +1,136 @@
+"""Prefect's HTTP API, as much of it as we need: importing Prefect costs seconds and 150 MB."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import httpx
+import msgspec
+
+from blocks.errors import Transient
+from blocks.settings import Settings
+
+# Of a run that has not ended. https://docs.prefect.io/v3/concepts/states
+UNDER_WAY = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
+_TIMEOUT_S = 10.0
+_PROBE_TIMEOUT_S = 2.0
+
+
+class PrefectUnavailable(Transient):
+    """Prefect's server cannot be reached, or answers something else than it should."""
+
+    code = "prefect_unavailable"
+
+
+class RunState(msgspec.Struct, frozen=True):
+    """What became of a run: `type` is Prefect's, RUNNING for one; `since` when."""
+
+    type: str
+    since: datetime
+
+
+class PrefectApi:
+    """A client, safe to use from several threads. Every method raises `PrefectUnavailable`."""
+
+    def __init__(self, settings: Settings) -> None:
+        auth = settings.prefect_api_auth_string.partition(":")
+        self._http = httpx.Client(
+            base_url=settings.prefect_api_url,
+            auth=(auth[0], auth[2]) if auth[1] else None,
+            timeout=_TIMEOUT_S,
+        )
+        self._deployment_ids: dict[str, str] = {}
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def is_reachable(self) -> bool:
+        """Whether the server answers."""
+        try:
+            return self._http.get("/health", timeout=_PROBE_TIMEOUT_S).is_success
+        except httpx.HTTPError:
+            return False
+
+    def create_run(
+        self,
+        deployment: str,
+        *,
+        name: str,
+        parameters: dict[str, Any],
+        tags: Sequence[str],
+        idempotency_key: str,
+    ) -> str:
+        """The id of a run of `<flow>/<deployment>`: that of the key, if it was used before."""
+        path = f"/deployments/{self._deployment_id(deployment)}/create_flow_run"
+        body = {
+            "name": name,
+            "parameters": parameters,
+            "tags": list(tags),
+            "idempotency_key": idempotency_key,
+        }
+        try:
+            return str(self._ask("POST", path, body)["id"])
+        except PrefectUnavailable:
+            self._deployment_ids.pop(deployment, None)  # it may have been deleted and made again
+            raise
+
+    def cancel_runs(self, tag: str) -> list[str]:
+        """Stop every run that has the tag and has not ended; their names.
+
+        Prefect makes one Cancelled at once where no process has been started yet.
+        """
+        under_way = [kind for kind in UNDER_WAY if kind != "CANCELLING"]
+        runs = {"tags": {"all_": [tag]}, "state": {"type": {"any_": under_way}}}
+        found = self._ask("POST", "/flow_runs/filter", {"flow_runs": runs})
+        for run in found:
+            state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+            self._ask("POST", f"/flow_runs/{run['id']}/set_state", state)
+        return [run["name"] for run in found]
+
+    def states(self, flow_run_ids: Sequence[UUID]) -> dict[UUID, RunState]:
+        """Where each of up to 200 runs is; one that Prefect does not know is missing."""
+        ids = [str(each) for each in flow_run_ids]
+        found = self._ask("POST", "/flow_runs/filter", {"flow_runs": {"id": {"any_": ids}}})
+        try:
+            return {UUID(run["id"]): _state(run) for run in found}
+        except (KeyError, TypeError, ValueError) as error:
+            raise PrefectUnavailable(f"Prefect answered with something else: {error!r}") from error
+
+    def emit(self, events: Sequence[dict[str, Any]]) -> None:
+        """Have automations hear of events; one with an id that was seen already is ignored.
+
+        https://docs.prefect.io/v3/concepts/events
+        """
+        self._ask("POST", "/events", list(events))
+
+    def _deployment_id(self, deployment: str) -> str:
+        if deployment not in self._deployment_ids:
+            found = self._ask("GET", f"/deployments/name/{deployment}")
+            self._deployment_ids[deployment] = str(found["id"])
+        return self._deployment_ids[deployment]
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        try:
+            answer = self._http.request(method, path, json=body).raise_for_status()
+            # A proxy may answer 200 with a page of its own.
+            return answer.json() if answer.content else None
+        except (httpx.HTTPError, ValueError) as error:
+            raise PrefectUnavailable(f"Prefect is not available: {error!r}") from error
+
+
+def _state(run: dict[str, Any]) -> RunState:
+    state = run["state"] or {"type": "SCHEDULED", "timestamp": run["created"]}
+    return RunState(state["type"], datetime.fromisoformat(state["timestamp"]))

@@ -1,0 +1,151 @@
+"""Whatever should have happened and did not: found in the database, and set going again.
+
+Any number may run at once, and each at any time: every step is a batch of bounded size, passes over
+what others hold, and changes nothing that is as it should be. A run that is merely slow is left alone.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from blocks.prefect_api import UNDER_WAY, PrefectApi, PrefectUnavailable, RunState
+from blocks.store import annotation, jobs, outbox, runs, webhooks
+from blocks.store.database import Database, Transaction
+from blocks.store.runs import Launched
+
+logger = logging.getLogger("refinery.reconcile")
+
+_BATCH = 500
+_BATCHES_MAX = 20
+_RUNS_PAGE = 200  # what Prefect answers at once
+_SETTLED_MAX = 10  # each locks its job
+_NOTIFICATIONS_KEPT_DAYS = 30
+
+# Whoever dies between taking a run and starting its process leaves it Pending. Pulling an image may take
+# minutes too, and a second run of one job does no harm.
+_PENDING_MAX = timedelta(minutes=5)
+# The first crash may be anybody's: a machine that was shut down. What fails again and again waits.
+_DELAY_S = 10.0
+_DELAY_S_MAX = 900.0
+
+
+class Reconciled(msgspec.Struct, frozen=True):
+    """What was done, in numbers of rows."""
+
+    runs_relaunched: int = 0
+    """Runs that crashed, failed or were lost, and whose work is not done: another one is started."""
+    runs_stopped: int = 0
+    """Runs that an operator has cancelled: their jobs wait until one is retried."""
+    runs_added: int = 0
+    """Jobs that had nothing to bring them on."""
+    jobs_settled: int = 0
+    """Jobs of which every task had ended."""
+    leases_returned: int = 0
+    """Claims that have run out."""
+    keys_purged: int = 0
+    """Idempotency keys that are a day old."""
+    notifications_purged: int = 0
+    """Webhook notifications that ended a month ago."""
+    prefect_reachable: bool = True
+
+    def __str__(self) -> str:
+        done = [f"{name}={value}" for name, value in msgspec.structs.asdict(self).items()]
+        return " ".join(done)
+
+    @property
+    def anything(self) -> bool:
+        return self != Reconciled()
+
+
+def reconcile(database: Database, prefect: PrefectApi) -> Reconciled:
+    """One pass.
+
+    Raises:
+        DatabaseUnavailable: nothing that was done before is lost.
+    """
+    added = _in_batches(database, lambda tx: runs.add_missing(tx, limit=_BATCH), _BATCH)
+    settled = _in_batches(
+        database, lambda tx: jobs.settle_forgotten(tx, limit=_SETTLED_MAX), _SETTLED_MAX
+    )
+    leases = _in_batches(database, lambda tx: annotation.return_leases(tx, limit=_BATCH), _BATCH)
+    keys = _in_batches(database, lambda tx: jobs.purge_idempotency_keys(tx, limit=_BATCH), _BATCH)
+    notifications = _in_batches(
+        database,
+        lambda tx: webhooks.purge(tx, days=_NOTIFICATIONS_KEPT_DAYS, limit=_BATCH),
+        _BATCH,
+    )
+    relaunched = stopped = 0
+    reachable = True
+    try:
+        relaunched, stopped = _look_after_runs(database, prefect)
+    except PrefectUnavailable as error:
+        reachable = False
+        logger.warning("reconcile.prefect_unavailable reason=%s", error.message)
+    done = Reconciled(
+        runs_relaunched=relaunched,
+        runs_stopped=stopped,
+        runs_added=added,
+        jobs_settled=settled,
+        leases_returned=leases,
+        keys_purged=keys,
+        notifications_purged=notifications,
+        prefect_reachable=reachable,
+    )
+    if relaunched or added:
+        with database.transaction() as tx:
+            outbox.wake(tx)
+    if done.anything:
+        logger.info("reconcile.done %s", done)
+    return done
+
+
+def _in_batches(database: Database, step: Callable[[Transaction], int], size: int) -> int:
+    total = 0
+    for _ in range(_BATCHES_MAX):
+        with database.transaction() as tx:
+            count = step(tx)
+        total += count
+        if count < size:
+            break
+    return total
+
+
+def _look_after_runs(database: Database, prefect: PrefectApi) -> tuple[int, int]:
+    """How many are relaunched, and how many an operator has stopped."""
+    relaunched = stopped = 0
+    page: list[Launched] = []
+    while True:
+        with database.transaction() as tx:
+            after = page[-1].run_no if page else 0
+            page = list(runs.under_way(tx, after=after, limit=_RUNS_PAGE))
+        if not page:
+            return relaunched, stopped
+        states = prefect.states([run.flow_run_id for run in page if run.flow_run_id])
+        for run in page:
+            state = states.get(run.flow_run_id) if run.flow_run_id else None
+            reason = _why_not_live(run, state)
+            if reason is None:
+                continue
+            is_stopped = state is not None and state.type == "CANCELLED"
+            delay_s = None if is_stopped else _delay_s(run.launches)
+            with database.transaction() as tx:
+                changed = runs.wait_again(tx, run, error=reason, delay_s=delay_s)
+            stopped += changed and is_stopped
+            relaunched += changed and not is_stopped
+
+
+def _why_not_live(run: Launched, state: RunState | None) -> str | None:
+    """Why nothing will come of a run any more; None where something may."""
+    if run.flow_run_id is None:
+        return "Whoever asked Prefect for a run has died." if run.is_old else None
+    if state is None:
+        return "Prefect does not know the run."
+    if state.type == "PENDING" and datetime.now(UTC) - state.since > _PENDING_MAX:
+        return "The run was taken by a worker and never began."
+    return None if state.type in UNDER_WAY else f"The run ended as {state.type}."
+
+
+def _delay_s(launches: int) -> float:
+    return 0.0 if launches == 1 else min(_DELAY_S * 2.0 ** (launches - 2), _DELAY_S_MAX)

@@ -1,0 +1,91 @@
+"""Runs that Prefect has to do: a row each, as long as its work is not done."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from blocks.store.database import Transaction
+from blocks.store.queries import load
+
+_SQL = load("runs")
+
+# Any number that nothing else locks.
+_TURN_LOCK = 7_310_563_213
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """A run to ask Prefect for: the `launches`th of its work; `failures` counts refusals in a row."""
+
+    run_no: int
+    kind: str
+    launches: int
+    failures: int
+    job_id: str
+    customer_id: str
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same however often this launch is asked for, and another one for the next.
+
+        Prefect keeps keys for each flow, for ever.
+        """
+        return f"refinery-{self.kind}-{self.job_id}-{self.run_no}-{self.launches}"
+
+
+class Launched(msgspec.Struct, frozen=True):
+    """One that was asked for; without `flow_run_id` there was no answer yet. `is_old` after a minute."""
+
+    run_no: int
+    kind: str
+    flow_run_id: UUID | None
+    launched_at: datetime
+    launches: int
+    is_old: bool
+
+
+def take(tx: Transaction, *, runs_max: int, per_customer_max: int) -> Launch | None:
+    """The run whose turn it is, counted as under way from now on; None if there is none, or no room.
+
+    A customer with a thousand of them has its turn as often as one with a single one.
+    """
+    tx.execute(_SQL["begin_turn"], {"lock": _TURN_LOCK})
+    bounds = {"runs_max": runs_max, "per_customer_max": per_customer_max}
+    row = tx.execute(_SQL["take"], bounds).fetchone()
+    return msgspec.convert(row, Launch) if row else None
+
+
+def launched(tx: Transaction, run_no: int, flow_run_id: str) -> None:
+    """Prefect has a run for it."""
+    tx.execute(_SQL["launched"], {"run_no": run_no, "flow_run_id": flow_run_id})
+
+
+def postpone(tx: Transaction, run_no: int, *, error: str, delay_s: float) -> None:
+    """Prefect could not be asked; it is due again in `delay_s`."""
+    tx.execute(_SQL["postpone"], {"run_no": run_no, "error": error, "delay_s": delay_s})
+
+
+def under_way(tx: Transaction, *, after: int, limit: int) -> Sequence[Launched]:
+    """A page of those that were asked for, by their numbers from `after` on."""
+    rows = tx.execute(_SQL["under_way"], {"after": after, "limit": limit}).fetchall()
+    return [msgspec.convert(row, Launched) for row in rows]
+
+
+def wait_again(tx: Transaction, run: Launched, *, error: str, delay_s: float | None) -> bool:
+    """Have another run in `delay_s`, or not before somebody asks, where that is None; whether it is so.
+
+    It is not where something else has changed the row since it was read.
+    """
+    values = {
+        "run_no": run.run_no,
+        "launched_at": run.launched_at,
+        "error": error,
+        "delay_s": delay_s,
+    }
+    return tx.execute(_SQL["wait_again"], values).fetchone() is not None
+
+
+def add_missing(tx: Transaction, *, limit: int) -> int:
+    """Add rows for jobs that ought to have one; how many that were."""
+    return len(tx.execute(_SQL["add_missing"], {"limit": limit}).fetchall())

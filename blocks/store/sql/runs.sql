@@ -1,0 +1,85 @@
+-- begin_turn --
+-- Launchers take turns, so that no two of them count the same room.
+select pg_advisory_xact_lock(%(lock)s);
+
+-- take --
+-- The next run to be launched: of the customer with the fewest under way, and of those the one that has waited
+-- longest; a customer's own by priority. None where there is no room. Customers are found from one to the next by
+-- index, so that the thousand runs of one of them are not looked at.
+with recursive customer (customer_id) as (
+    (select customer_id from runs where launched_at is null order by customer_id limit 1)
+    union all
+    select (
+        select r.customer_id from runs r
+        where r.launched_at is null and r.customer_id > customer.customer_id
+        order by r.customer_id limit 1
+    )
+    from customer where customer.customer_id is not null
+), next as (
+    select due.run_no
+    from customer
+    cross join lateral (
+        select count(*) as under_way from runs r
+        where r.customer_id = customer.customer_id and r.launched_at is not null
+    ) own
+    cross join lateral (
+        select r.run_no from runs r
+        where r.customer_id = customer.customer_id and r.launched_at is null and r.not_before <= now()
+        order by r.priority desc, r.run_no limit 1
+    ) due
+    where own.under_way < %(per_customer_max)s
+      and (select count(*) from runs r where r.launched_at is not null) < %(runs_max)s
+    order by own.under_way, due.run_no limit 1
+)
+update runs r
+set launched_at = now(), launches = r.launches + 1, flow_run_id = null
+from next, jobs j
+where r.run_no = next.run_no and j.job_no = r.job_no
+returning r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id;
+
+-- launched --
+-- Prefect has a run for it.
+update runs set flow_run_id = %(flow_run_id)s, failures = 0, last_error = null where run_no = %(run_no)s;
+
+-- postpone --
+-- Prefect could not be asked; nothing was launched.
+update runs
+set launched_at = null, launches = launches - 1, failures = failures + 1, last_error = %(error)s,
+    not_before = now() + make_interval(secs => %(delay_s)s)
+where run_no = %(run_no)s;
+
+-- under_way --
+-- A page of the runs that were launched, for whoever asks Prefect what became of them.
+select run_no, kind, flow_run_id, launched_at, launches, now() - launched_at > interval '1 minute' as is_old
+from runs where launched_at is not null and run_no > %(after)s
+order by run_no limit %(limit)s;
+
+-- wait_again --
+-- The run ended and the work is not done: another one, the later the more often that has happened. One that has
+-- changed meanwhile is left alone.
+update runs r
+set launched_at = null, last_error = %(error)s,
+    not_before = case when %(delay_s)s::float8 is null then 'infinity'
+                      else now() + make_interval(secs => %(delay_s)s) end
+where r.run_no = (
+    select run_no from runs
+    where run_no = %(run_no)s and launched_at = %(launched_at)s for update skip locked
+)
+returning r.run_no;
+
+-- add_missing --
+-- Rows that ought to be there and are not: somebody has deleted them by hand, or restored an old copy.
+with missing as (
+    select job_no, 'process_job' as kind, customer_id, priority from jobs j
+    where manifest_url is not null and status in ('accepted', 'processing') and ingested_at is null
+      and not exists (select from runs r where r.job_no = j.job_no and r.kind = 'process_job')
+    union all
+    select job_no, 'deliver_job', customer_id, priority from jobs j
+    where delivery_status in ('pending', 'delivering')
+      and not exists (select from runs r where r.job_no = j.job_no and r.kind = 'deliver_job')
+    limit %(limit)s
+)
+insert into runs (job_no, kind, customer_id, priority)
+select job_no, kind, customer_id, priority from missing
+on conflict do nothing
+returning run_no;

@@ -1,0 +1,39 @@
+"""Whatever should have happened and did not is set going again; every minute, and after a crash.
+
+Requires: nothing. Any number of runs may overlap; the next one does what one could not.
+"""
+
+from typing import Any
+
+import msgspec
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from blocks import reconciler
+from blocks.prefect_api import PrefectApi
+from blocks.reconciler import Reconciled
+from flows.policy import NETWORK_TASK
+from flows.resources import database, settings
+
+
+@flow(name="reconcile")
+def reconcile() -> State[Any]:
+    """Look for runs that died, jobs that nothing brings on, leases and keys that have run out."""
+    done = reconcile_once()
+    if done.anything:
+        create_table_artifact(
+            key="reconcile",
+            table=[{"what": k, "rows": v} for k, v in msgspec.structs.asdict(done).items()],
+            description="What reconcile found to do, the latest time that there was something.",
+        )
+    get_run_logger().info("reconcile.done %s", done)
+    return Completed(message=str(done) if done.anything else "There was nothing to do.")
+
+
+@task(**NETWORK_TASK)
+def reconcile_once() -> Reconciled:
+    """One pass, in bounded batches."""
+    with PrefectApi(settings()) as prefect:
+        return reconciler.reconcile(database(), prefect)

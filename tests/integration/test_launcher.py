@@ -1,0 +1,454 @@
+"""What the API asks of Prefect, and when: whose turn it is, and what must not be lost."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import msgspec
+import pytest
+from litestar.testing import TestClient
+
+from blocks.prefect_api import PrefectApi
+from blocks.reconciler import Reconciled, reconcile
+from blocks.settings import Settings
+from blocks.store import customers, jobs, outbox, runs
+from blocks.store.jobs import Idempotency
+from blocks.store.runs import Launch
+from tests.fake_prefect import FakePrefect
+from tests.integration.conftest import DELIVERY, JOB_BODY, Api, Shop, at_once, make_app, make_chunk
+from tests.integration.test_api_jobs import CANARY, CREDENTIALS
+
+pytestmark = pytest.mark.integration
+
+UNDONE = """
+    select (select count(*) from outbox)
+         + (select count(*) from runs where launched_at is null or flow_run_id is null)
+"""
+
+
+@pytest.fixture
+def prefect() -> Iterator[FakePrefect]:
+    server = FakePrefect()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def with_prefect(
+    settings: Settings, shop: Shop, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Api]:
+    monkeypatch.setattr("api.launcher._POLL_S", 0.1)
+    settings = msgspec.structs.replace(
+        settings, prefect_api_url=prefect.url, prefect_api_auth_string="admin:pass:word"
+    )
+    with TestClient(make_app(settings)) as client:
+        yield Api(client, shop)
+
+
+def wait_empty(shop: Shop) -> None:
+    """Until everything is said, and asked for."""
+    gone = threading.Event()
+    for _ in range(500):
+        if shop.value(UNDONE) == 0:
+            return
+        gone.wait(0.01)
+    raise AssertionError("the outbox does not empty")
+
+
+def test_a_posted_job_is_started_by_the_name_of_its_deployment(
+    with_prefect: Api, prefect: FakePrefect
+) -> None:
+    response = with_prefect.submit(JOB_BODY | {"credentials": CREDENTIALS})
+    job_id = response.json()["job_id"]
+    run = prefect.run()
+    assert run["deployment"] == "id-process"
+    assert run["parameters"] == {"job_id": job_id}
+    assert job_id in run["idempotency_key"]
+    assert job_id in run["tags"]
+    assert run["authorization"] == "Basic YWRtaW46cGFzczp3b3Jk"
+    assert CANARY not in json.dumps(run)
+    wait_empty(with_prefect.shop)
+    assert prefect.runs.empty()
+
+
+def test_a_settled_job_has_its_delivery_started(with_prefect: Api, prefect: FakePrefect) -> None:
+    job = with_prefect.shop.processing(make_chunk(0, bad=1), delivery=DELIVERY)
+    while (run := prefect.run())["deployment"] != "id-deliver":
+        pass  # its manifest was read before its run had begun, or after
+    assert run["parameters"] == {"job_id": job.job_id}
+
+
+def test_the_runs_of_a_cancelled_job_are_stopped(with_prefect: Api, prefect: FakePrefect) -> None:
+    job_id = with_prefect.submit().json()["job_id"]
+    prefect.run()
+    prefect.under_way = {"ours": job_id, "another": "job_x"}
+    assert with_prefect.post(f"/v1/jobs/{job_id}/cancel", None).status_code == 202
+    assert prefect.states.get(timeout=15) == ("ours", "CANCELLING")
+    wait_empty(with_prefect.shop)
+    assert prefect.states.empty()
+
+
+def test_what_was_cancelled_while_prefect_was_out_is_not_started_any_more(
+    with_prefect: Api, prefect: FakePrefect
+) -> None:
+    prefect.out.set()
+    job_id = with_prefect.submit().json()["job_id"]
+    prefect.refusals.get(timeout=15)
+    assert with_prefect.post(f"/v1/jobs/{job_id}/cancel", None).status_code == 202
+    prefect.out.clear()
+    wait_empty(with_prefect.shop)
+    assert prefect.runs.empty()
+
+
+def test_nothing_is_started_before_the_commit(with_prefect: Api, prefect: FakePrefect) -> None:
+    shop = with_prefect.shop
+    with shop.held() as tx:
+        job_id, _ = jobs.submit(tx, shop.new_job(), shop.vault)
+        with_prefect.submit()
+        assert prefect.run()["parameters"] != {"job_id": job_id}
+        assert prefect.runs.empty()
+    assert prefect.run()["parameters"] == {"job_id": job_id}
+
+
+def test_a_job_waits_while_prefect_is_out_and_starts_when_it_is_back(
+    with_prefect: Api, prefect: FakePrefect
+) -> None:
+    prefect.out.set()
+    response = with_prefect.submit()
+    assert response.status_code == 202
+    prefect.refusals.get(timeout=15)
+    prefect.refusals.get(timeout=15)
+    assert with_prefect.get(response.headers["location"]).json()["status"] == "accepted"
+    prefect.out.clear()
+    run = prefect.run()
+    assert run["parameters"] == {"job_id": response.json()["job_id"]}
+    wait_empty(with_prefect.shop)
+
+
+def test_a_job_waits_for_a_deployment_that_is_not_there_yet(
+    with_prefect: Api, prefect: FakePrefect
+) -> None:
+    there = prefect.deployments.copy()
+    prefect.deployments.clear()
+    job_id = with_prefect.submit().json()["job_id"]
+    prefect.refusals.get(timeout=15)
+    prefect.deployments.update(there)
+    assert prefect.run()["parameters"] == {"job_id": job_id}
+
+
+def test_a_deployment_that_was_made_again_is_found_again(
+    with_prefect: Api, prefect: FakePrefect
+) -> None:
+    with_prefect.submit()
+    assert prefect.run()["deployment"] == "id-process"
+    prefect.deployments["process-job/process-job"] = "id-new"
+    with_prefect.submit()
+    assert prefect.run()["deployment"] == "id-new"
+
+
+def test_a_run_that_is_asked_for_again_is_one_run(with_prefect: Api, prefect: FakePrefect) -> None:
+    shop = with_prefect.shop
+    with_prefect.submit()
+    first = prefect.run()
+    wait_empty(shop)
+    # As after a kill before Prefect's answer was noted: the launch is given back, and taken again.
+    shop.run("update runs set launched_at = null, launches = launches - 1")
+    shop.do(outbox.wake)
+    assert prefect.run()["idempotency_key"] == first["idempotency_key"]
+    wait_empty(shop)
+    assert len(prefect.made) == 1
+
+
+def test_two_processes_start_each_job_once(
+    settings: Settings, shop: Shop, prefect: FakePrefect
+) -> None:
+    settings = msgspec.structs.replace(
+        settings, prefect_api_url=prefect.url, runs_max=20, runs_per_customer_max=20
+    )
+    with TestClient(make_app(settings)) as one, TestClient(make_app(settings)) as two:
+        apis = [Api(one, shop), Api(two, shop)]
+        made = {apis[n % 2].submit().json()["job_id"] for n in range(20)}
+        started = [prefect.run()["parameters"]["job_id"] for _ in made]
+        wait_empty(shop)
+    assert sorted(started) == sorted(made)
+    assert prefect.runs.empty()
+
+
+def test_an_entry_that_prefect_refuses_holds_nobody_up(
+    with_prefect: Api, prefect: FakePrefect
+) -> None:
+    shop = with_prefect.shop
+    del prefect.deployments["deliver-job/deliver-job"]
+    shop.processing(make_chunk(0, bad=1), delivery=DELIVERY)
+    prefect.refusals.get(timeout=15)
+    job_id = with_prefect.submit().json()["job_id"]
+    while prefect.run()["parameters"] != {"job_id": job_id}:
+        pass
+
+
+# Whose turn it is
+
+
+def take(shop: Shop, *, runs_max: int = 100, per_customer_max: int = 100) -> Launch | None:
+    found: Launch | None = shop.do(runs.take, runs_max=runs_max, per_customer_max=per_customer_max)
+    return found
+
+
+def test_customers_take_turns_however_many_jobs_one_of_them_has(shop: Shop) -> None:
+    for _ in range(20):
+        shop.submit()
+    other = shop.do(customers.add_customer, "Another")
+    last = [shop.submit(customer_id=other).job_id for _ in range(2)]
+    order = [launch.job_id for _ in range(6) if (launch := take(shop))]
+    assert [order.index(job_id) for job_id in last] == [1, 3]
+
+
+def test_a_customer_has_no_more_under_way_than_the_settings_allow(shop: Shop) -> None:
+    for _ in range(5):
+        shop.submit()
+    other = shop.do(customers.add_customer, "Another")
+    shop.submit(customer_id=other)
+    taken = [take(shop, per_customer_max=2) for _ in range(4)]
+    assert [launch and launch.customer_id for launch in taken] == [
+        shop.customer_id, other, shop.customer_id, None,
+    ]  # fmt: skip
+    assert take(shop, runs_max=3) is None
+    assert take(shop, runs_max=4) is not None
+
+
+def test_a_run_whose_work_is_done_makes_room(shop: Shop) -> None:
+    job, _ = shop.submit(), shop.submit()
+    assert take(shop, runs_max=1) is not None
+    assert take(shop, runs_max=1) is None
+    shop.do(jobs.fail, job.job_no, "refused", "No.")
+    assert take(shop, runs_max=1) is not None
+
+
+def test_of_one_customer_the_urgent_job_comes_first(shop: Shop) -> None:
+    shop.submit()
+    urgent = shop.submit(priority=9)
+    launch = take(shop)
+    assert launch is not None
+    assert launch.job_id == urgent.job_id
+
+
+def test_launchers_that_take_at_once_keep_to_the_bound(shop: Shop) -> None:
+    for _ in range(10):
+        shop.submit()
+    taken = at_once(*[lambda: take(shop, runs_max=3)] * 6)
+    assert len([launch for launch in taken if launch]) == 3
+
+
+def test_the_next_is_found_among_a_hundred_thousand_of_one_customer(shop: Shop) -> None:
+    job = shop.submit()
+    shop.run(
+        """
+        insert into jobs (job_id, customer_id, manifest_url, question, options, consensus_threshold,
+                          task_type, priority, stop_early, failure_threshold_percent)
+        select 'job_' || n, customer_id, manifest_url, question, options, consensus_threshold,
+               task_type, priority, stop_early, failure_threshold_percent
+        from jobs cross join generate_series(1, 100000) n where job_no = %s
+        """,
+        job.job_no,
+    )
+    other = shop.do(customers.add_customer, "Another")
+    job_id = shop.submit(customer_id=other).job_id
+    shop.run("analyze runs")
+    take(shop)
+    began_s = time.monotonic()
+    launch = take(shop)
+    assert launch is not None
+    assert launch.job_id == job_id
+    assert time.monotonic() - began_s < 0.5  # a scan of them takes as long as a hundred of these
+
+
+# Reconcile
+
+
+@pytest.fixture
+def prefect_api(settings: Settings, prefect: FakePrefect) -> Iterator[PrefectApi]:
+    with PrefectApi(msgspec.structs.replace(settings, prefect_api_url=prefect.url)) as found:
+        yield found
+
+
+def launch(shop: Shop, prefect_api: PrefectApi) -> str:
+    """Have the next run started; its id."""
+    taken = take(shop)
+    assert taken is not None
+    run_id = prefect_api.create_run(
+        "process-job/process-job",
+        name="run",
+        parameters={},
+        tags=[],
+        idempotency_key=taken.idempotency_key,
+    )
+    shop.do(runs.launched, taken.run_no, run_id)
+    return run_id
+
+
+@pytest.mark.parametrize("state", ["CRASHED", "FAILED", "COMPLETED", "gone"])
+def test_a_run_that_ended_without_having_done_its_work_is_followed_by_another(
+    state: str, shop: Shop, prefect: FakePrefect, prefect_api: PrefectApi
+) -> None:
+    shop.submit()
+    run_id = launch(shop, prefect_api)
+    if state == "gone":
+        del prefect.made[run_id]
+    else:
+        prefect.move(run_id, state)
+    assert reconcile(shop.database, prefect_api).runs_relaunched == 1
+    assert launch(shop, prefect_api) != run_id
+    assert reconcile(shop.database, prefect_api) == Reconciled()
+
+
+@pytest.mark.parametrize("state", ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"])
+def test_a_run_that_is_slow_is_left_alone(
+    state: str, shop: Shop, prefect: FakePrefect, prefect_api: PrefectApi
+) -> None:
+    shop.submit()
+    prefect.move(launch(shop, prefect_api), state, ago=timedelta(minutes=4))
+    assert reconcile(shop.database, prefect_api) == Reconciled()
+    assert take(shop) is None
+
+
+def test_a_run_that_its_worker_took_and_lost_is_followed_by_another(
+    shop: Shop, prefect: FakePrefect, prefect_api: PrefectApi
+) -> None:
+    shop.submit()
+    prefect.move(launch(shop, prefect_api), "PENDING", ago=timedelta(minutes=6))
+    assert reconcile(shop.database, prefect_api).runs_relaunched == 1
+
+
+def test_what_crashes_again_and_again_waits_longer_each_time(
+    shop: Shop, prefect: FakePrefect, prefect_api: PrefectApi
+) -> None:
+    shop.submit()
+    for expected_s in (0, 10, 20, 40):
+        prefect.move(launch(shop, prefect_api), "CRASHED")
+        assert reconcile(shop.database, prefect_api).runs_relaunched == 1
+        waits_s = shop.value("select extract(epoch from not_before - now()) from runs")
+        assert expected_s - 5 < waits_s <= expected_s
+        shop.run("update runs set not_before = now()")
+
+
+def test_a_run_that_an_operator_has_cancelled_is_not_started_again(
+    shop: Shop, prefect: FakePrefect, prefect_api: PrefectApi
+) -> None:
+    job = shop.submit()
+    prefect.move(launch(shop, prefect_api), "CANCELLED")
+    assert reconcile(shop.database, prefect_api).runs_stopped == 1
+    assert take(shop) is None
+    assert reconcile(shop.database, prefect_api) == Reconciled()
+    assert shop.runs(job) == ["process_job"]
+
+
+def test_who_died_while_asking_prefect_is_followed_by_another(
+    shop: Shop, prefect_api: PrefectApi
+) -> None:
+    shop.submit()
+    assert take(shop) is not None
+    assert reconcile(shop.database, prefect_api) == Reconciled()
+    shop.run("update runs set launched_at = launched_at - interval '2 minutes'")
+    assert reconcile(shop.database, prefect_api).runs_relaunched == 1
+    assert take(shop) is not None
+
+
+def test_a_job_that_nothing_would_bring_on_is_found(shop: Shop, prefect_api: PrefectApi) -> None:
+    unread = shop.submit()
+    undelivered = shop.processing(make_chunk(0, bad=1), delivery=DELIVERY)
+    shop.processing(make_chunk(1))
+    shop.run("delete from runs")
+    assert reconcile(shop.database, prefect_api).runs_added == 2
+    assert (shop.runs(unread), shop.runs(undelivered)) == (["process_job"], ["deliver_job"])
+
+
+def test_a_job_whose_last_task_has_ended_is_settled(shop: Shop, prefect_api: PrefectApi) -> None:
+    job = shop.processing(make_chunk(1), delivery=DELIVERY)
+    still_open = shop.processing(make_chunk(1))
+    shop.run("update chunks set settled = tasks where job_no = %s", job.job_no)
+    assert reconcile(shop.database, prefect_api).jobs_settled == 1
+    assert shop.job(job).delivery_status == "pending"
+    assert shop.job(still_open).status == "processing"
+
+
+def test_leases_that_ran_out_come_back_without_a_claim(shop: Shop, prefect_api: PrefectApi) -> None:
+    shop.processing(make_chunk(3))
+    shop.claim(shop.annotator())
+    assert reconcile(shop.database, prefect_api) == Reconciled()
+    shop.expire_leases()
+    assert reconcile(shop.database, prefect_api).leases_returned == 1
+    assert shop.value("select count(*) from vacancies") == 3
+
+
+def test_what_has_run_out_is_purged_and_nothing_else(shop: Shop, prefect_api: PrefectApi) -> None:
+    for key in ("old", "new"):
+        shop.do(jobs.submit, shop.new_job(), shop.vault, Idempotency(key, b""))
+    shop.run("update idempotency_keys set created_at = now() - interval '25 h' where key = 'old'")
+    shop.run("select webhook_named(%s, 'https://a.example.com/')", shop.customer_id)
+    shop.run(
+        """
+        insert into notifications (webhook_no, message_id, event, body, status, created_at)
+        select webhook_no, status || days, 'job.completed', '', status, now() - make_interval(days => days)
+        from webhooks, unnest(array['pending', 'delivered', 'failed']) status, unnest(array[40, 1]) days
+        """
+    )
+    done = reconcile(shop.database, prefect_api)
+    assert (done.keys_purged, done.notifications_purged) == (1, 2)
+    assert shop.value("select key from idempotency_keys") == "new"
+    left = {row["message_id"] for row in shop.run("select message_id from notifications")}
+    assert left == {"pending40", "pending1", "delivered1", "failed1"}
+
+
+def test_any_number_may_reconcile_at_once(
+    shop: Shop, prefect: FakePrefect, prefect_api: PrefectApi
+) -> None:
+    for _ in range(30):
+        shop.submit()
+        prefect.move(launch(shop, prefect_api), "CRASHED")
+    done = at_once(*[lambda: reconcile(shop.database, prefect_api)] * 4)
+    assert sum(each.runs_relaunched for each in done) == 30
+
+
+def test_without_prefect_the_rest_is_done_and_nothing_is_taken_for_lost(
+    shop: Shop, prefect: FakePrefect, prefect_api: PrefectApi
+) -> None:
+    shop.submit()
+    launch(shop, prefect_api)
+    shop.processing(make_chunk(3))
+    shop.claim(shop.annotator())
+    shop.expire_leases()
+    prefect.out.set()
+    done = reconcile(shop.database, prefect_api)
+    assert done == Reconciled(leases_returned=1, prefect_reachable=False)
+
+
+def test_the_launcher_reconciles_when_it_starts(
+    settings: Settings, shop: Shop, prefect: FakePrefect, prefect_api: PrefectApi
+) -> None:
+    job = shop.submit()
+    prefect.move(launch(shop, prefect_api), "CRASHED")
+    prefect.run()
+    settings = msgspec.structs.replace(settings, prefect_api_url=prefect.url)
+    with TestClient(make_app(settings)):
+        assert prefect.run()["parameters"] == {"job_id": job.job_id}
+
+
+# Events
+
+
+def test_automations_hear_of_what_becomes_of_a_job(with_prefect: Api, prefect: FakePrefect) -> None:
+    shop = with_prefect.shop
+    job = shop.processing(make_chunk(0, bad=1), delivery=DELIVERY)
+    shop.do(jobs.begin_delivery, job.job_no)
+    shop.do(jobs.finish_delivery, job.job_no, 2)
+    wait_empty(shop)
+    events = [event for batch in list(prefect.events.queue) for event in batch]
+    assert sorted(event["event"] for event in events) == [
+        f"refinery.job.{what}" for what in ("accepted", "completed", "delivered", "processing")
+    ]
+    assert len({event["id"] for event in events}) == 4
+    for event in events:
+        assert event["resource"]["prefect.resource.id"] == f"refinery.job.{job.job_id}"
+        assert event["payload"] == {"job_id": job.job_id, "customer_id": job.customer_id}
