@@ -8,7 +8,10 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 from typing import Any, Protocol
+
+import msgspec
 
 from blocks import bucket_errors
 from blocks.bucket_errors import translated
@@ -56,14 +59,22 @@ class Bucket(Protocol):
     def probe_write(self, key: str) -> None:
         """Pass if an object could be written there: an upload is begun, and given up."""
 
-    def names(self, prefix: str) -> list[str]:
-        """The keys that begin with `prefix`."""
+    def entries(self, prefix: str) -> Iterator["Entry"]:
+        """The objects whose keys begin with `prefix`, by their names; a page at a time is asked for."""
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
 
     def abort_uploads(self, prefix: str) -> None:
         """Remove what unfinished uploads have left below `prefix`, where the store keeps such."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One object of a listing."""
+
+    key: str
+    pin: Pin
+    modified_at: datetime
 
 
 class ObjectFile(Protocol):
@@ -211,16 +222,17 @@ class S3Bucket:
             upload.begin()
             upload.discard()
 
-    def names(self, prefix: str) -> list[str]:
-        found: list[str] = []
+    def entries(self, prefix: str) -> Iterator[Entry]:
         more: dict[str, str] = {}
-        with translated(self._name, prefix):
-            while True:
+        while True:
+            with translated(self._name, prefix):
                 page = self._fs.call_s3("list_objects_v2", Bucket=self._name, Prefix=prefix, **more)
-                found += (entry["Key"] for entry in page.get("Contents", []))
-                if not page.get("IsTruncated"):
-                    return found
-                more = {"ContinuationToken": page["NextContinuationToken"]}
+            for found in page.get("Contents", []):
+                pin = Pin(found["Size"], found["ETag"])
+                yield Entry(found["Key"], pin, found["LastModified"])
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def delete(self, key: str) -> None:
         with translated(self._name, key):
@@ -331,18 +343,19 @@ class GcsBucket:
             # It is never gone on with: GCS forgets it after a week, and shows nothing of it.
             sync(self._fs.loop, initiate_upload, self._fs, self._name, key)
 
-    def names(self, prefix: str) -> list[str]:
-        found: list[str] = []
+    def entries(self, prefix: str) -> Iterator[Entry]:
         more: dict[str, str] = {}
-        with self._translated(prefix):
-            while True:
+        while True:
+            with self._translated(prefix):
                 page = self._fs.call(
                     "GET", "b/{}/o", self._name, prefix=prefix, json_out=True, **more
                 )
-                found += (entry["name"] for entry in page.get("items", []))
-                if "nextPageToken" not in page:
-                    return found
-                more = {"pageToken": page["nextPageToken"]}
+            for found in page.get("items", []):
+                pin = Pin(int(found["size"]), str(found["generation"]))
+                yield Entry(found["name"], pin, datetime.fromisoformat(found["updated"]))
+            if "nextPageToken" not in page:
+                return
+            more = {"pageToken": page["nextPageToken"]}
 
     def delete(self, key: str) -> None:
         with self._translated(key), suppress(FileNotFoundError):

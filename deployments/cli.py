@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.markup import escape
 
@@ -13,7 +13,7 @@ from api.cli import jobs, tasks, verify, webhooks  # noqa: F401 - they add their
 from api.cli.admin import app
 from api.cli.exits import CommandFailed, Exit
 from blocks.errors import RefineryError
-from deployments.errors import DemoFailed, StackError
+from deployments.errors import DemoFailed, RegistrationFailed, StackError
 from deployments.names import WORK_POOL
 from deployments.operator_environment import kept_environment, load_environment
 from deployments.stack import Stack, default_data_dir
@@ -31,7 +31,7 @@ def main() -> None:
         app(sys.argv[1:], exit_on_error=False)
     except CycloptsError:
         sys.exit(Exit.USAGE)  # it has been said
-    except (RefineryError, StackError, DemoFailed) as error:
+    except (RefineryError, StackError, DemoFailed, RegistrationFailed) as error:
         _say(str(error))
         sys.exit(error.exit_code if isinstance(error, CommandFailed) else 1)
     except BrokenPipeError:
@@ -87,19 +87,47 @@ def demo(*, keep: bool = False) -> None:
 
 
 @app.command
-def worker(*, pool: str = WORK_POOL, name: str | None = None) -> None:
+def worker(*, pool: str = WORK_POOL, name: str | None = None, limit: int | None = None) -> None:
     """Serve a work pool of Prefect: a run starts in half a second, and not in three.
 
     Parameters
     ----------
     pool
-        The work pool, of the type `process`.
+        The work pool, of the type `refinery`.
     name
         The name of the worker in the Prefect UI; made up where none is given.
+    limit
+        How many runs it does at once; the others wait, or go to another worker.
     """
     from deployments.worker import run_worker
 
-    run_worker(pool, name)
+    run_worker(pool, name, limit)
+
+
+@app.command
+def deploy(*, pool: str = WORK_POOL) -> None:
+    """Register with Prefect what is ours: work pool, deployments, blocks, automations. Repeatable.
+
+    Parameters
+    ----------
+    pool
+        Where runs go: one of `definitions.work_pools` in `prefect.yaml`.
+    """
+    from deployments.registration import register
+
+    register(pool, _console.print)
+
+
+blocks = app.command(App(name="blocks", help="Block types of the Prefect UI."))
+
+
+@blocks.command(name="register")
+def register_blocks() -> None:
+    """Make our block types known to Prefect; `refinery deploy` does it too."""
+    from deployments import registration
+
+    for name in registration.register_blocks():
+        _console.print(f"registered {name}")
 
 
 def _find_embedded_stack() -> None:

@@ -57,3 +57,7 @@ class WheelMissing(StackError):
 
 class DemoFailed(Exception):
     """The job did not end as it should; the servers' logs say why."""
+
+
+class RegistrationFailed(Exception):
+    """Prefect did not take what `refinery deploy` registers; its own words say why."""

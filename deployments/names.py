@@ -2,6 +2,8 @@
 
 PROCESS_JOB = "process-job/process-job"
 DELIVER_JOB = "deliver-job/deliver-job"
+RECONCILE = "reconcile/reconcile"
 """`<flow>/<deployment>`."""
 
 WORK_POOL = "refinery"
+WORKER_TYPE = "refinery"

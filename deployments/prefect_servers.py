@@ -11,7 +11,7 @@ import httpx
 
 from deployments.environment import plain_environment, python_environment, without_proxy
 from deployments.loopback_http import client, get_status
-from deployments.names import WORK_POOL
+from deployments.names import WORK_POOL, WORKER_TYPE
 from deployments.ports import LOOPBACK
 from deployments.private_files import kept_secret, private_folder
 from deployments.processes import Program
@@ -113,23 +113,23 @@ class PrefectServer:
         The worker fills in the pool's template when it starts.
         """
         with client() as session:
-            body = {"name": WORK_POOL, "type": "process"}
+            body = {"name": WORK_POOL, "type": WORKER_TYPE}
             answer = session.post(f"{self.api_url}/work_pools/", json=body)
         if answer.status_code != httpx.codes.CONFLICT:
             answer.raise_for_status()
 
     def deploy_program(self) -> Program:
-        """Registers everything in `prefect.yaml`; ends by itself."""
+        """Registers everything that is ours; ends by itself."""
         return Program(
             name="Prefect deploy",
-            arguments=[sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+            arguments=[sys.executable, "-m", "deployments.cli", "deploy"],
             environment=self.client_environment({}),
             folder=REPOSITORY,
             start_timeout_s=DEPLOY_TIMEOUT_S,
         )
 
     def worker_program(self, extra: Mapping[str, str]) -> Program:
-        """The process worker; its flow runs inherit `extra`."""
+        """Our worker; its flow runs inherit `extra`."""
         worker = {
             "PREFECT_WORKER_QUERY_SECONDS": str(WORKER_QUERY_S),
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(FLOW_HEARTBEAT_S),

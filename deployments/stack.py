@@ -92,6 +92,7 @@ class Stack:
             "REFINERY_DATABASE_URL": self.database_url,
             "ASG_ENCRYPTION_KEY": self.encryption_key,
             "PREFECT_API_URL": self.prefect_api_url,
+            "REFINERY_PUBLIC_URL": self._extra.get("REFINERY_PUBLIC_URL", self.api_url),
         }
 
     @property

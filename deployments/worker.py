@@ -1,4 +1,4 @@
-"""A process worker of Prefect whose runs start in half a second instead of three.
+"""A worker of Prefect, of a type of its own, whose runs start in half a second instead of three.
 
 A new interpreter spends two or three seconds on importing Prefect, Polars and the clients of the
 stores. Here one process has imported them, and every run is a fork of it. That process (Python's fork
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
+from uuid import UUID
 
 import anyio
 import anyio.to_thread
@@ -24,7 +25,15 @@ from prefect.runner._flow_run_executor import FlowRunExecutionResult, FlowRunExe
 from prefect.runner._process_manager import ProcessHandle
 from prefect.settings import get_current_settings
 from prefect.utilities.processutils import setup_signal_handlers_worker
-from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
+from prefect.workers.base import (
+    BaseJobConfiguration,
+    BaseVariables,
+    BaseWorker,
+    BaseWorkerResult,
+)
+from pydantic import Field
+
+from deployments.names import WORKER_TYPE
 
 _FORKS = multiprocessing.get_context("forkserver")
 # What a run needs before its first line. Polars may be imported here, not used: its threads would not be
@@ -34,24 +43,76 @@ PRELOADED = [
     "prefect.flow_engine",
     "flows.process_job",
     "flows.deliver_job",
+    "flows.reconcile",
     "s3fs",
     "__main__",
 ]
 
 
-class WarmWorker(ProcessWorker):
-    """Serves a work pool of the type `process`."""
+class ForkJobConfiguration(BaseJobConfiguration):
+    """How one run is started."""
 
-    @classmethod
-    def __dispatch_key__(cls) -> str:
-        return "refinery"  # beside Prefect's own class for that type, not in its place
+    working_dir: Path | None = Field(default=None)
+
+
+class ForkVariables(BaseVariables):
+    """What a work pool, or a deployment in it, may set."""
+
+    command: str | None = Field(
+        default=None, title="Command", description="Not used: a fork needs no command."
+    )
+    working_dir: Path | None = Field(
+        default=None,
+        title="Working Directory",
+        description="The folder that flows are imported from; by default the worker's own.",
+    )
+
+
+class ForkResult(BaseWorkerResult):
+    """The end of a run's process: its exit code, and its pid as `identifier`."""
+
+
+class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
+    """Serves a work pool of the type `refinery`."""
+
+    type = WORKER_TYPE
+    job_configuration = ForkJobConfiguration
+    job_configuration_variables = ForkVariables
+    _description = (
+        "Runs flows as forks of a process that has imported them, on the worker's machine. "
+        "A run starts in half a second."
+    )
+    _display_name = "Refinery"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._started: set[UUID] = set()
+
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        try:
+            await super()._submit_run(flow_run)
+        finally:
+            # Where it ends before a process is started, because the deployment was deleted or Prefect's
+            # server failed, the run would keep its place for ever.
+            if flow_run.id not in self._started:
+                self._release_limit_slot(flow_run.id)
+                self._submitting_flow_run_ids.discard(flow_run.id)
+
+    async def _submit_run_and_capture_errors(
+        self, flow_run: FlowRun, task_status: TaskStatus[int | Exception] | None = None
+    ) -> BaseWorkerResult | Exception:
+        self._started.add(flow_run.id)
+        try:
+            return await super()._submit_run_and_capture_errors(flow_run, task_status)
+        finally:
+            self._started.discard(flow_run.id)
 
     async def run(
         self,
         flow_run: FlowRun,
-        configuration: ProcessJobConfiguration,
+        configuration: ForkJobConfiguration,
         task_status: TaskStatus[int] | None = None,
-    ) -> ProcessWorkerResult:
+    ) -> ForkResult:
         """The run to its end, in a process of its own.
 
         Raises:
@@ -74,13 +135,13 @@ class WarmWorker(ProcessWorker):
         execution = executions[0]
         if execution is None or execution.status_code is None:
             raise RuntimeError("The process of the flow run could not be started.")
-        return ProcessWorkerResult(status_code=execution.status_code, identifier=str(handle.pid))
+        return ForkResult(status_code=execution.status_code, identifier=str(handle.pid))
 
 
 class _ForkStarter:
     """Starts the engine of Prefect in a fork; what `EngineCommandStarter` does with a command."""
 
-    def __init__(self, configuration: ProcessJobConfiguration, control_channel: Any) -> None:
+    def __init__(self, configuration: ForkJobConfiguration, control_channel: Any) -> None:
         self._configuration = configuration
         self._control_channel = control_channel
 
@@ -91,6 +152,7 @@ class _ForkStarter:
     ) -> None:
         port, token = self._control_channel.register(flow_run.id)
         environment = {
+            **os.environ,
             **{k: v for k, v in self._configuration.env.items() if v is not None},
             **get_current_settings().to_environment_variables(exclude_unset=True),
             "PREFECT__FLOW_RUN_ID": str(flow_run.id),
@@ -118,8 +180,8 @@ def _run_engine(environment: Mapping[str, str], folder: Path) -> None:
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
 
 
-def run_worker(pool: str, name: str | None) -> None:
-    """Serve the work pool until SIGTERM or SIGINT."""
+def run_worker(pool: str, name: str | None, limit: int | None) -> None:
+    """Serve the work pool until SIGTERM or SIGINT, with at most `limit` runs at once."""
     _FORKS.set_forkserver_preload(PRELOADED)
     setup_signal_handlers_worker(os.getpid(), "the worker", print)
-    asyncio.run(WarmWorker(work_pool_name=pool, name=name).start())
+    asyncio.run(ForkWorker(work_pool_name=pool, name=name, limit=limit).start())

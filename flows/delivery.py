@@ -140,9 +140,10 @@ def tidy(bucket: Bucket, folder: str, objects: Iterable[DeliveredObject]) -> Non
     kept = {each.key for each in objects}
     try:
         bucket.abort_uploads(f"{folder}/")
-        for name in bucket.names(f"{folder}/"):
-            if name not in kept and _OURS.fullmatch(name.removeprefix(f"{folder}/")):
-                bucket.delete(name)
+        found = [entry.key for entry in bucket.entries(f"{folder}/")]
+        for key in found:
+            if key not in kept and _OURS.fullmatch(key.removeprefix(f"{folder}/")):
+                bucket.delete(key)
     except AccessDenied:
         pass
 

@@ -108,7 +108,7 @@ def test_gcs_is_tried_too(api_settings: Settings, shop: Shop, gcs_url: str) -> N
             "delivery": {"type": "gcs", "bucket": store.name},
         }
         assert post(api, body)[0] == 202
-        assert store.open().names("") == ["m.jsonl"]
+        assert [entry.key for entry in store.open().entries("")] == ["m.jsonl"]
         body["manifest_url"] = "gs://there-is-none/m.jsonl"
         status, answer = post(api, body)
         assert (status, codes(answer)) == (422, {"manifest_url": "bucket_not_found"})

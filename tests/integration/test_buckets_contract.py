@@ -5,7 +5,9 @@ import secrets
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -372,14 +374,26 @@ def test_retries_are_ours_alone_and_the_client_makes_none(store: Store, no_waiti
         assert server.connections <= 2
 
 
-def test_names_below_a_prefix_are_listed_and_deleted(store: Store, bucket: Bucket) -> None:
+def test_objects_below_a_prefix_are_listed_and_deleted(store: Store, bucket: Bucket) -> None:
+    began = datetime.now(UTC)
     for name in ("listed/a", "listed/b/c", "listed-not"):
         store.put(name, b"x")
-    assert sorted(bucket.names("listed/")) == ["listed/a", "listed/b/c"]
+    found = list(bucket.entries("listed/"))
+    assert [entry.key for entry in found] == ["listed/a", "listed/b/c"]
+    for entry in found:
+        assert entry.pin == bucket.stat(entry.key)
+        assert abs(entry.modified_at - began) < timedelta(seconds=30)
     bucket.delete("listed/a")
     bucket.delete("listed/a")
-    assert bucket.names("listed/") == ["listed/b/c"]
-    assert bucket.names("there is nothing/") == []
+    assert [entry.key for entry in bucket.entries("listed/")] == ["listed/b/c"]
+    assert list(bucket.entries("there is nothing/")) == []
+
+
+def test_a_listing_goes_on_from_page_to_page(store: Store, bucket: Bucket) -> None:
+    names = [f"paged/{n:04d}" for n in range(1005)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda name: store.put(name, b"x"), names))
+    assert [entry.key for entry in bucket.entries("paged/")] == names
 
 
 def test_a_file_knows_what_was_written(bucket: Bucket) -> None:

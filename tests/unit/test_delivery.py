@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.buckets import Bucket, ObjectFile
+from blocks.buckets import Bucket, Entry, ObjectFile
 from blocks.delivered import DeliveredObject
 from blocks.errors import ObjectExists, ObjectNotFound, Transient
 from blocks.model import DeliveryStatus, JobStatus, Pin, TaskType
@@ -82,8 +82,11 @@ class MemoryBucket:
     def probe_write(self, key: str) -> None:
         del key
 
-    def names(self, prefix: str) -> list[str]:
-        return [key for key in self.objects if key.startswith(prefix)]
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        at = datetime.now(UTC)
+        for key in sorted(self.objects):
+            if key.startswith(prefix):
+                yield Entry(key, self.stat(key), at)
 
     def delete(self, key: str) -> None:
         self.objects.pop(key, None)

@@ -1,6 +1,7 @@
 """Every task has the retry policy, and `prefect.yaml` says what the code says."""
 
 import ast
+import asyncio
 import subprocess
 import sys
 from importlib import import_module
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 from prefect import Flow, Task
 from prefect.cache_policies import NO_CACHE
+from prefect.cli.deploy._schedules import _schedule_config_to_deployment_schedule
+from prefect.server.schemas.schedules import SCHEDULE_TYPES
 from prefect.states import Crashed, Failed
+from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
 from blocks import errors
@@ -37,7 +41,10 @@ TASKS = {
         "finish_delivery",
         "refuse_delivery",
     },
+    "reconcile": {"reconcile_once"},
+    "submit_manifests": {"new_job", "find_manifests", "submit"},
 }
+JOBS = ["process_job", "deliver_job"]
 
 
 def tasks_of(module: str) -> dict[str, Task[Any, Any]]:
@@ -61,7 +68,7 @@ def test_every_task_carries_the_retry_policy(module: str) -> None:
         assert task.persist_result is False
 
 
-@pytest.mark.parametrize("module", list(TASKS))
+@pytest.mark.parametrize("module", JOBS)
 def test_a_run_is_given_the_id_of_its_job_and_nothing_else(module: str) -> None:
     flow = vars(import_module(f"flows.{module}"))[module]
     assert isinstance(flow, Flow)
@@ -121,24 +128,56 @@ def flow_name(path: Path, function: str) -> str:
     raise AssertionError(f"{path} has no flow {function}")
 
 
+OURS = [names.PROCESS_JOB, names.DELIVER_JOB, names.RECONCILE]
+
+
 def test_prefect_yaml_has_the_deployments_by_whose_names_runs_are_started() -> None:
-    assert deployments().keys() == {names.PROCESS_JOB, names.DELIVER_JOB}
+    examples = {name for name in deployments() if name.startswith("submit-manifests/")}
+    assert deployments().keys() - examples == set(OURS)
 
 
-@pytest.mark.parametrize("name", [names.PROCESS_JOB, names.DELIVER_JOB])
+@pytest.mark.parametrize("name", list(deployments()))
 def test_each_runs_in_our_work_pool_from_the_folder_it_was_deployed_from(name: str) -> None:
     deployment = deployments()[name]
     assert deployment["work_pool"]["name"] == names.WORK_POOL
     assert (ROOT / deployment["entrypoint"].partition(":")[0]).is_file()
-    assert "parameters" not in deployment  # nothing but what the API gives
-    assert "schedules" not in deployment
+    assert "refinery" in deployment["tags"]  # what the automations look for
+
+
+@pytest.mark.parametrize("name", [names.PROCESS_JOB, names.DELIVER_JOB])
+def test_a_job_is_begun_by_the_api_and_not_by_a_schedule(name: str) -> None:
+    assert not {"parameters", "schedules"} & deployments()[name].keys()
+
+
+def test_reconcile_comes_every_minute() -> None:
+    (schedule,) = deployments()[names.RECONCILE]["schedules"]
+    assert (schedule["cron"], schedule.get("active", True)) == ("* * * * *", True)
+
+
+EXAMPLES = sorted(deployments().keys() - set(OURS))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_of_a_schedule_is_valid_and_does_not_fire_by_itself(name: str) -> None:
+    (found,) = deployments()[name]["schedules"]
+    assert found["active"] is False
+    schedule = _schedule_config_to_deployment_schedule(found)["schedule"]
+    first, second = asyncio.run(
+        TypeAdapter(SCHEDULE_TYPES).validate_python(schedule.model_dump()).get_dates(2)
+    )
+    assert second > first
+    flow = vars(import_module("flows.submit_manifests"))["submit_manifests"]
+    flow.validate_parameters(deployments()[name]["parameters"])
+
+
+def test_there_is_an_example_of_each_kind_of_schedule() -> None:
+    kinds = {kind for name in EXAMPLES for kind in deployments()[name]["schedules"][0]}
+    assert {"cron", "interval", "rrule", "anchor_date", "timezone"} <= kinds
 
 
 def test_the_flows_have_the_names_that_the_file_was_read_for() -> None:
     flows = [vars(import_module(f"flows.{module}"))[module] for module in TASKS]
-    assert [flow.name for flow in flows] == [
-        name.partition("/")[0] for name in (names.PROCESS_JOB, names.DELIVER_JOB)
-    ]
+    assert {flow.name for flow in flows} == {name.partition("/")[0] for name in deployments()}
 
 
 def test_the_names_can_be_had_without_prefect_or_a_flow() -> None:

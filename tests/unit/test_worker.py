@@ -54,11 +54,20 @@ def test_polars_works_in_a_fork_of_what_is_preloaded(tmp_path: Path) -> None:
     assert done.stdout.strip() == str([50_000] * 8)
 
 
-def test_prefects_own_class_for_the_type_stays_registered() -> None:
+def test_it_is_a_type_of_work_pool_of_its_own() -> None:
+    from prefect.server.schemas.actions import WorkPoolCreate
     from prefect.workers.base import BaseWorker
-    from prefect.workers.process import ProcessWorker
 
-    from deployments.worker import WarmWorker
+    from deployments.worker import ForkWorker
 
-    assert BaseWorker.get_worker_class_from_type("process") is ProcessWorker
-    assert WarmWorker.type == "process"
+    assert BaseWorker.get_worker_class_from_type("refinery") is ForkWorker
+    template = ForkWorker.get_default_base_job_template()
+    WorkPoolCreate(name="refinery", type="refinery", base_job_template=template)
+
+
+def test_prefect_finds_the_type_without_being_told_where_it_is() -> None:
+    program = "from prefect.workers.utilities import *; import asyncio; print(asyncio.run(get_available_work_pool_types()))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd="/"
+    )
+    assert "'refinery'" in done.stdout

@@ -1,0 +1,26 @@
+-- begin --
+-- When the stream began; it does with its first run.
+with begun as (
+    insert into streams (customer_id, stream)
+    select customer_id, %(stream)s from customers where customer_id = %(customer_id)s
+    on conflict do nothing
+    returning started_at
+)
+select started_at from begun
+union all
+select started_at from streams where customer_id = %(customer_id)s and stream = %(stream)s;
+
+-- known --
+-- Which of these versions of manifests the stream has made jobs of.
+select m.manifest_url, m.version, j.job_id
+from unnest(%(manifest_urls)s::text[], %(versions)s::text[]) as asked (manifest_url, version)
+join stream_manifests m on m.customer_id = %(customer_id)s and m.stream = %(stream)s
+    and m.manifest_url = asked.manifest_url and m.version = asked.version
+join jobs j using (job_no);
+
+-- remember --
+-- Bind a manifest to its job, unless that was done: then no row comes back.
+insert into stream_manifests (customer_id, stream, manifest_url, version, job_no)
+select %(customer_id)s, %(stream)s, %(manifest_url)s, %(version)s, job_no from jobs where job_id = %(job_id)s
+on conflict do nothing
+returning job_no;
