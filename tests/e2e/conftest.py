@@ -1,11 +1,14 @@
 """The whole stack as processes, once for all end-to-end tests, and people who use it."""
 
 import secrets
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import s3fs
 from gcsfs.core import GCSFileSystem
@@ -13,8 +16,9 @@ from gcsfs.core import GCSFileSystem
 from blocks.store import customers
 from blocks.store.database import Database
 from deployments.stack import Stack
-from tests.e2e.client import Annotator, Customer
+from tests.e2e.client import Annotator, Customer, runs_of, wait_for
 from tests.endpoint import Endpoint
+from tests.manifests import Manifest, make_manifest
 
 Look = Callable[[dict[str, Any]], str]
 
@@ -52,12 +56,69 @@ def store(stack: Stack) -> Iterator[Database]:
 
 
 @pytest.fixture
-def customer(stack: Stack, store: Database) -> Iterator[Customer]:
+def make_customer(stack: Stack, store: Database) -> Iterator[Callable[[], Customer]]:
+    made: list[Customer] = []
+
+    def make() -> Customer:
+        made.append(_new_customer(stack, store))
+        return made[-1]
+
+    yield make
+    for customer in made:
+        customer.http.close()
+
+
+@pytest.fixture
+def customer(make_customer: Callable[[], Customer]) -> Customer:
+    return make_customer()
+
+
+def _new_customer(stack: Stack, store: Database) -> Customer:
     with store.transaction() as tx:
         key = customers.add_customer_key(tx, customers.add_customer(tx, "Acme"))
-    found = Customer(stack.api_url, key)
-    yield found
-    found.http.close()
+    return Customer(stack.api_url, key)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A job whose worker and run were killed at `killed_s`, when it `had` so many lines."""
+
+    customer: Customer
+    job_id: str
+    manifest: Manifest
+    had: int
+    killed_s: float
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lost(
+    request: pytest.FixtureRequest, stack: Stack, store: Database, s3: s3fs.S3FileSystem
+) -> Iterator[Lost | None]:
+    """Begun before all tests, because Prefect takes more than a minute to notice."""
+    if not any("test_worker_lost" in item.nodeid for item in request.session.items):
+        yield None
+        return
+    customer = _new_customer(stack, store)
+    yield _lose_worker(stack, customer, s3)
+    customer.http.close()
+
+
+def _lose_worker(stack: Stack, customer: Customer, s3: s3fs.S3FileSystem) -> Lost:
+    manifest = make_manifest(100_000, seed=9)
+    s3.mkdir("lost")
+    s3.pipe_file("lost/m.jsonl", manifest.data)
+    job_id = customer.submit(manifest_url="s3://lost/m.jsonl", credentials=_credentials(stack))
+    wait_for("the first tasks", lambda: customer.job(job_id)["total_tasks"])
+    (worker,) = [c for c in stack._supervisor.children if c.name == "Prefect worker"]
+    with httpx.Client(base_url=stack.prefect_api_url) as prefect:
+        (run,) = runs_of(prefect, job_id)
+    # The worker first: it would tell that the run has crashed.
+    for pid in (worker.pid, int(run["infrastructure_pid"])):
+        psutil.Process(pid).kill()
+    killed_s, had = time.monotonic(), customer.job(job_id)["total_tasks"]
+    worker.spawn()  # as its supervisor would
+    worker.wait_ready()
+    return Lost(customer, job_id, manifest, had, killed_s)
 
 
 @pytest.fixture
@@ -89,6 +150,10 @@ def s3(stack: Stack) -> s3fs.S3FileSystem:
 
 @pytest.fixture
 def s3_credentials(stack: Stack) -> dict[str, str]:
+    return _credentials(stack)
+
+
+def _credentials(stack: Stack) -> dict[str, str]:
     assert stack.object_store is not None
     return {
         "access_key_id": stack.object_store.access_key_id,

@@ -1,0 +1,31 @@
+"""A customer with many jobs holds up nobody else."""
+
+from collections.abc import Callable
+
+import pytest
+import s3fs
+
+from tests.e2e.client import Customer
+from tests.manifests import make_manifest
+
+pytestmark = pytest.mark.e2e
+
+JOBS = 40
+
+
+def test_a_customer_with_many_jobs_does_not_hold_up_one_with_a_single_job(
+    make_customer: Callable[[], Customer],
+    s3: s3fs.S3FileSystem,
+    s3_bucket: str,
+    s3_credentials: dict[str, str],
+) -> None:
+    manifest = make_manifest(10, bad_share=0)
+    s3.pipe_file(f"{s3_bucket}/m.jsonl", manifest.data)
+    body = {"manifest_url": f"s3://{s3_bucket}/m.jsonl", "credentials": s3_credentials}
+    many, single = make_customer(), make_customer()
+    job_ids = [many.submit(**body) for _ in range(JOBS)]
+    single.wait_ingested(single.submit(**body), 10)
+    still_waiting = [job_id for job_id in job_ids if many.job(job_id)["status"] == "accepted"]
+    assert len(still_waiting) > JOBS / 2
+    for job_id in still_waiting:
+        many.http.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
