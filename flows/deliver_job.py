@@ -19,6 +19,7 @@ from blocks.delivered import DeliveredObject
 from blocks.errors import Terminal
 from blocks.store import jobs, results
 from flows import delivery
+from flows.monitor import show_delivery, show_job, tag_run
 from flows.policy import NETWORK_TASK
 from flows.resources import (
     Overtaken,
@@ -33,6 +34,7 @@ from flows.resources import (
 @flow(name="deliver-job", flow_run_name="deliver {job_id}")
 def deliver_job(job_id: str) -> State[Any]:
     """Write the results, the bad lines and the manifest of both; then the job is completed."""
+    tag_run(load_job(job_id))
     try:
         begin_delivery(job_id)
         objects = find_delivery(job_id)
@@ -45,7 +47,10 @@ def deliver_job(job_id: str) -> State[Any]:
         return Completed(message=news.message)
     except Terminal as error:
         refuse_delivery(job_id, error.code, error.message)
+        show_job(job_id)
         return Failed(message=f"{job_id}: delivery refused ({error.code}): {error.message}")
+    show_job(job_id)
+    show_delivery(job_id, objects)
     return Completed(message=f"{job_id}: delivered {sum(o.rows for o in objects)} rows.")
 
 

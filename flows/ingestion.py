@@ -72,8 +72,10 @@ def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> Committed 
     return _commit(job, chunk_no, at, text)
 
 
-def create_tasks_of_compressed(job_id: str) -> Iterator[tuple[int, Committed | None]]:
+def create_tasks_of_compressed(job_id: str) -> Iterator[tuple[int, Committed | None, float]]:
     """Decompress the manifest from its start, and record the chunks that are missing.
+
+    Yields each with the share of the manifest that was read by then.
 
     What fails for a time is tried again on the spot: to begin anew would mean to decompress all
     that was read so far.
@@ -83,8 +85,16 @@ def create_tasks_of_compressed(job_id: str) -> Iterator[tuple[int, Committed | N
     assert codec is not None
     size, chunk_bytes = _plan(job)
     done = _committed(job)
+    read = RETRY.wraps(_reader(job))
+    read_bytes = 0
+
+    def counted(start: int, end: int) -> bytes:
+        nonlocal read_bytes
+        read_bytes = end
+        return read(start, end)
+
     found = compressed.read_chunks(
-        RETRY.wraps(_reader(job)),
+        counted,
         size,
         codec,
         chunk_bytes=chunk_bytes,
@@ -101,11 +111,11 @@ def create_tasks_of_compressed(job_id: str) -> Iterator[tuple[int, Committed | N
             time_to_judge = chunk_no % _COMPRESSED_CHUNKS_BETWEEN_JUDGEMENTS == 0
             while len(pending) >= (1 if time_to_judge else in_flight):
                 number, future = pending.popleft()
-                yield number, future.result()
+                yield number, future.result(), read_bytes / size
             if time_to_judge:
                 judge(job_id)
         for number, future in pending:
-            yield number, future.result()
+            yield number, future.result(), read_bytes / size
 
 
 def judge(job_id: str, *, at_end: bool = False) -> None:

@@ -7,12 +7,14 @@ retry can mend fails the job with a sentence for its customer. A run that is kil
 run twice at once: a chunk is committed with its tasks in one transaction, exactly once.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from prefect import flow, get_run_logger, task, unmapped
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectFuture, wait
+from prefect.futures import PrefectFuture, as_completed
+from prefect.runtime import task_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner
 
@@ -21,6 +23,7 @@ from blocks.store import jobs
 from blocks.store.chunks import Committed
 from flows import ingestion
 from flows.ingestion import Range
+from flows.monitor import ChunkSeen, Progress, show_chunks, show_job, tag_run
 from flows.policy import NETWORK_TASK, chunk_runner
 from flows.resources import Overtaken, database, load_job, load_unread, settings
 
@@ -28,23 +31,31 @@ from flows.resources import Overtaken, database, load_job, load_unread, settings
 @flow(name="process-job", flow_run_name="process {job_id}")
 def process_job(job_id: str) -> State[Any]:
     """Pin the manifest, create the tasks of its chunks, and close the ingestion."""
+    seen: list[ChunkSeen] = []
+    tag_run(load_job(job_id))
     try:
         load_unread(job_id)
+        progress = Progress(job_id)
         pin_manifest(job_id)
         if ingestion.is_compressed(job_id):
-            create_tasks_of_compressed(job_id)
+            seen += create_tasks_of_compressed(job_id, progress)
         else:
             with chunk_runner(settings()) as runner:
                 for wave in _waves(ingestion.missing_ranges(job_id)):
-                    _create_all(runner, job_id, wave)
+                    seen += _create_all(runner, job_id, wave, progress)
                     judge(job_id)
         judge(job_id, at_end=True)
         finish_ingestion(job_id)
+        progress.move(1)
     except Overtaken as news:
         return Completed(message=news.message)
     except Terminal as error:
         fail_job(job_id, error.code, error.message)
+        show_job(job_id, error=error.message)
         return Failed(message=f"{job_id} failed ({error.code}): {error.message}")
+    finally:
+        show_chunks(job_id, seen)
+    show_job(job_id)
     job = load_job(job_id)
     return Completed(message=f"{job_id}: {job.total_tasks} lines, {job.tasks_failed} of them bad.")
 
@@ -56,16 +67,23 @@ def pin_manifest(job_id: str) -> None:
 
 
 @task(task_run_name="chunk {chunk_no}", **NETWORK_TASK)
-def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> None:
+def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> ChunkSeen:
     """Read the lines of one byte range, validate them, and commit them as tasks and bad lines."""
-    _log(job_id, chunk_no, ingestion.create_tasks(job_id, chunk_no, start, end))
+    began_s = time.monotonic()
+    made = ingestion.create_tasks(job_id, chunk_no, start, end)
+    return _seen(job_id, chunk_no, made, began_s, (start, end))
 
 
 @task(**NETWORK_TASK)
-def create_tasks_of_compressed(job_id: str) -> None:
+def create_tasks_of_compressed(job_id: str, progress: Progress) -> list[ChunkSeen]:
     """The same for all of a compressed manifest, which has to be read in order."""
-    for chunk_no, made in ingestion.create_tasks_of_compressed(job_id):
-        _log(job_id, chunk_no, made)
+    seen = []
+    began_s = time.monotonic()
+    for chunk_no, made, share in ingestion.create_tasks_of_compressed(job_id):
+        seen.append(_seen(job_id, chunk_no, made, began_s))
+        progress.move(share)
+        began_s = time.monotonic()
+    return seen
 
 
 @task(**NETWORK_TASK)
@@ -99,7 +117,9 @@ def _waves(ranges: Sequence[Range]) -> Iterator[Sequence[Range]]:
         yield ranges[at : at + size]
 
 
-def _create_all(runner: TaskRunner[Any], job_id: str, wave: Sequence[Range]) -> None:
+def _create_all(
+    runner: TaskRunner[Any], job_id: str, wave: Sequence[Range], progress: Progress
+) -> list[ChunkSeen]:
     get_run_logger().info("%s: reading chunks %d to %d", job_id, wave[0][0], wave[-1][0])
     chunk_nos, starts, ends = zip(*wave, strict=True)
     parameters = {
@@ -109,11 +129,28 @@ def _create_all(runner: TaskRunner[Any], job_id: str, wave: Sequence[Range]) -> 
         "end": list(ends),
     }
     futures: list[PrefectFuture[Any]] = list(runner.map(cast(Any, create_tasks), parameters))
-    wait(futures)  # a chunk that fails does not stop the others: a rerun has less to do
-    for future in futures:
-        future.result()
+    size = load_job(job_id).manifest_bytes or 1
+    # A chunk that fails does not stop the others: a rerun has less to do.
+    for done, _ in enumerate(as_completed(futures), start=1):
+        progress.move((starts[0] + (ends[-1] - starts[0]) * done / len(wave)) / size)
+    return [future.result() for future in futures]
 
 
-def _log(job_id: str, chunk_no: int, made: Committed | None) -> None:
+def _seen(
+    job_id: str,
+    chunk_no: int,
+    made: Committed | None,
+    began_s: float,
+    limits: tuple[int, int] | tuple[None, None] = (None, None),
+) -> ChunkSeen:
     outcome = f"{made.tasks} tasks, {made.bad_lines} bad lines" if made else "there already"
     get_run_logger().info("%s: chunk %d: %s", job_id, chunk_no, outcome)
+    return ChunkSeen(
+        chunk=chunk_no,
+        start=limits[0],
+        end=limits[1],
+        lines=made.lines if made else None,
+        bad_lines=made.bad_lines if made else None,
+        seconds=time.monotonic() - began_s,
+        retries=max(task_run.run_count - 1, 0),
+    )

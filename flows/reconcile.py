@@ -18,7 +18,7 @@ from flows.policy import NETWORK_TASK
 from flows.resources import database, settings
 
 
-@flow(name="reconcile")
+@flow(name="reconcile", flow_run_name="reconcile")
 def reconcile() -> State[Any]:
     """Look for runs that died, jobs that nothing brings on, leases and keys that have run out."""
     done = reconcile_once()

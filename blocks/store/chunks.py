@@ -79,6 +79,12 @@ def tally(tx: Transaction, job_no: int) -> Tally:
     return Tally(**row)
 
 
+def bad_codes(tx: Transaction, job_no: int) -> dict[str, int]:
+    """How many lines of the committed chunks are bad, by code."""
+    rows = tx.execute(_SQL["bad_codes"], {"job_no": job_no}).fetchall()
+    return {row["code"]: row["lines"] for row in rows}
+
+
 def _copy_tasks(tx: Transaction, job_no: int, chunk_no: int, tasks: pl.DataFrame) -> None:
     if tasks.is_empty():
         return

@@ -44,3 +44,10 @@ select coalesce(sum(tasks), 0)::bigint     as tasks,
            where code.key = any(%(not_json)s)
        )), 0)::bigint as not_json
 from chunks where job_no = %(job_no)s;
+
+-- bad_codes --
+-- How many lines of a job are bad, by code.
+select code.key as code, sum(code.value::bigint)::bigint as lines
+from chunks cross join jsonb_each_text(bad_codes) code
+where job_no = %(job_no)s and bad_lines > 0
+group by code.key;

@@ -1,0 +1,193 @@
+"""What an operator sees of a job in the Prefect UI: progress, chunks, and a summary.
+
+Artifacts go by the job's id, so that all of a job's runs are found under one name. What cannot be shown
+is logged and never fails a run.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import httpx
+import msgspec
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
+from prefect.runtime import flow_run
+
+from blocks.delivered import DeliveredObject
+from blocks.object_urls import parse_object_url
+from blocks.store import chunks
+from blocks.store.jobs import Job
+from flows.delivery import folder_of
+from flows.resources import database, load_job, settings
+
+_UPDATES_EVERY_S = 1.0
+_CHUNKS_SHOWN_MAX = 500
+
+
+class ChunkSeen(msgspec.Struct, frozen=True):
+    """A chunk that a run has read: `start` and `end` in bytes; `lines` is None where another run had it.
+
+    Bytes of a compressed manifest are not known.
+    """
+
+    chunk: int
+    start: int | None
+    end: int | None
+    lines: int | None
+    bad_lines: int | None
+    seconds: float
+    retries: int
+
+
+def tag_run(job: Job) -> None:
+    """Have a run found by its job and its customer, also where somebody has started it by hand."""
+    missing = {job.job_id, job.customer_id} - set(flow_run.tags)
+    if missing and flow_run.id:
+        with _only_shown(), get_client(sync_client=True) as client:
+            client.update_flow_run(UUID(flow_run.id), tags={*flow_run.tags, *missing})
+
+
+class Progress:
+    """A bar in the UI, moved once a second at most."""
+
+    def __init__(self, job_id: str) -> None:
+        self._id: UUID | None = None
+        self._moved_s = time.monotonic()
+        with _only_shown():
+            key = f"{_key(job_id)}-progress"
+            self._id = _made(create_progress_artifact(0.0, key=key, description="Manifest read"))
+
+    def move(self, share: float) -> None:
+        """`share` is between 0 and 1."""
+        now_s = time.monotonic()
+        if self._id is None or (share < 1 and now_s - self._moved_s < _UPDATES_EVERY_S):
+            return
+        self._moved_s = now_s
+        with _only_shown():
+            update_progress_artifact(self._id, progress=100 * min(share, 1.0))
+
+
+def show_chunks(job_id: str, seen: Sequence[ChunkSeen]) -> None:
+    """A table of the chunks; of very many, those with most bad lines and most retries."""
+    if not seen:
+        return
+    worst = sorted(seen, key=lambda each: (each.bad_lines or 0, each.retries), reverse=True)
+    shown = sorted(worst[:_CHUNKS_SHOWN_MAX], key=lambda each: each.chunk)
+    rows = [_row(each) for each in shown]
+    of = f"{len(rows)} of {len(seen)}" if len(rows) < len(seen) else str(len(rows))
+    with _only_shown():
+        create_table_artifact(
+            key=f"{_key(job_id)}-chunks", table=rows, description=f"{of} chunks of {job_id}"
+        )
+
+
+def show_job(job_id: str, *, error: str | None = None) -> None:
+    """A page about the job as it is now."""
+    with _only_shown():
+        job = load_job(job_id)
+        with database().transaction() as tx:
+            codes = chunks.bad_codes(tx, job.job_no)
+        lines = [*_facts(job), *_bad_lines(job, codes), *_delivery(job)]
+        if error:
+            lines[1:1] = ["", f"**{error}**", ""]
+        create_markdown_artifact(key=_key(job_id), markdown="\n".join(lines), description=job_id)
+
+
+def show_delivery(job_id: str, objects: Iterable[DeliveredObject]) -> None:
+    """A table of what was written."""
+    with _only_shown():
+        rows = [msgspec.structs.asdict(each) for each in objects][:_CHUNKS_SHOWN_MAX]
+        create_table_artifact(
+            key=f"{_key(job_id)}-objects", table=rows, description=f"Delivery of {job_id}"
+        )
+
+
+def _facts(job: Job) -> Iterator[str]:
+    url = parse_object_url(job.manifest_url)
+    yield f"# {job.job_id}"
+    yield ""
+    yield "| | |"
+    yield "|---|---|"
+    yield f"| customer | `{job.customer_id}` |"
+    yield f"| status | {job.status} |"
+    yield f"| manifest | `{url.store}://{url.bucket}/{url.key}` |".replace("gcs://", "gs://")
+    yield f"| question | {_escaped(job.question)} |"
+    yield f"| lines | {job.total_tasks:,} |"
+    yield f"| settled | {job.tasks_done:,} |"
+    yield f"| without a result | {job.tasks_failed:,} |"
+    if base := settings().public_url:
+        at = f"{base}/v1/jobs/{job.job_id}"
+        yield f"| with the customer's key | [job]({at}), [export]({at}/export), [errors]({at}/errors) |"
+
+
+def _bad_lines(job: Job, codes: dict[str, int]) -> Iterator[str]:
+    if codes:
+        yield ""
+        yield f"## Bad lines: {sum(codes.values()):,}"
+        yield ""
+        yield "| reason | lines |"
+        yield "|---|---:|"
+        for code, count in sorted(codes.items(), key=lambda item: -item[1]):
+            yield f"| {code} | {count:,} |"
+        yield ""
+        yield f"`refinery jobs errors {job.job_id}` lists them, each with its number."
+
+
+def _delivery(job: Job) -> Iterator[str]:
+    if job.delivery is None:
+        return
+    scheme = {"gcs": "gs"}.get(job.delivery.type, job.delivery.type)
+    at = f"{scheme}://{job.delivery.bucket}/{folder_of(job)}"
+    yield ""
+    yield "## Delivery"
+    yield ""
+    yield f"`{at}/`: {job.delivery_status or 'when every task has ended'}."
+    if job.delivery_status == "delivered":
+        yield ""
+        yield f"`refinery verify {at}` compares every object with `manifest.json`."
+    if job.delivery_error_message:
+        yield ""
+        yield f"**{_escaped(job.delivery_error_message)}** ({job.delivery_error_code})"
+
+
+def _row(seen: ChunkSeen) -> dict[str, Any]:
+    known = seen.lines is not None
+    return {
+        "chunk": seen.chunk,
+        "bytes": "" if seen.start is None else f"{seen.start:,} to {seen.end:,}",
+        "lines": seen.lines if known else "there already",
+        "bad lines": seen.bad_lines if known else "",
+        "seconds": round(seen.seconds, 2),
+        "retries": seen.retries,
+    }
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", r"\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def _key(job_id: str) -> str:
+    return job_id.replace("_", "-")
+
+
+def _made(artifact_id: Any) -> UUID:
+    assert isinstance(artifact_id, UUID)  # in sync code it is no coroutine
+    return artifact_id
+
+
+@contextmanager
+def _only_shown() -> Iterator[None]:
+    try:
+        yield
+    except (PrefectException, httpx.HTTPError) as error:
+        get_run_logger().warning("monitor.not_shown reason=%r", error)
