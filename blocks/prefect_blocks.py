@@ -278,7 +278,8 @@ def _amazon(block: AwsCredentials | MinIOCredentials) -> S3Credentials:
         found = block.get_boto3_session().get_credentials()
         if found is None:
             raise UnusableBlock("The AwsCredentials block holds no key, and the machine has none.")
-        key, secret, token = found.get_frozen_credentials()
+        frozen = found.get_frozen_credentials()
+        key, secret, token = frozen.access_key, frozen.secret_key, frozen.token
     if not key or not secret:
         raise UnusableBlock("The credentials block holds no key, or no secret.")
     return S3Credentials(

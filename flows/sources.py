@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -68,7 +68,7 @@ class Source:
             )
         try:
             self._zone = ZoneInfo(timezone)
-        except (ValueError, OSError) as error:
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise InvalidSource(f"There is no time zone {timezone!r}.") from error
         self.prefix = parts[0]
         """What all keys begin with."""
