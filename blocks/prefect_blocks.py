@@ -58,17 +58,22 @@ from blocks.prefect_blocks import ManifestSource
 
 ManifestSource(
     bucket_url="s3://my-bucket",
-    credentials=AwsCredentials.load("etl"),
+    aws_credentials=AwsCredentials.load("etl"),
 ).save("my-bucket")
 ```"""
 
     bucket_url: str = Field(
         title="Bucket", description="`s3://bucket` or `gs://bucket`, without a path."
     )
-    credentials: AwsCredentials | MinIOCredentials | GcpCredentials | None = Field(
-        default=None,
-        description="A credentials block; without one the bucket is read as anybody could.",
+    # Not one field for all: to tell which of them a stored block is, Pydantic would try each, and
+    # GcpCredentials looks for the machine's own as soon as it is made.
+    aws_credentials: AwsCredentials | None = Field(
+        default=None, description="For S3; without any the bucket is read as anybody could."
     )
+    minio_credentials: MinIOCredentials | None = Field(
+        default=None, description="For a store that speaks S3, with its `endpoint_url`."
+    )
+    gcp_credentials: GcpCredentials | None = Field(default=None, description="For GCS.")
 
     @field_validator("bucket_url")
     @classmethod
@@ -91,13 +96,13 @@ ManifestSource(
         Raises:
             UnusableBlock: they are for another store, or hold no key.
         """
-        block = self.credentials
-        if block is None:
-            return None
-        is_google = isinstance(block, GcpCredentials)
-        if is_google is not (self.place.store is StoreType.GCS):
+        amazon = self.aws_credentials or self.minio_credentials
+        is_google = self.place.store is StoreType.GCS
+        if (amazon if is_google else self.gcp_credentials) is not None:
             raise UnusableBlock(f"The credentials of {self.bucket_url} are for another store.")
-        return _google(block) if isinstance(block, GcpCredentials) else _amazon(block)
+        if self.gcp_credentials:
+            return _google(self.gcp_credentials)
+        return _amazon(amazon) if amazon else None
 
     def open(
         self,

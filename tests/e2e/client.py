@@ -24,7 +24,8 @@ def wait_for(what: str, check: Callable[[], Any]) -> Any:
 class Customer:
     """Somebody with an `sk_…` key."""
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, customer_id: str = "") -> None:
+        self.customer_id = customer_id
         self.http = httpx.Client(
             base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60
         )

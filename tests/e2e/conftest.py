@@ -75,8 +75,9 @@ def customer(make_customer: Callable[[], Customer]) -> Customer:
 
 def _new_customer(stack: Stack, store: Database) -> Customer:
     with store.transaction() as tx:
-        key = customers.add_customer_key(tx, customers.add_customer(tx, "Acme"))
-    return Customer(stack.api_url, key)
+        customer_id = customers.add_customer(tx, "Acme")
+        key = customers.add_customer_key(tx, customer_id)
+    return Customer(stack.api_url, key, customer_id)
 
 
 @dataclass(frozen=True)

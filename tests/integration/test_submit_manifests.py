@@ -10,7 +10,13 @@ from prefect_aws import AwsCredentials, MinIOCredentials
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr, ValidationError
 
-from blocks.prefect_blocks import BLOCKS, ManifestSource, RefineryService, ResultsDelivery
+from blocks.prefect_blocks import (
+    BLOCKS,
+    ManifestSource,
+    RefineryService,
+    ResultsDelivery,
+    UnusableBlock,
+)
 from blocks.store import streams
 from blocks.store.database import Database
 from blocks.store.streams import Manifest, Stream
@@ -43,7 +49,9 @@ class Etl:
             region_name="us-east-1",
             aws_client_parameters=AwsClientParameters(endpoint_url=shop._address.endpoint_url),
         )
-        ManifestSource(bucket_url=f"s3://{shop.bucket}", credentials=credentials).save(self.block)
+        credentials.save(self.block)
+        saved: Any = AwsCredentials.load(self.block)
+        ManifestSource(bucket_url=f"s3://{shop.bucket}", aws_credentials=saved).save(self.block)
         ResultsDelivery(url=f"s3://{shop.bucket}/out", compression="gzip").save(self.block)
 
     def run(self, **changes: Any) -> str:
@@ -204,11 +212,13 @@ def test_credentials_are_taken_from_each_kind_of_block(etl: Etl) -> None:
         minio_root_password=SecretStr(address.secret_access_key),
         aws_client_parameters=AwsClientParameters(endpoint_url=address.endpoint_url),
     )
-    found = ManifestSource(bucket_url="s3://bucket", credentials=minio).read_credentials()
+    found = ManifestSource(bucket_url="s3://bucket", minio_credentials=minio).read_credentials()
     assert found is not None
     assert found.access_key_id == address.access_key_id  # type: ignore[union-attr]
     assert found.endpoint_url == address.endpoint_url  # type: ignore[union-attr]
     assert ManifestSource(bucket_url="gs://bucket").read_credentials() is None
+    with pytest.raises(UnusableBlock, match="another store"):
+        ManifestSource(bucket_url="gs://bucket", minio_credentials=minio).read_credentials()
 
 
 @pytest.mark.parametrize("url", ["bucket", "https://bucket", "s3://", "s3://a b"])
