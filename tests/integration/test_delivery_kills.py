@@ -30,7 +30,7 @@ from tests.integration.conftest import Shop, make_chunk
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 # 100 for the record of an issue; each takes three seconds.
-KILLS = int(os.environ.get("DELIVERY_KILLS", "8"))
+KILLS = int(os.environ.get("DELIVERY_KILLS", "4"))
 ROWS = 40_000
 STEPS = [
     "begin_delivery", "find_delivery", "write_results", "write_bad_lines", "write_manifest", "tidy",
