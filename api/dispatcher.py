@@ -4,7 +4,6 @@ At least once: who is killed after a POST and before the commit leaves a notific
 again, with the same `webhook-id`.
 """
 
-import logging
 import random
 import threading
 import time
@@ -14,8 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from http import HTTPStatus
 
+from api.metrics import Metrics
 from api.signatures import new_secret, signed_headers
 from api.webhook_sender import Answer, WebhookSender
+from blocks import logs
 from blocks.egress import Egress
 from blocks.errors import RefineryError, Transient
 from blocks.settings import Settings
@@ -23,7 +24,7 @@ from blocks.store import webhooks
 from blocks.store.database import Database
 from blocks.store.webhooks import Attempt, Notification
 
-logger = logging.getLogger("refinery.webhooks")
+logger = logs.get_logger("refinery.webhooks")
 
 _IN_FLIGHT_MAX = 32
 # So many of one endpoint: a slow one must not have all of them.
@@ -57,8 +58,9 @@ _RETRY_AFTER_S_MAX = 24 * _HOUR_S
 class Dispatcher:
     """A thread that looks for what is due, and a pool of threads that send it."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, metrics: Metrics) -> None:
         self._database = database
+        self._metrics = metrics
         self._vault = settings.vault()
         self._sender = WebhookSender(Egress(settings.egress_allow))
         self._stopping = threading.Event()
@@ -93,7 +95,7 @@ class Dispatcher:
                     if self._stopping.is_set():
                         return
             except Transient as error:
-                logger.warning("webhooks.database_lost reason=%s", error.message)
+                logger.warning("webhooks.database_lost", reason=error.message)
                 self._stopping.wait(_RECONNECT_S)
             except Exception:
                 logger.exception("webhooks.failed")
@@ -137,10 +139,10 @@ class Dispatcher:
         except RefineryError as error:
             # It is due again when its hold is over.
             logger.warning(
-                "webhooks.not_sent message_id=%s reason=%s", notification.message_id, error.message
+                "webhooks.not_sent", message_id=notification.message_id, reason=error.message
             )
         except Exception:
-            logger.exception("webhooks.not_sent message_id=%s", notification.message_id)
+            logger.exception("webhooks.not_sent", message_id=notification.message_id)
         finally:
             with self._changed:
                 self._in_flight[notification.webhook_no] -= 1
@@ -156,8 +158,12 @@ class Dispatcher:
             "User-Agent": "refinery-jobs",
             **signed,
         }
+        if notification.attempts == 1:
+            lag = now - notification.created_at
+            self._metrics.webhook_lag_seconds.observe(lag.total_seconds())
         began_s = time.monotonic()
         answer = self._sender.send(notification.callback_url, headers, body)
+        self._metrics.webhook_attempts.labels(_outcome(answer)).inc()
         attempt = Attempt(
             attempt=notification.attempts,
             attempted_at=now,
@@ -179,12 +185,19 @@ class Dispatcher:
                 delay_s, pause_s = _backoff(notification, answer)
                 webhooks.postpone(tx, notification, delay_s=delay_s, pause_s=pause_s)
         logger.info(
-            "webhooks.attempted message_id=%s attempt=%s status=%s error=%s",
-            notification.message_id,
-            notification.attempts,
-            answer.status_code,
-            answer.error,
+            "webhooks.attempted",
+            message_id=notification.message_id,
+            event_type=notification.event,
+            attempt=notification.attempts,
+            status=answer.status_code,
+            error=answer.error,
         )
+
+
+def _outcome(answer: Answer) -> str:
+    if answer.error is None:
+        return "delivered"
+    return "unreachable" if answer.status_code is None else "refused"
 
 
 def _backoff(

@@ -1,6 +1,5 @@
 """Every error as `{"error", "code", "details"?}`: one table from exception to response."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -10,9 +9,10 @@ from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.openapi import ResponseSpec
 
+from blocks import logs
 from blocks.errors import IdempotencyConflict, RefineryError, Transient
 
-logger = logging.getLogger("refinery.api")
+logger = logs.get_logger("refinery.api")
 
 _RETRY_AFTER_S = 5
 
@@ -82,7 +82,7 @@ def handle_conflict(_: _Handled, error: IdempotencyConflict) -> Response[ErrorBo
 
 def handle_transient(_: _Handled, error: Transient) -> Response[ErrorBody]:
     """503: what failed is not the client's fault, and may be mended by time."""
-    logger.warning("request.unavailable code=%s reason=%s", error.code, error.message)
+    logger.warning("request.unavailable", code=error.code, reason=error.message)
     body = ErrorBody("The service is not available just now; try again.", "unavailable")
     return _respond(HTTPStatus.SERVICE_UNAVAILABLE, body, {"Retry-After": str(_RETRY_AFTER_S)})
 
@@ -113,7 +113,7 @@ def handle_http_exception(request: _Handled, error: HTTPException) -> Response[E
 
 def handle_unexpected(request: _Handled, error: Exception) -> Response[ErrorBody]:
     """500: the log has the cause, the answer does not."""
-    logger.error("request.failed path=%s", request.url.path, exc_info=error)
+    logger.error("request.failed", path=request.url.path, exc_info=error)
     body = ErrorBody("Something went wrong on our side; the operators can see it.", "internal")
     return _respond(HTTPStatus.INTERNAL_SERVER_ERROR, body)
 

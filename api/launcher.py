@@ -5,12 +5,13 @@ dies in between leaves a row that reconcile finds; asked for again with the same
 is one run. What cannot be said to Prefect now stays, and is tried again.
 """
 
-import logging
 import random
 import threading
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from api.metrics import Metrics
+from blocks import logs
 from blocks.errors import Transient
 from blocks.prefect_api import PrefectApi, PrefectUnavailable
 from blocks.reconciler import reconcile
@@ -21,7 +22,7 @@ from blocks.store.outbox import Entry
 from blocks.store.runs import Launch
 from deployments import names
 
-logger = logging.getLogger("refinery.launcher")
+logger = logs.get_logger("refinery.launcher")
 
 _DEPLOYMENTS = {"process_job": names.PROCESS_JOB, "deliver_job": names.DELIVER_JOB}
 _POLL_S = 5.0  # for what became due without a notification: what was postponed
@@ -34,9 +35,10 @@ _ENTRIES_MAX = 100
 class Launcher:
     """A thread that does what PostgreSQL's NOTIFY wakes it for."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, metrics: Metrics) -> None:
         self._settings = settings
         self._database = database
+        self._metrics = metrics
         self._prefect = PrefectApi(settings)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
@@ -72,7 +74,7 @@ class Launcher:
                     if self._stopping.is_set():
                         return
             except Transient as error:
-                logger.warning("launcher.database_lost reason=%s", error.message)
+                logger.warning("launcher.database_lost", reason=error.message)
                 self._stopping.wait(_RECONNECT_S)
             except Exception:
                 logger.exception("launcher.failed")
@@ -88,17 +90,21 @@ class Launcher:
             )
         if launch is None:
             return False
+        log = logger.bind(job_id=launch.job_id, kind=launch.kind, launches=launch.launches)
         try:
-            flow_run_id = self._create_run(launch)
+            with self._metrics.launch_seconds.time():
+                flow_run_id = self._create_run(launch)
         except PrefectUnavailable as error:
+            self._metrics.launches.labels(launch.kind, "unavailable").inc()
             with self._database.transaction() as tx:
                 delay_s = _delay_s(launch.failures)
                 runs.postpone(tx, launch.run_no, error=error.message, delay_s=delay_s)
-            logger.warning("launcher.postponed job_id=%s reason=%s", launch.job_id, error.message)
+            log.warning("launcher.postponed", reason=error.message)
         else:
+            self._metrics.launches.labels(launch.kind, "started").inc()
             with self._database.transaction() as tx:
                 runs.launched(tx, launch.run_no, flow_run_id)
-            logger.info("launcher.started job_id=%s kind=%s", launch.job_id, launch.kind)
+            log.info("launcher.started", flow_run_id=flow_run_id)
         return True
 
     def _create_run(self, launch: Launch) -> str:
@@ -137,7 +143,7 @@ class Launcher:
             return
         # A run that is started after this finds that its job was cancelled.
         stopped = self._prefect.cancel_runs(entries[0].job_id)
-        logger.info("launcher.cancelled job_id=%s runs=%d", entries[0].job_id, len(stopped))
+        logger.info("launcher.cancelled", job_id=entries[0].job_id, runs=len(stopped))
 
 
 def _delay_s(failures: int) -> float:

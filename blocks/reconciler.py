@@ -4,24 +4,25 @@ Any number may run at once, and each at any time: every step is a batch of bound
 what others hold, and changes nothing that is as it should be. A run that is merely slow is left alone.
 """
 
-import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from blocks import logs
 from blocks.prefect_api import UNDER_WAY, PrefectApi, PrefectUnavailable, RunState
-from blocks.store import annotation, jobs, outbox, runs, webhooks
+from blocks.store import annotation, counts, jobs, outbox, runs, webhooks
 from blocks.store.database import Database, Transaction
 from blocks.store.runs import Launched
 
-logger = logging.getLogger("refinery.reconcile")
+logger = logs.get_logger("refinery.reconcile")
 
 _BATCH = 500
 _BATCHES_MAX = 20
 _RUNS_PAGE = 200  # what Prefect answers at once
 _SETTLED_MAX = 10  # each locks its job
 _NOTIFICATIONS_KEPT_DAYS = 30
+_COUNTS_MAX = 50_000
 
 # Whoever dies between taking a run and starting its process leaves it Pending. Pulling an image may take
 # minutes too, and a second run of one job does no harm.
@@ -76,13 +77,15 @@ def reconcile(database: Database, prefect: PrefectApi) -> Reconciled:
         lambda tx: webhooks.purge(tx, days=_NOTIFICATIONS_KEPT_DAYS, limit=_BATCH),
         _BATCH,
     )
+    with database.transaction() as tx:
+        counts.fold(tx, limit=_COUNTS_MAX)
     relaunched = stopped = 0
     reachable = True
     try:
         relaunched, stopped = _look_after_runs(database, prefect)
     except PrefectUnavailable as error:
         reachable = False
-        logger.warning("reconcile.prefect_unavailable reason=%s", error.message)
+        logger.warning("reconcile.prefect_unavailable", reason=error.message)
     done = Reconciled(
         runs_relaunched=relaunched,
         runs_stopped=stopped,
@@ -97,7 +100,7 @@ def reconcile(database: Database, prefect: PrefectApi) -> Reconciled:
         with database.transaction() as tx:
             outbox.wake(tx)
     if done.anything:
-        logger.info("reconcile.done %s", done)
+        logger.info("reconcile.done", **msgspec.structs.asdict(done))
     return done
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from blocks.errors import RefineryError
+from blocks.logs import LogFormat
 from blocks.vault import Vault
 
 _FIXED_NAMES = {
@@ -82,6 +83,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How many of those are one customer's."""
     public_url: str = ""
     """Where customers reach the API: what links in Prefect's UI begin with."""
+
+    log_format: LogFormat = LogFormat.TEXT
+    """How the API writes its log: lines for people, or JSON."""
 
     lease_s: _Count = 600
     """How long a claimed task stays with its annotator where the claim does not say."""

@@ -1,5 +1,6 @@
 """Annotators: claim tasks, hand in labels, hand tasks back."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from msgspec import Meta
 from api.auth import annotators_only
 from api.bodies import Body
 from api.errors import documented
+from api.metrics import Metrics
 from api.routes.job_views import LabelSpec
 from blocks.model import LabelOutcome, ReleaseOutcome, TaskType
 from blocks.settings import Settings
@@ -113,6 +115,7 @@ def claim(
     data: JSONBody[ClaimBody],
     database: NamedDependency[Database],
     settings: NamedDependency[Settings],
+    metrics: NamedDependency[Metrics],
 ) -> ClaimedTasks:
     """Take tasks to label, for a while; never one that this annotator has labelled or holds."""
     with database.transaction() as tx:
@@ -124,6 +127,7 @@ def claim(
             task_types=data.task_types,
             job_id=data.job_id,
         )
+    metrics.claimed_tasks.inc(len(tasks))
     return ClaimedTasks([_claimed(task) for task in tasks])
 
 
@@ -138,12 +142,17 @@ def claim(
     sync_to_thread=True,
 )
 def submit(
-    request: _Request, data: JSONBody[LabelsBody], database: NamedDependency[Database]
+    request: _Request,
+    data: JSONBody[LabelsBody],
+    database: NamedDependency[Database],
+    metrics: NamedDependency[Metrics],
 ) -> Outcomes:
     """Hand in labels. A label cannot be changed; one handed in again is a `duplicate`."""
     labels = [annotation.Label(label.task_id, label.label) for label in data.labels]
     with database.transaction() as tx:
         outcomes = annotation.submit(tx, _annotator(request), labels)
+    for outcome, count in Counter(outcomes).items():
+        metrics.labels.labels(outcome).inc(count)
     pairs = zip(labels, outcomes, strict=True)
     return Outcomes([Outcome(label.task_id, outcome) for label, outcome in pairs])
 

@@ -1,11 +1,14 @@
-"""Is it alive, and can it work? For load balancers and supervisors; no key."""
+"""Is it alive, can it work, and what does it do? For load balancers, supervisors, Prometheus; no key."""
 
 from http import HTTPStatus
+from typing import Any
 
-from litestar import Response, get
+from litestar import MediaType, Request, Response, get
 from litestar.datastructures import State
+from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 
+from api.metrics import Metrics
 from blocks.errors import Transient
 from blocks.store.database import Database
 
@@ -52,4 +55,19 @@ def _database_answers(database: Database) -> bool:
     return True
 
 
-HANDLERS = [live, ready]
+@get(
+    "/metrics",
+    operation_id="metrics",
+    summary="What does it do?",
+    tags=["Operations"],
+    security=[{}],
+    media_type=MediaType.TEXT,
+    sync_to_thread=True,
+)
+def metrics(request: Request[Any, Any, Any], metrics: NamedDependency[Metrics]) -> Response[bytes]:
+    """Counts and queues, in the text format of Prometheus or in OpenMetrics."""
+    content, media_type = metrics.encoded(request.headers.get("Accept", ""))
+    return Response(content, media_type=media_type)
+
+
+HANDLERS = [live, ready, metrics]

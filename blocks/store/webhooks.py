@@ -98,6 +98,7 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     event: str
     body: str
     attempts: int
+    created_at: datetime
     expires_at: datetime
     callback_url: str
     failures: int

@@ -619,3 +619,28 @@ def test_what_is_signed_by_the_default_secret_has_none_to_rotate(
     (named,) = told.get("/v1/webhooks?all=true").json()["webhooks"]
     response = told.post(f"/v1/webhooks/{named['webhook_id']}/rotate", {})
     assert (response.status_code, response.json()["code"]) == (409, "webhook_not_registered")
+
+
+# What operators see
+
+
+def test_attempts_are_counted_and_what_a_dead_endpoint_holds_up_is_no_lag(
+    told: Api, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.metrics._KEPT_S", -1.0)
+    endpoint.behaviours.put(answer(500))
+    webhook_id = register(told, endpoint, events=["job.completed"])["webhook_id"]
+    complete(told.shop)
+    wait_log(told, webhook_id, attempted(1))
+    told.shop.run("update notifications set not_before = now() - interval '1 hour'")
+    told.shop.run("update webhooks set resumes_at = 'infinity'")
+    waiting = told.client.get("/metrics").text
+    assert 'refinery_queue_depth{queue="webhooks"} 1.0' in waiting
+    assert 'refinery_queue_oldest_seconds{queue="webhooks"} 0.0' in waiting
+    hurry(told.shop)
+    wait_log(told, webhook_id, attempted(2))
+    sent = told.client.get("/metrics").text
+    assert 'refinery_queue_depth{queue="webhooks"} 0.0' in sent
+    assert 'refinery_webhook_attempts_total{outcome="refused"} 1.0' in sent
+    assert 'refinery_webhook_attempts_total{outcome="delivered"} 1.0' in sent
+    assert "refinery_webhook_lag_seconds_count 1.0" in sent

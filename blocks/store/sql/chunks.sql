@@ -13,7 +13,12 @@ with filled as (
     update chunks
     set lines = %(lines)s, tasks = %(tasks)s, bad_lines = %(bad_lines)s, bad_codes = %(bad_codes)s
     where job_no = %(job_no)s and chunk_no = %(chunk_no)s
-    returning job_no, chunk_no, tasks
+    returning job_no, chunk_no, tasks, bad_lines, bad_codes
+), counted as (
+    insert into counts (name, label, amount)
+    select 'lines', '', tasks + bad_lines from filled
+    union all
+    select 'bad_lines', code.key, code.value::bigint from filled, jsonb_each_text(bad_codes) code
 )
 insert into lanes (job_no, chunk_no, fresh_from, ends_at, offsets, annotators)
 select job_no, chunk_no, %(starts_at)s, %(ends_at)s,

@@ -155,8 +155,8 @@ update notifications n
 set not_before = now() + make_interval(secs => %(hold_s)s), attempts = n.attempts + 1
 from due, webhooks w
 where n.notification_no = due.notification_no and w.webhook_no = n.webhook_no
-returning n.notification_no, n.webhook_no, n.message_id, n.event, n.body, n.attempts, n.expires_at,
-          w.callback_url, w.failures;
+returning n.notification_no, n.webhook_no, n.message_id, n.event, n.body, n.attempts, n.created_at,
+          n.expires_at, w.callback_url, w.failures;
 
 -- log_attempt --
 insert into notification_attempts (

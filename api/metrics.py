@@ -1,0 +1,214 @@
+"""What Prometheus is told: counts of this process, and sums and queues that the database keeps for all.
+
+A count of one process starts at zero with it, and Prometheus adds them up; what the database keeps is
+the same whichever process is asked.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from blocks.errors import Transient
+from blocks.model import DeliveryStatus, JobStatus, LabelOutcome
+from blocks.store import counts
+from blocks.store.counts import Queue
+from blocks.store.database import Database
+
+# Whoever asks more often, or in vain, costs the database nothing.
+_KEPT_S = 1.0
+_LAG_BOUNDS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3600)
+_LAUNCH_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+_BEGAN_S = "began_s"
+
+
+class Metrics:
+    """The counts of one process; safe to use from several threads."""
+
+    def __init__(self, database: Database) -> None:
+        # Else there would be a series more for each, of no use to anybody here.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        ours = self._registry = CollectorRegistry()
+        self.claimed_tasks = Counter(
+            "refinery_claimed_tasks", "Tasks that were handed to annotators.", registry=ours
+        )
+        self.labels = Counter(
+            "refinery_labels",
+            "Labels that were handed in; the one that settles its task is `settled`.",
+            ["outcome"],
+            registry=ours,
+        )
+        self.launches = Counter(
+            "refinery_launches",
+            "Runs that Prefect was asked for: it `started` one, or was `unavailable`.",
+            ["kind", "outcome"],
+            registry=ours,
+        )
+        self.launch_seconds = Histogram(
+            "refinery_launch_seconds",
+            "Time that Prefect took to answer when it was asked for a run.",
+            buckets=_LAUNCH_BOUNDS_S,
+            registry=ours,
+        )
+        self.webhook_attempts = Counter(
+            "refinery_webhook_attempts",
+            "Notifications that were sent: `delivered`, `refused` by an answer other than 2xx, or "
+            "`unreachable`.",
+            ["outcome"],
+            registry=ours,
+        )
+        self.webhook_lag_seconds = Histogram(
+            "refinery_webhook_lag_seconds",
+            "Time from what happened to the first attempt to tell of it.",
+            buckets=_LAG_BOUNDS_S,
+            registry=ours,
+        )
+        self.request_seconds = Histogram(
+            "refinery_request_seconds",
+            "Time from the headers of a request to those of its answer.",
+            ["method", "route", "status"],
+            registry=ours,
+        )
+        for outcome in LabelOutcome:
+            self.labels.labels(outcome)
+        ours.register(_Kept(database))
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=ours)
+
+    def encoded(self, accept: str) -> tuple[bytes, str]:
+        """Everything, as text of the format that the client asks for, and its media type."""
+        encode, media_type = choose_encoder(accept)
+        return encode(self._registry), media_type
+
+    async def count_request(self, message: Message, scope: Scope) -> None:
+        """Litestar's `before_send`, which sees every answer, also those that a middleware gives.
+
+        Litestar's own plugin counts those as 200. A route that nobody knows is not counted.
+        """
+        if (
+            scope["type"] == ScopeType.HTTP
+            and message["type"] == "http.response.start"
+            and _BEGAN_S in scope["state"]
+        ):
+            took_s = time.perf_counter() - scope["state"][_BEGAN_S]
+            labels = (scope["method"], scope["path_template"], str(int(message["status"])))
+            self.request_seconds.labels(*labels).observe(took_s)
+
+
+class RequestClock(ASGIMiddleware):
+    """Notes when a request came; `Metrics.count_request` looks at it."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        scope["state"][_BEGAN_S] = time.perf_counter()
+        await next_app(scope, receive, send)
+
+
+class _Kept(Collector):
+    """What the database keeps, read once a second at most."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._read_s = float("-inf")
+        self._found: list[Metric] = []
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: to be registered must not ask the database."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        with self._lock:
+            if time.monotonic() - self._read_s > _KEPT_S:
+                self._found = [*self._read()]
+                self._read_s = time.monotonic()
+            return self._found
+
+    def _read(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("refinery_database_up", "Whether the database answers.")
+        try:
+            with self._database.transaction() as tx:
+                totals, queues = counts.totals(tx), counts.queues(tx)
+        except Transient:
+            up.add_metric([], 0)
+            yield up
+            return
+        up.add_metric([], 1)
+        yield up
+        yield from _totals(totals)
+        yield from _queues(queues)
+
+
+def _totals(totals: Mapping[tuple[str, str], float]) -> Iterator[Metric]:
+    jobs = GaugeMetricFamily("refinery_jobs", "Jobs by their state.", labels=["status"])
+    for status in JobStatus:
+        jobs.add_metric([status], totals.get(("jobs", status), 0))
+    yield jobs
+    lines = CounterMetricFamily("refinery_lines", "Lines of manifests that were recorded.")
+    lines.add_metric([], totals.get(("lines", ""), 0))
+    yield lines
+    bad = CounterMetricFamily("refinery_bad_lines", "Those of them that are bad.", labels=["code"])
+    deliveries = CounterMetricFamily(
+        "refinery_deliveries", "Deliveries by how they ended, each try of one.", labels=["outcome"]
+    )
+    for outcome in (DeliveryStatus.DELIVERED, DeliveryStatus.FAILED):
+        deliveries.add_metric([outcome], totals.get(("deliveries", outcome), 0))
+    for (name, label), total in totals.items():
+        if name == "bad_lines":
+            bad.add_metric([label], total)
+    yield bad
+    yield deliveries
+    yield _histogram(
+        "refinery_trigger_seconds",
+        "Time from the POST of a job to the first line of its flow.",
+        {label: total for (name, label), total in totals.items() if name == "start_s"},
+        totals.get(("start_s_sum", ""), 0),
+    )
+
+
+def _histogram(
+    name: str, documentation: str, within: Mapping[str, float], total: float
+) -> HistogramMetricFamily:
+    """`within` has how many have each bound as their least; Prometheus wants them added up."""
+    buckets: list[tuple[str, float]] = []
+    so_far = 0.0
+    for bound in sorted({*within, "+Inf"}, key=float):
+        so_far += within.get(bound, 0)
+        buckets.append((bound, so_far))
+    family = HistogramMetricFamily(name, documentation)
+    family.add_metric([], buckets, total)
+    return family
+
+
+def _queues(queues: Iterable[Queue]) -> Iterator[Metric]:
+    depth = GaugeMetricFamily(
+        "refinery_queue_depth", "What waits, counted up to 100,000.", labels=["queue"]
+    )
+    oldest = GaugeMetricFamily(
+        "refinery_queue_oldest_seconds", "How long the first of it has waited.", labels=["queue"]
+    )
+    for queue in queues:
+        depth.add_metric([queue.name], queue.depth)
+        oldest.add_metric([queue.name], max(queue.oldest_s or 0, 0))
+    yield depth
+    yield oldest

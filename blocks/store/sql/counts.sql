@@ -1,0 +1,59 @@
+-- totals --
+-- The sums of all series.
+select name, label, sum(amount)::float8 as total from counts group by name, label order by name, label;
+
+-- queues --
+-- What waits: how many, counted up to a bound, and for how many seconds the one that has waited longest.
+-- Of webhooks only those that are due at endpoints which answer: what a dead endpoint holds up is its own affair.
+select 'outbox' as name,
+       (select count(*) from (select from outbox limit %(counted_max)s) o) as depth,
+       (select extract(epoch from now() - created_at)::float8 from outbox order by outbox_no limit 1) as oldest_s
+union all
+select 'runs_waiting',
+       (select count(*) from (
+           select from runs where launched_at is null and not_before <= now() limit %(counted_max)s) r),
+       (select extract(epoch from now() - greatest(created_at, not_before))::float8 from runs
+        where launched_at is null and not_before <= now() order by run_no limit 1)
+union all
+select 'runs_under_way',
+       (select count(*) from (select from runs where launched_at is not null limit %(counted_max)s) r),
+       (select extract(epoch from now() - min(launched_at))::float8 from (
+           select launched_at from runs where launched_at is not null limit %(counted_max)s) r)
+union all
+select 'webhooks',
+       (select count(*) from (
+           select from notifications where status = 'pending' limit %(counted_max)s) n),
+       (select extract(epoch from now() - min(first.not_before))::float8
+        from ({waiting_endpoints}) w
+        join webhooks using (webhook_no)
+        cross join lateral (
+            select n.not_before from notifications n
+            where n.webhook_no = w.webhook_no and n.status = 'pending' and n.not_before <= now()
+            order by n.not_before limit 1
+        ) first
+        where webhooks.failures = 0);
+
+-- waiting_endpoints --
+-- Endpoints that something is to be sent to, from one to the next by index; up to a bound.
+with recursive waiting as (
+    (select webhook_no from notifications where status = 'pending' order by webhook_no limit 1)
+    union all
+    select (select n.webhook_no from notifications n
+            where n.status = 'pending' and n.webhook_no > waiting.webhook_no order by n.webhook_no limit 1)
+    from waiting where waiting.webhook_no is not null
+)
+select webhook_no from waiting where webhook_no is not null limit %(endpoints_max)s;
+
+-- fold --
+-- Add rows up, so that there are few; two that fold at once pass over each other's.
+with gone as (
+    delete from counts where count_no in (
+        select count_no from counts order by count_no limit %(limit)s for update skip locked
+    )
+    returning name, label, amount
+), kept as (
+    insert into counts (name, label, amount)
+    select name, label, sum(amount) from gone group by name, label
+    returning count_no
+)
+select (select count(*) from gone) - (select count(*) from kept) as folded;

@@ -1,0 +1,84 @@
+"""Logs have an event and fields, in either format, and never the values of variables."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from blocks import logs
+from blocks.logs import LogFormat
+
+SECRET = "canary-0f9a8b7c"
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_a_line_of_json_has_the_event_and_each_field(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(LogFormat.JSON)
+    logger = logs.get_logger("refinery.test").bind(job_id="job_1")
+    logger.info("run.started", launches=2)
+    logger.debug("run.details")
+    (line,) = capsys.readouterr().err.splitlines()
+    found = json.loads(line)
+    assert found.pop("timestamp").endswith("Z")
+    assert found == {
+        "event": "run.started",
+        "job_id": "job_1",
+        "launches": 2,
+        "level": "info",
+        "logger": "refinery.test",
+    }
+
+
+def test_text_says_the_same_without_colours(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(LogFormat.TEXT)
+    logs.get_logger("refinery.test").warning("run.postponed", job_id="job_1", reason="not there")
+    text = capsys.readouterr().err
+    assert "[warning] run.postponed [refinery.test] job_id=job_1 reason='not there'" in text
+    assert "\x1b" not in text
+
+
+def test_what_others_log_has_the_same_format(capsys: pytest.CaptureFixture[str]) -> None:
+    uvicorn = logging.getLogger("uvicorn.error")
+    uvicorn.addHandler(logging.StreamHandler())
+    logs.configure(LogFormat.JSON)
+    uvicorn.info("Started server process [%d]", 7)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["event"] == "Started server process [7]"
+
+
+@pytest.mark.parametrize("log_format", LogFormat)
+def test_a_traceback_comes_without_the_values_of_variables(
+    log_format: LogFormat, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure(log_format)
+
+    def fail(secret: str) -> None:
+        assert secret
+        raise ValueError("It failed.")
+
+    try:
+        fail("".join(reversed(SECRET[::-1])))
+    except ValueError:
+        logs.get_logger("refinery.test").exception("run.failed", job_id="job_1")
+    text = capsys.readouterr().err
+    assert "It failed." in text
+    assert "Traceback" in text
+    assert SECRET not in text
+
+
+def test_fields_stand_in_the_message_where_a_logger_takes_only_that(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    logger = logs.wrap(logging.getLogger("somebodys"), job_id="job_1")
+    logger.info("chunk.committed", chunk=3, reason="100 % of it")
+    assert caplog.messages == ["chunk.committed chunk=3 job_id=job_1 reason='100 % of it'"]
