@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from typing import Any, Protocol
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -33,6 +34,8 @@ from blocks.uploads import GcsUpload, S3Upload
 _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 60
 _READ_BACK_BYTES = 16 * 1024 * 1024
+_AMAZON_CONSOLE_URL = "https://console.aws.amazon.com/s3/buckets"
+_GOOGLE_CONSOLE_URL = "https://console.cloud.google.com/storage/browser"
 _GCS_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _GOOGLE_TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
 
@@ -52,6 +55,9 @@ class Bucket(Protocol):
         What arrived is checked against what was sent, by the store's own checksums where they can be
         told beforehand, and else by reading it back.
         """
+
+    def console_url(self, prefix: str) -> str | None:
+        """Where a browser shows the objects below `prefix`; None where that is not known."""
 
     def create(self, key: str, data: bytes) -> None:
         """A new object; `ObjectExists` if there is one with other content."""
@@ -165,6 +171,11 @@ class S3Bucket:
         )
         self._fs.retries = 1
         self._name = name
+        self._is_amazons = endpoint_url is None
+
+    def console_url(self, prefix: str) -> str | None:
+        where = f"{_AMAZON_CONSOLE_URL}/{self._name}?{urlencode({'prefix': prefix})}"
+        return where if self._is_amazons else None
 
     def stat(self, key: str) -> Pin:
         with translated(self._name, key):
@@ -295,6 +306,11 @@ class GcsBucket:
             skip_instance_cache=True,
         )
         self._name = name
+        self._is_googles = not endpoint_url
+
+    def console_url(self, prefix: str) -> str | None:
+        where = f"{_GOOGLE_CONSOLE_URL}/{self._name}/{quote(prefix)}"
+        return where if self._is_googles else None
 
     def stat(self, key: str) -> Pin:
         with self._translated(key):

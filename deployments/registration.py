@@ -51,7 +51,7 @@ def register_blocks() -> list[str]:
 
 
 def register_automations() -> list[str]:
-    """Make those of `automations.yaml`, or mend them; their names."""
+    """Make or mend those of `automations.yaml`; their names. What was switched off stays off."""
     from prefect.client.orchestration import get_client
     from prefect.events.schemas.automations import AutomationCore
 
@@ -64,6 +64,7 @@ def register_automations() -> list[str]:
             automation = AutomationCore.model_validate(each)
             known = client.read_automations_by_name(automation.name)
             if known:
+                automation.enabled = known[0].enabled
                 client.update_automation(known[0].id, automation)
             else:
                 client.create_automation(automation)

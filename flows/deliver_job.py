@@ -19,14 +19,17 @@ from blocks.delivered import DeliveredObject
 from blocks.errors import Terminal
 from blocks.store import jobs, results
 from flows import delivery
-from flows.monitor import show_delivery, show_job, tag_run
+from flows.monitor import delivery_link, show_delivery, show_job, tag_run
 from flows.policy import NETWORK_TASK
 from flows.resources import (
     Overtaken,
+    adopt_run,
     database,
     destination_of,
+    is_by_hand,
     load_job,
     load_undelivered,
+    reopen_delivery,
     settings,
 )
 
@@ -34,9 +37,11 @@ from flows.resources import (
 @flow(name="deliver-job", flow_run_name="deliver {job_id}")
 def deliver_job(job_id: str) -> State[Any]:
     """Write the results, the bad lines and the manifest of both; then the job is completed."""
+    link = None
     tag_run(load_job(job_id))
     try:
-        begin_delivery(job_id)
+        begin_delivery(job_id, again=is_by_hand())
+        link = delivery_link(load_undelivered(job_id))
         objects = find_delivery(job_id)
         if objects is None:
             objects = [*write_results(job_id), write_bad_lines(job_id)]
@@ -47,29 +52,32 @@ def deliver_job(job_id: str) -> State[Any]:
         return Completed(message=news.message)
     except Terminal as error:
         refuse_delivery(job_id, error.code, error.message)
-        show_job(job_id)
         return Failed(message=f"{job_id}: delivery refused ({error.code}): {error.message}")
-    show_job(job_id)
+    finally:
+        show_job(job_id, link=link)
     show_delivery(job_id, objects)
     return Completed(message=f"{job_id}: delivered {sum(o.rows for o in objects)} rows.")
 
 
-@task(**NETWORK_TASK)
-def begin_delivery(job_id: str) -> None:
-    """Say that the delivery is under way."""
+@task(task_run_name="begin", **NETWORK_TASK)
+def begin_delivery(job_id: str, *, again: bool) -> None:
+    """Say that the delivery is under way; `again`: also one that the store has refused before."""
+    adopt_run(job_id, "deliver_job")
+    if again:
+        reopen_delivery(job_id)
     job = load_undelivered(job_id)
     with database().transaction() as tx:
         jobs.begin_delivery(tx, job.job_no)
 
 
-@task(**NETWORK_TASK)
+@task(task_run_name="find what stands", **NETWORK_TASK)
 def find_delivery(job_id: str) -> list[DeliveredObject] | None:
     """What a run has delivered that died before it could say so."""
     job = load_undelivered(job_id)
     return delivery.standing(destination_of(job), job)
 
 
-@task(**NETWORK_TASK)
+@task(task_run_name="write results", **NETWORK_TASK)
 def write_results(job_id: str) -> list[DeliveredObject]:
     """Stream the settled tasks into parts of bounded size."""
     job = load_undelivered(job_id)
@@ -83,7 +91,7 @@ def write_results(job_id: str) -> list[DeliveredObject]:
         )
 
 
-@task(**NETWORK_TASK)
+@task(task_run_name="write bad lines", **NETWORK_TASK)
 def write_bad_lines(job_id: str) -> DeliveredObject:
     """Write `errors.jsonl`, an empty one where every line was good."""
     job = load_undelivered(job_id)
@@ -92,7 +100,7 @@ def write_bad_lines(job_id: str) -> DeliveredObject:
         return delivery.write_object(destination_of(job), key, blocks)
 
 
-@task(**NETWORK_TASK)
+@task(task_run_name="write manifest", **NETWORK_TASK)
 def write_manifest(job_id: str, objects: list[DeliveredObject]) -> None:
     """Write `manifest.json`, unless a twin of this run just did."""
     job = load_undelivered(job_id)
@@ -100,7 +108,7 @@ def write_manifest(job_id: str, objects: list[DeliveredObject]) -> None:
     destination_of(job).create(key, delivery.encode_manifest(job, objects))
 
 
-@task(**NETWORK_TASK)
+@task(task_run_name="tidy", **NETWORK_TASK)
 def tidy(job_id: str, objects: list[DeliveredObject]) -> None:
     """Remove what runs that were killed have left. A twin that still writes finds its upload gone,
     tries again, and finds the delivery done."""
@@ -108,7 +116,7 @@ def tidy(job_id: str, objects: list[DeliveredObject]) -> None:
     delivery.tidy(destination_of(job), delivery.folder_of(job), objects)
 
 
-@task(**NETWORK_TASK)
+@task(task_run_name="finish", **NETWORK_TASK)
 def finish_delivery(job_id: str, objects: int) -> None:
     """Complete the job, with `objects` of it in the bucket."""
     job_no = load_job(job_id).job_no
@@ -116,7 +124,7 @@ def finish_delivery(job_id: str, objects: int) -> None:
         jobs.finish_delivery(tx, job_no, objects)
 
 
-@task(**NETWORK_TASK)
+@task(task_run_name="refuse delivery", **NETWORK_TASK)
 def refuse_delivery(job_id: str, code: str, message: str) -> None:
     """Complete the job without its delivery, and tell the customer why."""
     job_no = load_job(job_id).job_no

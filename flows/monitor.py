@@ -22,13 +22,16 @@ from prefect.artifacts import (
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
+from structlog.stdlib import BoundLogger
 
+from blocks import logs
 from blocks.delivered import DeliveredObject
+from blocks.errors import Transient
 from blocks.object_urls import parse_object_url
 from blocks.store import chunks
 from blocks.store.jobs import Job
 from flows.delivery import folder_of
-from flows.resources import database, load_job, settings
+from flows.resources import database, destination_of, load_job, settings
 
 _UPDATES_EVERY_S = 1.0
 _CHUNKS_SHOWN_MAX = 500
@@ -47,6 +50,11 @@ class ChunkSeen(msgspec.Struct, frozen=True):
     bad_lines: int | None
     seconds: float
     retries: int
+
+
+def run_log(**fields: Any) -> BoundLogger:
+    """The log of the run, as the UI shows it, with `fields` in each line."""
+    return logs.wrap(get_run_logger(), **fields)
 
 
 def tag_run(job: Job) -> None:
@@ -91,16 +99,24 @@ def show_chunks(job_id: str, seen: Sequence[ChunkSeen]) -> None:
         )
 
 
-def show_job(job_id: str, *, error: str | None = None) -> None:
-    """A page about the job as it is now."""
+def show_job(job_id: str, *, link: str | None = None) -> None:
+    """A page about the job as it is now; `link` is where its results can be looked at in a browser."""
     with _only_shown():
         job = load_job(job_id)
         with database().transaction() as tx:
             codes = chunks.bad_codes(tx, job.job_no)
-        lines = [*_facts(job), *_bad_lines(job, codes), *_delivery(job)]
-        if error:
-            lines[1:1] = ["", f"**{error}**", ""]
-        create_markdown_artifact(key=_key(job_id), markdown="\n".join(lines), description=job_id)
+        lines = [*_facts(job), *_bad_lines(job, codes), *_delivery(job, link)]
+        create_markdown_artifact(
+            key=_key(job_id),
+            markdown="\n".join(lines),
+            description=f"{job.status}: {job.total_tasks:,} lines, {job.tasks_done:,} settled, "
+            f"{job.tasks_failed:,} without a result",
+        )
+
+
+def delivery_link(job: Job) -> str | None:
+    """Where the results of a job can be looked at in a browser, if the store has such a place."""
+    return destination_of(job).console_url(f"{folder_of(job)}/")
 
 
 def show_delivery(job_id: str, objects: Iterable[DeliveredObject]) -> None:
@@ -116,10 +132,12 @@ def _facts(job: Job) -> Iterator[str]:
     url = parse_object_url(job.manifest_url)
     yield f"# {job.job_id}"
     yield ""
-    yield "| | |"
+    if job.error_message:
+        yield f"**{_escaped(job.error_message)}** ({job.error_code})"
+        yield ""
+    yield f"| status | {job.status} |"
     yield "|---|---|"
     yield f"| customer | `{job.customer_id}` |"
-    yield f"| status | {job.status} |"
     yield f"| manifest | `{url.store}://{url.bucket}/{url.key}` |".replace("gcs://", "gs://")
     yield f"| question | {_escaped(job.question)} |"
     yield f"| lines | {job.total_tasks:,} |"
@@ -143,7 +161,7 @@ def _bad_lines(job: Job, codes: dict[str, int]) -> Iterator[str]:
         yield f"`refinery jobs errors {job.job_id}` lists them, each with its number."
 
 
-def _delivery(job: Job) -> Iterator[str]:
+def _delivery(job: Job, link: str | None) -> Iterator[str]:
     if job.delivery is None:
         return
     scheme = {"gcs": "gs"}.get(job.delivery.type, job.delivery.type)
@@ -152,12 +170,17 @@ def _delivery(job: Job) -> Iterator[str]:
     yield "## Delivery"
     yield ""
     yield f"`{at}/`: {job.delivery_status or 'when every task has ended'}."
+    if link:
+        yield ""
+        yield f"[Look at it in the store's console]({link})"
     if job.delivery_status == "delivered":
         yield ""
         yield f"`refinery verify {at}` compares every object with `manifest.json`."
     if job.delivery_error_message:
         yield ""
         yield f"**{_escaped(job.delivery_error_message)}** ({job.delivery_error_code})"
+        yield ""
+        yield "When that is mended, retry this run; or `refinery jobs deliver`, with other credentials."
 
 
 def _row(seen: ChunkSeen) -> dict[str, Any]:
@@ -189,5 +212,5 @@ def _made(artifact_id: Any) -> UUID:
 def _only_shown() -> Iterator[None]:
     try:
         yield
-    except (PrefectException, httpx.HTTPError) as error:
-        get_run_logger().warning("monitor.not_shown reason=%r", error)
+    except (PrefectException, httpx.HTTPError, Transient) as error:
+        run_log().warning("monitor.not_shown", reason=repr(error))

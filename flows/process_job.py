@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from prefect import flow, get_run_logger, task, unmapped
+from prefect import flow, task, unmapped
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import task_run
@@ -23,47 +23,52 @@ from blocks.store import jobs
 from blocks.store.chunks import Committed
 from flows import ingestion
 from flows.ingestion import Range
-from flows.monitor import ChunkSeen, Progress, show_chunks, show_job, tag_run
+from flows.monitor import ChunkSeen, Progress, run_log, show_chunks, show_job, tag_run
 from flows.policy import NETWORK_TASK, chunk_runner
-from flows.resources import Overtaken, database, load_job, load_unread, settings
+from flows.resources import Overtaken, adopt_run, database, load_job, load_unread, settings
 
 
 @flow(name="process-job", flow_run_name="process {job_id}")
 def process_job(job_id: str) -> State[Any]:
-    """Pin the manifest, create the tasks of its chunks, and close the ingestion."""
+    """Pin the manifest, plan its chunks, create their tasks, and close the ingestion."""
     seen: list[ChunkSeen] = []
     tag_run(load_job(job_id))
     try:
-        load_unread(job_id)
-        progress = Progress(job_id)
+        progress = Progress(load_unread(job_id).job_id)
         pin_manifest(job_id)
         if ingestion.is_compressed(job_id):
             seen += create_tasks_of_compressed(job_id, progress)
         else:
             with chunk_runner(settings()) as runner:
-                for wave in _waves(ingestion.missing_ranges(job_id)):
-                    seen += _create_all(runner, job_id, wave, progress)
-                    judge(job_id)
+                for wave in _waves(plan_chunks(job_id)):
+                    if seen:
+                        judge(job_id)
+                    _create_all(runner, job_id, wave, progress, seen)
         judge(job_id, at_end=True)
-        finish_ingestion(job_id)
+        summary = finish_ingestion(job_id)
         progress.move(1)
     except Overtaken as news:
         return Completed(message=news.message)
     except Terminal as error:
         fail_job(job_id, error.code, error.message)
-        show_job(job_id, error=error.message)
         return Failed(message=f"{job_id} failed ({error.code}): {error.message}")
     finally:
         show_chunks(job_id, seen)
-    show_job(job_id)
-    job = load_job(job_id)
-    return Completed(message=f"{job_id}: {job.total_tasks} lines, {job.tasks_failed} of them bad.")
+        show_job(job_id)
+    return Completed(message=summary)
 
 
-@task(**NETWORK_TASK)
+@task(task_run_name="pin manifest", **NETWORK_TASK)
 def pin_manifest(job_id: str) -> None:
     """Decide which version of the manifest is read, and in chunks of which size."""
+    adopt_run(job_id, "process_job")
     ingestion.pin(job_id)
+
+
+@task(task_run_name="plan chunks", **NETWORK_TASK)
+def plan_chunks(job_id: str) -> list[Range]:
+    """The ranges of the manifest whose lines are not recorded yet."""
+    return ingestion.missing_ranges(job_id)
 
 
 @task(task_run_name="chunk {chunk_no}", **NETWORK_TASK)
@@ -74,7 +79,7 @@ def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> ChunkSeen:
     return _seen(job_id, chunk_no, made, began_s, (start, end))
 
 
-@task(**NETWORK_TASK)
+@task(task_run_name="all chunks, in order", **NETWORK_TASK)
 def create_tasks_of_compressed(job_id: str, progress: Progress) -> list[ChunkSeen]:
     """The same for all of a compressed manifest, which has to be read in order."""
     seen = []
@@ -86,21 +91,22 @@ def create_tasks_of_compressed(job_id: str, progress: Progress) -> list[ChunkSee
     return seen
 
 
-@task(**NETWORK_TASK)
+@task(task_run_name="judge lines", **NETWORK_TASK)
 def judge(job_id: str, *, at_end: bool = False) -> None:
     """Stop at a manifest that is of no use."""
     ingestion.judge(job_id, at_end=at_end)
 
 
-@task(**NETWORK_TASK)
-def finish_ingestion(job_id: str) -> None:
-    """Say that every line is recorded."""
-    job_no = load_unread(job_id).job_no
+@task(task_run_name="finish", **NETWORK_TASK)
+def finish_ingestion(job_id: str) -> str:
+    """Say that every line is recorded, and what they came to."""
+    job = load_unread(job_id)
     with database().transaction() as tx:
-        jobs.finish_ingestion(tx, job_no)
+        jobs.finish_ingestion(tx, job.job_no)
+    return f"{job_id}: {job.total_tasks} lines, {job.tasks_failed} of them bad."
 
 
-@task(**NETWORK_TASK)
+@task(task_run_name="fail job", **NETWORK_TASK)
 def fail_job(job_id: str, code: str, message: str) -> None:
     """Tell the customer why there will be no tasks."""
     job_no = load_job(job_id).job_no
@@ -118,9 +124,14 @@ def _waves(ranges: Sequence[Range]) -> Iterator[Sequence[Range]]:
 
 
 def _create_all(
-    runner: TaskRunner[Any], job_id: str, wave: Sequence[Range], progress: Progress
-) -> list[ChunkSeen]:
-    get_run_logger().info("%s: reading chunks %d to %d", job_id, wave[0][0], wave[-1][0])
+    runner: TaskRunner[Any],
+    job_id: str,
+    wave: Sequence[Range],
+    progress: Progress,
+    seen: list[ChunkSeen],
+) -> None:
+    """Add what is made to `seen`. Where a chunk fails the others go on: a rerun has less to do."""
+    run_log(job_id=job_id).info("wave.started", first_chunk=wave[0][0], last_chunk=wave[-1][0])
     chunk_nos, starts, ends = zip(*wave, strict=True)
     parameters = {
         "job_id": unmapped(job_id),
@@ -130,10 +141,13 @@ def _create_all(
     }
     futures: list[PrefectFuture[Any]] = list(runner.map(cast(Any, create_tasks), parameters))
     size = load_job(job_id).manifest_bytes or 1
-    # A chunk that fails does not stop the others: a rerun has less to do.
-    for done, _ in enumerate(as_completed(futures), start=1):
+    for done, future in enumerate(as_completed(futures), start=1):
+        made = future.result(raise_on_failure=False)
+        if isinstance(made, ChunkSeen):
+            seen.append(made)
         progress.move((starts[0] + (ends[-1] - starts[0]) * done / len(wave)) / size)
-    return [future.result() for future in futures]
+    for future in futures:
+        future.result()
 
 
 def _seen(
@@ -143,9 +157,7 @@ def _seen(
     began_s: float,
     limits: tuple[int, int] | tuple[None, None] = (None, None),
 ) -> ChunkSeen:
-    outcome = f"{made.tasks} tasks, {made.bad_lines} bad lines" if made else "there already"
-    get_run_logger().info("%s: chunk %d: %s", job_id, chunk_no, outcome)
-    return ChunkSeen(
+    seen = ChunkSeen(
         chunk=chunk_no,
         start=limits[0],
         end=limits[1],
@@ -154,3 +166,6 @@ def _seen(
         seconds=time.monotonic() - began_s,
         retries=max(task_run.run_count - 1, 0),
     )
+    event = "chunk.committed" if made else "chunk.there_already"
+    run_log(job_id=job_id).info(event, chunk=chunk_no, lines=seen.lines, bad_lines=seen.bad_lines)
+    return seen

@@ -6,7 +6,7 @@ Requires: nothing. Any number of runs may overlap; the next one does what one co
 from typing import Any
 
 import msgspec
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
@@ -14,6 +14,7 @@ from prefect.states import Completed
 from blocks import reconciler
 from blocks.prefect_api import PrefectApi
 from blocks.reconciler import Reconciled
+from flows.monitor import run_log
 from flows.policy import NETWORK_TASK
 from flows.resources import database, settings
 
@@ -28,11 +29,11 @@ def reconcile() -> State[Any]:
             table=[{"what": k, "rows": v} for k, v in msgspec.structs.asdict(done).items()],
             description="What reconcile found to do, the latest time that there was something.",
         )
-    get_run_logger().info("reconcile.done %s", done)
+    run_log().info("reconcile.done", **msgspec.structs.asdict(done))
     return Completed(message=str(done) if done.anything else "There was nothing to do.")
 
 
-@task(**NETWORK_TASK)
+@task(task_run_name="reconcile", **NETWORK_TASK)
 def reconcile_once() -> Reconciled:
     """One pass, in bounded batches."""
     with PrefectApi(settings()) as prefect:

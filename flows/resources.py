@@ -5,17 +5,22 @@ process that uses it, and never passed on.
 """
 
 from functools import lru_cache
+from uuid import UUID
+
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
 
 from blocks import buckets
 from blocks.credentials import decode_credentials
 from blocks.egress import Egress
 from blocks.errors import RefineryError
-from blocks.model import DeliveryStatus
+from blocks.model import DeliveryStatus, JobStatus
 from blocks.object_urls import ObjectUrl, StoreType, parse_object_url
 from blocks.settings import Settings
-from blocks.store import jobs
+from blocks.store import jobs, runs
 from blocks.store.database import Database
 from blocks.store.jobs import Job
+from blocks.store.runs import OURS
 
 # A client of an object store takes a tenth of a second to make, so the chunks of a job share one.
 _CLIENTS_MAX = 4
@@ -66,8 +71,15 @@ def load_unread(job_id: str) -> Job:
         Overtaken: all of it was read, or the job has ended.
     """
     job = load_job(job_id)
-    if job.status.ended or job.ingested_at:
-        raise Overtaken(f"{job_id}: the manifest was read, or the job has ended; nothing to do.")
+    if job.status is JobStatus.FAILED:
+        raise Overtaken(
+            f"{job_id} has failed ({job.error_code}), and its customer was told; nothing to do. "
+            "When that is mended, it is a new job."
+        )
+    if job.status.ended:
+        raise Overtaken(f"{job_id} is {job.status}; nothing to do.")
+    if job.ingested_at:
+        raise Overtaken(f"{job_id}: its manifest was read to the end; nothing to do.")
     return job
 
 
@@ -79,9 +91,37 @@ def load_undelivered(job_id: str) -> Job:
         Overtaken: they were delivered, or refused, or are not due.
     """
     job = load_job(job_id)
-    if job.delivery_status not in {DeliveryStatus.PENDING, DeliveryStatus.DELIVERING}:
-        raise Overtaken(f"{job_id}: no delivery is due; nothing to do.")
-    return job
+    match job.delivery_status:
+        case DeliveryStatus.PENDING | DeliveryStatus.DELIVERING:
+            return job
+        case DeliveryStatus.DELIVERED:
+            raise Overtaken(f"{job_id} was delivered at {job.delivered_at}; nothing to do.")
+        case DeliveryStatus.FAILED:
+            raise Overtaken(f"{job_id}: its delivery was refused before; nothing to do.")
+    raise Overtaken(f"{job_id}: no delivery is due; nothing to do.")
+
+
+def is_by_hand() -> bool:
+    """Whether somebody has retried this run or has started it, and not the launcher."""
+    context = FlowRunContext.get()
+    key = context.flow_run.idempotency_key if context and context.flow_run else None
+    return flow_run.run_count > 1 or not (key or "").startswith(OURS)
+
+
+def adopt_run(job_id: str, kind: str) -> None:
+    """Have reconcile look after this run, where it would look after none: it was started by hand."""
+    if flow_run.id:
+        job_no = load_job(job_id).job_no
+        with database().transaction() as tx:
+            runs.adopt(tx, job_no, kind, UUID(flow_run.id))
+
+
+def reopen_delivery(job_id: str) -> None:
+    """Have a delivery that the store has refused tried again, to the same place."""
+    job = load_job(job_id)
+    if job.delivery_status is DeliveryStatus.FAILED and job.delivery:
+        with database().transaction() as tx:
+            jobs.redeliver(tx, job, job.delivery, None, settings().vault())
 
 
 def manifest_of(job: Job) -> tuple[buckets.Bucket, ObjectUrl]:

@@ -7,12 +7,13 @@ A stream makes exactly one job of each version of each manifest, whatever reruns
 overlapping slots or late files come: job and manifest are bound in one transaction.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
@@ -25,12 +26,14 @@ from blocks.prefect_blocks import load_delivery, load_source
 from blocks.store import streams
 from blocks.store.jobs import NewJob
 from blocks.store.streams import Manifest, Stream
+from flows.monitor import run_log
 from flows.policy import NETWORK_TASK
 from flows.resources import database, settings
 from flows.sources import Slot, Source, Verdict, utc
 
 _KNOWN_PAGE = 1000
 _ROWS_MAX = 500
+_NOT_IN_A_KEY = re.compile("[^a-z0-9]+")
 
 _Text = Annotated[str, Field(min_length=1)]
 
@@ -118,7 +121,7 @@ def submit_manifests(  # noqa: PLR0913, PLR0917 - what an ETL owner sets, as a f
     else:
         found = [submit(of, each, new) for each in due]
     found += left
-    show(found)
+    show(of, found)
     return Completed(message=_summary(found, dry_run=dry_run))
 
 
@@ -189,7 +192,8 @@ def submit(stream: Stream, found: Found, new: NewJob) -> Found:
     with database().transaction() as tx:
         job_id = streams.submit(tx, stream, manifest, job, settings().vault())
     outcome = "submitted" if job_id else "submitted by another run"
-    get_run_logger().info("%s: %s %s", manifest.url, outcome, job_id or "")
+    event = "manifest.submitted" if job_id else "manifest.there_already"
+    run_log(manifest=manifest.url, version=manifest.version).info(event, job_id=job_id)
     return msgspec.structs.replace(found, outcome=outcome, job_id=job_id)
 
 
@@ -211,8 +215,8 @@ def _unknown_of(stream: Stream, url_of: Any, page: list[Entry]) -> Iterator[Entr
     return (entry for manifest, entry in asked.items() if manifest not in known)
 
 
-def show(found: list[Found]) -> None:
-    """A table in the Prefect UI of what was found."""
+def show(stream: Stream, found: list[Found]) -> None:
+    """A table in the Prefect UI of what was found, under the stream's name."""
     if not found:
         return
     table = [
@@ -225,7 +229,12 @@ def show(found: list[Found]) -> None:
         }
         for each in found[:_ROWS_MAX]
     ]
-    create_table_artifact(key="manifests", table=table, description=f"{len(found)} manifests")
+    name = _NOT_IN_A_KEY.sub("-", stream.stream.lower()).strip("-")
+    create_table_artifact(
+        key=f"manifests-{name}",
+        table=table,
+        description=f"{len(found)} manifests of the stream {stream.stream}",
+    )
 
 
 def _summary(found: list[Found], *, dry_run: bool) -> str:

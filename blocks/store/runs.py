@@ -11,6 +11,9 @@ from blocks.store.queries import load
 
 _SQL = load("runs")
 
+OURS = "refinery-"
+"""What the idempotency keys of runs begin with that a launcher has asked for."""
+
 # Any number that nothing else locks.
 _TURN_LOCK = 7_310_563_213
 
@@ -31,7 +34,7 @@ class Launch(msgspec.Struct, frozen=True):
 
         Prefect keeps keys for each flow, for ever.
         """
-        return f"refinery-{self.kind}-{self.job_id}-{self.run_no}-{self.launches}"
+        return f"{OURS}{self.kind}-{self.job_id}-{self.run_no}-{self.launches}"
 
 
 class Launched(msgspec.Struct, frozen=True):
@@ -59,6 +62,12 @@ def take(tx: Transaction, *, runs_max: int, per_customer_max: int) -> Launch | N
 def launched(tx: Transaction, run_no: int, flow_run_id: str) -> None:
     """Prefect has a run for it."""
     tx.execute(_SQL["launched"], {"run_no": run_no, "flow_run_id": flow_run_id})
+
+
+def adopt(tx: Transaction, job_no: int, kind: str, flow_run_id: UUID) -> None:
+    """Take a run that somebody has started for the one that was asked for, if none is under way."""
+    values = {"job_no": job_no, "kind": kind, "flow_run_id": flow_run_id}
+    tx.execute(_SQL["adopt"], values)
 
 
 def postpone(tx: Transaction, run_no: int, *, error: str, delay_s: float) -> None:

@@ -82,8 +82,8 @@ def test_a_job_that_is_cancelled_while_its_manifest_is_read_stops_in_prefect_as_
     assert customer.job(job_id) == cancelled
 
 
-def test_a_refused_delivery_completes_the_job_and_says_why(
-    customer: Customer, gcs: GCSFileSystem, gcs_bucket: str
+def test_a_refused_delivery_completes_the_job_and_says_why_and_is_tried_again_by_retry(
+    customer: Customer, prefect: httpx.Client, gcs: GCSFileSystem, gcs_bucket: str, gcs_url: str
 ) -> None:
     gcs.pipe_file(f"{gcs_bucket}/bad.jsonl", b'{"data_url": "nowhere"}\n')
     job_id = customer.submit(
@@ -94,6 +94,17 @@ def test_a_refused_delivery_completes_the_job_and_says_why(
     assert job["status"] == "completed"
     assert (job["delivery"]["status"], job["delivery"]["code"]) == ("failed", "bucket_not_found")
     assert customer.lines(job_id, "export") == []
+
+    run = wait_for(
+        "the delivery's run to end",
+        lambda: next((r for r in runs_of(prefect, job_id) if r["state"]["type"] == "FAILED"), None),
+    )
+    assert "delivery refused (bucket_not_found)" in run["state"]["message"]
+    new_bucket = {"name": "there-is-no-such-bucket"}
+    httpx.post(f"{gcs_url}/storage/v1/b", json=new_bucket).raise_for_status()
+    retry(prefect, run["id"])
+    wait_for("it to stand", lambda: customer.job(job_id)["delivery"]["status"] == "delivered")
+    assert gcs.exists(f"there-is-no-such-bucket/{job_id}/manifest.json")
 
 
 def test_a_killed_flow_rerun_in_prefect_makes_every_task_exactly_once(

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -342,6 +343,30 @@ def test_a_run_that_an_operator_has_cancelled_is_not_started_again(
     assert take(shop) is None
     assert reconcile(shop.database, prefect_api) == Reconciled()
     assert shop.runs(job) == ["process_job"]
+
+
+def test_a_run_that_somebody_retries_after_that_is_looked_after_again(
+    shop: Shop, prefect: FakePrefect, prefect_api: PrefectApi
+) -> None:
+    job = shop.submit()
+    run_id = launch(shop, prefect_api)
+    prefect.move(run_id, "CANCELLED")
+    reconcile(shop.database, prefect_api)
+    prefect.move(run_id, "RUNNING")
+    shop.do(runs.adopt, job.job_no, "process_job", UUID(run_id))
+    assert take(shop) is None
+    assert reconcile(shop.database, prefect_api) == Reconciled()
+    prefect.move(run_id, "CRASHED")
+    assert reconcile(shop.database, prefect_api).runs_relaunched == 1
+
+
+def test_a_run_beside_one_that_is_under_way_changes_nothing(
+    shop: Shop, prefect_api: PrefectApi
+) -> None:
+    job = shop.submit()
+    run_id = launch(shop, prefect_api)
+    shop.do(runs.adopt, job.job_no, "process_job", uuid4())
+    assert str(shop.value("select flow_run_id from runs")) == run_id
 
 
 def test_who_died_while_asking_prefect_is_followed_by_another(

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from litestar.testing import TestClient
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from blocks.prefect_api import PrefectApi
 from blocks.reconciler import reconcile
@@ -31,9 +31,10 @@ def scrape(api: Api) -> Mapping[tuple[str, ...], float]:
     answer = api.client.get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
+    families = parse_text(answer.text)  # type: ignore[no-untyped-call]
     return {
         (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(answer.text)  # type: ignore[no-untyped-call]
+        for family in families
         for sample in family.samples
     }
 

@@ -61,6 +61,9 @@ class MemoryBucket:
         self.aborted: list[str] = []
         self.fails_at_close = fails_at_close
 
+    def console_url(self, prefix: str) -> None:
+        return None
+
     def stat(self, key: str) -> Pin:
         if key not in self.objects:
             raise ObjectNotFound(f"There is no object {key!r}.")

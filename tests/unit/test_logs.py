@@ -66,7 +66,7 @@ def test_a_traceback_comes_without_the_values_of_variables(
         raise ValueError("It failed.")
 
     try:
-        fail("".join(reversed(SECRET[::-1])))
+        fail(SECRET)
     except ValueError:
         logs.get_logger("refinery.test").exception("run.failed", job_id="job_1")
     text = capsys.readouterr().err

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 TASKS = {
     "process_job": {
         "pin_manifest",
+        "plan_chunks",
         "create_tasks",
         "create_tasks_of_compressed",
         "judge",
@@ -42,6 +43,7 @@ TASKS = {
         "refuse_delivery",
     },
     "reconcile": {"reconcile_once"},
+    "after_job": set(),
     "submit_manifests": {"new_job", "find_manifests", "submit"},
 }
 JOBS = ["process_job", "deliver_job"]
@@ -129,11 +131,12 @@ def flow_name(path: Path, function: str) -> str:
 
 
 OURS = [names.PROCESS_JOB, names.DELIVER_JOB, names.RECONCILE]
+AFTER_JOB = "after-job/after-job"
 
 
 def test_prefect_yaml_has_the_deployments_by_whose_names_runs_are_started() -> None:
     examples = {name for name in deployments() if name.startswith("submit-manifests/")}
-    assert deployments().keys() - examples == set(OURS)
+    assert deployments().keys() - examples == {*OURS, AFTER_JOB}
 
 
 @pytest.mark.parametrize("name", list(deployments()))
@@ -154,7 +157,7 @@ def test_reconcile_comes_every_minute() -> None:
     assert (schedule["cron"], schedule.get("active", True)) == ("* * * * *", True)
 
 
-EXAMPLES = sorted(deployments().keys() - set(OURS))
+EXAMPLES = sorted(deployments().keys() - {*OURS, AFTER_JOB})
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

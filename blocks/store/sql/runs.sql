@@ -41,6 +41,13 @@ returning r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id;
 -- Prefect has a run for it.
 update runs set flow_run_id = %(flow_run_id)s, failures = 0, last_error = null where run_no = %(run_no)s;
 
+-- adopt --
+-- A run that somebody has started or retried counts as the one that was asked for, where none is under way: what
+-- becomes of it is looked after, and no other one is started beside it.
+update runs
+set launched_at = now(), flow_run_id = %(flow_run_id)s, launches = launches + 1, not_before = now()
+where job_no = %(job_no)s and kind = %(kind)s and launched_at is null;
+
 -- postpone --
 -- Prefect could not be asked; nothing was launched.
 update runs

@@ -1,0 +1,29 @@
+"""An example to copy: what is done with each job that is completed, begun by an automation on its event.
+
+Requires: the automation "Refinery: an example, after a job", which is off until it is switched on.
+"""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from flows.monitor import run_log, tag_run
+from flows.resources import load_job
+
+
+@flow(name="after-job", flow_run_name="after {job_id}")
+def after_job(job_id: str, event: str = "refinery.job.completed") -> State[Any]:
+    """Say in the log what the job came to; put what you want done in the place of that.
+
+    Args:
+        job_id: From the event's payload.
+        event: The event's name.
+    """
+    job = load_job(job_id)
+    tag_run(job)
+    run_log(job_id=job_id).info(
+        event, lines=job.total_tasks, settled=job.tasks_done, without_result=job.tasks_failed
+    )
+    return Completed(message=f"{job_id}: {job.tasks_done} of {job.total_tasks} lines are settled.")
