@@ -31,7 +31,7 @@ def scrape(api: Api) -> Mapping[tuple[str, ...], float]:
     answer = api.client.get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
-    families = parse_text(answer.text)  # type: ignore[no-untyped-call]
+    families = parse_text(answer.text)
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in families
@@ -48,7 +48,8 @@ def test_nobody_needs_a_key_and_openmetrics_may_be_asked_for(api: Api) -> None:
     accept = "application/openmetrics-text; version=1.0.0"
     answer = api.client.get("/metrics", headers={"Accept": accept})
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
-    names = {family.name for family in parse_openmetrics(answer.text)}
+    families = parse_openmetrics(answer.text)  # type: ignore[no-untyped-call]
+    names = {family.name for family in families}
     assert {"refinery_jobs", "refinery_lines", "refinery_database_up"} <= names
 
 
