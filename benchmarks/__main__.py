@@ -24,6 +24,7 @@ from benchmarks import (
     open_tasks,
     ours,
     results,
+    starts,
 )
 from benchmarks.annotator_runs import Load
 from benchmarks.contender import Contender, compare, table_of
@@ -46,11 +47,12 @@ Name = Literal[
     "stop-early",
     "results",
     "label-studio-results",
+    "starts",
 ]
 ALL: tuple[Name, ...] = get_args(Name)
 _ANNOTATION = frozenset[Name]({"annotation", "label-studio-annotation"})
 _RESULTS = frozenset[Name]({"results", "label-studio-results"})
-_INGESTION = frozenset(ALL) - _ANNOTATION - _RESULTS - {"open-tasks", "stop-early"}
+_INGESTION = frozenset(ALL) - _ANNOTATION - _RESULTS - {"open-tasks", "stop-early", "starts"}
 # Settings are worth nothing in a column of twenty characters.
 _WIDTH_MIN = 150
 _LOAD = Load()
@@ -98,6 +100,9 @@ def main(
         console.print(open_tasks.measure(load, console))
     if "stop-early" in chosen:
         console.print(early_decisions.measure(console))
+    if "starts" in chosen:
+        with data_folder() as folder, running(folder, console) as servers:
+            console.print(starts.measure(servers, rounds, console))
     if chosen & _RESULTS:
         peer = label_studio_lines if "label-studio-results" in chosen else 0
         for table in results.measure(lines, peer, rounds, console):

@@ -19,8 +19,13 @@ _FIXED_NAMES = {
     "prefect_api_url": "PREFECT_API_URL",
     "prefect_api_auth_string": "PREFECT_API_AUTH_STRING",
 }
-# The command line's own: read by the client, not by the service.
-_CLIENT_NAMES = {"REFINERY_API_URL", "REFINERY_API_KEY", "REFINERY_PROFILE"}
+# The command line's own: read by the client or by `refinery up`, not by the service.
+_CLIENT_NAMES = {
+    "REFINERY_API_URL",
+    "REFINERY_API_KEY",
+    "REFINERY_PROFILE",
+    "REFINERY_DATA_DIR",
+}
 
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]

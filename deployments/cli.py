@@ -1,6 +1,7 @@
 """The whole `refinery` command: what `api.cli` has, and the stack on one machine."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +14,10 @@ from api.cli import jobs, tasks, verify, webhooks  # noqa: F401 - they add their
 from api.cli.admin import app
 from api.cli.exits import CommandFailed, Exit
 from blocks.errors import RefineryError
-from deployments.errors import DemoFailed, RegistrationFailed, StackError
+from deployments.errors import DemoFailed, NothingRuns, RegistrationFailed, StackError
 from deployments.names import WORK_POOL
-from deployments.operator_environment import kept_environment, load_environment
+from deployments.operator_environment import export, kept_environment, load_environment
+from deployments.ports import LOOPBACK
 from deployments.stack import Stack, default_data_dir
 
 _DataDir = Annotated[Path | None, Parameter(help="Where everything is kept.")]
@@ -53,9 +55,19 @@ def _say(message: str) -> None:
 
 
 @app.command
-def up(*, data_dir: _DataDir = None) -> None:
-    """Run everything on this machine: PostgreSQL, Prefect, a worker and the API. Ctrl-C stops it."""
-    stack = Stack(data_dir or default_data_dir())
+def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
+    """Run everything on this machine: PostgreSQL, Prefect, a worker and the API. Ctrl-C stops it.
+
+    Parameters
+    ----------
+    store
+        An S3 store as well, for those who have no bucket at hand.
+    """
+    stack = Stack(
+        data_dir or default_data_dir(),
+        object_store=store,
+        environment=_allowing_loopback() if store else {},
+    )
     try:
         stack.start(lambda step: _console.print(f"  [dim]{step}[/]"))
         with kept_environment(stack):
@@ -64,12 +76,24 @@ def up(*, data_dir: _DataDir = None) -> None:
                 f"  API          {stack.api_url}\n"
                 f"  OpenAPI      {stack.openapi_url}\n"
                 f"  Prefect UI   {stack.prefect_ui_url}\n"
+                f"{_store_line(stack)}"
                 f"\nA first customer:  refinery customers add NAME{_hint(data_dir)}\n"
                 "[dim]Ctrl-C stops it.[/]"
             )
             stack.wait(_console.print)
     finally:
         stack.stop()
+
+
+@app.command
+def env(*, data_dir: _DataDir = None) -> None:
+    """Print what a shell needs to work on what `refinery up` runs: eval "$(refinery env)"."""
+    folder = data_dir or default_data_dir()
+    found = load_environment(folder)
+    if not found:
+        raise NothingRuns(folder)
+    programs = shlex.quote(str(Path(sys.executable).parent))
+    print(f'export PATH={programs}:"$PATH"\n{export(found)}', end="")
 
 
 @app.command
@@ -135,6 +159,15 @@ def _find_embedded_stack() -> None:
     if "REFINERY_DATABASE_URL" not in os.environ:
         for name, value in load_environment(default_data_dir()).items():
             os.environ.setdefault(name, value)
+
+
+def _allowing_loopback() -> dict[str, str]:
+    allowed = [os.environ.get("REFINERY_EGRESS_ALLOW", ""), LOOPBACK]
+    return {"REFINERY_EGRESS_ALLOW": ",".join(filter(None, allowed))}
+
+
+def _store_line(stack: Stack) -> str:
+    return f"  S3 store     {stack.object_store.endpoint_url}\n" if stack.object_store else ""
 
 
 def _hint(data_dir: Path | None) -> str:

@@ -55,6 +55,14 @@ class WheelMissing(StackError):
         self.package = package
 
 
+class NothingRuns(StackError):
+    """Nothing was started from the data directory, or it is somebody else's."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(f"Nothing of yours runs from {data_dir}; start it with `refinery up`.")
+        self.data_dir = data_dir
+
+
 class DemoFailed(Exception):
     """The job did not end as it should; the servers' logs say why."""
 

@@ -21,8 +21,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 WORKER = "embedded"
 WORKER_QUERY_S = 0.5
-# What an automation needs to notice a run whose worker died with it.
-FLOW_HEARTBEAT_S = 30
 
 SERVER_START_TIMEOUT_S = 120.0
 # It waits for its clients' websockets when asked to stop, and there is always one.
@@ -43,6 +41,13 @@ BATCHES = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
+}
+
+# Reconcile alone makes 1,440 runs a day, and Prefect keeps runs for ever.
+HISTORY_S = 30 * 24 * 3600
+HISTORY = {
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(HISTORY_S),
 }
 
 
@@ -86,6 +91,7 @@ class PrefectServer:
             **without_proxy(plain),
             **NO_TELEMETRY,
             **BATCHES,
+            **HISTORY,
             "PYTHONUNBUFFERED": "1",
             "PREFECT_HOME": str(self._home),
             # Not `--port`: that alone leaves the UI asking port 4200.
@@ -130,10 +136,7 @@ class PrefectServer:
 
     def worker_program(self, extra: Mapping[str, str]) -> Program:
         """Our worker; its flow runs inherit `extra`."""
-        worker = {
-            "PREFECT_WORKER_QUERY_SECONDS": str(WORKER_QUERY_S),
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(FLOW_HEARTBEAT_S),
-        }
+        worker = {"PREFECT_WORKER_QUERY_SECONDS": str(WORKER_QUERY_S)}
         return Program(
             name="Prefect worker",
             arguments=[sys.executable, "-m", "deployments.cli", "worker", "--name", WORKER],

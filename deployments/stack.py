@@ -37,7 +37,10 @@ OnStep = Callable[[str], None]
 
 
 def default_data_dir() -> Path:
-    """Where everything is kept: `/var/lib/refinery` for root, else below `XDG_DATA_HOME`."""
+    """Where everything is kept: `REFINERY_DATA_DIR`; or `/var/lib/refinery` for root, else below
+    `XDG_DATA_HOME`."""
+    if given := os.environ.get("REFINERY_DATA_DIR"):
+        return Path(given)
     if os.geteuid() == 0:
         return Path("/var/lib/refinery")
     base = os.environ.get("XDG_DATA_HOME")

@@ -49,6 +49,10 @@ PRELOADED = [
 ]
 
 
+# The least that Prefect allows. Its default of 180 s is more than `automations.yaml` waits for.
+HEARTBEAT_S = 30
+
+
 class ForkJobConfiguration(BaseJobConfiguration):
     """How one run is started."""
 
@@ -152,6 +156,7 @@ class _ForkStarter:
     ) -> None:
         port, token = self._control_channel.register(flow_run.id)
         environment = {
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
             **os.environ,
             **{k: v for k, v in self._configuration.env.items() if v is not None},
             **get_current_settings().to_environment_variables(exclude_unset=True),

@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 from pydantic import BaseModel, Field
 
@@ -62,7 +64,7 @@ class Find(BaseModel):
 
     catch_up: bool = Field(
         default=False,
-        description="Also those that were there before the stream's first run.",
+        description="Also those that were there before the stream's deployment was made.",
     )
     manifests_max: Annotated[int, Field(ge=1)] = Field(
         default=100,
@@ -156,8 +158,9 @@ def find_manifests(
     """The manifests that are to be submitted, and those that are left, each with the reason."""
     where = load_source(block)
     place = Source(source, timezone=find.timezone, suffixes=find.suffixes)
+    deployed_at = _deployed_at()
     with database().transaction() as tx:
-        began_at = streams.begin(tx, stream)
+        began_at = streams.begin(tx, stream, deployed_at or datetime.now(UTC))
     slot = Slot(
         at=utc(find.slot or flow_run.scheduled_start_time),
         now=datetime.now(UTC),
@@ -195,6 +198,17 @@ def submit(stream: Stream, found: Found, new: NewJob) -> Found:
     event = "manifest.submitted" if job_id else "manifest.there_already"
     run_log(manifest=manifest.url, version=manifest.version).info(event, job_id=job_id)
     return msgspec.structs.replace(found, outcome=outcome, job_id=job_id)
+
+
+def _deployed_at() -> datetime | None:
+    """When the run's deployment was made; None for a run that was started without one.
+
+    What comes between that and the first slot is not from before the stream.
+    """
+    if deployment.id is None:
+        return None
+    with get_client(sync_client=True) as client:
+        return client.read_deployment(UUID(deployment.id)).created
 
 
 def _unknown(stream: Stream, url_of: Any, entries: Iterator[Entry]) -> Iterator[Entry]:

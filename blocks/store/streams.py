@@ -35,13 +35,13 @@ class Stream(msgspec.Struct, frozen=True):
     stream: str
 
 
-def begin(tx: Transaction, stream: Stream) -> datetime:
-    """When it began, which is now if it was not known.
+def begin(tx: Transaction, stream: Stream, at: datetime) -> datetime:
+    """When it began, which is `at` if it was not known.
 
     Raises:
         UnknownCustomer: there is no such customer.
     """
-    row = tx.execute(_SQL["begin"], msgspec.structs.asdict(stream)).fetchone()
+    row = tx.execute(_SQL["begin"], msgspec.structs.asdict(stream) | {"at": at}).fetchone()
     if row is None:
         raise UnknownCustomer(
             f"There is no customer {stream.customer_id!r}; `refinery customers add` makes one."

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -154,7 +155,7 @@ def test_streams_do_not_know_of_each_other(etl: Etl) -> None:
 def test_slots_that_overlap_make_one_job_of_a_manifest(etl: Etl) -> None:
     stream, manifest = Stream(etl.shop.customer_id, "default"), Manifest("s3://bucket/a.jsonl", "1")
     with etl.shop.database.transaction() as tx:
-        streams.begin(tx, stream)
+        streams.begin(tx, stream, datetime.now(UTC))
     new = _new_job(etl)
 
     def submit(_: int) -> str | None:

@@ -32,6 +32,7 @@ from ruamel.yaml import YAML
 
 from blocks.settings import Settings
 from deployments.names import WORK_POOL, WORKER_TYPE
+from deployments.worker import HEARTBEAT_S
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/work-pools.md").read_text()
@@ -50,6 +51,7 @@ TYPES = {
 THEIRS = [name for name in TYPES if name != "refinery"]
 CONTAINERS = [name for name in THEIRS if name != "process"]
 IMAGE = CONTENT["definitions"]["image"]
+HEARTBEAT = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 SECRETS_FILE = "/run/secrets/refinery.env"
 ENTRYPOINT: list[str] = json.loads(
     re.search(r"^ENTRYPOINT (.*)$", DOCKERFILE, re.MULTILINE)[1]  # type: ignore[index]
@@ -164,7 +166,7 @@ def test_each_variable_is_one_of_the_types_template(pool: str, tmp_path: Path) -
 def test_no_definition_holds_a_secret(pool: str) -> None:
     environment = variables(pool).get("env", {})
     settings = {f"REFINERY_{field.upper()}" for field in Settings.__struct_fields__}
-    assert environment.keys() <= settings - set(SECRETS)
+    assert environment.keys() - {HEARTBEAT} <= settings - set(SECRETS)
     for each in scalars(POOLS[pool]):
         assert "://" not in each
         assert not re.search(r"[0-9a-fA-F]{32}", each)
@@ -178,6 +180,14 @@ def test_what_is_in_flight_fits_into_the_memory(pool: str) -> None:
     number, unit = re.fullmatch(r"(\d+)(\D*)", str(limit)).groups()  # type: ignore[union-attr]
     chunks = int(variables(pool)["env"]["REFINERY_CHUNKS_IN_FLIGHT"])
     assert int(number) * MIB[unit] >= 1.5 * (FLOW_MIB + chunks * CHUNK_MIB)
+
+
+@pytest.mark.parametrize("pool", list(POOLS))
+def test_a_run_gives_two_signs_of_life_before_it_counts_as_crashed(pool: str) -> None:
+    automations = YAML(typ="safe").load(ROOT / "deployments/automations.yaml")["automations"]
+    (silent_s,) = [each["trigger"]["within"] for each in automations if each["trigger"]["within"]]
+    beats_s = int(variables(pool)["env"][HEARTBEAT]) if pool != "refinery" else HEARTBEAT_S
+    assert 2 * beats_s < silent_s
 
 
 @pytest.mark.parametrize("pool", CONTAINERS)

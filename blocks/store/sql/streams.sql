@@ -1,8 +1,8 @@
 -- begin --
--- When the stream began; it does with its first run.
+-- When the stream began; what its first run says stays.
 with begun as (
-    insert into streams (customer_id, stream)
-    select customer_id, %(stream)s from customers where customer_id = %(customer_id)s
+    insert into streams (customer_id, stream, started_at)
+    select customer_id, %(stream)s, %(at)s from customers where customer_id = %(customer_id)s
     on conflict do nothing
     returning started_at
 )

@@ -1,0 +1,166 @@
+"""From POST /v1/jobs of ten lines to tasks that can be claimed: by our worker and by Prefect's own."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import manifest
+from benchmarks.latencies import Latency
+from benchmarks.servers import REGION, Servers
+from blocks.store import customers
+from blocks.store.database import Database
+from deployments.names import PROCESS_JOB, WORK_POOL
+from deployments.prefect_servers import REPOSITORY, WORKER_QUERY_S
+from deployments.registration import work_pools
+
+_LINES = 10
+_JOBS = 20  # of each worker, a round
+_WAITING = 500
+_SUBMITTERS = 8
+_POLL_S = 0.01
+_TIMEOUT_S = 120.0
+
+
+def measure(servers: Servers, rounds: int, console: Console) -> Table:
+    """Each worker in turn; then ours, with many jobs of another customer waiting."""
+    manifest.put(servers.store, _LINES, bad=False)
+    theirs = work_pools()["process"]
+    seconds: dict[str, list[float]] = {WORK_POOL: [], theirs["name"]: []}
+    with _process_worker(servers, theirs["name"]), _Customer(servers) as customer:
+        pools = {WORK_POOL: {}, theirs["name"]: theirs["job_variables"]}
+        for number in range(1, rounds + 1):
+            for pool, variables in pools.items():
+                with console.status(f"Round {number} of {rounds}: {pool}"):
+                    _move(servers, pool, variables)
+                    customer.start_one()  # whatever is slow only once
+                    seconds[pool] += [customer.start_one() for _ in range(_JOBS)]
+        _move(servers, WORK_POOL, {})
+    with (
+        _Customer(servers) as many,
+        _Customer(servers) as single,
+        console.status(f"{_WAITING} jobs of another customer"),
+    ):
+        many.submit(_WAITING)
+        behind_s = single.start_one()
+    return _table(seconds, behind_s, rounds)
+
+
+def _table(seconds: Mapping[str, list[float]], behind_s: float, rounds: int) -> Table:
+    title = f"POST /v1/jobs of {_LINES} lines to the first claim, {rounds} interleaved rounds of {_JOBS}"
+    table = Table(title=title, title_justify="left")
+    for column in ("worker", "jobs", "p50 / p95 / p99 ms", "p50 ÷ ours", "goal"):
+        table.add_column(column, justify="right" if column != "worker" else "left")
+    ours = Latency.of(seconds[WORK_POOL])
+    for pool, found in seconds.items():
+        latency = Latency.of(found)
+        goal = "p50 ≤ 2000, p95 ≤ 4000" if pool == WORK_POOL else ""
+        ratio = f"{latency.p50_ms / ours.p50_ms:.2f}"
+        table.add_row(pool, str(len(found)), str(latency), ratio, goal)
+    ratio = f"{behind_s * 1000 / ours.p50_ms:.2f}"
+    what = f"{WORK_POOL}, {_WAITING} jobs of another customer waiting"
+    table.add_row(what, "1", f"{behind_s * 1000:.0f}", ratio, "≤ 10000")
+    return table
+
+
+class _Customer:
+    """A customer, and an annotator who waits for the customer's tasks."""
+
+    def __init__(self, servers: Servers) -> None:
+        with (
+            Database(servers.database_url, connections_max=1) as database,
+            database.transaction() as tx,
+        ):
+            key = customers.add_customer_key(tx, customers.add_customer(tx, "Bench"))
+            _, annotator = customers.add_annotator_key(tx, f"bench {key[-8:]}")
+        self._http = httpx.Client(base_url=servers.stack.api_url, timeout=_TIMEOUT_S)
+        self._as_customer = {"Authorization": f"Bearer {key}"}
+        self._as_annotator = {"Authorization": f"Bearer {annotator}"}
+        self._job = {
+            "manifest_url": f"s3://bench/good-{_LINES}.jsonl",
+            "label_spec": {"question": "What is it?", "options": ["cat", "dog"]},
+            "credentials": {
+                "access_key_id": servers.store.access_key_id,
+                "secret_access_key": servers.store.secret_access_key,
+                "region": REGION,
+                "endpoint_url": servers.store.endpoint_url,
+            },
+        }
+
+    def __enter__(self) -> "_Customer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def start_one(self) -> float:
+        """Seconds from before the POST to the answer of the first claim that has a task of the job."""
+        began_s = time.monotonic()
+        claim = {
+            "limit": 1,
+            "job_id": self._post("/v1/jobs", self._job, self._as_customer)["job_id"],
+        }
+        while not self._post("/v1/annotation/claim", claim, self._as_annotator)["tasks"]:
+            if time.monotonic() - began_s > _TIMEOUT_S:
+                raise TimeoutError("The job's tasks cannot be claimed.")
+            time.sleep(_POLL_S)
+        return time.monotonic() - began_s
+
+    def submit(self, jobs: int) -> None:
+        """So many at once."""
+        with ThreadPoolExecutor(_SUBMITTERS) as pool:
+            list(
+                pool.map(
+                    lambda _: self._post("/v1/jobs", self._job, self._as_customer), range(jobs)
+                )
+            )
+
+    def _post(self, path: str, body: object, headers: Mapping[str, str]) -> dict[str, str]:
+        answer = self._http.post(path, json=body, headers=headers).raise_for_status()
+        found: dict[str, str] = answer.json()
+        return found
+
+
+def _move(servers: Servers, pool: str, variables: Mapping[str, object]) -> None:
+    """Have the deployment's runs go to another pool."""
+    with httpx.Client(base_url=servers.stack.prefect_api_url, timeout=_TIMEOUT_S) as prefect:
+        found = prefect.get(f"/deployments/name/{PROCESS_JOB}").raise_for_status().json()
+        body = {"work_pool_name": pool, "job_variables": variables}
+        prefect.patch(f"/deployments/{found['id']}", json=body).raise_for_status()
+
+
+@contextlib.contextmanager
+def _process_worker(servers: Servers, pool: str) -> Iterator[None]:
+    """Prefect's own, which asks for runs as often as ours."""
+    environment = {
+        **os.environ,
+        **servers.stack.environment,
+        "PREFECT_WORKER_QUERY_SECONDS": str(WORKER_QUERY_S),
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+    }
+    command = ["-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+    worker = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"{servers.stack.prefect_api_url}/work_pools/{pool}/workers/filter"
+    try:
+        deadline = time.monotonic() + _TIMEOUT_S
+        while not (answer := httpx.post(url, json={})).is_success or not answer.json():
+            if time.monotonic() > deadline:
+                raise TimeoutError("Prefect's worker does not come online.")
+            time.sleep(_POLL_S)
+        yield
+    finally:
+        worker.terminate()
+        worker.wait()

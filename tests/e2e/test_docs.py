@@ -1,0 +1,61 @@
+"""Whatever `docs/etl.md` and `docs/operators.md` have a reader type, typed."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployments.operator_environment import kept_environment
+from deployments.prefect_servers import REPOSITORY
+from deployments.stack import Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+# What the fixture has run already: `refinery up` is a Stack, and deploys by the same command.
+DONE = {"make up ARGS=--store", "refinery deploy"}
+LAST = "prefect deployment delete"
+
+
+def commands(page: str) -> list[str]:
+    """The shell blocks of a page, in their order."""
+    text = (REPOSITORY / "docs" / page).read_text()
+    return re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What a reader works in; what the commands write stays out of the real one."""
+    for name in ("blocks", "flows", "deployments", "prefect.yaml"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    programs = tmp_path / ".venv" / "bin"
+    programs.parent.mkdir()
+    programs.symlink_to(Path(sys.executable).parent)
+    return tmp_path
+
+
+def test_every_command_does_what_the_page_says(stack: Stack, checkout: Path) -> None:
+    etl = commands("etl.md")
+    assert LAST in etl[-1]
+    blocks = [*etl[:-1], *commands("operators.md"), etl[-1]]
+    lines = [line for block in blocks for line in block.splitlines()]
+    script = "\n".join(line for line in lines if line.split("   ")[0] not in DONE)
+    inherited = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
+    with kept_environment(stack):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-x", "-c", script],
+            cwd=checkout,
+            env={
+                **{name: os.environ[name] for name in inherited if name in os.environ},
+                "REFINERY_DATA_DIR": str(stack.data_dir),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert len((checkout / "results.jsonl").read_bytes().splitlines()) == 10
+    for words in ("Dry run: no new manifests.", "nothing to do", "refinery_jobs{", "is whole"):
+        assert words in done.stdout + done.stderr, done.stdout + done.stderr

@@ -1,0 +1,191 @@
+"""Our type of worker, on a pool of its own, with a flow that does what it is told."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from deployments.names import WORKER_TYPE
+from deployments.prefect_servers import REPOSITORY
+from deployments.stack import Stack
+from tests.e2e.client import wait_for
+
+pytestmark = pytest.mark.e2e
+
+POOL = "one-at-a-time"
+NAME = "tester"
+FLOW = """
+import os
+import signal
+import time
+from pathlib import Path
+
+from prefect import flow
+
+
+@flow
+def probe(folder: str, name: str, how: str) -> None:
+    Path(folder, name).write_text(str(os.getpid()))
+    if how == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "fail":
+        raise ValueError("It is told to.")
+    while how == "wait" and not Path(folder, "go").exists():
+        time.sleep(0.02)
+"""
+
+
+class Probe:
+    """Runs of the flow on a worker that does one at a time."""
+
+    def __init__(self, prefect: httpx.Client, folder: Path, worker: psutil.Process) -> None:
+        self._prefect = prefect
+        self._folder = folder
+        self._runs = 0
+        self.worker = worker
+        self._deployment_id = self._deploy()
+
+    def _deploy(self) -> str:
+        (self._folder / "probe.py").write_text(FLOW)
+        flow_id = self._prefect.post("/flows/", json={"name": "probe"}).json()["id"]
+        step = {"prefect.deployments.steps.set_working_directory": {"directory": str(self._folder)}}
+        body = {
+            "name": "probe",
+            "flow_id": flow_id,
+            "work_pool_name": POOL,
+            "entrypoint": "probe.py:probe",
+            "pull_steps": [step],
+        }
+        made = self._prefect.post("/deployments/", json=body).raise_for_status().json()
+        return str(made["id"])
+
+    def start(self, how: str) -> str:
+        """The id of a new run."""
+        self._runs += 1
+        parameters = {"folder": str(self._folder), "name": f"run-{self._runs}", "how": how}
+        url = f"/deployments/{self._deployment_id}/create_flow_run"
+        answer = self._prefect.post(url, json={"parameters": parameters}).raise_for_status()
+        return str(answer.json()["id"])
+
+    def process(self) -> psutil.Process:
+        """That of the latest run, once it is in its flow."""
+        file = self._folder / f"run-{self._runs}"
+        pid: str = wait_for("the flow", lambda: file.exists() and file.read_text())
+        return psutil.Process(int(pid))
+
+    def go(self) -> None:
+        """Let those that wait go on."""
+        (self._folder / "go").touch()
+
+    def cancel(self, run_id: str) -> None:
+        """What "Cancel" in Prefect's UI does."""
+        state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+        self._prefect.post(f"/flow_runs/{run_id}/set_state", json=state).raise_for_status()
+
+    def end(self, run_id: str) -> dict[str, Any]:
+        """The run, when it has ended."""
+        ended: dict[str, Any] = wait_for("the run to end", partial(self._ended, run_id))
+        return ended
+
+    def _ended(self, run_id: str) -> dict[str, Any] | None:
+        run: dict[str, Any] = self._prefect.get(f"/flow_runs/{run_id}").raise_for_status().json()
+        ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        return run if run["state"]["type"] in ended else None
+
+
+@pytest.fixture(scope="module")
+def worker(stack: Stack) -> Iterator[psutil.Process]:
+    with httpx.Client(base_url=stack.prefect_api_url, timeout=30) as prefect:
+        prefect.post("/work_pools/", json={"name": POOL, "type": WORKER_TYPE}).raise_for_status()
+        command = [
+            "-m",
+            "deployments.cli",
+            "worker",
+            "--pool",
+            POOL,
+            "--name",
+            NAME,
+            "--limit",
+            "1",
+        ]
+        environment = {
+            "PREFECT_API_URL": stack.prefect_api_url,
+            "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+        }
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=REPOSITORY, env={**os.environ, **environment}
+        )
+        try:
+            wait_for("the worker", lambda: _is_online(prefect))
+            yield psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait(30)
+            prefect.delete(f"/work_pools/{POOL}")
+
+
+def _is_online(prefect: httpx.Client) -> bool:
+    workers = prefect.post(f"/work_pools/{POOL}/workers/filter", json={}).raise_for_status().json()
+    return any(worker["name"] == NAME for worker in workers)
+
+
+@pytest.fixture
+def probe(worker: psutil.Process, prefect: httpx.Client, tmp_path: Path) -> Probe:
+    return Probe(prefect, tmp_path, worker)
+
+
+def test_a_run_that_is_cancelled_in_the_ui_ends_with_its_process(probe: Probe) -> None:
+    run_id = probe.start("wait")
+    process = probe.process()
+    probe.cancel(run_id)
+    assert probe.end(run_id)["state"]["type"] == "CANCELLED"
+    wait_for("its process to be gone", lambda: not process.is_running())
+
+
+def test_a_child_that_dies_is_a_crashed_run_and_nothing_else(probe: Probe) -> None:
+    crashed = probe.start("die")
+    assert probe.end(crashed)["state"]["type"] == "CRASHED"
+    failed = probe.start("fail")
+    assert probe.end(failed)["state"]["type"] == "FAILED"
+    assert probe.end(probe.start("end"))["state"]["type"] == "COMPLETED"
+    assert probe.worker.is_running()
+
+
+def test_no_more_run_at_once_than_the_limit(probe: Probe) -> None:
+    first = probe.start("wait")
+    probe.process()
+    second, third = probe.start("wait"), probe.start("end")
+    probe.go()
+    runs = sorted((probe.end(id_) for id_ in (first, second, third)), key=_began)
+    assert runs[0]["id"] == first
+    for before, after in pairwise(runs):
+        assert datetime.fromisoformat(before["end_time"]) <= _began(after)
+
+
+def test_a_fork_server_that_was_killed_is_made_anew(probe: Probe) -> None:
+    before = _fork_server(probe)
+    before.kill()
+    assert probe.end(probe.start("end"))["state"]["type"] == "COMPLETED"
+    assert _fork_server(probe) != before
+
+
+def _began(run: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(run["start_time"])
+
+
+def _fork_server(probe: Probe) -> psutil.Process:
+    (found,) = [
+        child
+        for child in probe.worker.children()
+        if child.status() != psutil.STATUS_ZOMBIE and "forkserver" in " ".join(child.cmdline())
+    ]
+    return found
