@@ -34,7 +34,8 @@ def process_job(job_id: str) -> State[Any]:
     seen: list[ChunkSeen] = []
     tag_run(load_job(job_id))
     try:
-        progress = Progress(load_unread(job_id).job_id)
+        load_unread(job_id)
+        progress = Progress(job_id)
         pin_manifest(job_id)
         if ingestion.is_compressed(job_id):
             seen += create_tasks_of_compressed(job_id, progress)
