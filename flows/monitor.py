@@ -5,9 +5,9 @@ is logged and never fails a run.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
 from uuid import UUID
 
 import httpx
@@ -33,6 +33,8 @@ from blocks.store.jobs import Job
 from flows.delivery import folder_of
 from flows.resources import database, destination_of, load_job, settings
 
+_P = ParamSpec("_P")
+
 _UPDATES_EVERY_S = 1.0
 _CHUNKS_SHOWN_MAX = 500
 
@@ -57,11 +59,27 @@ def run_log(**fields: Any) -> BoundLogger:
     return logs.wrap(get_run_logger(), **fields)
 
 
+def _only_shown(show: Callable[_P, None]) -> Callable[_P, None]:
+    """What cannot be shown is logged and fails nothing; outside a run there is no place to show it."""
+
+    @wraps(show)
+    def shown(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        if not flow_run.id:
+            return
+        try:
+            show(*args, **kwargs)
+        except (PrefectException, httpx.HTTPError, Transient) as error:
+            run_log().warning("monitor.not_shown", reason=repr(error))
+
+    return shown
+
+
+@_only_shown
 def tag_run(job: Job) -> None:
     """Have a run found by its job and its customer, also where somebody has started it by hand."""
     missing = {job.job_id, job.customer_id} - set(flow_run.tags)
-    if missing and flow_run.id:
-        with _only_shown(), get_client(sync_client=True) as client:
+    if missing:
+        with get_client(sync_client=True) as client:
             client.update_flow_run(UUID(flow_run.id), tags={*flow_run.tags, *missing})
 
 
@@ -71,9 +89,7 @@ class Progress:
     def __init__(self, job_id: str) -> None:
         self._id: UUID | None = None
         self._moved_s = time.monotonic()
-        with _only_shown():
-            key = f"{_key(job_id)}-progress"
-            self._id = _made(create_progress_artifact(0.0, key=key, description="Manifest read"))
+        self._begin(f"{_key(job_id)}-progress")
 
     def move(self, share: float) -> None:
         """`share` is between 0 and 1."""
@@ -81,10 +97,19 @@ class Progress:
         if self._id is None or (share < 1 and now_s - self._moved_s < _UPDATES_EVERY_S):
             return
         self._moved_s = now_s
-        with _only_shown():
-            update_progress_artifact(self._id, progress=100 * min(share, 1.0))
+        self._show(self._id, 100 * min(share, 1.0))
+
+    @_only_shown
+    def _begin(self, key: str) -> None:
+        made: Any = create_progress_artifact(0.0, key=key, description="Manifest read")
+        self._id = made  # in sync code it is no coroutine
+
+    @_only_shown
+    def _show(self, artifact_id: UUID, percent: float) -> None:
+        update_progress_artifact(artifact_id, progress=percent)
 
 
+@_only_shown
 def show_chunks(job_id: str, seen: Sequence[ChunkSeen]) -> None:
     """A table of the chunks; of very many, those with most bad lines and most retries."""
     if not seen:
@@ -93,25 +118,24 @@ def show_chunks(job_id: str, seen: Sequence[ChunkSeen]) -> None:
     shown = sorted(worst[:_CHUNKS_SHOWN_MAX], key=lambda each: each.chunk)
     rows = [_row(each) for each in shown]
     of = f"{len(rows)} of {len(seen)}" if len(rows) < len(seen) else str(len(rows))
-    with _only_shown():
-        create_table_artifact(
-            key=f"{_key(job_id)}-chunks", table=rows, description=f"{of} chunks of {job_id}"
-        )
+    create_table_artifact(
+        key=f"{_key(job_id)}-chunks", table=rows, description=f"{of} chunks of {job_id}"
+    )
 
 
+@_only_shown
 def show_job(job_id: str, *, link: str | None = None) -> None:
     """A page about the job as it is now; `link` is where its results can be looked at in a browser."""
-    with _only_shown():
-        job = load_job(job_id)
-        with database().transaction() as tx:
-            codes = chunks.bad_codes(tx, job.job_no)
-        lines = [*_facts(job), *_bad_lines(job, codes), *_delivery(job, link)]
-        create_markdown_artifact(
-            key=_key(job_id),
-            markdown="\n".join(lines),
-            description=f"{job.status}: {job.total_tasks:,} lines, {job.tasks_done:,} settled, "
-            f"{job.tasks_failed:,} without a result",
-        )
+    job = load_job(job_id)
+    with database().transaction() as tx:
+        codes = chunks.bad_codes(tx, job.job_no)
+    lines = [*_facts(job), *_bad_lines(job, codes), *_delivery(job, link)]
+    create_markdown_artifact(
+        key=_key(job_id),
+        markdown="\n".join(lines),
+        description=f"{job.status}: {job.total_tasks:,} lines, {job.tasks_done:,} settled, "
+        f"{job.tasks_failed:,} without a result",
+    )
 
 
 def delivery_link(job: Job) -> str | None:
@@ -119,13 +143,13 @@ def delivery_link(job: Job) -> str | None:
     return destination_of(job).console_url(f"{folder_of(job)}/")
 
 
+@_only_shown
 def show_delivery(job_id: str, objects: Iterable[DeliveredObject]) -> None:
     """A table of what was written."""
-    with _only_shown():
-        rows = [msgspec.structs.asdict(each) for each in objects][:_CHUNKS_SHOWN_MAX]
-        create_table_artifact(
-            key=f"{_key(job_id)}-objects", table=rows, description=f"Delivery of {job_id}"
-        )
+    rows = [msgspec.structs.asdict(each) for each in objects][:_CHUNKS_SHOWN_MAX]
+    create_table_artifact(
+        key=f"{_key(job_id)}-objects", table=rows, description=f"Delivery of {job_id}"
+    )
 
 
 def _facts(job: Job) -> Iterator[str]:
@@ -201,16 +225,3 @@ def _escaped(text: str) -> str:
 
 def _key(job_id: str) -> str:
     return job_id.replace("_", "-")
-
-
-def _made(artifact_id: Any) -> UUID:
-    assert isinstance(artifact_id, UUID)  # in sync code it is no coroutine
-    return artifact_id
-
-
-@contextmanager
-def _only_shown() -> Iterator[None]:
-    try:
-        yield
-    except (PrefectException, httpx.HTTPError, Transient) as error:
-        run_log().warning("monitor.not_shown", reason=repr(error))

@@ -88,7 +88,7 @@ def test_a_refused_delivery_completes_the_job_and_says_why_and_is_tried_again_by
     gcs.pipe_file(f"{gcs_bucket}/bad.jsonl", b'{"data_url": "nowhere"}\n')
     job_id = customer.submit(
         manifest_url=f"gs://{gcs_bucket}/bad.jsonl",
-        delivery={"type": "gcs", "bucket": "there-is-no-such-bucket"},
+        delivery={"type": "gcs", "bucket": "not-there-yet"},
     )
     job = customer.wait(job_id, "completed", "failed")
     assert job["status"] == "completed"
@@ -100,11 +100,11 @@ def test_a_refused_delivery_completes_the_job_and_says_why_and_is_tried_again_by
         lambda: next((r for r in runs_of(prefect, job_id) if r["state"]["type"] == "FAILED"), None),
     )
     assert "delivery refused (bucket_not_found)" in run["state"]["message"]
-    new_bucket = {"name": "there-is-no-such-bucket"}
+    new_bucket = {"name": "not-there-yet"}
     httpx.post(f"{gcs_url}/storage/v1/b", json=new_bucket).raise_for_status()
     retry(prefect, run["id"])
     wait_for("it to stand", lambda: customer.job(job_id)["delivery"]["status"] == "delivered")
-    assert gcs.exists(f"there-is-no-such-bucket/{job_id}/manifest.json")
+    assert gcs.exists(f"not-there-yet/{job_id}/manifest.json")
 
 
 def test_a_killed_flow_rerun_in_prefect_makes_every_task_exactly_once(
