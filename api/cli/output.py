@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 notes = Console(stderr=True, highlight=False)
-_out = Console(highlight=False)
+# What is piped into another program has its lines whole, however long.
+_COLUMNS_OF_A_PIPE = 10_000
 
 
 def print_json(value: Any) -> None:
@@ -24,17 +25,25 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     for name, value in fields.items():
         if value not in (None, "", {}, []):
             table.add_row(name, text_of(value))
-    _out.print(table)
+    _print(table)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Rows under headings."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        # The first is what the row goes by: to be copied whole.
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*map(text_of, row))
-    _out.print(table)
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _COLUMNS_OF_A_PIPE
+    console.print(table)
 
 
 def text_of(value: Any) -> str:
