@@ -1,7 +1,7 @@
 """From POST /v1/jobs of ten lines to tasks that can be claimed: by our worker and by Prefect's own."""
 
 import contextlib
-import os
+import statistics
 import subprocess
 import sys
 import time
@@ -17,12 +17,13 @@ from benchmarks.latencies import Latency
 from benchmarks.servers import REGION, Servers
 from blocks.store import customers
 from blocks.store.database import Database
+from deployments.environment import python_environment
 from deployments.names import PROCESS_JOB, WORK_POOL
 from deployments.prefect_servers import REPOSITORY, WORKER_QUERY_S
 from deployments.registration import work_pools
 
 _LINES = 10
-_JOBS = 20  # of each worker, a round
+_JOBS = 10  # of each worker, a round
 _WAITING = 500
 _SUBMITTERS = 8
 _POLL_S = 0.01
@@ -41,7 +42,9 @@ def measure(servers: Servers, rounds: int, console: Console) -> Table:
                 with console.status(f"Round {number} of {rounds}: {pool}"):
                     _move(servers, pool, variables)
                     customer.start_one()  # whatever is slow only once
-                    seconds[pool] += [customer.start_one() for _ in range(_JOBS)]
+                    found = [customer.start_one() for _ in range(_JOBS)]
+                seconds[pool] += found
+                console.print(f"[dim]round {number}: {pool} {statistics.median(found):.2f} s[/]")
         _move(servers, WORK_POOL, {})
     with (
         _Customer(servers) as many,
@@ -139,12 +142,13 @@ def _move(servers: Servers, pool: str, variables: Mapping[str, object]) -> None:
 @contextlib.contextmanager
 def _process_worker(servers: Servers, pool: str) -> Iterator[None]:
     """Prefect's own, which asks for runs as often as ours."""
-    environment = {
-        **os.environ,
-        **servers.stack.environment,
-        "PREFECT_WORKER_QUERY_SECONDS": str(WORKER_QUERY_S),
-        "PREFECT_LOGGING_LEVEL": "ERROR",
-    }
+    environment = python_environment(
+        {
+            **servers.stack.environment,
+            "PREFECT_WORKER_QUERY_SECONDS": str(WORKER_QUERY_S),
+            "PREFECT_LOGGING_LEVEL": "ERROR",
+        }
+    )
     command = ["-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
     worker = subprocess.Popen(
         [sys.executable, *command],
