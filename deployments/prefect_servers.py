@@ -7,13 +7,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import certifi
 import httpx
 
 from deployments.environment import plain_environment, python_environment, without_proxy
 from deployments.loopback_http import client, get_status
 from deployments.names import WORK_POOL, WORKER_TYPE
 from deployments.ports import LOOPBACK
-from deployments.private_files import kept_secret, private_folder
+from deployments.private_files import kept_secret, private_folder, write_private
 from deployments.processes import Program
 
 # Where prefect.yaml is and the flows are imported from.
@@ -64,6 +65,10 @@ class PrefectServer:
         # The worker keeps its files in a folder of a well-known name, which in the machine's own
         # temporary folder may be another user's.
         self._temporary = private_folder(data_dir / "tmp")
+        # Each of Prefect's clients reads all authorities of the world, which takes 30 ms, and a run makes
+        # a dozen. Our server speaks http: none of them is asked.
+        self._authorities = data_dir / "prefect-api.pem"
+        write_private(self._authorities, _first_certificate())
         # Without one of ours, Prefect keeps the key to its block documents in the same database.
         self._encryption_key = kept_secret(data_dir / "prefect-encryption.key", _fernet_key)
 
@@ -110,6 +115,7 @@ class PrefectServer:
             "PREFECT_API_URL": self.api_url,
             "PREFECT_HOME": str(self._home),
             "TMPDIR": str(self._temporary),
+            "PREFECT_API_SSL_CERT_FILE": str(self._authorities),
         }
         return python_environment({**NO_TELEMETRY, **ours, **extra})
 
@@ -169,6 +175,12 @@ class PrefectServer:
         except httpx.TransportError:
             return False
         return answer.status_code == HTTP_OK and any(w["name"] == WORKER for w in answer.json())
+
+
+def _first_certificate() -> str:
+    bundle = certifi.contents()
+    end = "-----END CERTIFICATE-----\n"
+    return bundle[bundle.index("-----BEGIN") : bundle.index(end) + len(end)]
 
 
 def _fernet_key() -> str:
