@@ -65,8 +65,8 @@ class PrefectServer:
         # The worker keeps its files in a folder of a well-known name, which in the machine's own
         # temporary folder may be another user's.
         self._temporary = private_folder(data_dir / "tmp")
-        # Each of Prefect's clients reads all authorities of the world, which takes 30 ms, a dozen times a
-        # run. Our server speaks http: none of them is asked.
+        # Each of Prefect's clients reads all authorities of the world, which takes 30 ms, a dozen
+        # times a run. Our server speaks http: none of them is asked.
         self._authorities = data_dir / "prefect-api.pem"
         write_private(self._authorities, _first_certificate())
         # Without one of ours, Prefect keeps the key to its block documents in the same database.
