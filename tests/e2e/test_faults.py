@@ -154,6 +154,41 @@ def test_a_killed_flow_rerun_in_prefect_makes_every_task_exactly_once(
     assert message
 
 
+def test_a_run_that_an_operator_cancels_leaves_its_job_waiting_until_it_is_retried(
+    stack: Stack,
+    customer: Customer,
+    prefect: httpx.Client,
+    s3: s3fs.S3FileSystem,
+    s3_bucket: str,
+    s3_credentials: dict[str, str],
+) -> None:
+    manifest = make_manifest(60_000, seed=4)
+    lines = len(manifest.good) + len(manifest.bad)
+    s3.pipe_file(f"{s3_bucket}/m.jsonl", manifest.data)
+    job_id = customer.submit(manifest_url=f"s3://{s3_bucket}/m.jsonl", credentials=s3_credentials)
+    wait_for("the first tasks", lambda: customer.job(job_id)["total_tasks"])
+    (run,) = runs_of(prefect, job_id)
+    cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+    prefect.post(f"/flow_runs/{run['id']}/set_state", json=cancelling).raise_for_status()
+    assert _ended_run(prefect, job_id)["state"]["type"] == "CANCELLED"
+    waiting = "select not_before = 'infinity' from runs join jobs using (job_no) where job_id = %s"
+    with psycopg.connect(stack.database_url, autocommit=True) as connection:
+        # Reconcile, which comes every minute, is not waited for.
+        _quick_run(prefect, names.RECONCILE, {"parameters": {}})
+        wait_for(
+            "reconcile to see it",
+            lambda: connection.execute(waiting, [job_id]).fetchone() == (True,),
+        )
+    stopped = customer.job(job_id)
+    assert (stopped["status"], stopped["total_tasks"] < lines) == ("processing", True)
+
+    retry(prefect, run["id"])
+    customer.wait_ingested(job_id, lines)
+    wait_for("the run to end", lambda: _ended_run(prefect, job_id)["state"]["type"] == "COMPLETED")
+    process_runs = [r for r in runs_of(prefect, job_id) if r["name"] == f"process {job_id}"]
+    assert [r["id"] for r in process_runs] == [run["id"]]
+
+
 def test_two_runs_of_everything_are_as_good_as_one(
     customer: Customer,
     make_annotator: MakeAnnotator,
@@ -193,11 +228,13 @@ def test_two_runs_of_everything_are_as_good_as_one(
 
 
 def _start_another(prefect: httpx.Client, deployment: str, job_id: str) -> None:
-    """What "Quick run" with the job's id does in Prefect's UI."""
+    _quick_run(prefect, deployment, {"parameters": {"job_id": job_id}, "tags": [job_id]})
+
+
+def _quick_run(prefect: httpx.Client, deployment: str, body: dict[str, Any]) -> None:
+    """What "Quick run" in Prefect's UI does."""
     found = prefect.get(f"/deployments/name/{deployment}").raise_for_status().json()
-    body = {"parameters": {"job_id": job_id}, "tags": [job_id]}
-    url = f"/deployments/{found['id']}/create_flow_run"
-    prefect.post(url, json=body).raise_for_status()
+    prefect.post(f"/deployments/{found['id']}/create_flow_run", json=body).raise_for_status()
 
 
 def _ended_run(prefect: httpx.Client, job_id: str) -> dict[str, Any]:
