@@ -6,8 +6,6 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-# Each has servers of its own. The tests of the whole stack go to one of them, one after the other.
-PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadgroup
 CODE := $(wildcard blocks flows api deployments benchmarks tests)
 
 SHELL := bash
@@ -36,7 +34,7 @@ up: $(READY) ## Run the service on this machine until Ctrl-C
 	@$(BIN)/refinery up $(ARGS)
 
 test: check ## Run the checks, then every test; PYTEST_ARGS="-k name" is passed on
-	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(READY) ## Check format, lint, types, who imports whom, and the lock
 	$(BIN)/ruff format --check .

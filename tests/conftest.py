@@ -126,12 +126,6 @@ def settings(database_url: str) -> Settings:
     return Settings(database_url=database_url, encryption_key=KEY, egress_allow="127.0.0.1")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Where tests run in several processes, what shares servers stays in one: a file, or all of e2e."""
-    folder, name = item.path.parent.name, item.path.stem
-    item.add_marker(pytest.mark.xdist_group("e2e" if folder == "e2e" else f"{folder}/{name}"))
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _no_settings_from_outside() -> None:
     for name in list(os.environ):
