@@ -46,8 +46,13 @@ def test_text_says_the_same_without_colours(capsys: pytest.CaptureFixture[str]) 
     assert "\x1b" not in text
 
 
-def test_what_others_log_has_the_same_format(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_others_log_has_the_same_format(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     uvicorn = logging.getLogger("uvicorn.error")
+    # As uvicorn sets it up; Prefect, which other tests import, switches it off.
+    monkeypatch.setattr(uvicorn, "disabled", False)
+    monkeypatch.setattr(uvicorn, "level", logging.INFO)
     uvicorn.addHandler(logging.StreamHandler())
     logs.configure(LogFormat.JSON)
     uvicorn.info("Started server process [%d]", 7)
