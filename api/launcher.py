@@ -98,12 +98,12 @@ class Launcher:
             self._metrics.launches.labels(launch.kind, "unavailable").inc()
             with self._database.transaction() as tx:
                 delay_s = _delay_s(launch.failures)
-                runs.postpone(tx, launch.run_no, error=error.message, delay_s=delay_s)
+                runs.postpone(tx, launch, error=error.message, delay_s=delay_s)
             log.warning("launcher.postponed", reason=error.message)
         else:
             self._metrics.launches.labels(launch.kind, "started").inc()
             with self._database.transaction() as tx:
-                runs.launched(tx, launch.run_no, flow_run_id)
+                runs.launched(tx, launch, flow_run_id)
             log.info("launcher.started", flow_run_id=flow_run_id)
         return True
 

@@ -64,10 +64,10 @@ def ingest(servers: Servers, manifest: Manifest) -> Ingestion:
 
     The end is PostgreSQL's time and the begin ours: they are of the same clock.
     """
-    headers = {"Authorization": f"Bearer {_new_customer_key(servers)}"}
+    headers = {"Authorization": f"Bearer {new_customer_key(servers)}"}
     begin_s = time.time()
     answer = httpx.post(
-        f"{servers.stack.api_url}/v1/jobs", json=_job(servers, manifest), headers=headers
+        f"{servers.stack.api_url}/v1/jobs", json=job_body(servers, manifest), headers=headers
     )
     job_id = answer.raise_for_status().json()["job_id"]
     with servers.connect() as connection:
@@ -85,7 +85,8 @@ def ingest(servers: Servers, manifest: Manifest) -> Ingestion:
     return Ingestion(state.ingested_s - begin_s, state.ingested_s - state.started_s)
 
 
-def _new_customer_key(servers: Servers) -> str:
+def new_customer_key(servers: Servers) -> str:
+    """Of a customer without jobs."""
     with (
         Database(servers.database_url, connections_max=1) as database,
         database.transaction() as tx,
@@ -93,7 +94,8 @@ def _new_customer_key(servers: Servers) -> str:
         return customers.add_customer_key(tx, customers.add_customer(tx, "Bench"))
 
 
-def _job(servers: Servers, manifest: Manifest) -> dict[str, object]:
+def job_body(servers: Servers, manifest: Manifest) -> dict[str, object]:
+    """What is posted."""
     return {
         "manifest_url": manifest.url,
         "label_spec": {"question": "What is it?", "options": ["cat", "dog"]},

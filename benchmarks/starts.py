@@ -12,11 +12,10 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import manifest
+from benchmarks import manifest, ours
+from benchmarks.annotation_jobs import add_annotators
 from benchmarks.latencies import Latency
-from benchmarks.servers import REGION, Servers
-from blocks.store import customers
-from blocks.store.database import Database
+from benchmarks.servers import Servers
 from deployments.environment import python_environment
 from deployments.names import PROCESS_JOB, WORK_POOL
 from deployments.prefect_servers import REPOSITORY, WORKER_QUERY_S
@@ -32,10 +31,10 @@ _TIMEOUT_S = 120.0
 
 def measure(servers: Servers, rounds: int, console: Console) -> Table:
     """Each worker in turn; then ours, with many jobs of another customer waiting."""
-    manifest.put(servers.store, _LINES, bad=False)
+    ten_lines = manifest.put(servers.store, _LINES, bad=False)
     theirs = work_pools()["process"]
     seconds: dict[str, list[float]] = {WORK_POOL: [], theirs["name"]: []}
-    with _process_worker(servers, theirs["name"]), _Customer(servers) as customer:
+    with _process_worker(servers, theirs["name"]), _Customer(servers, ten_lines) as customer:
         pools = {WORK_POOL: {}, theirs["name"]: theirs["job_variables"]}
         for number in range(1, rounds + 1):
             for pool, variables in pools.items():
@@ -47,8 +46,8 @@ def measure(servers: Servers, rounds: int, console: Console) -> Table:
                 console.print(f"[dim]round {number}: {pool} {statistics.median(found):.2f} s[/]")
         _move(servers, WORK_POOL, {})
     with (
-        _Customer(servers) as many,
-        _Customer(servers) as single,
+        _Customer(servers, ten_lines) as many,
+        _Customer(servers, ten_lines) as single,
         console.status(f"{_WAITING} jobs of another customer"),
     ):
         many.submit(_WAITING)
@@ -61,13 +60,13 @@ def _table(seconds: Mapping[str, list[float]], behind_s: float, rounds: int) -> 
     table = Table(title=title, title_justify="left")
     for column in ("worker", "jobs", "p50 / p95 / p99 ms", "p50 ÷ ours", "goal"):
         table.add_column(column, justify="right" if column != "worker" else "left")
-    ours = Latency.of(seconds[WORK_POOL])
+    own = Latency.of(seconds[WORK_POOL])
     for pool, found in seconds.items():
         latency = Latency.of(found)
         goal = "p50 ≤ 2000, p95 ≤ 4000" if pool == WORK_POOL else ""
-        ratio = f"{latency.p50_ms / ours.p50_ms:.2f}"
+        ratio = f"{latency.p50_ms / own.p50_ms:.2f}"
         table.add_row(pool, str(len(found)), str(latency), ratio, goal)
-    ratio = f"{behind_s * 1000 / ours.p50_ms:.2f}"
+    ratio = f"{behind_s * 1000 / own.p50_ms:.2f}"
     what = f"{WORK_POOL}, {_WAITING} jobs of another customer waiting"
     table.add_row(what, "1", f"{behind_s * 1000:.0f}", ratio, "≤ 10000")
     return table
@@ -76,26 +75,12 @@ def _table(seconds: Mapping[str, list[float]], behind_s: float, rounds: int) -> 
 class _Customer:
     """A customer, and an annotator who waits for the customer's tasks."""
 
-    def __init__(self, servers: Servers) -> None:
-        with (
-            Database(servers.database_url, connections_max=1) as database,
-            database.transaction() as tx,
-        ):
-            key = customers.add_customer_key(tx, customers.add_customer(tx, "Bench"))
-            _, annotator = customers.add_annotator_key(tx, f"bench {key[-8:]}")
+    def __init__(self, servers: Servers, ten_lines: manifest.Manifest) -> None:
+        (annotator,) = add_annotators(servers, 1)
         self._http = httpx.Client(base_url=servers.stack.api_url, timeout=_TIMEOUT_S)
-        self._as_customer = {"Authorization": f"Bearer {key}"}
+        self._as_customer = {"Authorization": f"Bearer {ours.new_customer_key(servers)}"}
         self._as_annotator = {"Authorization": f"Bearer {annotator}"}
-        self._job = {
-            "manifest_url": f"s3://bench/good-{_LINES}.jsonl",
-            "label_spec": {"question": "What is it?", "options": ["cat", "dog"]},
-            "credentials": {
-                "access_key_id": servers.store.access_key_id,
-                "secret_access_key": servers.store.secret_access_key,
-                "region": REGION,
-                "endpoint_url": servers.store.endpoint_url,
-            },
-        }
+        self._job = ours.job_body(servers, ten_lines)
 
     def __enter__(self) -> "_Customer":
         return self

@@ -17,6 +17,7 @@ from prefect.states import Completed, Failed
 
 from blocks.delivered import DeliveredObject
 from blocks.errors import Terminal
+from blocks.model import DeliveryStatus
 from blocks.store import jobs, results
 from flows import delivery
 from flows.monitor import delivery_link, show_delivery, show_job, tag_run
@@ -29,7 +30,6 @@ from flows.resources import (
     is_by_hand,
     load_job,
     load_undelivered,
-    reopen_delivery,
     settings,
 )
 
@@ -40,8 +40,7 @@ def deliver_job(job_id: str) -> State[Any]:
     link = None
     tag_run(load_job(job_id))
     try:
-        begin_delivery(job_id, again=is_by_hand())
-        link = delivery_link(load_undelivered(job_id))
+        link = begin_delivery(job_id, again=is_by_hand())
         objects = find_delivery(job_id)
         if objects is None:
             objects = [*write_results(job_id), write_bad_lines(job_id)]
@@ -52,22 +51,27 @@ def deliver_job(job_id: str) -> State[Any]:
         return Completed(message=news.message)
     except Terminal as error:
         refuse_delivery(job_id, error.code, error.message)
-        return Failed(message=f"{job_id}: delivery refused ({error.code}): {error.message}")
-    finally:
         show_job(job_id, link=link)
+        return Failed(message=f"{job_id}: delivery refused ({error.code}): {error.message}")
+    show_job(job_id, link=link)
     show_delivery(job_id, objects)
     return Completed(message=f"{job_id}: delivered {sum(o.rows for o in objects)} rows.")
 
 
 @task(task_run_name="begin", **NETWORK_TASK)
-def begin_delivery(job_id: str, *, again: bool) -> None:
-    """Say that the delivery is under way; `again`: also one that the store has refused before."""
-    adopt_run(job_id, "deliver_job")
-    if again:
-        reopen_delivery(job_id)
-    job = load_undelivered(job_id)
+def begin_delivery(job_id: str, *, again: bool) -> str | None:
+    """Say that the delivery is under way; `again`: also one that the store has refused before.
+
+    Returns where a browser shows it, if the store has such a place.
+    """
+    job = load_job(job_id)
     with database().transaction() as tx:
+        if again and job.delivery_status is DeliveryStatus.FAILED and job.delivery:
+            jobs.redeliver(tx, job, job.delivery, None, settings().vault())
+        # In one commit with that, or the launcher would start another run for it.
+        adopt_run(tx, job, "deliver_job")
         jobs.begin_delivery(tx, job.job_no)
+    return delivery_link(load_undelivered(job_id))
 
 
 @task(task_run_name="find what stands", **NETWORK_TASK)

@@ -52,17 +52,19 @@ def process_job(job_id: str) -> State[Any]:
         return Completed(message=news.message)
     except Terminal as error:
         fail_job(job_id, error.code, error.message)
+        show_job(job_id)
         return Failed(message=f"{job_id} failed ({error.code}): {error.message}")
     finally:
         show_chunks(job_id, seen)
-        show_job(job_id)
+    show_job(job_id)
     return Completed(message=summary)
 
 
 @task(task_run_name="pin manifest", **NETWORK_TASK)
 def pin_manifest(job_id: str) -> None:
     """Decide which version of the manifest is read, and in chunks of which size."""
-    adopt_run(job_id, "process_job")
+    with database().transaction() as tx:
+        adopt_run(tx, load_job(job_id), "process_job")
     ingestion.pin(job_id)
 
 

@@ -18,7 +18,7 @@ from blocks.model import DeliveryStatus, JobStatus
 from blocks.object_urls import ObjectUrl, StoreType, parse_object_url
 from blocks.settings import Settings
 from blocks.store import jobs, runs
-from blocks.store.database import Database
+from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Job
 from blocks.store.runs import OURS
 
@@ -108,20 +108,10 @@ def is_by_hand() -> bool:
     return flow_run.run_count > 1 or not (key or "").startswith(OURS)
 
 
-def adopt_run(job_id: str, kind: str) -> None:
+def adopt_run(tx: Transaction, job: Job, kind: str) -> None:
     """Have reconcile look after this run, where it would look after none: it was started by hand."""
     if flow_run.id:
-        job_no = load_job(job_id).job_no
-        with database().transaction() as tx:
-            runs.adopt(tx, job_no, kind, UUID(flow_run.id))
-
-
-def reopen_delivery(job_id: str) -> None:
-    """Have a delivery that the store has refused tried again, to the same place."""
-    job = load_job(job_id)
-    if job.delivery_status is DeliveryStatus.FAILED and job.delivery:
-        with database().transaction() as tx:
-            jobs.redeliver(tx, job, job.delivery, None, settings().vault())
+        runs.adopt(tx, job.job_no, kind, UUID(flow_run.id))
 
 
 def manifest_of(job: Job) -> tuple[buckets.Bucket, ObjectUrl]:

@@ -32,7 +32,7 @@ class Launch(msgspec.Struct, frozen=True):
     def idempotency_key(self) -> str:
         """The same however often this launch is asked for, and another one for the next.
 
-        Prefect keeps keys for each flow, for ever.
+        Prefect keeps keys for each flow, as long as it keeps the runs.
         """
         return f"{OURS}{self.kind}-{self.job_id}-{self.run_no}-{self.launches}"
 
@@ -59,9 +59,10 @@ def take(tx: Transaction, *, runs_max: int, per_customer_max: int) -> Launch | N
     return msgspec.convert(row, Launch) if row else None
 
 
-def launched(tx: Transaction, run_no: int, flow_run_id: str) -> None:
-    """Prefect has a run for it."""
-    tx.execute(_SQL["launched"], {"run_no": run_no, "flow_run_id": flow_run_id})
+def launched(tx: Transaction, launch: Launch, flow_run_id: str) -> None:
+    """Prefect has a run for it; where another launch has come since, that one stays."""
+    values = {"run_no": launch.run_no, "launches": launch.launches, "flow_run_id": flow_run_id}
+    tx.execute(_SQL["launched"], values)
 
 
 def adopt(tx: Transaction, job_no: int, kind: str, flow_run_id: UUID) -> None:
@@ -70,9 +71,10 @@ def adopt(tx: Transaction, job_no: int, kind: str, flow_run_id: UUID) -> None:
     tx.execute(_SQL["adopt"], values)
 
 
-def postpone(tx: Transaction, run_no: int, *, error: str, delay_s: float) -> None:
-    """Prefect could not be asked; it is due again in `delay_s`."""
-    tx.execute(_SQL["postpone"], {"run_no": run_no, "error": error, "delay_s": delay_s})
+def postpone(tx: Transaction, launch: Launch, *, error: str, delay_s: float) -> None:
+    """Prefect could not be asked; it is due again in `delay_s`, unless another launch has come since."""
+    values = {"run_no": launch.run_no, "launches": launch.launches}
+    tx.execute(_SQL["postpone"], values | {"error": error, "delay_s": delay_s})
 
 
 def under_way(tx: Transaction, *, after: int, limit: int) -> Sequence[Launched]:

@@ -94,6 +94,12 @@ def runs_of(prefect: httpx.Client, job_id: str) -> list[dict[str, Any]]:
     return found
 
 
+def cancel(prefect: httpx.Client, run_id: str) -> None:
+    """What the button "Cancel" in Prefect's UI does."""
+    state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+    prefect.post(f"/flow_runs/{run_id}/set_state", json=state).raise_for_status()
+
+
 def retry(prefect: httpx.Client, run_id: str) -> None:
     """What the button "Retry" in Prefect's UI does."""
     state = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}

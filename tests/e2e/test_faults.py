@@ -13,7 +13,7 @@ from gcsfs.core import GCSFileSystem
 from deployments import names
 from deployments.stack import Stack
 from tests.e2e.checks import check_delivery, check_errors, truth
-from tests.e2e.client import Annotator, Customer, retry, runs_of, wait_for
+from tests.e2e.client import Annotator, Customer, cancel, retry, runs_of, wait_for
 from tests.manifests import make_manifest
 
 pytestmark = pytest.mark.e2e
@@ -105,6 +105,8 @@ def test_a_refused_delivery_completes_the_job_and_says_why_and_is_tried_again_by
     retry(prefect, run["id"])
     wait_for("it to stand", lambda: customer.job(job_id)["delivery"]["status"] == "delivered")
     assert gcs.exists(f"not-there-yet/{job_id}/manifest.json")
+    deliveries = [r for r in runs_of(prefect, job_id) if r["name"].startswith("deliver ")]
+    assert [r["id"] for r in deliveries] == [run["id"]]
 
 
 def test_a_killed_flow_rerun_in_prefect_makes_every_task_exactly_once(
@@ -168,8 +170,7 @@ def test_a_run_that_an_operator_cancels_leaves_its_job_waiting_until_it_is_retri
     job_id = customer.submit(manifest_url=f"s3://{s3_bucket}/m.jsonl", credentials=s3_credentials)
     wait_for("the first tasks", lambda: customer.job(job_id)["total_tasks"])
     (run,) = runs_of(prefect, job_id)
-    cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-    prefect.post(f"/flow_runs/{run['id']}/set_state", json=cancelling).raise_for_status()
+    cancel(prefect, run["id"])
     assert _ended_run(prefect, job_id)["state"]["type"] == "CANCELLED"
     waiting = "select not_before = 'infinity' from runs join jobs using (job_no) where job_id = %s"
     with psycopg.connect(stack.database_url, autocommit=True) as connection:

@@ -17,7 +17,7 @@ import pytest
 from deployments.names import WORKER_TYPE
 from deployments.prefect_servers import REPOSITORY
 from deployments.stack import Stack
-from tests.e2e.client import wait_for
+from tests.e2e.client import cancel, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -86,11 +86,6 @@ class Probe:
         """Let those that wait go on."""
         (self._folder / "go").touch()
 
-    def cancel(self, run_id: str) -> None:
-        """What "Cancel" in Prefect's UI does."""
-        state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-        self._prefect.post(f"/flow_runs/{run_id}/set_state", json=state).raise_for_status()
-
     def end(self, run_id: str) -> dict[str, Any]:
         """The run, when it has ended."""
         ended: dict[str, Any] = wait_for("the run to end", partial(self._ended, run_id))
@@ -143,10 +138,12 @@ def probe(worker: psutil.Process, prefect: httpx.Client, tmp_path: Path) -> Prob
     return Probe(prefect, tmp_path, worker)
 
 
-def test_a_run_that_is_cancelled_in_the_ui_ends_with_its_process(probe: Probe) -> None:
+def test_a_run_that_is_cancelled_in_the_ui_ends_with_its_process(
+    probe: Probe, prefect: httpx.Client
+) -> None:
     run_id = probe.start("wait")
     process = probe.process()
-    probe.cancel(run_id)
+    cancel(prefect, run_id)
     assert probe.end(run_id)["state"]["type"] == "CANCELLED"
     wait_for("its process to be gone", lambda: not process.is_running())
 

@@ -285,7 +285,7 @@ def launch(shop: Shop, prefect_api: PrefectApi) -> str:
         tags=[],
         idempotency_key=taken.idempotency_key,
     )
-    shop.do(runs.launched, taken.run_no, run_id)
+    shop.do(runs.launched, taken, run_id)
     return run_id
 
 
@@ -358,6 +358,18 @@ def test_a_run_that_somebody_retries_after_that_is_looked_after_again(
     assert reconcile(shop.database, prefect_api) == Reconciled()
     prefect.move(run_id, "CRASHED")
     assert reconcile(shop.database, prefect_api).runs_relaunched == 1
+
+
+def test_what_a_slow_launcher_is_told_does_not_undo_what_came_since(shop: Shop) -> None:
+    job = shop.submit()
+    slow = take(shop)
+    assert slow is not None
+    shop.run("update runs set launched_at = null")  # reconcile has given it up
+    somebodys = uuid4()
+    shop.do(runs.adopt, job.job_no, "process_job", somebodys)
+    shop.do(runs.launched, slow, str(uuid4()))
+    shop.do(runs.postpone, slow, error="Prefect is not available.", delay_s=1)
+    assert shop.value("select flow_run_id from runs where launched_at is not null") == somebodys
 
 
 def test_a_run_beside_one_that_is_under_way_changes_nothing(

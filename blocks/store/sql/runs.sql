@@ -34,12 +34,13 @@ with recursive customer (customer_id) as (
 update runs r
 set launched_at = now(), launches = r.launches + 1, flow_run_id = null
 from next, jobs j
-where r.run_no = next.run_no and j.job_no = r.job_no
+where r.run_no = next.run_no and j.job_no = r.job_no and r.launched_at is null -- nor adopted meanwhile
 returning r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id;
 
 -- launched --
 -- Prefect has a run for it.
-update runs set flow_run_id = %(flow_run_id)s, failures = 0, last_error = null where run_no = %(run_no)s;
+update runs set flow_run_id = %(flow_run_id)s, failures = 0, last_error = null
+where run_no = %(run_no)s and launches = %(launches)s;
 
 -- adopt --
 -- A run that somebody has started or retried counts as the one that was asked for, where none is under way: what
@@ -53,7 +54,7 @@ where job_no = %(job_no)s and kind = %(kind)s and launched_at is null;
 update runs
 set launched_at = null, launches = launches - 1, failures = failures + 1, last_error = %(error)s,
     not_before = now() + make_interval(secs => %(delay_s)s)
-where run_no = %(run_no)s;
+where run_no = %(run_no)s and launches = %(launches)s;
 
 -- under_way --
 -- A page of the runs that were launched, for whoever asks Prefect what became of them.
