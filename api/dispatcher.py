@@ -158,7 +158,7 @@ class Dispatcher:
             "User-Agent": "refinery-jobs",
             **signed,
         }
-        if notification.attempts == 1:
+        if notification.attempts == 1 and not notification.failures:
             lag = now - notification.created_at
             self._metrics.webhook_lag_seconds.observe(lag.total_seconds())
         began_s = time.monotonic()

@@ -192,7 +192,7 @@ def _histogram(
     """`within` has how many have each bound as their least; Prometheus wants them added up."""
     buckets: list[tuple[str, float]] = []
     so_far = 0.0
-    for bound in sorted({*within, "+Inf"}, key=float):
+    for bound in sorted(within, key=float):
         so_far += within.get(bound, 0)
         buckets.append((bound, so_far))
     family = HistogramMetricFamily(name, documentation)

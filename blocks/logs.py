@@ -19,7 +19,7 @@ from structlog.stdlib import (
     filter_by_level,
     render_to_log_kwargs,
 )
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 _TEXT = ConsoleRenderer(
     colors=False, pad_event_to=0, pad_level=False, exception_formatter=plain_traceback
@@ -40,16 +40,32 @@ def get_logger(name: str) -> BoundLogger:
 
     `logger.bind(job_id=…)` is one whose lines all have that field.
     """
-    processors: list[Processor] = [filter_by_level, render_to_log_kwargs]
-    return wrap(logging.getLogger(name), processors)
+    return _wrap(logging.getLogger(name), [filter_by_level, _render])
 
 
-def wrap(logger: Any, processors: list[Processor] | None = None, **fields: Any) -> BoundLogger:
-    """`logger` with fields; without `processors` they are written into the message as `name=value`."""
+def wrap(logger: Any, **fields: Any) -> BoundLogger:
+    """`logger` with `fields`, which are written into the message as `name=value`."""
+    return _wrap(logger, [_TEXT], **fields)
+
+
+def _wrap(logger: Any, processors: list[Processor], **fields: Any) -> BoundLogger:
     wrapped = structlog.wrap_logger(
-        logger, processors or [_TEXT], wrapper_class=BoundLogger, context_class=dict, **fields
+        logger, processors, wrapper_class=BoundLogger, context_class=dict, **fields
     )
     return cast(BoundLogger, wrapped)
+
+
+def _render(logger: Any, method: str, event: EventDict) -> Any:
+    """Fields by themselves where our handler writes them; else in the message, or they would be lost."""
+    handlers = logging.getLogger().handlers
+    is_ours = any(isinstance(each.formatter, ProcessorFormatter) for each in handlers)
+    return (render_to_log_kwargs if is_ours else _TEXT)(logger, method, event)
+
+
+def _drop_colours(_: Any, __: str, event: EventDict) -> EventDict:
+    """uvicorn says everything twice, the second time in colours."""
+    event.pop("color_message", None)
+    return event
 
 
 def configure(log_format: LogFormat) -> None:
@@ -61,6 +77,7 @@ def configure(log_format: LogFormat) -> None:
             add_logger_name,
             add_log_level,
             ExtraAdder(),
+            _drop_colours,
             TimeStamper(fmt="iso", utc=True),
         ],
         processors=[ProcessorFormatter.remove_processors_meta, *written],

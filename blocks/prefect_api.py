@@ -31,6 +31,13 @@ class RunState(msgspec.Struct, frozen=True):
     since: datetime
 
 
+class Deployment(msgspec.Struct, frozen=True):
+    """When it was made first, and what its runs are given."""
+
+    created_at: datetime
+    parameters: dict[str, Any]
+
+
 class PrefectApi:
     """A client, safe to use from several threads. Every method raises `PrefectUnavailable`."""
 
@@ -108,6 +115,11 @@ class PrefectApi:
             return {UUID(run["id"]): _state(run) for run in found}
         except (KeyError, TypeError, ValueError) as error:
             raise PrefectUnavailable(f"Prefect answered with something else: {error!r}") from error
+
+    def deployment(self, deployment_id: str) -> Deployment:
+        """The deployment of that id."""
+        found = self._ask("GET", f"/deployments/{deployment_id}")
+        return Deployment(datetime.fromisoformat(found["created"]), found["parameters"])
 
     def emit(self, events: Sequence[dict[str, Any]]) -> None:
         """Have automations hear of events; one with an id that was seen already is ignored.

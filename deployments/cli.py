@@ -61,7 +61,8 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
     Parameters
     ----------
     store
-        An S3 store as well, for those who have no bucket at hand.
+        An S3 store as well, for those who have no bucket at hand. Customers' endpoints may then be on
+        127.0.0.1: REFINERY_EGRESS_ALLOW has it.
     """
     stack = Stack(
         data_dir or default_data_dir(),
@@ -158,7 +159,9 @@ def _find_embedded_stack() -> None:
     """Let commands of the operator work on what `refinery up` runs, where nothing else is said."""
     if "REFINERY_DATABASE_URL" not in os.environ:
         for name, value in load_environment(default_data_dir()).items():
-            os.environ.setdefault(name, value)
+            # Whose buckets a command means is for the shell to say: eval "$(refinery env)".
+            if not name.startswith("AWS_"):
+                os.environ.setdefault(name, value)
 
 
 def _allowing_loopback() -> dict[str, str]:

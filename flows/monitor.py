@@ -59,7 +59,7 @@ def run_log(**fields: Any) -> BoundLogger:
     return logs.wrap(get_run_logger(), **fields)
 
 
-def _only_shown(show: Callable[_P, None]) -> Callable[_P, None]:
+def only_shown(show: Callable[_P, None]) -> Callable[_P, None]:
     """What cannot be shown is logged and fails nothing; outside a run there is no place to show it."""
 
     @wraps(show)
@@ -74,7 +74,7 @@ def _only_shown(show: Callable[_P, None]) -> Callable[_P, None]:
     return shown
 
 
-@_only_shown
+@only_shown
 def tag_run(job: Job) -> None:
     """Have a run found by its job and its customer, also where somebody has started it by hand."""
     missing = {job.job_id, job.customer_id} - set(flow_run.tags)
@@ -99,17 +99,17 @@ class Progress:
         self._moved_s = now_s
         self._show(self._id, 100 * min(share, 1.0))
 
-    @_only_shown
+    @only_shown
     def _begin(self, key: str) -> None:
         made: Any = create_progress_artifact(0.0, key=key, description="Manifest read")
         self._id = made  # in sync code it is no coroutine
 
-    @_only_shown
+    @only_shown
     def _show(self, artifact_id: UUID, percent: float) -> None:
         update_progress_artifact(artifact_id, progress=percent)
 
 
-@_only_shown
+@only_shown
 def show_chunks(job_id: str, seen: Sequence[ChunkSeen]) -> None:
     """A table of the chunks; of very many, those with most bad lines and most retries."""
     if not seen:
@@ -123,7 +123,7 @@ def show_chunks(job_id: str, seen: Sequence[ChunkSeen]) -> None:
     )
 
 
-@_only_shown
+@only_shown
 def show_job(job_id: str, *, link: str | None = None) -> None:
     """A page about the job as it is now; `link` is where its results can be looked at in a browser."""
     job = load_job(job_id)
@@ -143,7 +143,7 @@ def delivery_link(job: Job) -> str | None:
     return destination_of(job).console_url(f"{folder_of(job)}/")
 
 
-@_only_shown
+@only_shown
 def show_delivery(job_id: str, objects: Iterable[DeliveredObject]) -> None:
     """A table of what was written."""
     rows = [msgspec.structs.asdict(each) for each in objects][:_CHUNKS_SHOWN_MAX]

@@ -14,7 +14,7 @@ from prefect.states import Completed
 from blocks import reconciler
 from blocks.prefect_api import PrefectApi
 from blocks.reconciler import Reconciled
-from flows.monitor import run_log
+from flows.monitor import only_shown, run_log
 from flows.policy import NETWORK_TASK
 from flows.resources import database, settings
 
@@ -24,13 +24,19 @@ def reconcile() -> State[Any]:
     """Look for runs that died, jobs that nothing brings on, leases and keys that have run out."""
     done = reconcile_once()
     if done.anything:
-        create_table_artifact(
-            key="reconcile",
-            table=[{"what": k, "rows": v} for k, v in msgspec.structs.asdict(done).items()],
-            description="What reconcile found to do, the latest time that there was something.",
-        )
+        show(done)
     run_log().info("reconcile.done", **msgspec.structs.asdict(done))
     return Completed(message=str(done) if done.anything else "There was nothing to do.")
+
+
+@only_shown
+def show(done: Reconciled) -> None:
+    """A table in the Prefect UI of what was done."""
+    create_table_artifact(
+        key="reconcile",
+        table=[{"what": k, "rows": v} for k, v in msgspec.structs.asdict(done).items()],
+        description="What reconcile found to do, the latest time that there was something.",
+    )
 
 
 @task(task_run_name="reconcile", **NETWORK_TASK)

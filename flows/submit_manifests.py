@@ -11,12 +11,10 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
-from uuid import UUID
 
 import msgspec
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
@@ -24,17 +22,19 @@ from pydantic import BaseModel, Field
 
 from blocks.buckets import Entry
 from blocks.model import TaskType
+from blocks.prefect_api import PrefectApi
 from blocks.prefect_blocks import load_delivery, load_source
 from blocks.store import streams
 from blocks.store.jobs import NewJob
 from blocks.store.streams import Manifest, Stream
-from flows.monitor import run_log
+from flows.monitor import only_shown, run_log
 from flows.policy import NETWORK_TASK
 from flows.resources import database, settings
 from flows.sources import Slot, Source, Verdict, utc
 
 _KNOWN_PAGE = 1000
 _ROWS_MAX = 500
+_DEFAULT_STREAM = "default"
 _NOT_IN_A_KEY = re.compile("[^a-z0-9]+")
 
 _Text = Annotated[str, Field(min_length=1)]
@@ -64,7 +64,7 @@ class Find(BaseModel):
 
     catch_up: bool = Field(
         default=False,
-        description="Also those that were there before the stream's deployment was made.",
+        description="Also those that were there before the deployment of the stream was made.",
     )
     manifests_max: Annotated[int, Field(ge=1)] = Field(
         default=100,
@@ -96,7 +96,7 @@ def submit_manifests(  # noqa: PLR0913, PLR0917 - what an ETL owner sets, as a f
     source: str,
     label_spec: LabelSpec,
     delivery: str | None = None,
-    stream: str = "default",
+    stream: str = _DEFAULT_STREAM,
     options: JobOptions = JobOptions(),  # noqa: B008 - never changed
     find: Find = Find(),  # noqa: B008 - never changed
     dry_run: bool = False,
@@ -158,7 +158,7 @@ def find_manifests(
     """The manifests that are to be submitted, and those that are left, each with the reason."""
     where = load_source(block)
     place = Source(source, timezone=find.timezone, suffixes=find.suffixes)
-    deployed_at = _deployed_at()
+    deployed_at = _deployed_at(stream)
     with database().transaction() as tx:
         began_at = streams.begin(tx, stream, deployed_at or datetime.now(UTC))
     slot = Slot(
@@ -200,15 +200,20 @@ def submit(stream: Stream, found: Found, new: NewJob) -> Found:
     return msgspec.structs.replace(found, outcome=outcome, job_id=job_id)
 
 
-def _deployed_at() -> datetime | None:
-    """When the run's deployment was made; None for a run that was started without one.
+def _deployed_at(stream: Stream) -> datetime | None:
+    """When the stream's deployment was made: what comes between that and its first slot belongs to it.
 
-    What comes between that and the first slot is not from before the stream.
+    None for a run without a deployment, or with another stream than its deployment has.
     """
     if deployment.id is None:
         return None
-    with get_client(sync_client=True) as client:
-        return client.read_deployment(UUID(deployment.id)).created
+    with PrefectApi(settings()) as prefect:
+        found = prefect.deployment(deployment.id)
+    return (
+        found.created_at
+        if found.parameters.get("stream", _DEFAULT_STREAM) == stream.stream
+        else None
+    )
 
 
 def _unknown(stream: Stream, url_of: Any, entries: Iterator[Entry]) -> Iterator[Entry]:
@@ -229,6 +234,7 @@ def _unknown_of(stream: Stream, url_of: Any, page: list[Entry]) -> Iterator[Entr
     return (entry for manifest, entry in asked.items() if manifest not in known)
 
 
+@only_shown
 def show(stream: Stream, found: list[Found]) -> None:
     """A table in the Prefect UI of what was found, under the stream's name."""
     if not found:
@@ -243,9 +249,9 @@ def show(stream: Stream, found: list[Found]) -> None:
         }
         for each in found[:_ROWS_MAX]
     ]
-    name = _NOT_IN_A_KEY.sub("-", stream.stream.lower()).strip("-")
+    name = f"manifests {stream.customer_id} {stream.stream}".lower()
     create_table_artifact(
-        key=f"manifests-{name}",
+        key=_NOT_IN_A_KEY.sub("-", name).strip("-"),
         table=table,
         description=f"{len(found)} manifests of the stream {stream.stream}",
     )

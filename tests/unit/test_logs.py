@@ -55,9 +55,10 @@ def test_what_others_log_has_the_same_format(
     monkeypatch.setattr(uvicorn, "level", logging.INFO)
     uvicorn.addHandler(logging.StreamHandler())
     logs.configure(LogFormat.JSON)
-    uvicorn.info("Started server process [%d]", 7)
+    uvicorn.info("Started server process [%d]", 7, extra={"color_message": "\x1b[36mStarted"})
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["event"] == "Started server process [7]"
+    assert "Started" not in line.replace("Started server process", "")
 
 
 @pytest.mark.parametrize("log_format", LogFormat)
@@ -78,6 +79,14 @@ def test_a_traceback_comes_without_the_values_of_variables(
     assert "It failed." in text
     assert "Traceback" in text
     assert SECRET not in text
+
+
+def test_fields_are_not_lost_where_nobody_has_configured_logs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    logs.get_logger("refinery.test").warning("prefect.unavailable", reason="out")
+    assert caplog.messages == ["prefect.unavailable reason=out"]
 
 
 def test_fields_stand_in_the_message_where_a_logger_takes_only_that(

@@ -15,11 +15,14 @@ create table counts (
     amount   numeric not null                            -- exact: a sum must not fall when rows are folded
 );
 
+create function start_bounds() returns numeric[] language sql immutable parallel safe
+    return array[0.5, 1, 1.5, 2, 3, 4, 6, 10, 30, 60, 120, 600, 3600];
+
 create function count_start(seconds numeric) returns void language sql as $$
     insert into counts (name, label, amount)
     select 'start_s', coalesce(
-        (select bound::text from unnest(array[0.5, 1, 1.5, 2, 3, 4, 6, 10, 30, 60, 120, 600, 3600]) bound
-         where seconds <= bound order by bound limit 1), '+Inf'), 1
+        (select bound::text from unnest(start_bounds()) bound where seconds <= bound order by bound limit 1),
+        '+Inf'), 1
     union all
     select 'start_s_sum', '', seconds
 $$;
@@ -39,7 +42,8 @@ begin
         perform count_start(extract(epoch from new.started_at - new.created_at));
     end if;
     if tg_op = 'UPDATE' and new.delivery_status is distinct from old.delivery_status
-       and new.delivery_status in ('delivered', 'failed') then
+       and new.delivery_status in ('delivered', 'failed')
+       and new.delivery_error_code is distinct from 'cancelled' then
         insert into counts (name, label, amount) values ('deliveries', new.delivery_status, 1);
     end if;
     return null;
@@ -53,10 +57,16 @@ create trigger jobs_count_gone after delete on jobs
     for each row when (old.manifest_url is not null) execute function count_job();
 
 insert into counts (name, label, amount)
+-- All bounds are there from the start: a quantile is taken of bounds that do not come and go.
+select 'start_s', bound::text, 0 from unnest(start_bounds()) bound
+union all
+values ('start_s', '+Inf', 0), ('start_s_sum', '', 0)
+union all
 select 'jobs', status, count(*) from jobs where manifest_url is not null group by status
 union all
 select 'deliveries', delivery_status, count(*) from jobs
-where delivery_status in ('delivered', 'failed') group by delivery_status
+where delivery_status in ('delivered', 'failed') and delivery_error_code is distinct from 'cancelled'
+group by delivery_status
 union all
 select 'lines', '', coalesce(sum(c.tasks + c.bad_lines), 0)
 from chunks c join jobs j using (job_no) where j.manifest_url is not null

@@ -9,11 +9,14 @@ select 'outbox' as name,
        (select count(*) from (select from outbox limit %(counted_max)s) o) as depth,
        (select extract(epoch from now() - created_at)::float8 from outbox order by outbox_no limit 1) as oldest_s
 union all
-select 'runs_waiting',
-       (select count(*) from (
-           select from runs where launched_at is null and not_before <= now() limit %(counted_max)s) r),
-       (select extract(epoch from now() - greatest(created_at, not_before))::float8 from runs
-        where launched_at is null and not_before <= now() order by run_no limit 1)
+-- What Prefect could not be asked for waits all the while, though it is not due. What an operator has stopped does not.
+select 'runs_waiting', count(*), extract(epoch from now() - min(since))::float8
+from (
+    select case when failures > 0 then created_at else greatest(created_at, not_before) end as since
+    from runs
+    where launched_at is null and (not_before <= now() or failures > 0) and not_before < 'infinity'
+    limit %(counted_max)s
+) r
 union all
 select 'runs_under_way',
        (select count(*) from (select from runs where launched_at is not null limit %(counted_max)s) r),
