@@ -261,6 +261,17 @@ def shop(database: Database, database_url: str, vault: Vault) -> Shop:
     return Shop(database, database_url, vault)
 
 
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """Prefect's test server, for the flows that tests call. Imported late, like `make_app`."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    # The heartbeat thread makes every run a second longer.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), prefect_test_harness(120):
+        yield
+
+
 def make_app(settings: Settings) -> Litestar:
     """The application. Imported late, where a test's filters of warnings hold."""
     from api.app import create_app

@@ -6,11 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-import prefect.settings
 import pytest
 import s3fs
 from prefect.client.schemas.objects import State
-from prefect.testing.utilities import prefect_test_harness
 
 from blocks.credentials import S3Credentials
 from blocks.model import TaskType
@@ -24,14 +22,6 @@ from flows import resources
 from tests.conftest import KEY
 from tests.e2e.checks import truth
 from tests.manifests import Manifest
-
-
-@contextmanager
-def prefect_server() -> Iterator[None]:
-    # The heartbeat thread makes every run a second longer.
-    quick = {prefect.settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-    with prefect.settings.temporary_settings(quick), prefect_test_harness(120):
-        yield
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What is particular to S3: who may, how fast it is known, and where we do not go."""
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,6 @@ from deployments.object_stores import ObjectStoreAddress
 from tests.integration.test_buckets_contract import MIB, Killed, S3Store, write
 
 pytestmark = pytest.mark.integration
-AT_ONCE_S = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +23,22 @@ def store(object_store: ObjectStoreAddress) -> Iterator[S3Store]:
     found = S3Store(object_store)
     yield found
     found.client.close()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How many seconds was waited before each try again, by anybody; nobody waits for real."""
+    found: list[float] = []
+    sleep = asyncio.sleep
+
+    async def wait(delay: float, result: object = None) -> object:
+        if delay > 0:
+            found.append(delay)
+        return await sleep(0, result)
+
+    monkeypatch.setattr(asyncio, "sleep", wait)
+    monkeypatch.setattr(time, "sleep", found.append)
+    return found
 
 
 CALLS: dict[str, Callable[[Bucket], object]] = {
@@ -43,14 +59,13 @@ CALLS: dict[str, Callable[[Bucket], object]] = {
     ],
 )
 def test_wrong_credentials_are_known_for_what_they_are_at_once(
-    store: S3Store, call: str, wrong: dict[str, str], sentence: str
+    store: S3Store, waits: list[float], call: str, wrong: dict[str, str], sentence: str
 ) -> None:
     store.put("there", b"x")
     bucket = store.open(**wrong)
-    started = time.monotonic()
     with pytest.raises(InvalidCredentials, match=sentence):
         CALLS[call](bucket)
-    assert time.monotonic() - started < AT_ONCE_S
+    assert sum(waits) < 1  # s3fs tries once more
     assert store.get("new") is None
 
 
@@ -118,11 +133,10 @@ NETWORKS = ["10.0.0.1", "192.168.1.1", "172.16.0.1", "169.254.169.254", "[fe80::
 
 
 @pytest.mark.parametrize("host", [*HOSTS, *NETWORKS])
-def test_a_private_endpoint_is_refused(store: S3Store, host: str) -> None:
-    started = time.monotonic()
+def test_a_private_endpoint_is_refused(store: S3Store, waits: list[float], host: str) -> None:
     with pytest.raises(AddressRefused):
         store.open(allow="", endpoint_url=f"http://{host}:8333")
-    assert time.monotonic() - started < AT_ONCE_S
+    assert waits == []
 
 
 def test_the_metadata_service_is_refused_though_others_are_allowed(store: S3Store) -> None:
@@ -172,15 +186,18 @@ def test_a_name_that_resolves_to_a_private_address_is_refused(
 
 @pytest.mark.parametrize("call", ["read", "write in parts"])
 def test_a_name_that_turns_private_after_it_was_checked_is_refused_at_once(
-    store: S3Store, object_store: ObjectStoreAddress, names: dict[str, list[str]], call: str
+    store: S3Store,
+    object_store: ObjectStoreAddress,
+    names: dict[str, list[str]],
+    waits: list[float],
+    call: str,
 ) -> None:
     names["turn.example.com"] = ["93.184.216.34", "127.0.0.1"]
     bucket = store.open(allow="", endpoint_url=rename(object_store, "turn.example.com"))
-    started = time.monotonic()
     with pytest.raises(AddressRefused):
         CALLS[call](bucket)
+    assert sum(waits) < 1  # s3fs tries once more
     assert store.get("new") is None
-    assert time.monotonic() - started < AT_ONCE_S
 
 
 def test_a_name_that_does_not_resolve_is_refused_with_a_sentence(store: S3Store) -> None:

@@ -16,7 +16,7 @@ from flows import process_job as tasks
 from flows.policy import RETRY
 from flows.process_job import process_job
 from tests.conftest import KEY
-from tests.integration.flow_world import Shop, check_created, flow_settings, prefect_server, run
+from tests.integration.flow_world import Shop, check_created, flow_settings, run
 from tests.manifests import make_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -24,15 +24,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 MANIFEST = make_manifest(1500, bad_share=0.05)
 
 
-@pytest.fixture(scope="module")
-def _prefect_server() -> Iterator[None]:
-    with prefect_server():
-        yield
-
-
 @pytest.fixture
 def shop(
-    _prefect_server: None,
+    prefect_server: None,
     runner: str,
     database: Database,
     database_url: str,

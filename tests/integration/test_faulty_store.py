@@ -36,7 +36,6 @@ from tests.integration.flow_world import (
     Shop,
     check_created,
     flow_settings,
-    prefect_server,
     retry_soon,
     run,
 )
@@ -227,12 +226,6 @@ def test_what_gcs_refuses_for_good_is_known_for_that(
 # The flow
 
 
-@pytest.fixture(scope="module")
-def _prefect_server() -> Iterator[None]:
-    with prefect_server():
-        yield
-
-
 class Place:
     """A manifest in a store behind a proxy, and the shop whose job reads it there."""
 
@@ -265,7 +258,7 @@ class Place:
 @pytest.fixture(params=["s3", "gcs"])
 def place(
     request: pytest.FixtureRequest,
-    _prefect_server: None,
+    prefect_server: None,
     database: Database,
     database_url: str,
     object_store: ObjectStoreAddress,

@@ -13,21 +13,15 @@ from deployments.object_stores import ObjectStoreAddress
 from flows.deliver_job import deliver_job
 from flows.process_job import process_job
 from tests.e2e.checks import check_delivery
-from tests.integration.flow_world import Shop, check_created, flow_settings, prefect_server, run
+from tests.integration.flow_world import Shop, check_created, flow_settings, run
 from tests.manifests import make_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 
-@pytest.fixture(scope="module")
-def _prefect_server() -> Iterator[None]:
-    with prefect_server():
-        yield
-
-
 @pytest.fixture
 def shop(
-    _prefect_server: None,
+    prefect_server: None,
     database: Database,
     database_url: str,
     object_store: ObjectStoreAddress,

@@ -24,7 +24,7 @@ from deployments.object_stores import ObjectStoreAddress
 from flows.process_job import process_job
 from flows.resources import manifest_of
 from tests.faulty_store import FaultyStore
-from tests.integration.flow_world import Shop, check_created, flow_settings, prefect_server, run
+from tests.integration.flow_world import Shop, check_created, flow_settings, run
 from tests.integration.test_buckets_contract import GcsStore, S3Store
 from tests.manifests import make_manifest
 
@@ -288,13 +288,7 @@ def test_a_job_finds_its_manifest_with_temporary_credentials(
     assert bucket.read(url.key, bucket.stat(url.key), 3, 10) == b"3456789"
 
 
-@pytest.fixture(scope="module")
-def _prefect_server() -> Iterator[None]:
-    with prefect_server():
-        yield
-
-
-@pytest.mark.usefixtures("_prefect_server")
+@pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize("which", ["s3", "gs https"])
 def test_a_manifest_becomes_tasks_whichever_store_it_is_in(
     shop: Shop, s3: S3Store, gcs: GcsStore, which: str

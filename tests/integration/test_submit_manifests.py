@@ -24,18 +24,12 @@ from blocks.store.streams import Manifest, Stream
 from deployments.object_stores import ObjectStoreAddress
 from flows.process_job import process_job
 from flows.submit_manifests import Find, LabelSpec, submit_manifests
-from tests.integration.flow_world import Shop, flow_settings, prefect_server, run
+from tests.integration.flow_world import Shop, flow_settings, run
 from tests.manifests import make_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 SPEC = LabelSpec(question="What is it?", options=["cat", "dog"])
-
-
-@pytest.fixture(scope="module")
-def _prefect_server() -> Iterator[None]:
-    with prefect_server():
-        yield
 
 
 class Etl:
@@ -80,7 +74,7 @@ class Etl:
 
 @pytest.fixture
 def etl(
-    _prefect_server: None,
+    prefect_server: None,
     database: Database,
     database_url: str,
     object_store: ObjectStoreAddress,
