@@ -25,7 +25,7 @@ _TEXT = ConsoleRenderer(
     colors=False, pad_event_to=0, pad_level=False, exception_formatter=plain_traceback
 )
 # Each has handlers of its own, which would write in another format.
-_WITH_HANDLERS = ("uvicorn", "uvicorn.error", "uvicorn.access")
+_WITH_HANDLERS = ("uvicorn", "uvicorn.access")
 
 
 class LogFormat(StrEnum):
@@ -86,6 +86,8 @@ def configure(log_format: LogFormat) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    for name in _WITH_HANDLERS:
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
+    for logger in map(logging.getLogger, _WITH_HANDLERS):
+        # One without is silenced: by `--no-access-log`.
+        if logger.handlers:
+            logger.handlers.clear()
+            logger.propagate = True

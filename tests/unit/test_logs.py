@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+import uvicorn
 
 from blocks import logs
 from blocks.logs import LogFormat
@@ -49,16 +50,30 @@ def test_text_says_the_same_without_colours(capsys: pytest.CaptureFixture[str]) 
 def test_what_others_log_has_the_same_format(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uvicorn = logging.getLogger("uvicorn.error")
+    logger = logging.getLogger("uvicorn")
     # As uvicorn sets it up; Prefect, which other tests import, switches it off.
-    monkeypatch.setattr(uvicorn, "disabled", False)
-    monkeypatch.setattr(uvicorn, "level", logging.INFO)
-    uvicorn.addHandler(logging.StreamHandler())
+    monkeypatch.setattr(logger, "disabled", False)
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    logger.addHandler(logging.StreamHandler())
     logs.configure(LogFormat.JSON)
-    uvicorn.info("Started server process [%d]", 7, extra={"color_message": "\x1b[36mStarted"})
+    logger.info("Started server process [%d]", 7, extra={"color_message": "\x1b[36mStarted"})
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["event"] == "Started server process [7]"
     assert "Started" not in line.replace("Started server process", "")
+
+
+@pytest.mark.parametrize("is_asked_for", [True, False])
+def test_requests_are_logged_where_uvicorn_is_asked_to(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_asked_for: bool
+) -> None:
+    access = logging.getLogger("uvicorn.access")
+    monkeypatch.setattr(access, "disabled", False)
+    uvicorn.Config("api.app:from_environment", access_log=is_asked_for)  # sets up its loggers
+    logs.configure(LogFormat.TEXT)
+    assert access.hasHandlers() == is_asked_for  # what uvicorn asks before it writes a line
+    if is_asked_for:
+        access.info("GET /health")
+        assert "GET /health" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("log_format", LogFormat)
