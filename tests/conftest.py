@@ -60,7 +60,7 @@ def server_dir() -> Iterator[Path]:
     """A folder for servers' data that PostgreSQL's own user can pass through; pytest's is not.
 
     In memory where there is enough: a database for each test is some 300 files made and deleted, which
-    takes ext4 without a journal (as virtual machines have it) half a second.
+    took a third of a second on ext4.
     """
     with tempfile.TemporaryDirectory(
         prefix="refinery-test-", dir=_memory(), ignore_cleanup_errors=True
