@@ -45,7 +45,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_every_command_does_what_the_page_says(
-    stack: Stack, checkout: Path, tmp_path: Path, prefect: httpx.Client
+    stack: Stack, checkout: Path, prefect: httpx.Client
 ) -> None:
     etl = commands("etl.md")
     assert LAST in etl[-1]
@@ -55,7 +55,7 @@ def test_every_command_does_what_the_page_says(
     inherited = ("PATH", "HOME", "LANG", "TMPDIR")
     # Says how many seconds had gone by at each command.
     script = f"PS4='+ $SECONDS '\n{script}"
-    output = tmp_path / "output"
+    output = checkout / "output"
     with kept_environment(stack), output.open("wb") as file:
         done = subprocess.run(
             ["timeout", str(COMMANDS_S_MAX), "bash", "-euo", "pipefail", "-x", "-c", script],

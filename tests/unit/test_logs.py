@@ -50,11 +50,10 @@ def test_text_says_the_same_without_colours(capsys: pytest.CaptureFixture[str]) 
 def test_what_others_log_has_the_same_format(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logger = logging.getLogger("uvicorn")
-    # As uvicorn sets it up; Prefect, which other tests import, switches it off.
+    logger = logging.getLogger("uvicorn.error")
+    # Prefect, which other tests import, switches it off.
     monkeypatch.setattr(logger, "disabled", False)
-    monkeypatch.setattr(logger, "level", logging.INFO)
-    logger.addHandler(logging.StreamHandler())
+    uvicorn.Config("api.app:from_environment")  # sets up its loggers
     logs.configure(LogFormat.JSON)
     logger.info("Started server process [%d]", 7, extra={"color_message": "\x1b[36mStarted"})
     (line,) = capsys.readouterr().err.splitlines()
