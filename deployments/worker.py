@@ -10,6 +10,7 @@ import asyncio
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,6 @@ from prefect.flows import load_flow_from_flow_run
 from prefect.runner._flow_run_executor import FlowRunExecutionResult, FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle
 from prefect.settings import get_current_settings
-from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers.base import (
     BaseJobConfiguration,
     BaseVariables,
@@ -188,5 +188,9 @@ def _run_engine(environment: Mapping[str, str], folder: Path) -> None:
 def run_worker(pool: str, name: str | None, limit: int | None) -> None:
     """Serve the work pool until SIGTERM or SIGINT, with at most `limit` runs at once."""
     _FORKS.set_forkserver_preload(PRELOADED)
-    setup_signal_handlers_worker(os.getpid(), "the worker", print)
+    # asyncio cancels the worker on SIGINT where that has Python's own handler: a shell's background jobs
+    # start with it ignored. Prefect's handlers raise KeyboardInterrupt wherever the process happens to
+    # be, and where that is only logged the worker goes on for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     asyncio.run(ForkWorker(work_pool_name=pool, name=name, limit=limit).start())

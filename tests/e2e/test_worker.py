@@ -124,7 +124,10 @@ def worker(stack: Stack) -> Iterator[psutil.Process]:
             yield psutil.Process(process.pid)
         finally:
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(30)
+            finally:
+                process.kill()
             prefect.delete(f"/work_pools/{POOL}")
 
 
