@@ -66,7 +66,7 @@ def test_it_is_a_type_of_work_pool_of_its_own() -> None:
 
 
 def test_prefect_finds_the_type_without_being_told_where_it_is() -> None:
-    program = "from prefect.workers.utilities import *; import asyncio; print(asyncio.run(get_available_work_pool_types()))"
+    program = "from prefect.workers.base import BaseWorker as b; print(b.get_all_available_worker_types())"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd="/"
     )
