@@ -261,12 +261,9 @@ def shop(database: Database, database_url: str, vault: Vault) -> Shop:
     return Shop(database, database_url, vault)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
-    """Prefect's test server, for the flows that tests call. Imported late, like `make_app`.
-
-    It ends with the tests of this folder: hypothesis, in others, finds its clients' use of `random`.
-    """
+    """Prefect's test server, for the flows that tests call. Imported late, like `make_app`."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
