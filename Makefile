@@ -18,8 +18,8 @@ PIP_FLAGS := --no-deps --require-hashes --only-binary :all: --no-compile --progr
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PIP_USER := 0
-# Packages of the machine have no say in here.
-unexport PYTHONPATH PYTHONHOME
+# Packages of the machine have no say in here, and the first import has to keep what it compiles.
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test check format bench lock clean

@@ -131,7 +131,10 @@ class S3Bucket:
         kms_key_id: str | None = None,
         acl: str | None = None,
     ) -> None:
-        import s3fs  # noqa: PLC0415 - costs half a second that a worker needs, but not the API
+        # Costs half a second that a worker needs, but not the API.
+        import s3fs  # noqa: PLC0415
+
+        from blocks.s3_models import new_session  # noqa: PLC0415
 
         endpoint_url = credentials.endpoint_url if credentials else None
         if endpoint_url:
@@ -165,6 +168,7 @@ class S3Bucket:
             endpoint_url=endpoint_url,
             client_kwargs={"region_name": credentials.region} if credentials else {},
             config_kwargs=config,
+            session=new_session(),
             s3_additional_kwargs=_s3_write_options(kms_key_id, acl),
             use_listings_cache=False,
             skip_instance_cache=True,

@@ -178,6 +178,3 @@ def _hint(data_dir: Path | None) -> str:
 
 
 app.register_install_completion_command()
-
-if __name__ == "__main__":
-    main()

@@ -119,6 +119,9 @@ class PrefectServer:
             "PREFECT_HOME": str(self._home),
             "TMPDIR": str(self._temporary),
             "PREFECT_API_SSL_CERT_FILE": str(self._authorities),
+            # Each would be a request of every run; the server has no such protection, and our version.
+            "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+            "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
         }
         return python_environment({**NO_TELEMETRY, **ours, **extra})
 
@@ -137,7 +140,7 @@ class PrefectServer:
         """Registers everything that is ours; ends by itself."""
         return Program(
             name="Prefect deploy",
-            arguments=[sys.executable, "-m", "deployments.cli", "deploy"],
+            arguments=[sys.executable, "-m", "deployments", "deploy"],
             environment=self.client_environment({}),
             folder=REPOSITORY,
             start_timeout_s=DEPLOY_TIMEOUT_S,
@@ -148,7 +151,7 @@ class PrefectServer:
         worker = {"PREFECT_WORKER_QUERY_SECONDS": str(WORKER_QUERY_S)}
         return Program(
             name="Prefect worker",
-            arguments=[sys.executable, "-m", "deployments.cli", "worker", "--name", WORKER],
+            arguments=[sys.executable, "-m", "deployments", "worker", "--name", WORKER],
             environment=self.client_environment(worker | dict(extra)),
             folder=REPOSITORY,
             prepare=self._forget_worker,

@@ -13,6 +13,7 @@ import runpy
 import signal
 import sys
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -36,18 +37,7 @@ from pydantic import Field
 from deployments.names import WORKER_TYPE
 
 _FORKS = multiprocessing.get_context("forkserver")
-# What a run needs before its first line. Polars may be imported here, not used: its threads would not be
-# there in the fork.
-PRELOADED = [
-    "prefect.engine",
-    "prefect.flow_engine",
-    "flows.process_job",
-    "flows.deliver_job",
-    "flows.reconcile",
-    "s3fs",
-    "__main__",
-]
-
+PRELOADED = ["deployments.preload"]
 
 # The least that Prefect allows. Its default of 180 s is more than `automations.yaml` waits for.
 HEARTBEAT_S = 30
@@ -188,6 +178,7 @@ def _run_engine(environment: Mapping[str, str], folder: Path) -> None:
 def run_worker(pool: str, name: str | None, limit: int | None) -> None:
     """Serve the work pool until SIGTERM or SIGINT, with at most `limit` runs at once."""
     _FORKS.set_forkserver_preload(PRELOADED)
+    forkserver.ensure_running()  # or the first run would wait for it
     # asyncio cancels the worker on SIGINT where that has Python's own handler: a shell's background jobs
     # start with it ignored. Prefect's handlers raise KeyboardInterrupt wherever the process happens to
     # be, and where that is only logged the worker goes on for ever.

@@ -9,11 +9,11 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.monitor import run_log, tag_run
+from flows.monitor import mark_run, run_log
 from flows.resources import load_job
 
 
-@flow(name="after-job", flow_run_name="after {job_id}")
+@flow(name="after-job")
 def after_job(job_id: str, event: str = "refinery.job.completed") -> State[Any]:
     """Say in the log what the job came to; put what you want done in the place of that.
 
@@ -22,7 +22,7 @@ def after_job(job_id: str, event: str = "refinery.job.completed") -> State[Any]:
         event: The event's name.
     """
     job = load_job(job_id)
-    tag_run(job)
+    mark_run(job, "after")
     run_log(job_id=job_id).info(
         event, lines=job.total_tasks, settled=job.tasks_done, without_result=job.tasks_failed
     )

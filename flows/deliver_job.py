@@ -20,7 +20,7 @@ from blocks.errors import Terminal
 from blocks.model import DeliveryStatus
 from blocks.store import jobs, results
 from flows import delivery
-from flows.monitor import delivery_link, show_delivery, show_job, tag_run
+from flows.monitor import delivery_link, mark_run, show_delivery, show_job
 from flows.policy import NETWORK_TASK
 from flows.resources import (
     Overtaken,
@@ -34,11 +34,11 @@ from flows.resources import (
 )
 
 
-@flow(name="deliver-job", flow_run_name="deliver {job_id}")
+@flow(name="deliver-job")
 def deliver_job(job_id: str) -> State[Any]:
     """Write the results, the bad lines and the manifest of both; then the job is completed."""
     link = None
-    tag_run(load_job(job_id))
+    mark_run(load_job(job_id), "deliver")
     try:
         link = begin_delivery(job_id, again=is_by_hand())
         objects = find_delivery(job_id)

@@ -75,38 +75,45 @@ def only_shown(show: Callable[_P, None]) -> Callable[_P, None]:
 
 
 @only_shown
-def tag_run(job: Job) -> None:
-    """Have a run found by its job and its customer, also where somebody has started it by hand."""
+def mark_run(job: Job, what: str) -> None:
+    """Have a run found by its job and its customer, also where somebody has started it by hand.
+
+    By ours it has its name and its tags from the start; naming every run anew would take a request each.
+    """
     missing = {job.job_id, job.customer_id} - set(flow_run.tags)
     if missing:
         with get_client(sync_client=True) as client:
-            client.update_flow_run(UUID(flow_run.id), tags={*flow_run.tags, *missing})
+            client.update_flow_run(
+                UUID(flow_run.id), name=f"{what} {job.job_id}", tags={*flow_run.tags, *missing}
+            )
 
 
 class Progress:
-    """A bar in the UI, moved once a second at most."""
+    """A bar in the UI, there with the first chunk and moved once a second at most."""
 
     def __init__(self, job_id: str) -> None:
+        self._key = f"{_key(job_id)}-progress"
         self._id: UUID | None = None
-        self._moved_s = time.monotonic()
-        self._begin(f"{_key(job_id)}-progress")
+        self._share = 0.0
+        self._moved_s = -_UPDATES_EVERY_S
 
     def move(self, share: float) -> None:
         """`share` is between 0 and 1."""
         now_s = time.monotonic()
-        if self._id is None or (share < 1 and now_s - self._moved_s < _UPDATES_EVERY_S):
-            return
-        self._moved_s = now_s
-        self._show(self._id, 100 * min(share, 1.0))
+        is_due = share >= 1 or now_s - self._moved_s >= _UPDATES_EVERY_S
+        if is_due and share > self._share:
+            self._share, self._moved_s = share, now_s
+            self._show(100 * min(share, 1.0))
 
     @only_shown
-    def _begin(self, key: str) -> None:
-        made: Any = create_progress_artifact(0.0, key=key, description="Manifest read")
-        self._id = made  # in sync code it is no coroutine
-
-    @only_shown
-    def _show(self, artifact_id: UUID, percent: float) -> None:
-        update_progress_artifact(artifact_id, progress=percent)
+    def _show(self, percent: float) -> None:
+        if self._id:
+            update_progress_artifact(self._id, progress=percent)
+        else:
+            made: Any = create_progress_artifact(
+                percent, key=self._key, description="Manifest read"
+            )
+            self._id = made  # in sync code it is no coroutine
 
 
 @only_shown

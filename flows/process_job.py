@@ -23,16 +23,16 @@ from blocks.store import jobs
 from blocks.store.chunks import Committed
 from flows import ingestion
 from flows.ingestion import Range
-from flows.monitor import ChunkSeen, Progress, run_log, show_chunks, show_job, tag_run
+from flows.monitor import ChunkSeen, Progress, mark_run, run_log, show_chunks, show_job
 from flows.policy import NETWORK_TASK, chunk_runner
 from flows.resources import Overtaken, adopt_run, database, load_job, load_unread, settings
 
 
-@flow(name="process-job", flow_run_name="process {job_id}")
+@flow(name="process-job")
 def process_job(job_id: str) -> State[Any]:
     """Pin the manifest, plan its chunks, create their tasks, and close the ingestion."""
     seen: list[ChunkSeen] = []
-    tag_run(load_job(job_id))
+    mark_run(load_job(job_id), "process")
     try:
         load_unread(job_id)
         progress = Progress(job_id)

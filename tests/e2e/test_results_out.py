@@ -29,7 +29,7 @@ def refinery(stack: Stack, customer: Customer, *arguments: str) -> subprocess.Co
     """The command line, as the customer has it."""
     key = customer.http.headers["Authorization"].removeprefix("Bearer ")
     return subprocess.run(
-        [sys.executable, "-m", "deployments.cli", *arguments],
+        [sys.executable, "-m", "deployments", *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "REFINERY_API_URL": stack.api_url, "REFINERY_API_KEY": key},

@@ -101,17 +101,7 @@ class Probe:
 def worker(stack: Stack) -> Iterator[psutil.Process]:
     with httpx.Client(base_url=stack.prefect_api_url, timeout=30) as prefect:
         prefect.post("/work_pools/", json={"name": POOL, "type": WORKER_TYPE}).raise_for_status()
-        command = [
-            "-m",
-            "deployments.cli",
-            "worker",
-            "--pool",
-            POOL,
-            "--name",
-            NAME,
-            "--limit",
-            "1",
-        ]
+        command = ["-m", "deployments", "worker", "--pool", POOL, "--name", NAME, "--limit", "1"]
         environment = {
             "PREFECT_API_URL": stack.prefect_api_url,
             "PREFECT_WORKER_QUERY_SECONDS": "0.5",

@@ -27,7 +27,7 @@ LAYOUTS = [
 def run(*arguments: str, **environment: str) -> tuple[int, str]:
     """The exit code and what was said."""
     done = subprocess.run(
-        [sys.executable, "-m", "deployments.cli", "verify", *arguments],
+        [sys.executable, "-m", "deployments", "verify", *arguments],
         capture_output=True,
         text=True,
         env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **environment},

@@ -1,0 +1,5 @@
+"""`python -m deployments` is `refinery`."""
+
+from deployments.cli import main
+
+main()

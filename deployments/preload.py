@@ -1,0 +1,28 @@
+"""What the fork server of `deployments.worker` has ready before a run is forked from it.
+
+Nothing here may start a thread, for it would not be there in the fork: Polars is imported and not used.
+"""
+
+# ruff: noqa: F401
+import gc
+
+import anyio._backends._asyncio
+import prefect.concurrency.services
+import prefect.engine
+import prefect.flow_engine
+import prefect.task_engine
+import prefect.utilities.visualization
+import s3fs
+
+import deployments.cli
+import deployments.worker
+import flows.deliver_job
+import flows.process_job
+import flows.reconcile
+import flows.submit_manifests
+from blocks import s3_models
+
+s3_models.load()
+# A run's collector has no need to look at any of this.
+gc.collect()
+gc.freeze()
