@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from socket import SOCK_STREAM, getaddrinfo
 from typing import Any
 
@@ -29,13 +30,18 @@ class Answer(msgspec.Struct, frozen=True):
     retry_after_s: float | None = None
 
 
+@lru_cache(maxsize=1)
+def trusted() -> ssl.SSLContext:
+    """All the certificates of the machine, or of SSL_CERT_FILE; read once, as it takes a while."""
+    return ssl.create_default_context()
+
+
 class WebhookSender:
     """Sends POST requests. Redirects are not followed, and every connection is a new one."""
 
     def __init__(self, egress: Egress) -> None:
         self._egress = egress
-        # Slow to make, for it reads all the certificates there are; SSL_CERT_FILE may name others.
-        self._tls = ssl.create_default_context()
+        self._tls = trusted()
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """The answer to one POST. What goes wrong is told in it, and nothing is raised."""

@@ -1,7 +1,9 @@
 """Prefect's HTTP API, as much of it as we need: importing Prefect costs seconds and 150 MB."""
 
+import ssl
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -47,6 +49,7 @@ class PrefectApi:
             base_url=settings.prefect_api_url,
             auth=(auth[0], auth[2]) if auth[1] else None,
             timeout=_TIMEOUT_S,
+            verify=_trusted(),
         )
         self._deployment_ids: dict[str, str] = {}
 
@@ -141,6 +144,12 @@ class PrefectApi:
             return answer.json() if answer.content else None
         except (httpx.HTTPError, ValueError) as error:
             raise PrefectUnavailable(f"Prefect is not available: {error!r}") from error
+
+
+@lru_cache(maxsize=1)
+def _trusted() -> ssl.SSLContext:
+    """The authorities that httpx trusts; to read them takes longer than many a request."""
+    return httpx.create_ssl_context()
 
 
 def _state(run: dict[str, Any]) -> RunState:

@@ -5,8 +5,8 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +27,35 @@ MEMORY_BYTES_MIN = 8 * 2**30
 KEY = secrets.token_hex(32)
 
 
-@dataclass(frozen=True)
 class DatabaseServer:
-    """A PostgreSQL server with a migrated template to clone."""
+    """A PostgreSQL server with a migrated template to clone.
 
-    postgres: Postgres
+    The next clone is made, and the last one dropped, while a test runs.
+    """
+
+    def __init__(self, postgres: Postgres) -> None:
+        self.postgres = postgres
+        self._behind = ThreadPoolExecutor(1)
+        self._execute("create database {}", "template_test")
+        migrate(postgres.url("template_test"))
+        self._next = self._behind.submit(self._clone)
 
     def clone(self) -> str:
         """The URL of a new database with the schema in it."""
+        url = self._next.result()
+        self._next = self._behind.submit(self._clone)
+        return url
+
+    def drop(self, url: str) -> None:
+        self._behind.submit(self._execute, "drop database {} with (force)", url.rpartition("/")[2])
+
+    def close(self) -> None:
+        self._behind.shutdown()
+
+    def _clone(self) -> str:
         name = f"test_{secrets.token_hex(6)}"
         self._execute("create database {} template template_test strategy file_copy", name)
         return self.postgres.url(name)
-
-    def drop(self, url: str) -> None:
-        self._execute("drop database {} with (force)", url.rpartition("/")[2])
 
     def _execute(self, statement: Any, name: str) -> None:
         with psycopg.connect(self.postgres.url("postgres"), autocommit=True) as connection:
@@ -99,10 +114,10 @@ def _running(program: Program, folder: Path, guard: Guard) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def database_server(server_dir: Path, ports: Ports, guard: Guard) -> Iterator[DatabaseServer]:
     postgres = Postgres(server_dir, ports.port("postgres"), durable=False)
-    with _running(postgres.program(), server_dir, guard):
-        server = DatabaseServer(postgres)
-        server._execute("create database {}", "template_test")
-        migrate(postgres.url("template_test"))
+    with (
+        _running(postgres.program(), server_dir, guard),
+        closing(DatabaseServer(postgres)) as server,
+    ):
         yield server
 
 

@@ -34,8 +34,10 @@ SPEC = {"question": "What is it?", "options": ["cat", "dog"]}
 def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     found = Endpoint(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(found.certificate))
+    webhook_sender.trusted.cache_clear()
     yield found
     found.stop()
+    webhook_sender.trusted.cache_clear()
 
 
 @pytest.fixture
