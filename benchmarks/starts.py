@@ -34,16 +34,20 @@ def measure(servers: Servers, rounds: int, console: Console) -> Table:
     ten_lines = manifest.put(servers.store, _LINES, bad=False)
     theirs = work_pools()["process"]
     seconds: dict[str, list[float]] = {WORK_POOL: [], theirs["name"]: []}
-    with _process_worker(servers, theirs["name"]), _Customer(servers, ten_lines) as customer:
-        pools = {WORK_POOL: {}, theirs["name"]: theirs["job_variables"]}
+    with _Customer(servers, ten_lines) as customer:
+
+        def turn(number: int, pool: str, variables: Mapping[str, object]) -> None:
+            with console.status(f"Round {number} of {rounds}: {pool}"):
+                _move(servers, pool, variables)
+                customer.start_one()  # whatever is slow only once
+                found = [customer.start_one() for _ in range(_JOBS)]
+            seconds[pool] += found
+            console.print(f"[dim]round {number}: {pool} {statistics.median(found):.2f} s[/]")
+
         for number in range(1, rounds + 1):
-            for pool, variables in pools.items():
-                with console.status(f"Round {number} of {rounds}: {pool}"):
-                    _move(servers, pool, variables)
-                    customer.start_one()  # whatever is slow only once
-                    found = [customer.start_one() for _ in range(_JOBS)]
-                seconds[pool] += found
-                console.print(f"[dim]round {number}: {pool} {statistics.median(found):.2f} s[/]")
+            turn(number, WORK_POOL, {})
+            with _process_worker(servers, theirs["name"]):
+                turn(number, theirs["name"], theirs["job_variables"])
         _move(servers, WORK_POOL, {})
     with (
         _Customer(servers, ten_lines) as many,
@@ -126,7 +130,7 @@ def _move(servers: Servers, pool: str, variables: Mapping[str, object]) -> None:
 
 @contextlib.contextmanager
 def _process_worker(servers: Servers, pool: str) -> Iterator[None]:
-    """Prefect's own, which asks for runs as often as ours."""
+    """Prefect's own, which asks for runs as often as ours, and is there for its turn only."""
     environment = python_environment(
         {
             **servers.stack.environment,
@@ -151,5 +155,5 @@ def _process_worker(servers: Servers, pool: str) -> Iterator[None]:
             time.sleep(_POLL_S)
         yield
     finally:
-        worker.terminate()
+        worker.kill()  # it does not always hear SIGTERM
         worker.wait()

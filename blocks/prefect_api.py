@@ -1,7 +1,8 @@
 """Prefect's HTTP API, as much of it as we need: importing Prefect costs seconds and 150 MB."""
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from types import TracebackType
@@ -24,6 +25,15 @@ class PrefectUnavailable(Transient):
     """Prefect's server cannot be reached, or answers something else than it should."""
 
     code = "prefect_unavailable"
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    """What is taken from an answer is in it; a proxy may answer with something of its own."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise PrefectUnavailable(f"Prefect answered with something else: {error!r}") from error
 
 
 class RunState(msgspec.Struct, frozen=True):
@@ -92,11 +102,13 @@ class PrefectApi:
             "idempotency_key": idempotency_key,
         }
         try:
-            return str(self._ask("POST", path, body)["id"])
+            with _understood():
+                return str(self._ask("POST", path, body)["id"])
         except PrefectUnavailable:
             self._deployment_ids.pop(deployment, None)  # it may have been deleted and made again
             raise
 
+    @_understood()
     def cancel_runs(self, tag: str) -> list[str]:
         """Stop every run that has the tag and has not ended; their names.
 
@@ -110,15 +122,14 @@ class PrefectApi:
             self._ask("POST", f"/flow_runs/{run['id']}/set_state", state)
         return [run["name"] for run in found]
 
+    @_understood()
     def states(self, flow_run_ids: Sequence[UUID]) -> dict[UUID, RunState]:
         """Where each of up to 200 runs is; one that Prefect does not know is missing."""
         ids = [str(each) for each in flow_run_ids]
         found = self._ask("POST", "/flow_runs/filter", {"flow_runs": {"id": {"any_": ids}}})
-        try:
-            return {UUID(run["id"]): _state(run) for run in found}
-        except (KeyError, TypeError, ValueError) as error:
-            raise PrefectUnavailable(f"Prefect answered with something else: {error!r}") from error
+        return {UUID(run["id"]): _state(run) for run in found}
 
+    @_understood()
     def deployment(self, deployment_id: str) -> Deployment:
         """The deployment of that id."""
         found = self._ask("GET", f"/deployments/{deployment_id}")
@@ -131,6 +142,7 @@ class PrefectApi:
         """
         self._ask("POST", "/events", list(events))
 
+    @_understood()
     def _deployment_id(self, deployment: str) -> str:
         if deployment not in self._deployment_ids:
             found = self._ask("GET", f"/deployments/name/{deployment}")

@@ -1,6 +1,7 @@
 """What the fork server of `deployments.worker` has ready before a run is forked from it.
 
-Nothing here may start a thread, for it would not be there in the fork: Polars is imported and not used.
+Nothing here may start a thread that a run needs, for it would not be there in the fork: Polars is
+imported and not used.
 """
 
 # ruff: noqa: F401

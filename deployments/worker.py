@@ -1,9 +1,11 @@
 """A worker of Prefect, of a type of its own, whose runs start in half a second instead of three.
 
 A new interpreter spends two or three seconds on importing Prefect, Polars and the clients of the
-stores. Here one process has imported them, and every run is a fork of it. That process (Python's fork
-server) runs nothing, so it is safe to fork; a run is a process of its own as before, can be killed as
-before, and leaves no memory behind.
+stores. Here one process has them ready (`deployments.preload`), and every run is a fork of it. That
+process (Python's fork server) runs nothing, so it is safe to fork; a run is a process of its own as
+before, can be killed as before, and leaves no memory behind.
+
+It is started as `python -m deployments` or `refinery`: what else is `__main__` a fork would run again.
 """
 
 import asyncio
@@ -25,7 +27,6 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.flows import load_flow_from_flow_run
 from prefect.runner._flow_run_executor import FlowRunExecutionResult, FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle
-from prefect.settings import get_current_settings
 from prefect.workers.base import (
     BaseJobConfiguration,
     BaseVariables,
@@ -149,7 +150,6 @@ class _ForkStarter:
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
             **os.environ,
             **{k: v for k, v in self._configuration.env.items() if v is not None},
-            **get_current_settings().to_environment_variables(exclude_unset=True),
             "PREFECT__FLOW_RUN_ID": str(flow_run.id),
             "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",
             "PREFECT__CONTROL_PORT": str(port),

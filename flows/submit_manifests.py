@@ -127,7 +127,7 @@ def submit_manifests(  # noqa: PLR0913, PLR0917 - what an ETL owner sets, as a f
     return Completed(message=_summary(found, dry_run=dry_run))
 
 
-@task(**NETWORK_TASK)
+@task(task_run_name="check parameters", **NETWORK_TASK)
 def new_job(
     customer: str, block: str, label_spec: LabelSpec, delivery: str | None, options: JobOptions
 ) -> NewJob:
@@ -151,7 +151,7 @@ def new_job(
     )
 
 
-@task(**NETWORK_TASK)
+@task(task_run_name="find manifests", **NETWORK_TASK)
 def find_manifests(
     stream: Stream, block: str, source: str, find: Find
 ) -> tuple[list[Found], list[Found]]:
@@ -253,7 +253,7 @@ def show(stream: Stream, found: list[Found]) -> None:
     create_table_artifact(
         key=_NOT_IN_A_KEY.sub("-", name).strip("-"),
         table=table,
-        description=f"{len(found)} manifests of the stream {stream.stream}",
+        description=f"Found in the stream {stream.stream}: {len(found)}",
     )
 
 

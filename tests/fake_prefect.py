@@ -18,6 +18,7 @@ class FakePrefect:
         self.events: queue.Queue[list[dict[str, Any]]] = queue.Queue()
         self.refusals: queue.Queue[str] = queue.Queue()
         self.out = threading.Event()
+        self.out_answer: tuple[int, Any] = (503, {})
         self.under_way: dict[str, str] = {}
         self.states: queue.Queue[tuple[str, str]] = queue.Queue()
         self.deployments = {
@@ -35,7 +36,7 @@ class FakePrefect:
                 self.answer(*outer.start(self.path, body, self.headers["Authorization"]))
 
             def answer(self, status: int, content: Any) -> None:
-                if status >= 400:
+                if status >= 400 or outer.out.is_set():
                     outer.refusals.put(self.path)
                 data = json.dumps(content).encode() if content is not None else b""
                 self.send_response(status)
@@ -55,7 +56,7 @@ class FakePrefect:
 
     def look(self, path: str) -> tuple[int, Any]:
         if self.out.is_set():
-            return 503, {}
+            return self.out_answer
         if path == "/api/health":
             return 200, True
         found = self.deployments.get(path.removeprefix("/api/deployments/name/"))
@@ -63,7 +64,7 @@ class FakePrefect:
 
     def start(self, path: str, body: Any, authorization: str) -> tuple[int, Any]:
         if self.out.is_set():
-            return 503, {}
+            return self.out_answer
         if path == "/api/events":
             self.events.put(body)
             return 204, None

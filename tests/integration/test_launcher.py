@@ -115,9 +115,11 @@ def test_nothing_is_started_before_the_commit(with_prefect: Api, prefect: FakePr
     assert prefect.run()["parameters"] == {"job_id": job_id}
 
 
+@pytest.mark.parametrize("answer", [(503, {}), (200, {}), (200, ["welcome"]), (200, None)])
 def test_a_job_waits_while_prefect_is_out_and_starts_when_it_is_back(
-    with_prefect: Api, prefect: FakePrefect
+    with_prefect: Api, prefect: FakePrefect, answer: tuple[int, object]
 ) -> None:
+    prefect.out_answer = answer
     prefect.out.set()
     response = with_prefect.submit()
     assert response.status_code == 202

@@ -11,12 +11,13 @@ ROOT = Path(__file__).parents[2]
 # In a program of its own: the fork server of this one has to have a clean start.
 FORKS = """
 import multiprocessing
-import os
+import sys
 
 from deployments.worker import PRELOADED
 
 
 def validate(queue):
+    assert "deployments.preload" in sys.modules  # an ImportError of it is swallowed
     from flows.batches import validate_lines
 
     text = b'{"data_url": "https://a.example.com/"}\\n' * 50_000
