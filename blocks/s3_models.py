@@ -3,7 +3,6 @@
 from functools import lru_cache
 
 import botocore.loaders
-import botocore.session
 from aiobotocore.session import AioSession
 
 
@@ -21,7 +20,8 @@ def new_session() -> AioSession:
 
 
 def load() -> None:
-    """Read what every client needs."""
-    session = botocore.session.Session()
-    session.register_component("data_loader", _loader())
-    session.create_client("s3", region_name="us-east-1")
+    """Read what every client needs, but make none: it would look for the machine's own credentials."""
+    for kind in ("service-2", "endpoint-rule-set-1"):
+        _loader().load_service_model("s3", kind)
+    for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
+        _loader().load_data(name)
