@@ -116,7 +116,7 @@ class PrefectApi:
         """
         under_way = [kind for kind in UNDER_WAY if kind != "CANCELLING"]
         runs = {"tags": {"all_": [tag]}, "state": {"type": {"any_": under_way}}}
-        found = self._ask("POST", "/flow_runs/filter", {"flow_runs": runs})
+        found = self._filter(runs)
         for run in found:
             state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
             self._ask("POST", f"/flow_runs/{run['id']}/set_state", state)
@@ -126,8 +126,7 @@ class PrefectApi:
     def states(self, flow_run_ids: Sequence[UUID]) -> dict[UUID, RunState]:
         """Where each of up to 200 runs is; one that Prefect does not know is missing."""
         ids = [str(each) for each in flow_run_ids]
-        found = self._ask("POST", "/flow_runs/filter", {"flow_runs": {"id": {"any_": ids}}})
-        return {UUID(run["id"]): _state(run) for run in found}
+        return {UUID(run["id"]): _state(run) for run in self._filter({"id": {"any_": ids}})}
 
     @_understood()
     def deployment(self, deployment_id: str) -> Deployment:
@@ -140,7 +139,17 @@ class PrefectApi:
 
         https://docs.prefect.io/v3/concepts/events
         """
-        self._ask("POST", "/events", list(events))
+        with _understood():
+            if (answer := self._ask("POST", "/events", list(events))) is not None:
+                raise TypeError(answer)
+
+    def _filter(self, runs: dict[str, Any]) -> list[dict[str, Any]]:
+        found = self._ask("POST", "/flow_runs/filter", {"flow_runs": runs})
+        if not isinstance(found, list):
+            raise TypeError(
+                found
+            )  # an object without entries would say that there are no such runs
+        return found
 
     @_understood()
     def _deployment_id(self, deployment: str) -> str:

@@ -6,24 +6,29 @@ imported and not used.
 
 # ruff: noqa: F401
 import gc
+import traceback
 
-import anyio._backends._asyncio
-import prefect.concurrency.services
-import prefect.engine
-import prefect.flow_engine
-import prefect.task_engine
-import prefect.utilities.visualization
-import s3fs
+try:
+    import anyio._backends._asyncio
+    import prefect.concurrency.services
+    import prefect.engine
+    import prefect.flow_engine
+    import prefect.task_engine
+    import prefect.utilities.visualization
+    import s3fs
 
-import deployments.cli
-import deployments.worker
-import flows.deliver_job
-import flows.process_job
-import flows.reconcile
-import flows.submit_manifests
-from blocks import s3_models
+    import deployments.cli
+    import deployments.worker
+    import flows.deliver_job
+    import flows.process_job
+    import flows.reconcile
+    import flows.submit_manifests
+    from blocks import s3_models
 
-s3_models.load()
+    s3_models.load()
+except Exception:  # noqa: BLE001 - the fork server would end, and every run with it, or swallow it
+    # Each run does what is missing, or fails by itself.
+    traceback.print_exc()
 # A run's collector has no need to look at any of this.
 gc.collect()
 gc.freeze()

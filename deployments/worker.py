@@ -178,10 +178,10 @@ def _run_engine(environment: Mapping[str, str], folder: Path) -> None:
 def run_worker(pool: str, name: str | None, limit: int | None) -> None:
     """Serve the work pool until SIGTERM or SIGINT, with at most `limit` runs at once."""
     _FORKS.set_forkserver_preload(PRELOADED)
-    forkserver.ensure_running()  # or the first run would wait for it
     # asyncio cancels the worker on SIGINT where that has Python's own handler: a shell's background jobs
     # start with it ignored. Prefect's handlers raise KeyboardInterrupt wherever the process happens to
     # be, and where that is only logged the worker goes on for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    forkserver.ensure_running()  # or the first run would wait for it
     asyncio.run(ForkWorker(work_pool_name=pool, name=name, limit=limit).start())

@@ -102,11 +102,12 @@ class Progress:
         now_s = time.monotonic()
         is_due = share >= 1 or now_s - self._moved_s >= _UPDATES_EVERY_S
         if is_due and share > self._share:
-            self._share, self._moved_s = share, now_s
-            self._show(100 * min(share, 1.0))
+            self._moved_s = now_s
+            self._show(share)
 
     @only_shown
-    def _show(self, percent: float) -> None:
+    def _show(self, share: float) -> None:
+        percent = 100 * min(share, 1.0)
         if self._id:
             update_progress_artifact(self._id, progress=percent)
         else:
@@ -114,6 +115,7 @@ class Progress:
                 percent, key=self._key, description="Manifest read"
             )
             self._id = made  # in sync code it is no coroutine
+        self._share = share  # what could not be shown is shown by the next move
 
 
 @only_shown

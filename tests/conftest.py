@@ -5,7 +5,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,21 +36,26 @@ class DatabaseServer:
     def __init__(self, postgres: Postgres) -> None:
         self.postgres = postgres
         self._behind = ThreadPoolExecutor(1)
+        self._drops: list[Future[None]] = []
         self._execute("create database {}", "template_test")
         migrate(postgres.url("template_test"))
         self._next = self._behind.submit(self._clone)
 
     def clone(self) -> str:
         """The URL of a new database with the schema in it."""
-        url = self._next.result()
-        self._next = self._behind.submit(self._clone)
-        return url
+        ready, self._next = self._next, self._behind.submit(self._clone)
+        return ready.result()
 
     def drop(self, url: str) -> None:
-        self._behind.submit(self._execute, "drop database {} with (force)", url.rpartition("/")[2])
+        name = url.rpartition("/")[2]
+        self._drops.append(
+            self._behind.submit(self._execute, "drop database {} with (force)", name)
+        )
 
     def close(self) -> None:
         self._behind.shutdown()
+        for each in self._drops:
+            each.result()
 
     def _clone(self) -> str:
         name = f"test_{secrets.token_hex(6)}"

@@ -25,6 +25,9 @@ from tests.integration.test_plans import Explained
 
 pytestmark = pytest.mark.integration
 
+# The last three are of a proxy that has something of its own to say.
+OUT_ANSWERS = [(503, {}), (200, {}), (200, ["welcome"]), (200, None)]
+
 UNDONE = """
     select (select count(*) from outbox)
          + (select count(*) from runs where launched_at is null or flow_run_id is null)
@@ -115,7 +118,7 @@ def test_nothing_is_started_before_the_commit(with_prefect: Api, prefect: FakePr
     assert prefect.run()["parameters"] == {"job_id": job_id}
 
 
-@pytest.mark.parametrize("answer", [(503, {}), (200, {}), (200, ["welcome"]), (200, None)])
+@pytest.mark.parametrize("answer", OUT_ANSWERS)
 def test_a_job_waits_while_prefect_is_out_and_starts_when_it_is_back(
     with_prefect: Api, prefect: FakePrefect, answer: tuple[int, object]
 ) -> None:
@@ -453,14 +456,16 @@ def test_any_number_may_reconcile_at_once(
     assert sum(each.runs_relaunched for each in done) == 30
 
 
+@pytest.mark.parametrize("answer", OUT_ANSWERS)
 def test_without_prefect_the_rest_is_done_and_nothing_is_taken_for_lost(
-    shop: Shop, prefect: FakePrefect, prefect_api: PrefectApi
+    shop: Shop, prefect: FakePrefect, prefect_api: PrefectApi, answer: tuple[int, object]
 ) -> None:
     shop.submit()
     launch(shop, prefect_api)
     shop.processing(make_chunk(3))
     shop.claim(shop.annotator())
     shop.expire_leases()
+    prefect.out_answer = answer
     prefect.out.set()
     done = reconcile(shop.database, prefect_api)
     assert done == Reconciled(leases_returned=1, prefect_reachable=False)
