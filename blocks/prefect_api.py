@@ -1,12 +1,11 @@
 """Prefect's HTTP API, as much of it as we need: importing Prefect costs seconds and 150 MB."""
 
 import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import httpx
@@ -20,6 +19,8 @@ UNDER_WAY = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
 _TIMEOUT_S = 10.0
 _PROBE_TIMEOUT_S = 2.0
 
+_T = TypeVar("_T")
+
 
 class PrefectUnavailable(Transient):
     """Prefect's server cannot be reached, or answers something else than it should."""
@@ -27,27 +28,39 @@ class PrefectUnavailable(Transient):
     code = "prefect_unavailable"
 
 
-@contextmanager
-def _understood() -> Iterator[None]:
-    """What is taken from an answer is in it; a proxy may answer with something of its own."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise PrefectUnavailable(f"Prefect answered with something else: {error!r}") from error
-
-
 class RunState(msgspec.Struct, frozen=True):
     """What became of a run: `type` is Prefect's, RUNNING for one; `since` when."""
 
     type: str
-    since: datetime
+    since: datetime = msgspec.field(name="timestamp")
 
 
 class Deployment(msgspec.Struct, frozen=True):
     """When it was made first, and what its runs are given."""
 
-    created_at: datetime
+    created_at: datetime = msgspec.field(name="created")
     parameters: dict[str, Any]
+
+
+class _Made(msgspec.Struct):
+    """Whatever has an id."""
+
+    id: str
+
+
+class _Stoppable(msgspec.Struct):
+    """A run that is to be stopped."""
+
+    id: str
+    name: str
+
+
+class _Seen(msgspec.Struct):
+    """A run, and where it is."""
+
+    id: UUID
+    created: datetime
+    state: RunState | None
 
 
 class PrefectApi:
@@ -102,13 +115,11 @@ class PrefectApi:
             "idempotency_key": idempotency_key,
         }
         try:
-            with _understood():
-                return str(self._ask("POST", path, body)["id"])
+            return self._ask("POST", path, body, answer=_Made).id
         except PrefectUnavailable:
             self._deployment_ids.pop(deployment, None)  # it may have been deleted and made again
             raise
 
-    @_understood()
     def cancel_runs(self, tag: str) -> list[str]:
         """Stop every run that has the tag and has not ended; their names.
 
@@ -116,53 +127,43 @@ class PrefectApi:
         """
         under_way = [kind for kind in UNDER_WAY if kind != "CANCELLING"]
         runs = {"tags": {"all_": [tag]}, "state": {"type": {"any_": under_way}}}
-        found = self._filter(runs)
+        found = self._filter(runs, _Stoppable)
         for run in found:
             state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-            self._ask("POST", f"/flow_runs/{run['id']}/set_state", state)
-        return [run["name"] for run in found]
+            self._ask("POST", f"/flow_runs/{run.id}/set_state", state, answer=object)
+        return [run.name for run in found]
 
-    @_understood()
     def states(self, flow_run_ids: Sequence[UUID]) -> dict[UUID, RunState]:
         """Where each of up to 200 runs is; one that Prefect does not know is missing."""
         ids = [str(each) for each in flow_run_ids]
-        return {UUID(run["id"]): _state(run) for run in self._filter({"id": {"any_": ids}})}
+        found = self._filter({"id": {"any_": ids}}, _Seen)
+        return {run.id: run.state or RunState("SCHEDULED", run.created) for run in found}
 
-    @_understood()
     def deployment(self, deployment_id: str) -> Deployment:
         """The deployment of that id."""
-        found = self._ask("GET", f"/deployments/{deployment_id}")
-        return Deployment(datetime.fromisoformat(found["created"]), found["parameters"])
+        return self._ask("GET", f"/deployments/{deployment_id}", answer=Deployment)
 
     def emit(self, events: Sequence[dict[str, Any]]) -> None:
         """Have automations hear of events; one with an id that was seen already is ignored.
 
         https://docs.prefect.io/v3/concepts/events
         """
-        with _understood():
-            if (answer := self._ask("POST", "/events", list(events))) is not None:
-                raise TypeError(answer)
+        self._ask("POST", "/events", list(events), answer=type(None))
 
-    def _filter(self, runs: dict[str, Any]) -> list[dict[str, Any]]:
-        found = self._ask("POST", "/flow_runs/filter", {"flow_runs": runs})
-        if not isinstance(found, list):
-            raise TypeError(
-                found
-            )  # an object without entries would say that there are no such runs
-        return found
+    def _filter(self, runs: dict[str, Any], run: type[_T]) -> list[_T]:
+        return self._ask("POST", "/flow_runs/filter", {"flow_runs": runs}, answer=list[run])  # type: ignore[valid-type]
 
-    @_understood()
     def _deployment_id(self, deployment: str) -> str:
         if deployment not in self._deployment_ids:
-            found = self._ask("GET", f"/deployments/name/{deployment}")
-            self._deployment_ids[deployment] = str(found["id"])
+            found = self._ask("GET", f"/deployments/name/{deployment}", answer=_Made)
+            self._deployment_ids[deployment] = found.id
         return self._deployment_ids[deployment]
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+    def _ask(self, method: str, path: str, body: Any = None, *, answer: type[_T]) -> _T:
         try:
-            answer = self._http.request(method, path, json=body).raise_for_status()
-            # A proxy may answer 200 with a page of its own.
-            return answer.json() if answer.content else None
+            given = self._http.request(method, path, json=body).raise_for_status()
+            # A proxy may answer 200 with something of its own.
+            return msgspec.json.decode(given.content or b"null", type=answer)
         except (httpx.HTTPError, ValueError) as error:
             raise PrefectUnavailable(f"Prefect is not available: {error!r}") from error
 
@@ -171,8 +172,3 @@ class PrefectApi:
 def _trusted() -> ssl.SSLContext:
     """The authorities that httpx trusts; to read them takes longer than many a request."""
     return httpx.create_ssl_context()
-
-
-def _state(run: dict[str, Any]) -> RunState:
-    state = run["state"] or {"type": "SCHEDULED", "timestamp": run["created"]}
-    return RunState(state["type"], datetime.fromisoformat(state["timestamp"]))

@@ -91,7 +91,11 @@ class FakePrefect:
         if deployment_id not in self.deployments.values():
             return 404, {}
         self.runs.put(body | {"deployment": deployment_id, "authorization": authorization})
-        run = {"id": str(uuid4()), "key": body["idempotency_key"]}
+        run = {
+            "id": str(uuid4()),
+            "key": body["idempotency_key"],
+            "created": datetime.now(UTC).isoformat(),
+        }
         known = [each for each in self.made.values() if each["key"] == run["key"]]
         if not known:
             self.made[run["id"]] = run
