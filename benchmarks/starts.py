@@ -18,8 +18,9 @@ from benchmarks.latencies import Latency
 from benchmarks.servers import Servers
 from deployments.environment import python_environment
 from deployments.names import PROCESS_JOB, WORK_POOL
-from deployments.prefect_servers import REPOSITORY, WORKER_QUERY_S
+from deployments.prefect_servers import REPOSITORY
 from deployments.registration import work_pools
+from deployments.worker import QUERY_S
 
 _LINES = 10
 _JOBS = 10  # of each worker, a round
@@ -134,7 +135,7 @@ def _process_worker(servers: Servers, pool: str) -> Iterator[None]:
     environment = python_environment(
         {
             **servers.stack.environment,
-            "PREFECT_WORKER_QUERY_SECONDS": str(WORKER_QUERY_S),
+            "PREFECT_WORKER_QUERY_SECONDS": str(QUERY_S),
             "PREFECT_LOGGING_LEVEL": "ERROR",
         }
     )

@@ -21,7 +21,6 @@ from deployments.processes import Program
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 WORKER = "embedded"
-WORKER_QUERY_S = 0.5
 
 SERVER_START_TIMEOUT_S = 120.0
 # It waits for its clients' websockets when asked to stop, and there is always one.
@@ -148,11 +147,10 @@ class PrefectServer:
 
     def worker_program(self, extra: Mapping[str, str]) -> Program:
         """Our worker; its flow runs inherit `extra`."""
-        worker = {"PREFECT_WORKER_QUERY_SECONDS": str(WORKER_QUERY_S)}
         return Program(
             name="Prefect worker",
             arguments=[sys.executable, "-m", "deployments", "worker", "--name", WORKER],
-            environment=self.client_environment(worker | dict(extra)),
+            environment=self.client_environment(extra),
             folder=REPOSITORY,
             prepare=self._forget_worker,
             is_ready=self._worker_is_online,

@@ -27,6 +27,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.flows import load_flow_from_flow_run
 from prefect.runner._flow_run_executor import FlowRunExecutionResult, FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle
+from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.workers.base import (
     BaseJobConfiguration,
     BaseVariables,
@@ -40,6 +41,8 @@ from deployments.names import WORKER_TYPE
 _FORKS = multiprocessing.get_context("forkserver")
 PRELOADED = ["deployments.preload"]
 
+# Prefect's default of 10 s would be most of the time from a POST to the first line.
+QUERY_S = 0.5
 # The least that Prefect allows. Its default of 180 s is more than `automations.yaml` waits for.
 HEARTBEAT_S = 30
 
@@ -184,4 +187,5 @@ def run_worker(pool: str, name: str | None, limit: int | None) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     forkserver.ensure_running()  # or the first run would wait for it
-    asyncio.run(ForkWorker(work_pool_name=pool, name=name, limit=limit).start())
+    with temporary_settings(set_defaults={PREFECT_WORKER_QUERY_SECONDS: QUERY_S}):
+        asyncio.run(ForkWorker(work_pool_name=pool, name=name, limit=limit).start())

@@ -102,10 +102,7 @@ def worker(stack: Stack) -> Iterator[psutil.Process]:
     with httpx.Client(base_url=stack.prefect_api_url, timeout=30) as prefect:
         prefect.post("/work_pools/", json={"name": POOL, "type": WORKER_TYPE}).raise_for_status()
         command = ["-m", "deployments", "worker", "--pool", POOL, "--name", NAME, "--limit", "1"]
-        environment = {
-            "PREFECT_API_URL": stack.prefect_api_url,
-            "PREFECT_WORKER_QUERY_SECONDS": "0.5",
-        }
+        environment = {"PREFECT_API_URL": stack.prefect_api_url}
         process = subprocess.Popen(
             [sys.executable, *command], cwd=REPOSITORY, env={**os.environ, **environment}
         )
