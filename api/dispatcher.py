@@ -149,20 +149,12 @@ class Dispatcher:
                 self._changed.notify_all()
 
     def _attempt(self, notification: Notification) -> None:
-        with self._database.transaction() as tx:
-            keys = webhooks.secrets_of(tx, notification.webhook_no, new_secret(), self._vault)
-        body, now = notification.body.encode(), datetime.now(UTC)
-        signed = signed_headers(notification.message_id, int(now.timestamp()), body, keys)
-        headers = {
-            "Content-Type": "application/json",
-            "User-Agent": "refinery-jobs",
-            **signed,
-        }
+        now = datetime.now(UTC)
         if notification.attempts == 1 and not notification.failures:
             lag = now - notification.created_at
             self._metrics.webhook_lag_seconds.observe(lag.total_seconds())
         began_s = time.monotonic()
-        answer = self._sender.send(notification.callback_url, headers, body)
+        answer = self._ask(notification, now)
         self._metrics.webhook_attempts.labels(_outcome(answer)).inc()
         attempt = Attempt(
             attempt=notification.attempts,
@@ -173,6 +165,26 @@ class Dispatcher:
             response=answer.response,
         )
         self._record(notification, attempt, answer)
+
+    def _ask(self, notification: Notification, now: datetime) -> Answer:
+        """Return what became of one attempt, also where it could not be made.
+
+        Raises:
+            Transient: the database is away; it could not note an attempt either.
+        """
+        try:
+            with self._database.transaction() as tx:
+                keys = webhooks.secrets_of(tx, notification.webhook_no, new_secret(), self._vault)
+            body = notification.body.encode()
+            signed = signed_headers(notification.message_id, int(now.timestamp()), body, keys)
+            plain = {"Content-Type": "application/json", "User-Agent": "refinery-jobs"}
+            return self._sender.send(notification.callback_url, plain | signed, body)
+        except Transient:
+            raise
+        except Exception:
+            # Such as a secret that no key of ours opens.
+            logger.exception("webhooks.not_sent", message_id=notification.message_id)
+            return Answer(None, "The request could not be made; our operators can see the reason.")
 
     def _record(self, notification: Notification, attempt: Attempt, answer: Answer) -> None:
         with self._database.transaction() as tx:

@@ -3,12 +3,14 @@
 import ssl
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from socket import SOCK_STREAM, getaddrinfo
 from typing import Any
 
+import can_ada
 import httpcore
 import msgspec
 
@@ -44,46 +46,81 @@ class WebhookSender:
         self._tls = trusted()
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """The answer to one POST. What goes wrong is told in it, and nothing is raised."""
+        """Return the answer to one POST to `url`, a normalized one.
+
+        What goes wrong is told in it, and nothing is raised.
+        """
         network = _Network(self._egress, time.monotonic() + _TOTAL_S)
         try:
-            with (
-                httpcore.ConnectionPool(
-                    ssl_context=self._tls, network_backend=network, max_keepalive_connections=0
-                ) as pool,
-                pool.stream("POST", url, headers=list(headers.items()), content=body) as answer,
-            ):
-                return _read(answer)
+            with httpcore.ConnectionPool(
+                ssl_context=self._tls, network_backend=network, max_keepalive_connections=0
+            ) as pool:
+                place, host = _place(url)
+                request = httpcore.Request(
+                    "POST",
+                    place,
+                    headers=[*headers.items(), ("Host", host), ("Content-Length", str(len(body)))],
+                    content=body,
+                )
+                return _read(pool.handle_request(request))
         except AddressRefused as error:
             return Answer(None, error.message)
         except httpcore.TimeoutException:
             return Answer(None, f"There was no answer within {_TOTAL_S:g} s.")
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-            return Answer(
-                None, f"The connection failed: {str(error) or type(error).__name__}"[:500]
-            )
-        except (OSError, ValueError, httpcore.UnsupportedProtocol) as error:
-            return Answer(None, f"The request could not be sent: {error}"[:500])
+            return _failed("The connection failed", error)
+        except Exception as error:  # noqa: BLE001 - an attempt that is not told is never seen by anybody
+            return _failed("The request could not be sent", error)
+
+
+def _place(url: str) -> tuple[httpcore.URL, str]:
+    """Return where to connect to and what to ask for, and the Host header.
+
+    httpcore's own reading of a URL drops `;` and what follows it in a path, and the brackets of an
+    IPv6 address.
+    """
+    parsed = can_ada.parse(url)
+    place = httpcore.URL(
+        scheme=parsed.protocol.removesuffix(":"),
+        host=parsed.hostname.strip("[]"),
+        port=int(parsed.port) if parsed.port else None,
+        target=parsed.pathname + parsed.search,
+    )
+    return place, parsed.host
+
+
+def _failed(what: str, error: Exception) -> Answer:
+    reason = str(error).replace("\x00", "\ufffd") or type(error).__name__
+    return Answer(None, f"{what}: {reason}"[:500])
 
 
 def _read(answer: httpcore.Response) -> Answer:
-    content = bytearray()
-    for part in answer.iter_stream():
-        content += part
-        if len(content) > _RESPONSE_BYTES_MAX:
-            break
+    """Return what was answered: its status counts, whatever becomes of the body behind it."""
     headers = {name.lower(): value.decode("latin-1") for name, value in answer.headers}
-    # U+0000 cannot be stored.
-    text = (
-        content[: 4 * _RESPONSE_CHARACTERS_KEPT].decode(errors="replace").replace("\x00", "\ufffd")
-    )
     success = 200 <= answer.status < 300  # noqa: PLR2004 - of all 2xx
     return Answer(
         answer.status,
         None if success else f"The endpoint answered {answer.status}.",
-        text[:_RESPONSE_CHARACTERS_KEPT],
+        _beginning(answer),
         _seconds(headers.get(b"retry-after")),
     )
+
+
+def _beginning(answer: httpcore.Response) -> str:
+    """Return the first characters of a body, or of what arrived of it."""
+    content = bytearray()
+    with suppress(
+        httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError
+    ):
+        for part in answer.iter_stream():
+            content += part
+            if len(content) > _RESPONSE_BYTES_MAX:
+                break
+    with suppress(Exception):  # it has been answered
+        answer.close()
+    text = content[: 4 * _RESPONSE_CHARACTERS_KEPT].decode(errors="replace")
+    # U+0000 cannot be stored.
+    return text.replace("\x00", "\ufffd")[:_RESPONSE_CHARACTERS_KEPT]
 
 
 def _seconds(retry_after: str | None) -> float | None:
@@ -94,7 +131,7 @@ def _seconds(retry_after: str | None) -> float | None:
         return float(retry_after)
     try:
         until = parsedate_to_datetime(retry_after)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
     if until.tzinfo is None:
         until = until.replace(tzinfo=UTC)

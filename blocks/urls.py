@@ -25,3 +25,19 @@ def is_data_url(text: str) -> bool:
     if _HTTP_URL.fullmatch(text):
         return bool(can_ada.can_parse(text))
     return _BUCKET_URL.fullmatch(text) is not None
+
+
+def normalize_url(text: str) -> str:
+    """Return an http or https URL that `is_data_url` accepts as the WHATWG standard writes it.
+
+    Host in Punycode, everything in ASCII, no default port, no dot segments; and no fragment, which
+    is never sent.
+    """
+    url = can_ada.parse(text)
+    url.hash = ""
+    return str(url.href)
+
+
+def has_user(text: str) -> bool:
+    """True if the URL, one that `is_data_url` accepts, has a user or a password in it."""
+    return bool(can_ada.parse(text).has_credentials())

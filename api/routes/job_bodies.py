@@ -13,7 +13,7 @@ from blocks.errors import Terminal
 from blocks.model import TaskType
 from blocks.object_urls import StoreType, is_bucket_name, parse_object_url
 from blocks.store.jobs import DeliveryTarget, NewJob
-from blocks.urls import is_data_url
+from blocks.urls import URL_CHARACTERS_MAX, has_user, is_data_url, normalize_url
 
 _OPTION_CHARACTERS_MAX = 1000
 _QUESTION_CHARACTERS_MAX = 10_000
@@ -56,6 +56,19 @@ def check_https_url(url: str) -> None:
     """A check of a field: where notifications go."""
     if not url.lower().startswith("https://") or not is_data_url(url):
         raise ValueError("This must be an https URL with a valid host.")
+    if has_user(url):
+        raise ValueError(
+            "This must be a URL without a user and a password: verify the signature instead."
+        )
+    if len(normalize_url(url)) > URL_CHARACTERS_MAX:
+        raise ValueError(
+            f"This must be of at most {URL_CHARACTERS_MAX:,} characters, percent-encoded."
+        )
+
+
+def normalized(url: str | None) -> str | None:
+    """Return a URL that `check_https_url` accepts as it is stored, sent to and shown."""
+    return normalize_url(url) if url else None
 
 
 def _encoded(metadata: dict[str, str] | None) -> str | None:
@@ -185,7 +198,7 @@ class JobBody(Body, frozen=True, kw_only=True):
             options=self.label_spec.options,
             consensus_threshold=self.consensus_threshold,
             task_type=self.task_type,
-            callback_url=self.callback_url,
+            callback_url=normalized(self.callback_url),
             metadata=_encoded(self.metadata),
             priority=self.priority,
             stop_early=self.stop_early,

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from api.bodies import Body, JsonObject, digest
-from api.routes.job_bodies import Checks, LabelSpecBody, check_https_url
+from api.routes.job_bodies import Checks, LabelSpecBody, check_https_url, normalized
 from blocks.model import TaskType
 from blocks.store.tasks import NewTask, Rule
 from blocks.urls import is_data_url
@@ -52,7 +52,7 @@ class TaskBody(Body, frozen=True, kw_only=True):
 
     def to_task(self, callback_url: str | None = None) -> NewTask:
         """The task to record; `callback_url` is for one that has none of its own."""
-        callback_url = self.callback_url or callback_url
+        callback_url = normalized(self.callback_url or callback_url)
         return NewTask(
             rule=Rule(
                 task_type=self.type,

@@ -20,6 +20,7 @@ from blocks.store import webhooks
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.webhooks import Attempt, DeliveryStatus, Event, NewWebhook, Webhook
+from blocks.urls import normalize_url
 from blocks.vault import Vault
 
 _PAGE_DEFAULT = 20
@@ -135,7 +136,7 @@ def create(
     """Be told of all jobs and tasks. The secret signs, and is shown once where it is made here."""
     new = NewWebhook(
         customer_id=customer_id(request),
-        callback_url=data.callback_url,
+        callback_url=normalize_url(data.callback_url),
         events=data.events,
         secret=data.secret or new_secret(),
     )

@@ -380,6 +380,145 @@ def test_a_body_without_end_is_not_read_to_its_end(told: Api, endpoint: Endpoint
     assert entry["attempts"][0]["response"] == "x" * 1000
 
 
+def _short(status: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Answer with a body that ends before its Content-Length."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", "10")
+        handler.end_headers()
+        handler.wfile.write(b"ok")
+        hang_up(handler)
+
+    return behave
+
+
+def _chunk_left_open(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 204 \r\nTransfer-Encoding: chunked\r\n\r\n")
+    never(handler)
+
+
+def _chunked_badly(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 202 \r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n")
+
+
+def _body_left_open(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok")
+    never(handler)
+
+
+@pytest.mark.parametrize("behave", [_short(200), _chunk_left_open, _chunked_badly, _body_left_open])
+def test_2xx_counts_whatever_becomes_of_the_body(
+    told: Api,
+    endpoint: Endpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    behave: Callable[[BaseHTTPRequestHandler], None],
+) -> None:
+    monkeypatch.setattr(webhook_sender, "_TOTAL_S", 0.5)
+    made = register(told, endpoint, events=["job.cancelled"])
+    endpoint.behaviours.put(behave)
+    told.shop.do(jobs.cancel, told.shop.submit().job_no)
+    (entry,) = wait_log(told, made["webhook_id"], attempted(1))
+    assert (entry["status"], entry["attempts"][0]["error"]) == ("delivered", None)
+
+
+def test_a_refusal_counts_too_whatever_becomes_of_its_body(told: Api, endpoint: Endpoint) -> None:
+    made = register(told, endpoint, events=["job.cancelled"])
+    endpoint.behaviours.put(_short(503, Retry_After="7200"))
+    told.shop.do(jobs.cancel, told.shop.submit().job_no)
+    (entry,) = wait_log(told, made["webhook_id"], attempted(1))
+    assert entry["attempts"][0]["status_code"] == 503
+    assert told.shop.value("select not_before > now() + interval '1 hour' from notifications")
+
+
+# Each is sent to the endpoint on 127.0.0.1, whose port is filled in, and asks for what stands behind it.
+_URLS = {
+    "https://127.0.0.1:{}/höök": "/h%C3%B6%C3%B6k",
+    "https://127.0.0.1:{}/h%C3%B6%C3%B6k": "/h%C3%B6%C3%B6k",
+    "https://127.0.0.1:{}/hook?ü=ß": "/hook?%C3%BC=%C3%9F",
+    "https://127.0.0.1:{}/日本/😀": "/%E6%97%A5%E6%9C%AC/%F0%9F%98%80",
+    "https://127.0.0.1:{}/hook;v=1?x=2": "/hook;v=1?x=2",
+    "https://127.0.0.1:{}/a;b;c": "/a;b;c",
+    "https://127.0.0.1:{}": "/",
+    "https://127.0.0.1:{}?x": "/?x",
+    "https://127.0.0.1:{}/hook#frag;ment": "/hook",
+    "https://127.0.0.1:{}/{{a}}|b^c`'": "/%7Ba%7D|b^c%60'",
+    "https://127.0.0.1:{}/%zz%2F": "/%zz%2F",
+    "https://127.0.0.1:{}/a/../b": "/b",
+    "HTTPS://127.0.0.1:{}/HOOK": "/HOOK",
+    "https://127.1:{}/hook": "/hook",
+    "https://ｌｏｃａｌｈｏｓｔ:{}/hook": "/hook",  # noqa: RUF001 - full width, which IDNA maps
+    "https://LOCALHOST:{}/hook": "/hook",
+    "https://localho%73t:{}/hook": "/hook",
+}
+
+
+@pytest.mark.parametrize("url, path", _URLS.items())
+def test_a_url_that_is_accepted_is_sent_to(
+    told: Api, endpoint: Endpoint, url: str, path: str
+) -> None:
+    url = url.format(endpoint.port)
+    made = told.post("/v1/webhooks", {"callback_url": url, "events": ["job.cancelled"]}).json()
+    told.shop.do(jobs.cancel, told.shop.submit().job_no)
+    received = endpoint.next()
+    assert received.path == path
+    assert received.headers["host"] in {f"{h}:{endpoint.port}" for h in ("127.0.0.1", "localhost")}
+    (entry,) = wait_log(told, made["webhook_id"], attempted(1))
+    assert entry["status"] == "delivered", entry
+    assert made["callback_url"].isascii()
+
+
+def test_a_jobs_and_a_tasks_callback_url_is_sent_to_as_it_is_stored(
+    told: Api, endpoint: Endpoint
+) -> None:
+    url = endpoint.url.replace("/hook", "/höök")
+    body = {"manifest_url": "s3://a-bucket/m.jsonl", "label_spec": SPEC, "callback_url": url}
+    job_id = told.post("/v1/jobs", body).json()["job_id"]
+    told.post(f"/v1/jobs/{job_id}/cancel", None)
+    assert endpoint.next().path == "/h%C3%B6%C3%B6k"
+    task_id = inline(told, callback_url=url)
+    stored = endpoint.url.replace("/hook", "/h%C3%B6%C3%B6k")
+    assert told.get(f"/v1/jobs/{job_id}").json()["callback_url"] == stored
+    assert told.get(f"/v1/tasks/{task_id}").json()["callback_url"] == stored
+    (known,) = told.get("/v1/webhooks?all=true").json()["webhooks"]
+    assert known["callback_url"] == stored
+
+
+def test_two_spellings_of_a_url_are_one_endpoint(told: Api, endpoint: Endpoint) -> None:
+    register(told, endpoint)
+    spelled = endpoint.url.replace("https://", "HTTPS://").replace("/hook", "/./hook#here")
+    assert told.post("/v1/webhooks", {"callback_url": spelled}).status_code == 409
+
+
+@pytest.mark.parametrize("raised", [TypeError("no"), RuntimeError(), KeyError("x"), MemoryError()])
+def test_whatever_sending_raises_is_an_attempt_in_the_log(
+    told: Api, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    made = register(told, endpoint, events=["job.cancelled"])
+    with monkeypatch.context() as patch:
+        patch.setattr(webhook_sender, "_place", fail)
+        told.shop.do(jobs.cancel, told.shop.submit().job_no)
+        (entry,) = wait_log(told, made["webhook_id"], attempted(1))
+    assert entry["attempts"][0]["error"].startswith("The request could not be sent")
+    assert entry["next_attempt_at"] is not None
+    hurry(told.shop)
+    endpoint.next()
+
+
+def test_a_secret_that_no_key_opens_is_an_attempt_in_the_log(told: Api, endpoint: Endpoint) -> None:
+    made = register(told, endpoint, events=["job.cancelled"])
+    told.shop.run("update webhooks set secret = %s", b"\x00" * 60)
+    told.shop.do(jobs.cancel, told.shop.submit().job_no)
+    (entry,) = wait_log(told, made["webhook_id"], attempted(1))
+    assert "could not be made" in entry["attempts"][0]["error"]
+    assert endpoint.received.empty()
+
+
 def test_retry_after_is_honoured(told: Api, endpoint: Endpoint) -> None:
     made = register(told, endpoint, events=["job.cancelled"])
     endpoint.behaviours.put(answer(429, Retry_After="7200"))
@@ -560,6 +699,10 @@ def test_a_url_cannot_be_registered_twice(told: Api, endpoint: Endpoint) -> None
     "body, field",
     [
         ({"callback_url": "http://a.example/"}, "callback_url"),
+        ({"callback_url": "https://scott:tiger@a.example/"}, "callback_url"),
+        ({"callback_url": "https://scott@a.example/"}, "callback_url"),
+        ({"callback_url": "https://:tiger@a.example/"}, "callback_url"),
+        ({"callback_url": f"https://a.example/{'ö' * 500}"}, "callback_url"),
         ({"callback_url": "https://a.example/", "secret": "short"}, "secret"),
         ({"callback_url": "https://a.example/", "secret": "whsec_not base 64!!"}, "secret"),
         ({"callback_url": "https://a.example/", "secret": "sixteen characters"}, "secret"),
