@@ -26,7 +26,10 @@ _Request = Request[Principal, Any, Any]
 
 
 class DeliverBody(Body, frozen=True, kw_only=True):
-    """What is to be other than it was; what is not said stays. `credentials` are for the delivery."""
+    """What is to be other than it was; what is not said stays. `credentials` are for the delivery.
+
+    Another `type`, `bucket`, `prefix`, `kms_key_id` or `acl` than the recorded one needs `credentials`.
+    """
 
     credentials: CredentialsBody | None = None
     delivery: DeliveryBody | None = None
@@ -56,7 +59,7 @@ def deliver(
     database: NamedDependency[Database],
     vault: NamedDependency[Vault],
 ) -> JobView:
-    """Try a delivery that failed once more, elsewhere or with other credentials if they are given."""
+    """Try a delivery that failed once more, with other credentials, or with those elsewhere."""
     job = find_job(request, job_id, database)
     _check_due(job)
     target, credentials = _wanted(job, data)
@@ -73,14 +76,15 @@ def _wanted(job: Job, data: DeliverBody) -> tuple[DeliveryTarget, bytes | None]:
     if target is None:
         message = "The job asked for no delivery; say where to."
         raise invalid_request([Fault("delivery", message)])
-    store = StoreType(target.type)
     if data.credentials is None:
-        if job.credentials and job.delivery and job.delivery.type != target.type:
+        if job.delivery is None or target.place != job.delivery.place:
             message = (
-                "The credentials that there are, are of another store; give some for this one."
+                "A delivery to another place than the recorded one brings its own credentials: those "
+                "that the job has are for that place alone."
             )
             raise invalid_request([Fault("credentials", message)])
         return target, None
+    store = StoreType(target.type)
     faults = list(struct_faults(data.credentials.given(), credentials_type(store), "credentials"))
     if faults:
         raise invalid_request(faults)

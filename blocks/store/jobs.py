@@ -29,6 +29,11 @@ class DeliveryTarget(msgspec.Struct, frozen=True):
     kms_key_id: str | None
     acl: str | None
 
+    @property
+    def place(self) -> tuple[str | None, ...]:
+        """What credentials are given for: where objects are written, and who may read them there."""
+        return (self.type, self.bucket, self.prefix, self.kms_key_id, self.acl)
+
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     """What a job is made of; `credentials` is the plain JSON, sealed before it is stored.
@@ -276,7 +281,8 @@ def redeliver(
 ) -> bool:
     """Have a completed job delivered whose delivery failed, or that asked for none; whether it is.
 
-    `credentials` is the plain JSON, sealed before it is stored; None leaves those that there are.
+    `credentials` is the plain JSON, sealed before it is stored; None leaves those that there are,
+    which are for the recorded place alone: elsewhere they deliver nothing.
     """
     sealed = _sealed(credentials, job.job_id, job.customer_id, vault)
     values = {"job_no": job.job_no, "credentials": sealed} | _columns(delivery)

@@ -3,11 +3,12 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from blocks.model import JobStatus
 from blocks.store import jobs
-from blocks.store.jobs import Job
+from blocks.store.jobs import DeliveryTarget, Job
 from tests.integration.conftest import DELIVERY, Api, Shop, at_once, make_chunk
 
 pytestmark = pytest.mark.integration
@@ -86,6 +87,60 @@ def test_what_is_wrong_is_refused_by_its_field(
     assert status == 400
     assert [fault["field"].partition(".")[2] for fault in answer["details"]] == fields
     assert api.shop.job(job) == job
+
+
+RECORDED = msgspec.structs.asdict(DELIVERY)
+ELSEWHERE = [
+    {"bucket": "operator-secret"},
+    {"prefix": "chosen"},
+    {"prefix": ""},
+    {"acl": "public-read"},
+    {"kms_key_id": "another"},
+    {"type": "gcs"},
+]
+
+
+@pytest.mark.parametrize("change", ELSEWHERE, ids=str)
+@pytest.mark.parametrize(
+    "kept", [{"credentials": b"{}"}, {"credentials_block": "etl"}, {}], ids=str
+)
+def test_another_place_than_the_recorded_one_brings_its_own_credentials(
+    api: Api, kept: dict[str, Any], change: dict[str, Any]
+) -> None:
+    job = refused(api.shop, **kept)
+    status, answer = deliver(api, job, delivery=RECORDED | change)
+    assert (status, [fault["field"] for fault in answer["details"]]) == (400, ["credentials"])
+    # Whoever asks the store past the API, or has read the job before another delivery, gets no further.
+    target = DeliveryTarget(**RECORDED | change)
+    assert not api.shop.do(jobs.redeliver, job, target, None, api.shop.vault)
+    assert api.shop.job(job) == job
+
+
+@pytest.mark.parametrize("kept", [{"credentials": b"{}"}, {"credentials_block": "etl"}], ids=str)
+def test_the_recorded_place_may_get_another_format_by_what_the_job_has(
+    api: Api, kept: dict[str, Any]
+) -> None:
+    job = refused(api.shop, **kept)
+    layout = {"format": "parquet", "compression": "zstd", "prefix": "/out/"}
+    assert deliver(api, job, delivery=RECORDED | layout)[0] == 202
+    after = api.shop.job(job)
+    assert (after.credentials, after.credentials_block) == (job.credentials, job.credentials_block)
+    assert after.delivery == msgspec.structs.replace(DELIVERY, format="parquet", compression="zstd")
+
+
+def test_credentials_of_the_customer_take_the_place_of_the_operators_block(api: Api) -> None:
+    job = refused(api.shop, credentials_block="etl")
+    elsewhere = RECORDED | {"bucket": "another"}
+    assert deliver(api, job, delivery=elsewhere, credentials=CREDENTIALS)[0] == 202
+    after = api.shop.job(job)
+    assert (after.credentials is None, after.credentials_block) == (False, None)
+
+
+def test_a_job_without_a_delivery_gets_none_by_the_operators_block(api: Api) -> None:
+    job = completed(api.shop, credentials_block="etl")
+    status, answer = deliver(api, job, delivery=RECORDED)
+    assert (status, answer["details"][0]["field"]) == (400, "credentials")
+    assert not api.shop.do(jobs.redeliver, job, DELIVERY, None, api.shop.vault)
 
 
 def test_what_is_not_due_is_a_conflict_that_says_why(api: Api) -> None:

@@ -309,14 +309,20 @@ def test_a_job_is_cancelled_and_exported(cli: Cli, shop: Shop, tmp_path: Path) -
     assert (tmp_path / "none").read_bytes() == b""
 
 
-def test_a_delivery_that_failed_is_tried_again(cli: Cli, shop: Shop) -> None:
+def test_a_delivery_that_failed_is_tried_again(cli: Cli, shop: Shop, tmp_path: Path) -> None:
     job_id = settled_job(shop, delivery=DELIVERY)
     job = shop.job(job_id)
     shop.do(jobs.begin_delivery, job.job_no)
     shop.do(jobs.refuse_delivery, job.job_no, "no_such_bucket", "There is no such bucket.")
     ran = cli("jobs", "watch", job_id)
     assert (ran.code, "There is no such bucket." in ran.err) == (1, True)
-    ran = cli.done("jobs", "deliver", job_id, "--delivery", "s3://other/place", "--json")
+    elsewhere = ("jobs", "deliver", job_id, "--delivery", "s3://other/place", "--json")
+    assert cli(*elsewhere).code == 4
+    credentials = tmp_path / "credentials.json"
+    credentials.write_text(
+        json.dumps({"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"})
+    )
+    ran = cli.done(*elsewhere, "--credentials-file", str(credentials))
     assert ran.json["delivery"]["status"] == "pending"
     target = shop.job(job_id).delivery
     assert target is not None

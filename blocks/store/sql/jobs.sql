@@ -180,8 +180,9 @@ where job_no = %(job_no)s and delivery_status = 'delivering'
   and status in ('processing', 'completed');
 
 -- redeliver --
--- failed → pending, or a first delivery of a job that asked for none: to the same place or another, with the
--- same credentials or others. The job stays completed.
+-- failed → pending, or a first delivery of a job that asked for none. The credentials, or the operator's block, that
+-- the job has are for the recorded place alone; another place comes with credentials of its own. The job stays
+-- completed.
 update jobs
 set delivery_status = 'pending', delivery_error_code = null, delivery_error_message = null,
     credentials = coalesce(%(credentials)s, credentials),
@@ -192,6 +193,10 @@ set delivery_status = 'pending', delivery_error_code = null, delivery_error_mess
     delivery_acl = %(delivery_acl)s
 where job_no = %(job_no)s and status = 'completed'
   and coalesce(delivery_status, 'failed') = 'failed'
+  and (%(credentials)s::bytea is not null
+       or (delivery_type, delivery_bucket, delivery_prefix, delivery_kms_key_id, delivery_acl) is not distinct from
+          (%(delivery_type)s::text, %(delivery_bucket)s::text, %(delivery_prefix)s::text,
+           %(delivery_kms_key_id)s::text, %(delivery_acl)s::text))
 returning job_no;
 
 -- list_sealed --
