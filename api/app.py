@@ -12,12 +12,13 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
 from api import openapi
-from api.auth import ApiKeyMiddleware, KeyRing
+from api.auth import ApiKeyMiddleware, KeyRing, RateLimits
 from api.bodies import StrictRequest, check_request
 from api.dispatcher import Dispatcher
 from api.errors import HANDLERS as ERROR_HANDLERS
 from api.launcher import Launcher
 from api.metrics import Metrics, RequestClock
+from api.rate_limits import add_rate_headers
 from api.routes import annotation, deliveries, health, job_control, jobs, quality, tasks, webhooks
 from blocks import logs
 from blocks.settings import Settings
@@ -39,7 +40,7 @@ _GZIP_LEVEL = 1  # it is done in the event loop, where level 9 doubles the time 
 
 
 def from_environment() -> Litestar:
-    """The application as the environment sets it up; for `uvicorn --factory`."""
+    """The application as the environment sets it up; for `python -m api`."""
     settings = Settings.from_environment()
     logs.configure(settings.log_format)
     return create_app(settings)
@@ -74,9 +75,17 @@ def create_app(settings: Settings) -> Litestar:
             "settings": _constant(settings),
             "vault": _constant(vault),
         },
-        state=State({"database": database, "key_ring": KeyRing(database), "launcher": launcher}),
+        state=State(
+            {
+                "database": database,
+                "key_ring": KeyRing(database),
+                "launcher": launcher,
+                "rate_limits": RateLimits(settings),
+                "settings": settings,
+            }
+        ),
         middleware=[RequestClock(), DefineMiddleware(ApiKeyMiddleware, exclude=_PUBLIC)],
-        before_send=[metrics.count_request],
+        before_send=[metrics.count_request, add_rate_headers],
         exception_handlers=ERROR_HANDLERS,
         request_class=StrictRequest,
         before_request=check_request,

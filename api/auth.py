@@ -9,6 +9,8 @@ from litestar.exceptions import NotAuthorizedException, PermissionDeniedExceptio
 from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 
+from api.rate_limits import TokenBuckets, address_of, note_rate
+from blocks.settings import Settings
 from blocks.store import customers
 from blocks.store.customers import Principal
 from blocks.store.database import Database
@@ -32,12 +34,28 @@ class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
         if scheme.lower() != "bearer" or not 0 < len(key) <= _KEY_CHARACTERS_MAX:
             raise NotAuthorizedException
         keys: KeyRing = connection.app.state.key_ring
+        limits: RateLimits = connection.app.state.rate_limits
         principal = keys.trusted(key)
         if principal is None:
+            address = address_of(connection.client.host if connection.client else "")
+            # Before a thread and a query are spent. A key that was good before is always looked up,
+            # so that whoever shares its address cannot shut it out.
+            if not keys.is_familiar(key):
+                limits.wrong_keys.check(address)
             principal = await anyio.to_thread.run_sync(keys.find, key)
-        if principal is None:
-            raise NotAuthorizedException
+            if principal is None:
+                limits.wrong_keys.take(address)
+                raise NotAuthorizedException
+        note_rate(connection.scope, limits.keys.take(customers.key_hash(key)))
         return AuthenticationResult(user=principal, auth=None)
+
+
+class RateLimits:
+    """The counts of one process: requests by key, wrong keys by address."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.keys = TokenBuckets(settings.requests_per_minute_max)
+        self.wrong_keys = TokenBuckets(settings.wrong_keys_per_minute_max)
 
 
 class KeyRing:
@@ -52,11 +70,17 @@ class KeyRing:
         principal, until = self._trusted.get(customers.key_hash(key), (None, 0.0))
         return principal if monotonic() < until else None
 
+    def is_familiar(self, key: str) -> bool:
+        """Whether `key` was good when it was last looked up; it may have been revoked since."""
+        return customers.key_hash(key) in self._trusted
+
     def find(self, key: str) -> Principal | None:
         """Who `key` belongs to, or None if nobody."""
         with self._database.transaction() as tx:
             principal = customers.find_principal(tx, key)
-        if principal:
+        if principal is None:
+            self._trusted.pop(customers.key_hash(key), None)
+        else:
             if len(self._trusted) >= _TRUSTED_KEYS_MAX:
                 self._trusted.clear()
             self._trusted[customers.key_hash(key)] = (principal, monotonic() + _TRUSTED_S)

@@ -15,6 +15,8 @@ from blocks.errors import IdempotencyConflict, RefineryError, Transient
 logger = logs.get_logger("refinery.api")
 
 _RETRY_AFTER_S = 5
+TIMED_OUT = {"error": "The request was not complete in time.", "code": "request_timeout"}
+"""The body of a 408, which the server answers without the application."""
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -37,11 +39,17 @@ class ApiError(RefineryError):
     """A request that cannot be answered as it was meant."""
 
     def __init__(
-        self, status: HTTPStatus, code: str, message: str, details: Sequence[Fault] = ()
+        self,
+        status: HTTPStatus,
+        code: str,
+        message: str,
+        details: Sequence[Fault] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.body = ErrorBody(message, code, tuple(details))
+        self.headers = headers
 
 
 def invalid_request(faults: Sequence[Fault]) -> ApiError:
@@ -61,6 +69,14 @@ def conflict(code: str, message: str) -> ApiError:
     return ApiError(HTTPStatus.CONFLICT, code, message)
 
 
+def too_many_requests(
+    code: str, message: str, retry_after_s: int, headers: Mapping[str, str] | None = None
+) -> ApiError:
+    """429, with when to come again."""
+    more = {"Retry-After": str(retry_after_s), **(headers or {})}
+    return ApiError(HTTPStatus.TOO_MANY_REQUESTS, code, message, headers=more)
+
+
 _Handled = Request[Any, Any, Any]
 
 
@@ -72,7 +88,7 @@ def _respond(
 
 def handle_api_error(_: _Handled, error: ApiError) -> Response[ErrorBody]:
     """Our own errors carry their response."""
-    return _respond(error.status, error.body)
+    return _respond(error.status, error.body, error.headers)
 
 
 def handle_conflict(_: _Handled, error: IdempotencyConflict) -> Response[ErrorBody]:
@@ -118,11 +134,18 @@ def handle_unexpected(request: _Handled, error: Exception) -> Response[ErrorBody
     return _respond(HTTPStatus.INTERNAL_SERVER_ERROR, body)
 
 
+_ALWAYS = (
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+
+
 def documented(*statuses: int) -> dict[int, ResponseSpec]:
-    """What a route may answer besides success, for the OpenAPI document; 503 may always be."""
+    """What a route may answer besides success, for the OpenAPI document; some may always be."""
     return {
         status: ResponseSpec(ErrorBody, description=HTTPStatus(status).phrase)
-        for status in (*statuses, HTTPStatus.SERVICE_UNAVAILABLE)
+        for status in (*statuses, *_ALWAYS)
     }
 
 

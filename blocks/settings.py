@@ -29,6 +29,7 @@ _CLIENT_NAMES = {
 
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
+_Limit = Annotated[int, msgspec.Meta(ge=0)]  # 0: none
 
 
 class ChunkRunner(StrEnum):
@@ -96,6 +97,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How long a claimed task stays with its annotator where the claim does not say."""
     request_bytes_max: _Count = 4 * 1024 * 1024
     database_connections_max: _Count = 16
+
+    request_head_s: _Count = 15
+    """How long a client may take to send the headers of a request."""
+    request_body_s: _Count = 120
+    """How long it may take from there to the end of the body."""
+    requests_per_minute_max: _Limit = 12_000
+    """What one key may ask of one API process."""
+    wrong_keys_per_minute_max: _Limit = 120
+    """How many keys that nobody has one address may try at one API process."""
 
     def __post_init__(self) -> None:
         for key in self._keys():

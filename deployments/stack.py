@@ -208,13 +208,12 @@ class Stack:
         )
 
     def _api_program(self) -> Program:
-        app = ["uvicorn", "--factory", "api.app:from_environment"]
         address = ["--host", LOOPBACK, "--port", str(self._ports.port("api"))]
         # A request that streams must not hold up the stop.
         limits = ["--no-access-log", "--timeout-graceful-shutdown", str(API_REQUESTS_FINISH_S)]
         return Program(
             name="API",
-            arguments=[sys.executable, "-m", *app, *address, *limits],
+            arguments=[sys.executable, "-m", "api", *address, *limits],
             environment=python_environment(self.environment),
             folder=REPOSITORY,
             is_ready=lambda: get_status(f"{self.api_url}/health/ready") == HTTP_OK,

@@ -17,6 +17,7 @@ from litestar import Litestar
 from litestar.testing import TestClient
 from psycopg.rows import dict_row
 
+from api.server import TimedProtocol
 from blocks.batch import Batch, task_frame
 from blocks.model import BadLine, GoodLine, LabelOutcome, LineCode, Pin, TaskType
 from blocks.settings import Settings
@@ -336,7 +337,8 @@ def api(api_settings: Settings, shop: Shop) -> Iterator[Api]:
 def server(api_settings: Settings) -> Iterator[str]:
     """The API behind a real HTTP server, since a test client never hangs up."""
     port = free_port()
-    config = uvicorn.Config(make_app(api_settings), "127.0.0.1", port, log_level="warning")
+    app = make_app(api_settings)
+    config = uvicorn.Config(app, "127.0.0.1", port, http=TimedProtocol, log_level="warning")
     found = uvicorn.Server(config)
     thread = threading.Thread(target=found.run)
     thread.start()

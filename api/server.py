@@ -1,0 +1,90 @@
+"""The HTTP server's protocol: uvicorn's, with a time limit for the head and the body of a request."""
+
+import asyncio
+import json
+from typing import Any
+
+from litestar import Litestar
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from api.errors import TIMED_OUT
+
+_BODY = json.dumps(TIMED_OUT).encode()
+_ANSWER = (
+    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_BODY), _BODY)
+)
+
+
+class TimedProtocol(HttpToolsProtocol):
+    """Closes connections whose request is not complete in time; for `uvicorn --http`.
+
+    uvicorn has a time limit between requests only, so that whoever sends half a request keeps a
+    connection for ever. The limits are the application's settings: `request_head_s` from the
+    connection, or from the first byte after an answer, to the end of the headers; `request_body_s`
+    from there to the end of the body. A client that gets this far without a complete request is
+    answered 408, if nothing was answered yet.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        settings = _application(self.app).state.settings
+        self._head_s: float = settings.request_head_s
+        self._body_s: float = settings.request_body_s
+        self._wait(self._head_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        self._wait(None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes: the first ones after an answer begin the next request."""
+        if self._deadline is None and not self._answering():
+            self._wait(self._head_s)
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """Begin to wait for the body, which may be empty."""
+        self._wait(self._body_s)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Stop waiting: the request is complete."""
+        self._wait(None)
+        super().on_message_complete()
+
+    def _wait(self, seconds: float | None) -> None:
+        if self._deadline:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self._give_up) if seconds else None
+
+    def _answering(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        return cycle is not None and not cycle.response_complete
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        if self.flow.read_paused:  # it is we who do not read
+            self._wait(self._body_s)
+            return
+        has_begun = self._answering() and self.cycle.response_started
+        if self._answering():
+            # The application is told that the client has gone, and its answer is dropped.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if not has_begun:
+            self.transport.write(_ANSWER)
+        self.transport.close()
+
+
+def _application(app: Any) -> Litestar:
+    """The application inside what uvicorn wraps around it."""
+    while not isinstance(app, Litestar):
+        app = app.app
+    return app

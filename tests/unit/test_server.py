@@ -1,0 +1,138 @@
+"""Connections whose request does not come to its end are closed, by the real server."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import uvicorn
+from litestar import Litestar, Request, get, post
+from litestar.datastructures import State
+from litestar.exceptions import ClientException
+
+from api.__main__ import ARGUMENTS
+from api.server import TimedProtocol
+from deployments.ports import free_port
+
+HEAD_S, BODY_S = 0.5, 1.0
+ENOUGH_S = 10.0
+HALF_HEADS = [
+    b"",
+    b"G",
+    b"GET /length HTTP/1.1\r\n",
+    b"GET /length HTTP/1.1\r\nHost: x\r\nA: b\r\n",
+    b"\r\n",
+]
+BODY = b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n"
+CHUNKED = b"POST /length HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+HALF_BODIES = [BODY, BODY + b"abc", CHUNKED, CHUNKED + b"3\r\nabc\r\n"]
+WHOLE = b"GET /length HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@get("/length")
+async def nothing() -> int:
+    return 0
+
+
+@post("/length", status_code=200)
+async def length(request: Request[object, object, State]) -> int:
+    return len(await request.body())
+
+
+@post("/refused")
+async def refused() -> None:
+    raise ClientException
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Of a server with the protocol, and an application that tells the length of a body."""
+    limits = SimpleNamespace(request_head_s=HEAD_S, request_body_s=BODY_S)
+    app = Litestar([nothing, length, refused], state=State({"settings": limits}))
+    found = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(app, "127.0.0.1", found, http=TimedProtocol, log_level="critical")
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + ENOUGH_S
+    while not server.started:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    yield found
+    server.should_exit = True
+    thread.join()
+
+
+async def answer_to(port: int, *pieces: bytes, pause_s: float = 0.0) -> bytes:
+    """All that comes until the server closes the connection, which is never closed from here."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reading = asyncio.ensure_future(reader.read())
+    with contextlib.suppress(ConnectionError):
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause_s)
+    try:
+        return await asyncio.wait_for(reading, ENOUGH_S)
+    except ConnectionResetError:  # closed before the server had read what was sent
+        return b""
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("half", [*HALF_HEADS, *HALF_BODIES])
+def test_half_a_request_is_answered_408_and_closed(port: int, half: bytes) -> None:
+    answer = asyncio.run(answer_to(port, half))
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert answer.endswith(b'"code": "request_timeout"}')
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize("half", [WHOLE[:20], BODY + b"abc"])
+def test_half_a_request_after_a_whole_one_is_closed_too(port: int, half: bytes) -> None:
+    answer = asyncio.run(answer_to(port, WHOLE, half, pause_s=0.1))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b"HTTP/1.1 408 ") == 1
+
+
+def test_a_client_that_sends_a_byte_now_and_then_gains_no_time(port: int) -> None:
+    head = [bytes([each]) for each in WHOLE.replace(b"Host", b"A" * 100)]
+    assert b" 408 " in asyncio.run(answer_to(port, *head, pause_s=0.02))
+    body = [BODY.replace(b"6", b"100"), *([b"x"] * 100)]
+    assert b" 408 " in asyncio.run(answer_to(port, *body, pause_s=0.02))
+
+
+def test_800_half_sent_requests_are_all_closed(port: int) -> None:
+    async def send_all() -> list[bytes]:
+        return await asyncio.gather(*(answer_to(port, WHOLE[:20]) for _ in range(800)))
+
+    assert len(asyncio.run(send_all())) == 800  # else one of them would be open after `ENOUGH_S`
+
+
+def test_a_slow_upload_within_the_time_is_taken(port: int) -> None:
+    """The whole of it takes longer than the headers may."""
+    head = BODY.replace(b"Host: x", b"Connection: close")
+    pieces = [head[:9], head[9:], *(b"abcdef"[n : n + 1] for n in range(6))]
+    answer = asyncio.run(answer_to(port, *pieces, pause_s=0.08))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"6")
+
+
+def test_a_body_that_nobody_reads_is_no_reason_to_keep_the_connection(port: int) -> None:
+    answer = asyncio.run(answer_to(port, BODY.replace(b"/length", b"/refused") + b"abc"))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+def test_requests_on_one_connection_have_the_time_each(port: int) -> None:
+    last = WHOLE.replace(b"Host: x", b"Connection: close")
+    answer = asyncio.run(answer_to(port, *([WHOLE] * 6), last, pause_s=HEAD_S / 4))
+    assert answer.count(b"HTTP/1.1 200 ") == 7
+    assert b" 408 " not in answer
+
+
+def test_the_api_is_started_with_the_protocol() -> None:
+    assert ARGUMENTS[-1] == f"{TimedProtocol.__module__}:{TimedProtocol.__name__}"
