@@ -32,11 +32,15 @@ class ConfidenceBin(msgspec.Struct, frozen=True):
 
 
 class OptionQuality(msgspec.Struct, frozen=True):
-    """How often an option was voted for, and how many tasks settled on it."""
+    """How often an option was voted for, and how many tasks settled on it.
+
+    `open` counts its votes on tasks that are open.
+    """
 
     option: str
     labels: int
     tasks: int
+    open: int
 
 
 class LabelsPerTask(msgspec.Struct, frozen=True):
@@ -47,16 +51,29 @@ class LabelsPerTask(msgspec.Struct, frozen=True):
 
 
 class AnnotatorQuality(msgspec.Struct, frozen=True):
-    """An annotator's labels on settled tasks, and the share that agrees with the consensus."""
+    """An annotator's labels on settled tasks, and the share that agrees with the consensus.
+
+    `open` counts their labels on tasks that are open.
+    """
 
     annotator_id: str
     labels: int
     agreed: int
-    agreement: Share
+    agreement: Share | None
+    open: int
+
+
+class OpenQuality(msgspec.Struct, frozen=True):
+    """Tasks that have labels and no result yet, and the labels that they have."""
+
+    tasks: int
+    labels: int
 
 
 class QualityView(msgspec.Struct, frozen=True, kw_only=True):
     """Over the tasks that have ended so far; shares are None where there are none.
+
+    What is called `open` is of tasks that are still labelled, and is in no other count.
 
     `agreed_share` of them have settled, `unanimous_share` without a vote against. `labels_saved`
     counts what `stop_early` made unnecessary.
@@ -73,6 +90,7 @@ class QualityView(msgspec.Struct, frozen=True, kw_only=True):
     labels: int
     labels_saved: int
     labels_per_task: list[LabelsPerTask]
+    open: OpenQuality
     annotators: list[AnnotatorQuality]
 
 
@@ -99,7 +117,10 @@ def read(
 def _view(job: Job, measured: Quality) -> QualityView:
     settled: Counter[tuple[int, int]] = Counter()
     per_task: Counter[int] = Counter()
+    open_tasks = [each for each in measured.outcomes if each.settled is None]
     for each in measured.outcomes:
+        if each.settled is None:
+            continue
         per_task[each.labels] += each.tasks
         if each.settled:
             settled[each.agreed, each.labels] += each.tasks
@@ -118,17 +139,21 @@ def _view(job: Job, measured: Quality) -> QualityView:
         labels=sum(n * tasks for n, tasks in per_task.items()),
         labels_saved=saved,
         labels_per_task=[LabelsPerTask(n, tasks) for n, tasks in sorted(per_task.items())],
+        open=OpenQuality(
+            sum(each.tasks for each in open_tasks),
+            sum(each.tasks * each.labels for each in open_tasks),
+        ),
         annotators=[
-            AnnotatorQuality(a.annotator_id, a.labels, a.agreed, round(a.agreed / a.labels, 4))
+            AnnotatorQuality(a.annotator_id, a.labels, a.agreed, _share(a.agreed, a.labels), a.open)
             for a in measured.annotators
         ],
     )
 
 
 def _options(job: Job, measured: Quality) -> list[OptionQuality]:
-    counts = {each.option: (each.labels, each.tasks) for each in measured.options}
+    counts = {each.option: (each.labels, each.tasks, each.open) for each in measured.options}
     return [
-        OptionQuality(option, *counts.get(n, (0, 0)))
+        OptionQuality(option, *counts.get(n, (0, 0, 0)))
         for n, option in enumerate(job.options, start=1)
     ]
 

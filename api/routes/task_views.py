@@ -36,7 +36,10 @@ class StillLabelled(msgspec.Struct, frozen=True):
 
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
-    """A task: `job_id` and `line` of one from a manifest, `batch_id` of one from a batch."""
+    """A task: `job_id` and `line` of one from a manifest, `batch_id` of one from a batch.
+
+    `labels` counts those that were taken so far, whosever they are.
+    """
 
     task_id: str
     status: TaskStatus
@@ -46,6 +49,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     label_spec: LabelSpec
     consensus_threshold: int
     stop_early: bool
+    labels: int
     metadata: msgspec.Raw
     callback_url: str | None
     job_id: str | None
@@ -84,6 +88,7 @@ def view(task: Task) -> TaskView:
         label_spec=LabelSpec(task.question, task.options),
         consensus_threshold=task.consensus_threshold,
         stop_early=task.stop_early,
+        labels=sum(task.votes or ()),
         metadata=as_written(task.metadata),
         callback_url=task.callback_url,
         job_id=None if task.inline else task.job_id,

@@ -12,32 +12,40 @@ _SQL = load("quality")
 
 
 class Outcomes(msgspec.Struct, frozen=True):
-    """So many tasks came out alike: settled or not, after `labels`, of which `agreed` agreed."""
+    """So many tasks came out alike: settled or not, after `labels`, of which `agreed` agreed.
 
-    settled: bool
+    `settled` is None for tasks that are open, and have labels.
+    """
+
+    settled: bool | None
     labels: int
     agreed: int
     tasks: int
 
 
 class OptionCount(msgspec.Struct, frozen=True):
-    """Labels for an option, 1-based, and tasks that settled on it."""
+    """Labels for an option, 1-based, and tasks that settled on it; `open`: labels on open tasks."""
 
     option: int
     labels: int
     tasks: int
+    open: int
 
 
 class AnnotatorCount(msgspec.Struct, frozen=True):
-    """Labels of an annotator on settled tasks, and those that agree with the consensus."""
+    """Labels of an annotator on settled tasks, and those that agree with the consensus.
+
+    `open` counts their labels on open tasks.
+    """
 
     annotator_id: str
     labels: int
     agreed: int
+    open: int
 
 
 class Quality(msgspec.Struct, frozen=True):
-    """Counts over the tasks of a job that have ended so far."""
+    """Counts over the tasks of a job that have labels."""
 
     outcomes: Sequence[Outcomes]
     options: Sequence[OptionCount]

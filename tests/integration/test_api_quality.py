@@ -58,8 +58,14 @@ def test_known_labels_come_to_known_numbers(api: Api) -> None:
     agreed = [(4, 4), (4, 4), (4, 3), (4, 2), (4, 1), (1, 1)]
     assert found.pop("annotators") == sorted(
         (
-            {"annotator_id": id_, "labels": n, "agreed": same, "agreement": same / n}
-            for id_, (n, same) in zip(ids, agreed, strict=True)
+            {
+                "annotator_id": id_,
+                "labels": n,
+                "agreed": same,
+                "agreement": same / n,
+                "open": opened,
+            }
+            for id_, (n, same), opened in zip(ids, agreed, [1, 1, 0, 0, 0, 0], strict=True)
         ),
         key=lambda each: each["annotator_id"],
     )
@@ -73,13 +79,14 @@ def test_known_labels_come_to_known_numbers(api: Api) -> None:
         "unanimous_share": 0.25,
         "mean_confidence": 0.725,
         "options": [
-            {"option": "cat", "labels": 12, "tasks": 3},
-            {"option": "dog", "labels": 8, "tasks": 1},
-            {"option": "fox", "labels": 1, "tasks": 0},
+            {"option": "cat", "labels": 12, "tasks": 3, "open": 2},
+            {"option": "dog", "labels": 8, "tasks": 1, "open": 0},
+            {"option": "fox", "labels": 1, "tasks": 0, "open": 0},
         ],
         "labels": 21,
         "labels_saved": 0,
         "labels_per_task": [{"labels": 5, "tasks": 3}, {"labels": 6, "tasks": 1}],
+        "open": {"tasks": 1, "labels": 2},
     }
 
 
@@ -151,10 +158,11 @@ def test_a_job_that_nobody_has_labelled_has_no_shares(api: Api, tasks: int) -> N
         "agreed_share": None,
         "unanimous_share": None,
         "mean_confidence": None,
-        "options": [{"option": option, "labels": 0, "tasks": 0} for option in OPTIONS],
+        "options": [{"option": option, "labels": 0, "tasks": 0, "open": 0} for option in OPTIONS],
         "labels": 0,
         "labels_saved": 0,
         "labels_per_task": [],
+        "open": {"tasks": 0, "labels": 0},
         "annotators": [],
     }
 
@@ -242,3 +250,14 @@ def test_labels_that_come_in_meanwhile_do_not_set_the_numbers_at_odds(shop: Shop
     assert sum(each.tasks for each in found.options) == settled
     assert [each.labels for each in found.annotators] == [settled] * 2
     assert shop.job(job).tasks_done > settled
+
+
+def test_labels_of_tasks_without_a_result_are_counted_as_open(api: Api) -> None:
+    job = api.shop.processing(make_chunk(2), consensus_threshold=2)
+    vote(api.shop, job, "cdf", "cd")
+    found = measured(api, job)
+    assert (found["tasks_settled"], found["labels"]) == (0, 0)
+    assert found["open"] == {"tasks": 2, "labels": 5}
+    assert [each["open"] for each in found["options"]] == [2, 2, 1]
+    counted = sorted((each["open"], each["agreement"]) for each in found["annotators"])
+    assert counted == [(1, None), (2, None), (2, None)]

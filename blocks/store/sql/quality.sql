@@ -3,27 +3,32 @@
 set transaction isolation level repeatable read;
 
 -- outcomes --
--- How tasks that have ended came out: how many with so many labels, of which so many agreed.
+-- How tasks came out that have labels: how many with so many labels, of which so many agreed. Open ones are null.
 select outcome > 0 as settled, cardinality(annotators) as labels, coalesce(votes[nullif(outcome, 0)], 0) as agreed,
        count(*) as tasks
-from tallies where job_no = %(job_no)s and outcome is not null
+from tallies where job_no = %(job_no)s
 group by 1, 2, 3
 order by 1, 2, 3;
 
 -- options --
--- How often each option was voted for, and won, on tasks that have ended.
-select u.option, sum(u.votes)::bigint as labels, count(*) filter (where y.outcome = u.option) as tasks
+-- How often each option was voted for, and won, on tasks that have ended; and its votes on those that are open.
+select u.option, coalesce(sum(u.votes) filter (where y.outcome is not null), 0)::bigint as labels,
+       count(*) filter (where y.outcome = u.option) as tasks,
+       coalesce(sum(u.votes) filter (where y.outcome is null), 0)::bigint as open
 from tallies y cross join unnest(y.votes) with ordinality as u (votes, option)
-where y.job_no = %(job_no)s and y.outcome is not null
+where y.job_no = %(job_no)s
 group by u.option
 order by u.option;
 
 -- annotators --
--- How many labels each annotator gave to tasks that have settled, and how many agree with the consensus.
-select a.annotator_id, count(*) as labels, count(*) filter (where l.option = y.outcome) as agreed
+-- How many labels each annotator gave to tasks that have settled, and how many agree with the consensus; and how
+-- many to tasks that are open.
+select a.annotator_id, count(*) filter (where y.outcome > 0) as labels,
+       count(*) filter (where l.option = y.outcome) as agreed,
+       count(*) filter (where y.outcome is null) as open
 from labels l
 join tallies y on (y.job_no, y.byte_offset) = (l.job_no, l.byte_offset)
 join annotators a on a.annotator_no = l.annotator_no
-where l.job_no = %(job_no)s and y.job_no = %(job_no)s and y.outcome > 0
+where l.job_no = %(job_no)s and y.job_no = %(job_no)s and (y.outcome is null or y.outcome > 0)
 group by a.annotator_id
 order by a.annotator_id;
