@@ -31,6 +31,18 @@ class Terminal(RefineryError):
     code = "refused"
 
 
+class StoreUnavailable(Terminal):
+    """What time might have mended has lasted for longer than the settings allow."""
+
+    code = "store_unavailable"
+
+
+class InternalError(Terminal):
+    """Refinery itself is at fault, in every run; the operators are told."""
+
+    code = "internal_error"
+
+
 class ObjectNotFound(Terminal):
     """The bucket exists, the object does not."""
 

@@ -40,6 +40,16 @@ class DeliveryStatus(StrEnum):
     FAILED = "failed"
 
 
+class WaitsFor(StrEnum):
+    """What a job waits for: its store, its delivery's, Prefect, its turn, or annotators."""
+
+    STORE = "store"
+    DELIVERY = "delivery"
+    PREFECT = "prefect"
+    TURN = "turn"
+    ANNOTATORS = "annotators"
+
+
 class TaskStatus(StrEnum):
     """Where a task is in its life: pending → in_progress → settled or failed."""
 

@@ -87,6 +87,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How many runs of Prefect are asked for at once."""
     runs_per_customer_max: _Count = 4
     """How many of those are one customer's."""
+    wait_s_max: _Count = 24 * 60 * 60
+    """How long a job is tried whose store or delivery fails for reasons that time may mend."""
     public_url: str = ""
     """Where customers reach the API: what links in Prefect's UI begin with."""
 

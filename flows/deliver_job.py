@@ -32,6 +32,7 @@ from flows.resources import (
     load_undelivered,
     settings,
 )
+from flows.setbacks import DELIVER_JOB, recorded
 
 
 @flow(name="deliver-job")
@@ -40,13 +41,14 @@ def deliver_job(job_id: str) -> State[Any]:
     link = None
     mark_run(load_job(job_id), "deliver")
     try:
-        link = begin_delivery(job_id, again=is_by_hand())
-        objects = find_delivery(job_id)
-        if objects is None:
-            objects = [*write_results(job_id), write_bad_lines(job_id)]
-            write_manifest(job_id, objects)
-        tidy(job_id, objects)
-        finish_delivery(job_id, len(objects) + 1)
+        with recorded(job_id, DELIVER_JOB):
+            link = begin_delivery(job_id, again=is_by_hand())
+            objects = find_delivery(job_id)
+            if objects is None:
+                objects = [*write_results(job_id), write_bad_lines(job_id)]
+                write_manifest(job_id, objects)
+            tidy(job_id, objects)
+            finish_delivery(job_id, len(objects) + 1)
     except Overtaken as news:
         return Completed(message=news.message)
     except Terminal as error:
@@ -69,7 +71,7 @@ def begin_delivery(job_id: str, *, again: bool) -> str | None:
         if again and job.delivery_status is DeliveryStatus.FAILED and job.delivery:
             jobs.redeliver(tx, job, job.delivery, None, settings().vault())
         # In one commit with that, or the launcher would start another run for it.
-        adopt_run(tx, job, "deliver_job")
+        adopt_run(tx, job, DELIVER_JOB)
         jobs.begin_delivery(tx, job.job_no)
     return delivery_link(load_undelivered(job_id))
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from blocks.errors import ManifestRefused, TooManyBadLines
 from blocks.object_urls import parse_object_url
-from blocks.store import chunks, jobs
+from blocks.store import chunks, jobs, waits
 from blocks.store.chunks import Committed
 from blocks.store.jobs import Job
 from flows import compressed, manifest
@@ -17,6 +17,7 @@ from flows.batches import validate_lines
 from flows.manifest import Read
 from flows.policy import RETRY
 from flows.resources import database, load_job, load_unread, manifest_of, settings
+from flows.setbacks import PROCESS_JOB, recorder
 
 # A job's bad lines are first looked at after this many lines, as the HTTP contract has it.
 _LINES_BEFORE_JUDGING = 1000
@@ -54,6 +55,7 @@ def pin(job_id: str) -> None:
         )
     with database().transaction() as tx:
         jobs.pin(tx, job.job_no, found, chunk_bytes)
+        waits.end(tx, job.job_no, PROCESS_JOB)
 
 
 def missing_ranges(job_id: str) -> list[Range]:
@@ -85,7 +87,7 @@ def create_tasks_of_compressed(job_id: str) -> Iterator[tuple[int, Committed | N
     assert codec is not None
     size, chunk_bytes = _plan(job)
     done = _committed(job)
-    read = RETRY.wraps(_reader(job))
+    read = RETRY.copy(before_sleep=recorder(job_id, PROCESS_JOB)).wraps(_reader(job))
     read_bytes = 0
 
     def counted(start: int, end: int) -> bytes:
@@ -168,4 +170,7 @@ def _reader(job: Job) -> Read:
 
 def _commit(job: Job, chunk_no: int, at: int, text: bytes) -> Committed | None:
     with database().transaction() as tx:
-        return chunks.commit(tx, job.job_no, chunk_no, validate_lines(text, at))
+        made = chunks.commit(tx, job.job_no, chunk_no, validate_lines(text, at))
+        if made:
+            waits.end(tx, job.job_no, PROCESS_JOB)
+        return made

@@ -11,6 +11,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from blocks.errors import Transient
 from blocks.settings import ChunkRunner, Settings
+from flows.setbacks import record_retry
 
 # 1, 2, 4, 8, 16 s and jitter: a store that is overloaded for half a minute costs time and nothing else.
 # What lasts longer fails the run, which can be rerun, and finds what it has done already.
@@ -20,9 +21,15 @@ _JITTER = 0.5
 
 
 def is_transient(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed task may be tried again: by the type of what it raised, never by its text."""
-    del task, run
-    return isinstance(state.result(raise_on_failure=False), Transient)
+    """Whether a failed task may be tried again: by the type of what it raised, never by its text.
+
+    Prefect asks this after each failure that is not the last, so the job is told of it here.
+    """
+    error = state.result(raise_on_failure=False)
+    if not isinstance(error, Transient):
+        return False
+    record_retry(task, run, error)
+    return True
 
 
 NETWORK_TASK: dict[str, Any] = {

@@ -26,6 +26,7 @@ from flows.ingestion import Range
 from flows.monitor import ChunkSeen, Progress, mark_run, run_log, show_chunks, show_job
 from flows.policy import NETWORK_TASK, chunk_runner
 from flows.resources import Overtaken, adopt_run, database, load_job, load_unread, settings
+from flows.setbacks import PROCESS_JOB, recorded
 
 
 @flow(name="process-job")
@@ -34,20 +35,9 @@ def process_job(job_id: str) -> State[Any]:
     seen: list[ChunkSeen] = []
     mark_run(load_job(job_id), "process")
     try:
-        load_unread(job_id)
-        progress = Progress(job_id)
-        pin_manifest(job_id)
-        if ingestion.is_compressed(job_id):
-            seen += create_tasks_of_compressed(job_id, progress)
-        else:
-            with chunk_runner(settings()) as runner:
-                for wave in _waves(plan_chunks(job_id)):
-                    if seen:
-                        judge(job_id)
-                    _create_all(runner, job_id, wave, progress, seen)
-        judge(job_id, at_end=True)
-        summary = finish_ingestion(job_id)
-        progress.move(1)
+        with recorded(job_id, PROCESS_JOB):
+            load_unread(job_id)
+            summary = _read_manifest(job_id, seen)
     except Overtaken as news:
         return Completed(message=news.message)
     except Terminal as error:
@@ -60,11 +50,28 @@ def process_job(job_id: str) -> State[Any]:
     return Completed(message=summary)
 
 
+def _read_manifest(job_id: str, seen: list[ChunkSeen]) -> str:
+    progress = Progress(job_id)
+    pin_manifest(job_id)
+    if ingestion.is_compressed(job_id):
+        seen += create_tasks_of_compressed(job_id, progress)
+    else:
+        with chunk_runner(settings()) as runner:
+            for wave in _waves(plan_chunks(job_id)):
+                if seen:
+                    judge(job_id)
+                _create_all(runner, job_id, wave, progress, seen)
+    judge(job_id, at_end=True)
+    summary = finish_ingestion(job_id)
+    progress.move(1)
+    return summary
+
+
 @task(task_run_name="pin manifest", **NETWORK_TASK)
 def pin_manifest(job_id: str) -> None:
     """Decide which version of the manifest is read, and in chunks of which size."""
     with database().transaction() as tx:
-        adopt_run(tx, load_job(job_id), "process_job")
+        adopt_run(tx, load_job(job_id), PROCESS_JOB)
     ingestion.pin(job_id)
 
 

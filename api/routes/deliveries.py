@@ -11,8 +11,8 @@ from api.auth import customers_only
 from api.bodies import Body, struct_faults
 from api.errors import ApiError, Fault, conflict, documented, invalid_request
 from api.routes.job_bodies import CredentialsBody, DeliveryBody, s3_only_faults
-from api.routes.job_views import JobView, view
-from api.routes.jobs import find_job
+from api.routes.job_views import JobView
+from api.routes.jobs import find_job, show
 from blocks.credentials import credentials_type
 from blocks.model import DeliveryStatus, JobStatus
 from blocks.object_urls import StoreType
@@ -68,7 +68,7 @@ def deliver(
     job = find_job(request, job_id, database)
     if not accepted:
         raise _conflict(job)
-    return view(job)
+    return show(job, database)
 
 
 def _wanted(job: Job, data: DeliverBody) -> tuple[DeliveryTarget, bytes | None]:

@@ -9,8 +9,8 @@ from litestar.params import FromPath, QueryParameter
 
 from api.auth import customer_id, customers_only
 from api.errors import Fault, conflict, documented, invalid_request
-from api.routes.job_views import JobView, view
-from api.routes.jobs import find_job
+from api.routes.job_views import JobView, views
+from api.routes.jobs import find_job, show
 from blocks.model import JobStatus
 from blocks.store import jobs
 from blocks.store.customers import Principal
@@ -50,10 +50,10 @@ def index(
     """A page of the customer's jobs. Jobs that are posted meanwhile do not shift the next pages."""
     with database.transaction() as tx:
         found = jobs.page(tx, customer_id(request), limit=limit + 1, status=status, before=cursor)
-    if found is None:
-        raise invalid_request([Fault("cursor", "This is not the next_cursor of any page.")])
-    page = found[:limit]
-    return JobsPage([view(job) for job in page], page[-1].job_id if len(found) > limit else None)
+        if found is None:
+            raise invalid_request([Fault("cursor", "This is not the next_cursor of any page.")])
+        page = views(tx, found[:limit])
+    return JobsPage(page, page[-1].job_id if len(found) > limit else None)
 
 
 @post(
@@ -76,7 +76,7 @@ def cancel(
     job = find_job(request, job_id, database)
     if job.status is not JobStatus.CANCELLED:
         raise conflict(f"job_{job.status}", f"job has {_ENDED[job.status]}; it cannot be cancelled")
-    return view(job)
+    return show(job, database)
 
 
 _ENDED = {JobStatus.COMPLETED: "been completed", JobStatus.FAILED: "failed"}

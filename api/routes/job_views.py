@@ -1,11 +1,15 @@
 """What a job looks like from outside. No field of it can hold a credential."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 
 from blocks.model import DeliveryStatus, JobStatus, TaskType
+from blocks.store import waits
+from blocks.store.database import Transaction
 from blocks.store.jobs import Job
+from blocks.store.waits import Waiting
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -69,10 +73,24 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     failure_threshold_percent: float
     metadata: msgspec.Raw
     error: JobError | None
+    waiting_for: Waiting | None
 
 
-def view(job: Job) -> JobView:
-    """`job` as its customer sees it."""
+def views(tx: Transaction, jobs: Sequence[Job]) -> list[JobView]:
+    """Return `jobs` as their customer sees them, with what each waits for."""
+    waiting = waits.of_jobs(tx, jobs)
+    return [_view(job, waiting.get(job.job_no)) for job in jobs]
+
+
+def steady(shown: JobView) -> JobView:
+    """Return what the ETag is of: without the counter and the next try of a wait, which move often."""
+    if shown.waiting_for is None:
+        return shown
+    waiting = msgspec.structs.replace(shown.waiting_for, tries=0, next_try_at=None)
+    return msgspec.structs.replace(shown, waiting_for=waiting)
+
+
+def _view(job: Job, waiting: Waiting | None) -> JobView:
     return JobView(
         job_id=job.job_id,
         status=job.status,
@@ -96,6 +114,7 @@ def view(job: Job) -> JobView:
         failure_threshold_percent=job.failure_threshold_percent,
         metadata=as_written(job.metadata),
         error=JobError(job.error_code, job.error_message or "") if job.error_code else None,
+        waiting_for=waiting,
     )
 
 

@@ -21,7 +21,7 @@ from api.errors import conflict, documented, not_found
 from api.etags import NOT_MODIFIED, IfNoneMatch, etag_of, matches
 from api.preflight import check_preflight
 from api.routes.job_bodies import JobBody
-from api.routes.job_views import JobView, view
+from api.routes.job_views import JobView, steady, views
 from api.streams import NDJSON, stream
 from blocks.ids import is_job_id
 from blocks.model import DeliveryStatus, JobStatus
@@ -144,9 +144,10 @@ class _Shown(NamedTuple):
 
 def _show(request: _Request, job_id: str, database: Database) -> _Shown:
     job = find_job(request, job_id, database)
-    shown = view(job)
+    shown = show(job, database)
     under_way = {DeliveryStatus.PENDING, DeliveryStatus.DELIVERING}
-    return _Shown(shown, etag_of(shown), not job.status.ended or job.delivery_status in under_way)
+    may_change = not job.status.ended or job.delivery_status in under_way
+    return _Shown(shown, etag_of(steady(shown)), may_change)
 
 
 @get(
@@ -203,6 +204,12 @@ def errors(
     job_no = find_job(request, job_id, database).job_no
     read = results.bad_manifest if format is ErrorsFormat.MANIFEST else results.errors
     return stream(_read(database, read, job_no))
+
+
+def show(job: Job, database: Database) -> JobView:
+    """Return `job` as its customer sees it."""
+    with database.transaction() as tx:
+        return views(tx, [job])[0]
 
 
 def find_job(request: _Request, job_id: str, database: Database) -> Job:

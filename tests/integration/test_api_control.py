@@ -105,10 +105,11 @@ def test_what_is_known_is_not_sent_again(api: Api) -> None:
 
 def test_who_waits_is_answered_as_soon_as_something_changes(api: Api) -> None:
     job = api.shop.processing(make_chunk(1), consensus_threshold=2)
+    people = api.shop.annotators(2)
     waiting = Side(lambda: api.get(f"/v1/jobs/{job.job_id}?wait=20"))
     assert not waiting.wait(0.7)
-    for _ in range(2):
-        api.shop.answer(api.shop.annotator(), "cat")
+    for annotator in people:
+        api.shop.answer(annotator, "cat")
     assert waiting.join().json()["status"] == "completed"
 
 

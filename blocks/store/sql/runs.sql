@@ -46,7 +46,7 @@ where run_no = %(run_no)s and launches = %(launches)s;
 -- A run that somebody has started or retried counts as the one that was asked for, where none is under way: what
 -- becomes of it is looked after, and no other one is started beside it.
 update runs
-set launched_at = now(), flow_run_id = %(flow_run_id)s, launches = launches + 1, not_before = now()
+set launched_at = now(), flow_run_id = %(flow_run_id)s, launches = launches + 1, failures = 0, not_before = now()
 where job_no = %(job_no)s and kind = %(kind)s and launched_at is null;
 
 -- postpone --
@@ -66,7 +66,7 @@ order by run_no limit %(limit)s;
 -- The run ended and the work is not done: another one, the later the more often that has happened. One that has
 -- changed meanwhile is left alone.
 update runs r
-set launched_at = null, last_error = %(error)s,
+set launched_at = null, last_error = %(error)s, waiting_since = now(),
     not_before = case when %(delay_s)s::float8 is null then 'infinity'
                       else now() + make_interval(secs => %(delay_s)s) end
 where r.run_no = (

@@ -1,0 +1,87 @@
+-- record_failure --
+-- A try of a run has failed; those of one run may fail at once.
+update runs r
+set tries = r.tries + 1,
+    reason = %(reason)s,
+    failing_since = coalesce(r.failing_since, now()),
+    next_try_at = now() + make_interval(secs => %(delay_s)s),
+    gives_up_at = coalesce(r.failing_since, now()) + make_interval(secs => %(wait_s_max)s),
+    failure = coalesce(%(failure)s, r.failure),
+    equal_failures = case when %(failure)s::text is null then r.equal_failures
+                          when r.failure = %(failure)s then r.equal_failures + 1
+                          else 1 end
+from jobs j
+where j.job_id = %(job_id)s and r.job_no = j.job_no and r.kind = %(kind)s
+returning r.tries, r.failing_since as since, r.gives_up_at <= now() as is_over, r.equal_failures;
+
+-- end_failures --
+-- A run has got on: what fails from now on is counted anew.
+update runs
+set tries = 0, reason = null, failing_since = null, next_try_at = null, gives_up_at = null,
+    failure = null, equal_failures = 0
+where job_no = %(job_no)s and kind = %(kind)s and failing_since is not null;
+
+-- list_runs --
+-- The work of jobs that Prefect has to do, and how it stands.
+select r.job_no, r.kind, r.launched_at, r.launches, r.failures, r.waiting_since, r.tries, r.reason,
+       r.failing_since, r.gives_up_at, not isfinite(r.not_before) as is_stopped,
+       case when r.launched_at is not null and r.failures = 0 then r.next_try_at
+            when isfinite(r.not_before) then r.not_before end as next_try_at,
+       now() as now
+from unnest(%(job_nos)s::bigint[]) as i (job_no)
+cross join lateral (
+    select * from runs where runs.job_no = i.job_no order by run_no limit 1
+) r;
+
+-- wanted_annotators --
+-- How many more annotators jobs need, so that every open task can get its next labels. One that has no label yet
+-- needs as many people as it collects labels; one whose labels are tied, a person who has not labelled it.
+-- Looked at are the tasks that a claim would look at first: vacancies, and the first chunk that has lanes. With so
+-- many annotators that no task can be short of them, nothing is.
+with active as materialized (
+    select coalesce(array_agg(annotator_no), '{}') as annotators
+    from (
+        select distinct annotator_no from api_keys
+        where annotator_no is not null and revoked_at is null
+        order by annotator_no limit %(annotators_max)s
+    ) k
+)
+select j.job_no, open.wanted, coalesce(open.since, j.ingested_at) as since
+from active
+cross join unnest(%(job_nos)s::bigint[]) as i (job_no)
+cross join lateral (
+    select job_no, ingested_at, consensus_threshold,
+           case when stop_early then consensus_threshold / 2 + 1 else consensus_threshold end as labels_min
+    from jobs where jobs.job_no = i.job_no and 2 * consensus_threshold > cardinality(active.annotators) offset 0
+) j
+cross join lateral (
+    select max(s.wanted) as wanted, max(s.labelled_at) filter (where s.wanted > 0) as since
+    from (
+        select y.labelled_at,
+               greatest(j.labels_min, coalesce(cardinality(y.annotators), 0) + 1)
+               - coalesce(cardinality(y.annotators), 0)
+               - (select count(*) from unnest(active.annotators) as a (annotator_no)
+                  where not coalesce(y.annotators @> array[a.annotator_no], false)) as wanted
+        from (
+            (select v.byte_offset from vacancies v where v.job_no = j.job_no
+             order by v.vacancy_no limit %(tasks_max)s)
+            union all
+            (select t.byte_offset
+             from (
+                 select (select min(o) from unnest(l.offsets) as o) as goes_on_at, l.ends_at
+                 from lanes l where l.job_no = j.job_no order by l.chunk_no limit 1
+             ) lane
+             cross join lateral (
+                 select tasks.byte_offset from tasks
+                 where tasks.job_no = j.job_no and tasks.byte_offset >= lane.goes_on_at
+                   and tasks.byte_offset < lane.ends_at
+                 order by tasks.byte_offset limit %(tasks_max)s
+             ) t)
+        ) c
+        left join lateral (
+            select * from tallies y where (y.job_no, y.byte_offset) = (j.job_no, c.byte_offset) offset 0
+        ) y on true
+        where y.outcome is null
+    ) s
+) open
+where open.wanted > 0;

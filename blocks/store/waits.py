@@ -1,0 +1,174 @@
+"""What jobs wait for: recorded by who could not go on, and read by who asks for the job."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from blocks.model import JobStatus, WaitsFor
+from blocks.store.database import Transaction
+from blocks.store.jobs import Job
+from blocks.store.queries import load
+
+_SQL = load("waits")
+
+# A task has at most 20 labels, so with more annotators than that none is short of them.
+_ANNOTATORS_MAX = 21
+_TASKS_MAX = 200
+# What is shorter is no wait, but the way that every job goes.
+_TURN_MIN = timedelta(seconds=2)
+_BEGIN_MIN = timedelta(seconds=5)
+
+
+class Failures(msgspec.Struct, frozen=True):
+    """Failures in a row of the work of a job; `equal_failures` runs in a row ended by the same error."""
+
+    tries: int
+    since: datetime
+    is_over: bool
+    equal_failures: int
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job waits for, and why; `since` when.
+
+    `tries` counts those that failed since then. `next_try_at` is null while a try is under way, and
+    where none comes by itself. What fails after `gives_up_at` fails the job, or its delivery.
+    `annotators`: so many more people are needed, so that each open task can get its next labels.
+    """
+
+    what: WaitsFor
+    reason: str
+    since: datetime
+    tries: int = 0
+    next_try_at: datetime | None = None
+    gives_up_at: datetime | None = None
+    annotators: int | None = None
+
+
+class _Run(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `list_runs`."""
+
+    job_no: int
+    kind: str
+    launched_at: datetime | None
+    launches: int
+    failures: int
+    waiting_since: datetime
+    tries: int
+    reason: str | None
+    failing_since: datetime | None
+    gives_up_at: datetime | None
+    next_try_at: datetime | None
+    is_stopped: bool
+    now: datetime
+
+
+def record(
+    tx: Transaction,
+    job_id: str,
+    kind: str,
+    *,
+    reason: str,
+    delay_s: float,
+    wait_s_max: float,
+    failure: str | None = None,
+) -> Failures | None:
+    """Record that a try has failed and the next one comes in `delay_s`; None if the work is done.
+
+    `failure` names the error of a run that neither time nor the customer can mend.
+    """
+    values = {
+        "job_id": job_id,
+        "kind": kind,
+        "reason": reason,
+        "delay_s": delay_s,
+        "wait_s_max": wait_s_max,
+        "failure": failure,
+    }
+    row = tx.execute(_SQL["record_failure"], values).fetchone()
+    return msgspec.convert(row, Failures) if row else None
+
+
+def end(tx: Transaction, job_no: int, kind: str) -> None:
+    """Forget the failures so far: the work has got on."""
+    tx.execute(_SQL["end_failures"], {"job_no": job_no, "kind": kind})
+
+
+def of_jobs(tx: Transaction, jobs: Sequence[Job]) -> dict[int, Waiting]:
+    """Return what jobs wait for by their numbers; those that wait for nothing are missing."""
+    by_no = {job.job_no: job for job in jobs}
+    rows = tx.execute(_SQL["list_runs"], {"job_nos": list(by_no)}).fetchall()
+    runs = [msgspec.convert(row, _Run) for row in rows]
+    found = {run.job_no: _of_run(by_no[run.job_no], run) for run in runs}
+    waiting = {job_no: each for job_no, each in found.items() if each}
+    labelling = [job.job_no for job in jobs if _is_labelled(job) and job.job_no not in found]
+    return waiting | _of_annotators(tx, labelling)
+
+
+def _is_labelled(job: Job) -> bool:
+    is_open = job.status is JobStatus.PROCESSING and job.settled_at is None
+    return is_open and job.ingested_at is not None
+
+
+def _of_run(job: Job, run: _Run) -> Waiting | None:
+    if run.failures:
+        return _prefect(
+            run, "Prefect, which starts the runs of jobs, cannot be reached.", run.failures
+        )
+    if run.is_stopped:
+        return _prefect(run, "An operator has stopped the run; it goes on when they retry it.")
+    if run.failing_since:
+        return Waiting(
+            what=WaitsFor.STORE if run.kind == "process_job" else WaitsFor.DELIVERY,
+            reason=run.reason or "",
+            tries=run.tries,
+            since=run.failing_since,
+            next_try_at=run.next_try_at if run.next_try_at and run.next_try_at > run.now else None,
+            gives_up_at=run.gives_up_at,
+        )
+    if run.launched_at is None and run.launches:
+        return _prefect(run, "The last run ended too early; another one is started.", run.launches)
+    if run.launched_at is None:
+        is_long = run.now - run.waiting_since > _TURN_MIN
+        reason = "Other jobs come first; this one is begun when it is its turn."
+        return (
+            Waiting(what=WaitsFor.TURN, reason=reason, since=run.waiting_since) if is_long else None
+        )
+    is_begun = job.status is not JobStatus.ACCEPTED and job.delivery_status != "pending"
+    if is_begun or run.now - run.launched_at <= _BEGIN_MIN:
+        return None
+    return _prefect(run, "Prefect was asked for a run; no worker has begun it yet.")
+
+
+def _prefect(run: _Run, reason: str, tries: int = 0) -> Waiting:
+    since = run.launched_at if run.launched_at and not run.failures else run.waiting_since
+    next_try_at = None if run.launched_at and not run.failures else run.next_try_at
+    return Waiting(
+        what=WaitsFor.PREFECT, reason=reason, since=since, tries=tries, next_try_at=next_try_at
+    )
+
+
+def _of_annotators(tx: Transaction, job_nos: Sequence[int]) -> dict[int, Waiting]:
+    if not job_nos:
+        return {}
+    values: dict[str, Any] = {
+        "job_nos": list(job_nos),
+        "annotators_max": _ANNOTATORS_MAX,
+        "tasks_max": _TASKS_MAX,
+    }
+    return {
+        row["job_no"]: Waiting(
+            what=WaitsFor.ANNOTATORS,
+            reason=_wanted(row["wanted"]),
+            since=row["since"],
+            annotators=row["wanted"],
+        )
+        for row in tx.execute(_SQL["wanted_annotators"], values)
+    }
+
+
+def _wanted(annotators: int) -> str:
+    who = "1 more annotator is" if annotators == 1 else f"{annotators} more annotators are"
+    return f"{who} needed: there are tasks that want labels of more people than there are."
