@@ -22,7 +22,7 @@ from api.cli.exits import CommandFailed, Exit
 from api.cli.export import export as export_to
 from api.cli.export import stream
 from api.cli.output import notes, print_fields, print_json, print_table
-from api.cli.watch import check_success
+from api.cli.watch import check_success, wait_sentence, waiting_stage
 from api.cli.watch import watch as watch_job
 
 jobs = app.command(App(name="jobs", help=__doc__))
@@ -139,7 +139,7 @@ def index(
         ("job", "status", "tasks", "%", "created", "manifest"),
         (
             (
-                job["job_id"], job["status"], job["total_tasks"], job["progress_percent"],
+                job["job_id"], waiting_stage(job), job["total_tasks"], job["progress_percent"],
                 job["created_at"][:19], job["manifest"]["url"],
             )
             for job in found
@@ -252,6 +252,7 @@ def _print_job(job: dict[str, Any], common: Common) -> None:
         shown["delivery"] = ", ".join(f"{name} {value}" for name, value in place.items())
     if job["error"]:
         shown["error"] = job["error"]["message"]
+    shown["waiting_for"] = wait_sentence(job)
     print_fields(shown)
 
 
