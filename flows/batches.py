@@ -111,7 +111,9 @@ def _lines(text: bytes) -> pl.Series:
 def _split(text: bytes) -> pl.Series:
     # Polars drops one carriage return before a line feed, and the offsets would no longer be right.
     text = text.replace(b"\r\n", b"\r\r\n")
-    return pl.read_lines(text + b"\r" if text.endswith(b"\r") else text).to_series()
+    end = b"\r" if text.endswith(b"\r") else b""
+    # Polars decompresses what begins like gzip, zlib or zstd. Nothing that begins with a line feed does.
+    return pl.read_lines(b"".join((b"\n", text, end))).to_series()[1:]
 
 
 def _utf8_or_spaces(line: bytes) -> bytes:
