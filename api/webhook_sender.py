@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from socket import SOCK_STREAM, getaddrinfo
 from typing import Any
 
@@ -16,6 +15,7 @@ import msgspec
 
 from blocks.egress import Egress
 from blocks.errors import AddressRefused
+from blocks.tls import trusted
 
 _TOTAL_S = 15.0
 _CONNECT_S = 5.0
@@ -30,12 +30,6 @@ class Answer(msgspec.Struct, frozen=True):
     error: str | None
     response: str | None = None
     retry_after_s: float | None = None
-
-
-@lru_cache(maxsize=1)
-def trusted() -> ssl.SSLContext:
-    """All the certificates of the machine, or of SSL_CERT_FILE; read once, as it takes a while."""
-    return ssl.create_default_context()
 
 
 class WebhookSender:
@@ -161,7 +155,7 @@ class _Network(httpcore.NetworkBackend):
             raise httpcore.ConnectError(f"{host} cannot be resolved") from error
         addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
         for address in addresses:
-            self._egress.check_address(host, address)
+            self._egress.check_address(host, address, port)
         failure: httpcore.ConnectError | httpcore.ConnectTimeout | None = None
         for address in addresses:
             try:

@@ -5,7 +5,6 @@ Every failure leaves here as `Transient` or `Terminal`, with a sentence for the 
 
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
@@ -17,11 +16,10 @@ import msgspec
 from blocks import bucket_errors
 from blocks.bucket_errors import translated
 from blocks.credentials import Credentials, GcsCredentials, S3Credentials
-from blocks.egress import Egress, GuardedResolver
+from blocks.egress import Egress, GuardedResolver, refusing_redirects
 from blocks.errors import (
     AccessDenied,
     BucketNotFound,
-    InvalidCredentials,
     ManifestRefused,
     ObjectChanged,
     RefineryError,
@@ -29,6 +27,7 @@ from blocks.errors import (
 )
 from blocks.model import Pin
 from blocks.object_urls import StoreType
+from blocks.tls import trusted
 from blocks.uploads import GcsUpload, S3Upload
 
 _CONNECT_TIMEOUT_S = 10
@@ -36,8 +35,7 @@ _READ_TIMEOUT_S = 60
 _READ_BACK_BYTES = 16 * 1024 * 1024
 _AMAZON_CONSOLE_URL = "https://console.aws.amazon.com/s3/buckets"
 _GOOGLE_CONSOLE_URL = "https://console.cloud.google.com/storage/browser"
-_GCS_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
-_GOOGLE_TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
+_GOOGLE_STORAGE_URL = "https://storage.googleapis.com"
 
 
 class Bucket(Protocol):
@@ -134,7 +132,7 @@ class S3Bucket:
         # Costs half a second that a worker needs, but not the API.
         import s3fs  # noqa: PLC0415
 
-        from blocks.s3_models import new_session  # noqa: PLC0415
+        from blocks.s3_session import CustomerHttp, new_session  # noqa: PLC0415
 
         endpoint_url = credentials.endpoint_url if credentials else None
         if endpoint_url:
@@ -146,6 +144,10 @@ class S3Bucket:
             "connector_args": {"resolver": resolver, "socket_factory": resolver.open_socket},
             # Our own retries decide by type; the client's would multiply them.
             "retries": {"total_max_attempts": 1, "mode": "standard"},
+            "http_session_cls": CustomerHttp,
+            # botocore asks the environment where it is told nothing. Through a proxy nobody could check
+            # which address is connected to.
+            "proxies": {},
         }
         if endpoint_url:
             # Few S3-compatible stores know virtual hosts or the newer checksums.
@@ -155,6 +157,9 @@ class S3Bucket:
 
         class Verbatim(s3fs.S3FileSystem):  # type: ignore[misc]
             """Takes a name as it is: what looks like `?versionId=` belongs to it."""
+
+            # By its protocols a file system finds what FSSPEC_* and ~/.config/fsspec have for it.
+            protocol = ()
 
             def split_path(self, path: str) -> tuple[str, str, None]:
                 bucket, _, key = path.removeprefix("s3://").partition("/")
@@ -168,7 +173,7 @@ class S3Bucket:
             endpoint_url=endpoint_url,
             client_kwargs={"region_name": credentials.region} if credentials else {},
             config_kwargs=config,
-            session=new_session(),
+            session=new_session(is_anonymous=credentials is None),
             s3_additional_kwargs=_s3_write_options(kms_key_id, acl),
             use_listings_cache=False,
             skip_instance_cache=True,
@@ -287,21 +292,32 @@ class GcsBucket:
     def __init__(
         self, name: str, credentials: GcsCredentials | None, *, endpoint_url: str = ""
     ) -> None:
-        from aiohttp import ClientTimeout  # noqa: PLC0415 - as s3fs above
+        from aiohttp import ClientTimeout, TCPConnector  # noqa: PLC0415 - as s3fs above
 
         # Not from the package itself: that has a variant which asks by gRPC for every bucket's layout,
         # and against anything but Google's own servers waits a minute for each answer.
         from gcsfs.core import GCSFileSystem  # noqa: PLC0415 - as s3fs above
 
+        from blocks.google_accounts import open_account  # noqa: PLC0415 - as s3fs above
+
         class Once(GCSFileSystem):  # type: ignore[misc]
             """Asks once: our own retries decide by type, and gcsfs's would multiply them."""
 
+            protocol = ()  # as in S3Bucket
             _request = GCSFileSystem._request.__wrapped__  # noqa: SLF001 - there is no other way
 
+            async def _set_session(self) -> Any:
+                if self._session is None:
+                    # A connector wants the running loop. With this one no client certificate is used.
+                    self.session_kwargs["connector"] = TCPConnector(ssl=trusted())
+                return await super()._set_session()
+
         self._fs = Once(
-            token=_google_token(credentials) if credentials else "anon",
+            token=open_account(credentials) if credentials else "anon",
             access="read_write",
-            endpoint_url=endpoint_url or None,
+            project="",
+            endpoint_url=endpoint_url or _GOOGLE_STORAGE_URL,
+            session_kwargs={"trace_configs": [refusing_redirects()]},
             # Without it gcsfs waits for an answer for ever.
             requests_timeout=ClientTimeout(
                 sock_connect=_CONNECT_TIMEOUT_S, sock_read=_READ_TIMEOUT_S
@@ -475,28 +491,6 @@ def _check_bytes(bucket: Bucket, key: str, pin: Pin, sent: ObjectFile) -> None:
             found.update(bucket.read(key, pin, start, end))
     if pin.size != sent.size or found.hexdigest() != sent.sha256:
         raise Transient(f"{key} holds other bytes than were sent.")
-
-
-def _google_token(credentials: GcsCredentials) -> Any:
-    """A service account that Google has just accepted.
-
-    Only Google's own token address is used: `token_uri` is the customer's text, and would
-    otherwise have us send requests to wherever it says.
-    """
-    from google.auth.exceptions import GoogleAuthError, TransportError  # noqa: PLC0415
-    from google.auth.transport.requests import Request  # noqa: PLC0415
-    from google.oauth2.service_account import Credentials as ServiceAccount  # noqa: PLC0415
-
-    try:
-        info = json.loads(credentials.service_account_json) | {"token_uri": _GOOGLE_TOKEN_URI}
-        make: Any = ServiceAccount.from_service_account_info
-        account = make(info, scopes=[_GCS_SCOPE])
-        account.refresh(Request())
-    except TransportError as error:
-        raise Transient("Google's token server cannot be reached.") from error
-    except (GoogleAuthError, ValueError, TypeError) as error:
-        raise InvalidCredentials("Google does not accept the service account.") from error
-    return account
 
 
 def _check_range(content_range: str | None, start: int) -> None:

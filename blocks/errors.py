@@ -85,6 +85,12 @@ class AddressRefused(Terminal):
     code = "address_refused"
 
 
+class RedirectRefused(Terminal):
+    """A store answered with a redirect to another address."""
+
+    code = "redirect_refused"
+
+
 class UndecryptableCredentials(RefineryError):
     """No key that this process was given opens the stored credentials: the operator's to mend."""
 

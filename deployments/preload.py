@@ -23,9 +23,9 @@ try:
     import flows.process_job
     import flows.reconcile
     import flows.submit_manifests
-    from blocks import s3_models
+    from blocks import s3_session
 
-    s3_models.load()
+    s3_session.load()
 except Exception:  # noqa: BLE001 - the fork server would end, and every run with it, or swallow it
     # Each run does what is missing, or fails by itself.
     traceback.print_exc()

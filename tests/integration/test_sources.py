@@ -1,5 +1,6 @@
 """Where a manifest may lie, under which names, and as whom it is read."""
 
+import functools
 import gzip
 import json
 from collections.abc import Callable, Iterator
@@ -13,12 +14,13 @@ import msgspec
 import pytest
 from google.oauth2.credentials import Credentials
 
-from blocks import buckets
+from blocks import google_accounts
 from blocks.buckets import GcsBucket, S3Bucket, open_bucket
 from blocks.credentials import GcsCredentials, S3Credentials
 from blocks.egress import Egress
 from blocks.errors import AccessDenied, InvalidCredentials, ManifestRefused, RefineryError
 from blocks.object_urls import StoreType, parse_object_url
+from blocks.s3_session import CustomerSession
 from blocks.store.database import Database
 from deployments.object_stores import ObjectStoreAddress
 from flows.process_job import process_job
@@ -132,7 +134,8 @@ def s3_proxy(
     """In front of the store, and where a client goes that was told of no endpoint: without
     credentials the contract has no place for one."""
     with FaultyStore(object_store.endpoint_url) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        at_proxy = functools.partialmethod(CustomerSession.create_client, endpoint_url=proxy.url)
+        monkeypatch.setattr(CustomerSession, "create_client", at_proxy)
         yield proxy
 
 
@@ -221,7 +224,7 @@ def test_a_service_account_is_who_reads_from_gcs(
     # Google's own token server cannot be had here: this is what it would have given.
     account: Any = Credentials
     token = account(token="given-by-google")
-    monkeypatch.setattr(buckets, "_google_token", lambda _: token)
+    monkeypatch.setattr(google_accounts, "open_account", lambda _: token)
     gcs.put("private", b"0123456789")
     with FaultyStore(gcs_url) as proxy:
         credentials = GcsCredentials(service_account_json="{}")

@@ -20,6 +20,7 @@ from api import webhook_sender
 from blocks.settings import Settings
 from blocks.store import annotation, jobs, webhooks
 from blocks.store.jobs import Job
+from blocks.tls import trusted
 from blocks.vault import Vault
 from tests.conftest import KEY
 from tests.endpoint import OK, WAIT_S, Endpoint, Received, answer, hang_up
@@ -34,10 +35,10 @@ SPEC = {"question": "What is it?", "options": ["cat", "dog"]}
 def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     found = Endpoint(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(found.certificate))
-    webhook_sender.trusted.cache_clear()
+    trusted.cache_clear()
     yield found
     found.stop()
-    webhook_sender.trusted.cache_clear()
+    trusted.cache_clear()
 
 
 @pytest.fixture

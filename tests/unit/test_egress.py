@@ -9,6 +9,7 @@ import pytest
 
 from blocks.egress import Egress, GuardedResolver
 from blocks.errors import AddressRefused
+from tests.outbound import Listener
 
 PUBLIC = [
     "8.8.8.8",
@@ -66,18 +67,26 @@ LEAKS = {
     "site-local": "fec0::1",
     "IPv4-compatible loopback": "::127.0.0.1",
     "wire server of Azure": "168.63.129.16",
+    "translated loopback": "::ffff:0:127.0.0.1",
+    "translated metadata": "::ffff:0:a9fe:a9fe",
+    "translated, whatever it is": "::ffff:0:8.8.8.8",
+    "relay of 6to4": "192.88.99.1",
+    "relay of 6to4, mapped": "::ffff:192.88.99.1",
+    "documentation of RFC 9637": "3fff::1",
+    "documentation of RFC 9637, last": "3fff:fff:ffff::1",
+    "segment routing": "5f00::1",
 }
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses_are_allowed(address: str) -> None:
-    Egress().check_address("store.example.com", address)
+    Egress().check_address("store.example.com", address, 443)
 
 
 @pytest.mark.parametrize("address", REFUSED.values(), ids=REFUSED.keys())
 def test_addresses_that_are_not_public_are_refused(address: str) -> None:
     with pytest.raises(AddressRefused, match="not a public address") as caught:
-        Egress().check_address("store.example.com", address)
+        Egress().check_address("store.example.com", address, 443)
     assert caught.value.message.startswith("store.example.com is at ")
     assert "REFINERY_EGRESS_ALLOW" in caught.value.message
 
@@ -85,7 +94,7 @@ def test_addresses_that_are_not_public_are_refused(address: str) -> None:
 @pytest.mark.parametrize("address", LEAKS.values(), ids=LEAKS.keys())
 def test_addresses_that_lead_to_such_are_refused_too(address: str) -> None:
     with pytest.raises(AddressRefused):
-        Egress().check_address("store.example.com", address)
+        Egress().check_address("store.example.com", address, 443)
 
 
 @pytest.mark.parametrize(
@@ -108,9 +117,51 @@ def test_addresses_that_lead_to_such_are_refused_too(address: str) -> None:
 def test_an_operator_can_allow_a_host_an_address_or_a_network(
     allow: str, host: str, address: str
 ) -> None:
-    Egress(allow).check_address(host, address)
+    Egress(allow).check_address(host, address, 443)
     with pytest.raises(AddressRefused):
-        Egress().check_address(host, address)
+        Egress().check_address(host, address, 443)
+
+
+PORTS = [
+    ("127.0.0.1:9000", "store.internal", "127.0.0.1"),
+    ("127.0.0.1:9000", "store.internal", "::ffff:127.0.0.1"),
+    ("[::1]:9000", "localhost", "::1"),
+    ("store.internal:9000", "Store.Internal", "10.0.0.1"),
+    ("10.0.0.0/8:9000", "store.internal", "10.0.0.1"),
+    ("[fd00::/8]:9000", "store.internal", "fd00::1"),
+    ("127.0.0.1:1,127.0.0.1:9000", "store.internal", "127.0.0.1"),
+]
+
+
+@pytest.mark.parametrize("allow, host, address", PORTS)
+def test_an_entry_with_a_port_is_for_that_port_alone(allow: str, host: str, address: str) -> None:
+    Egress(allow).check_address(host, address, 9000)
+    for port in (80, 443, 5432, 8888, 9001):
+        with pytest.raises(AddressRefused, match=f"its port {port} alone"):
+            Egress(allow).check_address(host, address, port)
+    Egress(f"{allow},{host}").check_address(host, address, 5432)
+
+
+@pytest.mark.parametrize(
+    "url, port",
+    [
+        ("http://127.0.0.1", 80),
+        ("https://127.0.0.1/x", 443),
+        ("HTTPS://127.0.0.1/x", 443),
+        ("http://127.0.0.1:9000/x", 9000),
+        ("https://127.1:9000", 9000),
+    ],
+)
+def test_the_port_of_a_url_is_checked_too(url: str, port: int) -> None:
+    Egress(f"127.0.0.1:{port}").check_url(url)
+    with pytest.raises(AddressRefused):
+        Egress(f"127.0.0.1:{port + 1}").check_url(url)
+
+
+@pytest.mark.parametrize("entry", ["a:0", "a:99999", "a:x", "127.0.0.1:", "[::1]:http", "a:٣"])
+def test_an_entry_whose_port_is_none_is_no_setting(entry: str) -> None:
+    with pytest.raises(ValueError, match=r"REFINERY_EGRESS_ALLOW: .* has no port from 1 to 65535"):
+        Egress(f"10.0.0.0/8,{entry}")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +182,7 @@ def test_an_operator_can_allow_a_host_an_address_or_a_network(
 )
 def test_and_nothing_else_is_allowed_by_that(allow: str, host: str, address: str) -> None:
     with pytest.raises(AddressRefused):
-        Egress(allow).check_address(host, address)
+        Egress(allow).check_address(host, address, 443)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +295,26 @@ def test_a_client_with_the_resolver_does_not_even_try_to_connect_to_a_private_ad
 
     with pytest.raises(AddressRefused):  # and not that nothing listens there
         asyncio.run(get())
+
+
+def test_a_client_connects_to_the_allowed_port_of_an_address_and_to_no_other() -> None:
+    with Listener() as allowed, Listener() as other:
+        egress = Egress(f"127.0.0.1:{allowed.port},[::1]:{allowed.port}")
+
+        async def get(*urls: str) -> list[int]:
+            resolver = GuardedResolver(egress)
+            connector = aiohttp.TCPConnector(
+                resolver=resolver, socket_factory=resolver.open_socket, force_close=True
+            )
+            async with aiohttp.ClientSession(connector=connector) as client:
+                return [(await client.get(url)).status for url in urls]
+
+        for host in ("127.0.0.1", "localhost"):
+            good, bad = f"http://{host}:{allowed.port}/", f"http://{host}:{other.port}/"
+            assert asyncio.run(get(good)) == [404]
+            with pytest.raises(AddressRefused):
+                asyncio.run(get(good, bad))
+        assert not other.requests
 
 
 def test_a_resolver_that_was_never_used_can_be_closed() -> None:
