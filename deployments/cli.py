@@ -17,7 +17,6 @@ from blocks.errors import RefineryError
 from deployments.errors import DemoFailed, NothingRuns, RegistrationFailed, StackError
 from deployments.names import WORK_POOL
 from deployments.operator_environment import export, kept_environment, load_environment
-from deployments.ports import LOOPBACK
 from deployments.stack import Stack, default_data_dir
 
 _DataDir = Annotated[Path | None, Parameter(help="Where everything is kept.")]
@@ -61,14 +60,10 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
     Parameters
     ----------
     store
-        An S3 store as well, for those who have no bucket at hand. Customers' endpoints may then be on
-        127.0.0.1: REFINERY_EGRESS_ALLOW has it.
+        An S3 store as well, for those who have no bucket at hand. Its address and port are added to
+        REFINERY_EGRESS_ALLOW; customers reach nothing else on this machine.
     """
-    stack = Stack(
-        data_dir or default_data_dir(),
-        object_store=store,
-        environment=_allowing_loopback() if store else {},
-    )
+    stack = Stack(data_dir or default_data_dir(), object_store=store)
     try:
         stack.start(lambda step: _console.print(f"  [dim]{step}[/]"))
         with kept_environment(stack):
@@ -162,11 +157,6 @@ def _find_embedded_stack() -> None:
             # Whose buckets a command means is for the shell to say: eval "$(refinery env)".
             if not name.startswith("AWS_"):
                 os.environ.setdefault(name, value)
-
-
-def _allowing_loopback() -> dict[str, str]:
-    allowed = [os.environ.get("REFINERY_EGRESS_ALLOW", ""), LOOPBACK]
-    return {"REFINERY_EGRESS_ALLOW": ",".join(filter(None, allowed))}
 
 
 def _store_line(stack: Stack) -> str:

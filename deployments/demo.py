@@ -55,9 +55,7 @@ def run_demo(console: Console, *, keep: bool = False) -> None:
     """
     began = time.monotonic()
     with _data_dir() as data_dir:
-        stack = Stack(
-            data_dir, object_store=True, environment={"REFINERY_EGRESS_ALLOW": "127.0.0.1"}
-        )
+        stack = Stack(data_dir, object_store=True)
         console.print("[bold]Starting[/] PostgreSQL, SeaweedFS, Prefect, a worker and the API")
         try:
             stack.start(lambda step: console.print(f"  [dim]{step}[/]"))

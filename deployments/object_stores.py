@@ -44,6 +44,14 @@ SEAWEEDFS_FLAGS = (
     "-s3.localSocket=s3.sock",
     "-filer.localSocket=filer.sock",
 )
+# Its parts ask each other for a token made with these. Without them the filer and the volumes would
+# show and take everybody's objects over plain HTTP.
+SEAWEEDFS_KEYS = (
+    "WEED_JWT_SIGNING_KEY",
+    "WEED_JWT_SIGNING_READ_KEY",
+    "WEED_JWT_FILER_SIGNING_KEY",
+    "WEED_JWT_FILER_SIGNING_READ_KEY",
+)
 SEAWEEDFS_MEMORY = "600MiB"
 # A stop takes two to four seconds: the volume server takes leave of its master first.
 SEAWEEDFS_STOP_TIMEOUT_S = 15.0
@@ -82,6 +90,8 @@ class SeaweedFS:
         """The server; all of SeaweedFS in one process."""
         private_folder(self._folder)
         ports = [f"-{name}={port}" for name, port in self._ports.items()]
+        # Nobody else has these, and each start may have others.
+        keys = {name: secrets.token_urlsafe(32) for name in SEAWEEDFS_KEYS}
         credentials = {
             "AWS_ACCESS_KEY_ID": self.address.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.address.secret_access_key,
@@ -89,7 +99,7 @@ class SeaweedFS:
         return Program(
             name="SeaweedFS",
             arguments=[str(_weed()), "mini", f"-dir={self._folder}", *SEAWEEDFS_FLAGS, *ports],
-            environment=plain_environment() | credentials | {"GOMEMLIMIT": SEAWEEDFS_MEMORY},
+            environment=plain_environment() | credentials | keys | {"GOMEMLIMIT": SEAWEEDFS_MEMORY},
             folder=self._folder,
             is_ready=self._asks_for_credentials,
             start_timeout_s=START_TIMEOUT_S,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, MappingProxyType, TracebackType
 from typing import NoReturn, Self
+from urllib.parse import urlsplit
 
 from blocks.store.migrations import migrate
 from deployments.environment import python_environment
@@ -92,11 +93,21 @@ class Stack:
         """What the API and the flows read: the URLs, the keys, and what the caller gave."""
         return {
             **self._extra,
+            **self._egress(),
             "REFINERY_DATABASE_URL": self.database_url,
             "ASG_ENCRYPTION_KEY": self.encryption_key,
             "PREFECT_API_URL": self.prefect_api_url,
             "REFINERY_PUBLIC_URL": self._extra.get("REFINERY_PUBLIC_URL", self.api_url),
         }
+
+    def _egress(self) -> dict[str, str]:
+        """Let customers' clients connect to the store, and to no other server of this machine."""
+        if self.object_store is None:
+            return {}
+        name = "REFINERY_EGRESS_ALLOW"
+        given = self._extra.get(name, os.environ.get(name, ""))
+        port = urlsplit(self.object_store.endpoint_url).port
+        return {name: ",".join(filter(None, [given, f"{LOOPBACK}:{port}"]))}
 
     @property
     def log_folder(self) -> Path:
