@@ -63,7 +63,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     prefect_api_auth_string: str = ""
 
     egress_allow: str = ""
-    """Hosts and networks (CIDR) that may be private, each for all ports or with one, separated by commas."""
+    """Hosts and networks (CIDR) that may be private, for all ports or with one, separated by commas."""
     gcs_endpoint_url: str = ""
     """Another address of the GCS API, such as an emulator's."""
 
