@@ -27,6 +27,12 @@ MEMORY_BYTES_MIN = 8 * 2**30
 KEY = secrets.token_hex(32)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("faults", "attacks of a hostile neighbour (tests/e2e)")
+    group.addoption("--faults-all", action="store_true", help="try all, not a drawn few")
+    group.addoption("--faults-seed", type=int, default=1, help="what the few are drawn by")
+
+
 class DatabaseServer:
     """A PostgreSQL server with a migrated template to clone.
 
