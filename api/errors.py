@@ -11,6 +11,7 @@ from litestar.openapi import ResponseSpec
 
 from blocks import logs
 from blocks.errors import IdempotencyConflict, RefineryError, Transient
+from blocks.store.quotas import QuotaExceeded
 
 logger = logs.get_logger("refinery.api")
 
@@ -96,6 +97,13 @@ def handle_conflict(_: _Handled, error: IdempotencyConflict) -> Response[ErrorBo
     return _respond(HTTPStatus.CONFLICT, ErrorBody(error.message, error.code))
 
 
+def handle_quota(_: _Handled, error: QuotaExceeded) -> Response[ErrorBody]:
+    """429, with when it is worth to ask again."""
+    body = ErrorBody(error.message, error.quota_code)
+    headers = {"Retry-After": str(error.retry_after_s)}
+    return _respond(HTTPStatus.TOO_MANY_REQUESTS, body, headers)
+
+
 def handle_transient(_: _Handled, error: Transient) -> Response[ErrorBody]:
     """503: what failed is not the client's fault, and may be mended by time."""
     logger.warning("request.unavailable", code=error.code, reason=error.message)
@@ -152,6 +160,7 @@ def documented(*statuses: int) -> dict[int, ResponseSpec]:
 HANDLERS: dict[int | type[Exception], Any] = {
     ApiError: handle_api_error,
     IdempotencyConflict: handle_conflict,
+    QuotaExceeded: handle_quota,
     Transient: handle_transient,
     HTTPException: handle_http_exception,
     Exception: handle_unexpected,

@@ -109,6 +109,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     wrong_keys_per_minute_max: _Limit = 120
     """How many keys that nobody has one address may try at one API process."""
 
+    jobs_per_customer_max: _Limit = 10_000
+    """Jobs under way."""
+    open_tasks_per_customer_max: _Limit = 100_000_000
+    """Tasks that wait for labels."""
+    webhooks_per_customer_max: _Limit = 100
+    stored_bytes_per_customer_max: _Limit = 10 * 1024**4
+    """What the customer's manifests and inline tasks come to."""
+
     def __post_init__(self) -> None:
         for key in self._keys():
             _check_key(key)

@@ -26,10 +26,11 @@ from api.streams import NDJSON, stream
 from blocks.ids import is_job_id
 from blocks.model import DeliveryStatus, JobStatus
 from blocks.settings import Settings
-from blocks.store import jobs, results
+from blocks.store import jobs, quotas, results
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Idempotency, Job
+from blocks.store.quotas import Quota
 
 # Counters change with every batch of labels: to be told of each would cost more than to look.
 _LOOK_AGAIN_S = 0.5
@@ -93,10 +94,22 @@ def create(
     idempotency = Idempotency(idempotency_key, digest(data)) if idempotency_key else None
     with database.transaction() as tx:
         job_id, replayed = jobs.submit(tx, new, settings.vault(), idempotency)
+        if not replayed:
+            _check_quotas(tx, new.customer_id, settings)
     headers = {"Location": f"/v1/jobs/{job_id}"}
     if replayed:
         headers["Idempotent-Replayed"] = "true"
     return Response(JobAccepted(job_id), status_code=202, headers=headers)
+
+
+def _check_quotas(tx: Transaction, customer_id: str, settings: Settings) -> None:
+    """What a new job will add is not known yet: it is taken as long as there is any room."""
+    quotas.check(tx, customer_id, Quota.JOBS, settings.jobs_per_customer_max)
+    for quota, most in (
+        (Quota.OPEN_TASKS, settings.open_tasks_per_customer_max),
+        (Quota.STORED_BYTES, settings.stored_bytes_per_customer_max),
+    ):
+        quotas.check(tx, customer_id, quota, most, to_come=1)
 
 
 @get(

@@ -21,9 +21,11 @@ from api.routes.task_views import (
 )
 from blocks.ids import new_id
 from blocks.model import TaskStatus
-from blocks.store import tasks
+from blocks.settings import Settings
+from blocks.store import quotas, tasks
 from blocks.store.customers import Principal
 from blocks.store.database import Database
+from blocks.store.quotas import Quota
 from blocks.store.tasks import Created, NewTask, Task
 
 _Request = Request[Principal, Any, Any]
@@ -43,10 +45,13 @@ _Request = Request[Principal, Any, Any]
     sync_to_thread=True,
 )
 def create(
-    request: _Request, data: JSONBody[TaskBody], database: NamedDependency[Database]
+    request: _Request,
+    data: JSONBody[TaskBody],
+    database: NamedDependency[Database],
+    settings: NamedDependency[Settings],
 ) -> Response[TaskAccepted]:
     """Record a task. With an `idempotency_key` that was used before, the answer is 200 and that task."""
-    (created,) = _create(request, database, [data.to_task()])
+    (created,) = _create(request, database, settings, [data.to_task()])
     if not created.replayed:
         accepted = TaskAccepted(created.task_id, TaskStatus.PENDING, created.created_at)
         return Response(accepted, status_code=202)
@@ -66,11 +71,14 @@ def create(
     sync_to_thread=True,
 )
 def create_batch(
-    request: _Request, data: JSONBody[TasksBody], database: NamedDependency[Database]
+    request: _Request,
+    data: JSONBody[TasksBody],
+    database: NamedDependency[Database],
+    settings: NamedDependency[Settings],
 ) -> BatchAccepted:
     """Record tasks, all of them or none. `task_ids` are in their order."""
     batch_id = new_id("bat")
-    created = _create(request, database, data.to_tasks(), batch_id)
+    created = _create(request, database, settings, data.to_tasks(), batch_id)
     return BatchAccepted(batch_id, len(created), [task.task_id for task in created])
 
 
@@ -114,10 +122,21 @@ def read_result(
 
 
 def _create(
-    request: _Request, database: Database, new: list[NewTask], batch_id: str | None = None
+    request: _Request,
+    database: Database,
+    settings: Settings,
+    new: list[NewTask],
+    batch_id: str | None = None,
 ) -> list[Created]:
+    owner = customer_id(request)
     with database.transaction() as tx:
-        return tasks.create(tx, customer_id(request), new, batch_id=batch_id)
+        created = tasks.create(tx, owner, new, batch_id=batch_id)
+        if not all(task.replayed for task in created):
+            open_max = settings.open_tasks_per_customer_max
+            bytes_max = settings.stored_bytes_per_customer_max
+            quotas.check(tx, owner, Quota.OPEN_TASKS, open_max)
+            quotas.check(tx, owner, Quota.STORED_BYTES, bytes_max)
+    return created
 
 
 def _task(request: _Request, task_id: str, database: Database) -> Task:

@@ -16,9 +16,11 @@ from api.bodies import Body
 from api.errors import Fault, conflict, documented, invalid_request, not_found
 from api.routes.job_bodies import check_https_url
 from api.signatures import check_secret, new_secret
-from blocks.store import webhooks
+from blocks.settings import Settings
+from blocks.store import quotas, webhooks
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
+from blocks.store.quotas import Quota
 from blocks.store.webhooks import Attempt, DeliveryStatus, Event, NewWebhook, Webhook
 from blocks.urls import normalize_url
 from blocks.vault import Vault
@@ -131,6 +133,7 @@ def create(
     request: _Request,
     data: JSONBody[WebhookBody],
     database: NamedDependency[Database],
+    settings: NamedDependency[Settings],
     vault: NamedDependency[Vault],
 ) -> NewWebhookView:
     """Be told of all jobs and tasks. The secret signs, and is shown once where it is made here."""
@@ -143,6 +146,7 @@ def create(
     with database.transaction() as tx:
         try:
             webhook = webhooks.register(tx, new, vault)
+            quotas.check(tx, new.customer_id, Quota.WEBHOOKS, settings.webhooks_per_customer_max)
         except webhooks.WebhookExists as error:
             raise conflict(error.code, error.message) from error
     secret = None if data.secret else new.secret

@@ -195,6 +195,7 @@ def _append(
         "job_no": container["job_no"],
         "customer_id": customer_id,
         "batch_id": batch_id,
+        "bytes": sum(_stored_bytes(task) for task in tasks.values()),
         "data_urls": [task.data_url for task in tasks.values()],
         "metadata": [task.metadata for task in tasks.values()],
         "callback_urls": [task.callback_url for task in tasks.values()],
@@ -209,3 +210,9 @@ def _append(
         n: Created(task_id(container["job_id"], row["byte_offset"]), row["created_at"])
         for n, row in zip(tasks, rows, strict=True)
     }
+
+
+def _stored_bytes(task: NewTask) -> int:
+    """UTF-8 bytes of what the customer wrote into the task, without its container's question."""
+    texts = (task.data_url, task.metadata, task.callback_url, task.idempotency_key)
+    return sum(len(text.encode()) for text in texts if text)

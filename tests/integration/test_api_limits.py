@@ -1,17 +1,19 @@
 """Rate limits and quotas, over HTTP."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 import msgspec
 import pytest
+from httpx import Response
 from litestar.testing import TestClient
 
 from api.auth import KeyRing
 from blocks.settings import Settings
 from blocks.store.customers import Principal
-from tests.integration.conftest import Api, Shop, make_app
+from tests.integration.conftest import JOB_BODY, OPTIONS, Api, Shop, make_app, make_chunk
 
 pytestmark = pytest.mark.integration
 
@@ -86,3 +88,99 @@ def test_zero_is_no_limit(limited: Limited) -> None:
     assert {each.status_code for each in answers} == {200}
     assert "ratelimit" not in answers[0].headers
     assert {api.get("/v1/jobs", api.bearer("sk_x")).status_code for _ in range(9)} == {401}
+
+
+# Quotas
+
+
+def codes(answers: list[Response]) -> list[str]:
+    """The answers by code, or by status where they have none; every 429 says when to come again."""
+    for answer in answers:
+        assert answer.status_code != 429 or int(answer.headers["retry-after"]) > 0
+    return [answer.json().get("code") or str(answer.status_code) for answer in answers]
+
+
+def task_body(**more: Any) -> dict[str, Any]:
+    label_spec = {"question": "What is it?", "options": OPTIONS}
+    return {
+        "type": "image_classification",
+        "data_url": "https://a.example/1.jpg",
+        "label_spec": label_spec,
+        **more,
+    }
+
+
+def test_no_more_jobs_are_under_way_than_the_quota(limited: Limited) -> None:
+    api = limited(jobs_per_customer_max=2)
+    first = api.submit(**{"Idempotency-Key": "a"})
+    assert codes([first, api.submit(), api.submit()]) == ["202", "202", "jobs_quota_exceeded"]
+    assert "At most 2 of your jobs" in api.submit().json()["error"]
+    again = api.submit(**{"Idempotency-Key": "a"})
+    assert (again.status_code, again.json()["job_id"]) == (202, first.json()["job_id"])
+    assert len(api.get("/v1/jobs").json()["jobs"]) == 2
+    # Another customer has a quota of their own, and a job that has ended leaves its place.
+    assert api.post("/v1/jobs", JOB_BODY, api.new_customer()).status_code == 202
+    assert api.post(f"/v1/jobs/{first.json()['job_id']}/cancel", {}).status_code == 202
+    assert codes([api.submit(), api.submit()]) == ["202", "jobs_quota_exceeded"]
+
+
+def test_no_more_tasks_wait_for_labels_than_the_quota(limited: Limited) -> None:
+    api = limited(open_tasks_per_customer_max=5)
+    batch = {"tasks": [task_body(), task_body(), task_body()]}
+    keyed = task_body(idempotency_key="k")
+    assert codes([api.post("/v1/tasks", keyed), api.post("/v1/tasks/batch", batch)]) == ["202"] * 2
+    refused = api.post("/v1/tasks/batch", batch)
+    assert codes([refused]) == ["open_tasks_quota_exceeded"]
+    assert codes([api.submit(), api.post("/v1/tasks", task_body())]) == ["202"] * 2
+    assert (
+        codes([api.submit(), api.post("/v1/tasks", task_body())])
+        == ["open_tasks_quota_exceeded"] * 2
+    )
+    assert api.post("/v1/tasks", keyed).status_code == 200  # it is there already
+    api.shop.run("update chunks set settled = 1 where tasks > 0")
+    assert codes([api.post("/v1/tasks", task_body())]) == ["202"]
+
+
+def test_tasks_of_jobs_count_until_they_end(limited: Limited) -> None:
+    api = limited(open_tasks_per_customer_max=3)
+    job = api.shop.processing(make_chunk(3))
+    assert codes([api.submit()]) == ["open_tasks_quota_exceeded"]
+    assert api.post(f"/v1/jobs/{job.job_id}/cancel", {}).status_code == 202
+    assert codes([api.submit()]) == ["202"]
+
+
+def test_no_more_webhooks_are_registered_than_the_quota(limited: Limited) -> None:
+    api = limited(webhooks_per_customer_max=2)
+    urls = [{"callback_url": f"https://a.example/{n}"} for n in range(3)]
+    answers = [api.post("/v1/webhooks", url) for url in urls]
+    assert codes(answers) == ["201", "201", "webhooks_quota_exceeded"]
+    path = f"/v1/webhooks/{answers[0].json()['webhook_id']}"
+    assert api.client.delete(path, headers=api.customer).status_code == 204
+    assert codes([api.post("/v1/webhooks", urls[2])]) == ["201"]
+
+
+def test_no_more_is_stored_than_the_quota(limited: Limited) -> None:
+    api = limited(stored_bytes_per_customer_max=1000)
+    job = api.shop.processing(make_chunk(3))
+    api.shop.run("update jobs set manifest_bytes = 800 where job_no = %s", job.job_no)
+    task = task_body(data_url="https://a.example/?ö".ljust(199, "x"))  # 200 bytes in UTF-8
+    assert codes([api.post("/v1/tasks", task)]) == ["202"]
+    assert (
+        codes([api.post("/v1/tasks", task_body()), api.submit()])
+        == ["stored_bytes_quota_exceeded"] * 2
+    )
+    # A manifest of which nothing was kept does not count.
+    api.shop.run("delete from chunks where job_no = %s", job.job_no)
+    api.shop.run("update jobs set status = 'failed' where job_no = %s", job.job_no)
+    assert codes([api.post("/v1/tasks", task_body())]) == ["202"]
+
+
+def test_requests_side_by_side_get_over_a_quota_by_no_more_than_themselves(
+    limited: Limited,
+) -> None:
+    api = limited(jobs_per_customer_max=5)
+    with ThreadPoolExecutor(8) as pool:
+        answers = [*pool.map(lambda _: api.submit(), range(60))]
+    taken = [answer for answer in answers if answer.status_code == 202]
+    assert 5 <= len(taken) < 5 + 8
+    assert {answer.status_code for answer in answers} == {202, 429}

@@ -32,7 +32,8 @@ insert into chunks (job_no, chunk_no, lines, tasks, bad_lines) select job_no, 0,
 -- chunk until the commit, so that a lane never passes over a task that is not to be seen yet.
 with place as (
     update chunks set lines = lines + cardinality(%(data_urls)s::text[]),
-                      tasks = tasks + cardinality(%(data_urls)s::text[])
+                      tasks = tasks + cardinality(%(data_urls)s::text[]),
+                      inline_bytes = inline_bytes + %(bytes)s
     where job_no = %(job_no)s and chunk_no = 0
     returning job_no, tasks - cardinality(%(data_urls)s::text[]) as starts_at, tasks as ends_at
 ), lane as (

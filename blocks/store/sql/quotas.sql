@@ -1,0 +1,27 @@
+-- jobs --
+-- Counted no further than one over the quota.
+select count(*) as amount from (
+    select from jobs
+    where customer_id = %(customer_id)s and status in ('accepted', 'processing') and manifest_url is not null
+    limit %(most)s + 1
+) as counted;
+
+-- open_tasks --
+-- Tasks of jobs under way and of inline tasks that are neither settled nor failed.
+select coalesce(sum(c.tasks - c.settled - c.failed), 0)::bigint as amount
+from jobs j join chunks c using (job_no)
+where j.customer_id = %(customer_id)s and j.status in ('accepted', 'processing');
+
+-- webhooks --
+select count(*) as amount from webhooks where customer_id = %(customer_id)s and registered;
+
+-- stored_bytes --
+-- Of a job that failed before a line was recorded nothing is kept.
+select ((
+    select coalesce(sum(manifest_bytes), 0) from jobs j
+    where j.customer_id = %(customer_id)s and j.manifest_bytes is not null
+      and (j.status <> 'failed' or exists (select from chunks c where c.job_no = j.job_no))
+) + (
+    select coalesce(sum(c.inline_bytes), 0) from jobs j join chunks c using (job_no)
+    where j.customer_id = %(customer_id)s and j.inline_key is not null
+))::bigint as amount;
