@@ -18,6 +18,7 @@ from api.dispatcher import Dispatcher
 from api.errors import HANDLERS as ERROR_HANDLERS
 from api.launcher import Launcher
 from api.metrics import Metrics, RequestClock
+from api.page_headers import add_page_headers
 from api.rate_limits import add_rate_headers
 from api.routes import annotation, deliveries, health, job_control, jobs, quality, tasks, webhooks
 from blocks import logs
@@ -85,7 +86,7 @@ def create_app(settings: Settings) -> Litestar:
             }
         ),
         middleware=[RequestClock(), DefineMiddleware(ApiKeyMiddleware, exclude=_PUBLIC)],
-        before_send=[metrics.count_request, add_rate_headers],
+        before_send=[metrics.count_request, add_rate_headers, add_page_headers],
         exception_handlers=ERROR_HANDLERS,
         request_class=StrictRequest,
         before_request=check_request,

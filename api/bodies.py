@@ -10,10 +10,13 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 import msgspec
 from litestar import Request
+from litestar.connection.base import empty_receive, empty_send
 from litestar.params import QueryParameter
+from litestar.types import Receive, Scope, Send
 from msgspec import Meta
 
-from api.errors import ApiError, Fault, invalid_request
+from api.errors import ApiError, Fault, invalid_request, not_found
+from api.hangups import told_of_hangups
 
 JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"extra": {"type": ["object", "null"]}})]
 """A field that is kept as it was written: its numbers may have more digits than a float has.
@@ -38,7 +41,15 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class StrictRequest(Request[Any, Any, Any]):
-    """A request whose JSON body is read by us: strict types, unknown fields refused, all faults."""
+    """A request whose JSON body is read by us: strict types, unknown fields refused, all faults.
+
+    To receive raises `ClientGone` when the client hangs up.
+    """
+
+    def __init__(
+        self, scope: Scope, receive: Receive = empty_receive, send: Send = empty_send
+    ) -> None:
+        super().__init__(scope, told_of_hangups(receive), send)
 
     async def json(self) -> Any:
         """The body as the type that its handler declares.
@@ -61,11 +72,15 @@ class StrictRequest(Request[Any, Any, Any]):
 async def check_request(request: Request[Any, Any, Any]) -> None:
     """Refuse a query parameter that the route does not know, and a body that is missing.
 
-    A typing error must not be ignored: who asks for `?afer=9` would get something else.
+    A typing error must not be ignored: who asks for `?afer=9` would get something else. Nor can
+    PostgreSQL be asked for U+0000, so that nothing has an id with it.
 
     Raises:
-        ApiError: 400, naming each parameter.
+        ApiError: 400, naming each parameter; 404 for an id that nothing can have.
     """
+    for name, value in request.path_params.items():
+        if "\x00" in str(value):
+            raise not_found(name.removesuffix("_id"))
     handler = request.route_handler
     known = {
         definition.name or name
@@ -75,6 +90,10 @@ async def check_request(request: Request[Any, Any, Any]) -> None:
     unknown = sorted(name for name in request.query_params if name not in known)
     if unknown:
         raise invalid_request([Fault(name, "This parameter is not known.") for name in unknown])
+    nuls = [name for name, value in request.query_params.multi_items() if "\x00" in value]
+    if nuls:
+        message = "The character U+0000 cannot be part of this."
+        raise invalid_request([Fault(name, message) for name in nuls])
     if handler.parsed_data_field and not await request.body():
         message = "The body is empty; send a JSON object."
         raise ApiError(HTTPStatus.BAD_REQUEST, "invalid_json", message)

@@ -9,6 +9,7 @@ from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.openapi import ResponseSpec
 
+from api.hangups import ClientGone
 from blocks import logs
 from blocks.errors import IdempotencyConflict, RefineryError, Transient
 from blocks.store.quotas import QuotaExceeded
@@ -16,6 +17,7 @@ from blocks.store.quotas import QuotaExceeded
 logger = logs.get_logger("refinery.api")
 
 _RETRY_AFTER_S = 5
+_CLIENT_CLOSED_REQUEST = 499
 TIMED_OUT = {"error": "The request was not complete in time.", "code": "request_timeout"}
 """The body of a 408, which the server answers without the application."""
 
@@ -104,6 +106,12 @@ def handle_quota(_: _Handled, error: QuotaExceeded) -> Response[ErrorBody]:
     return _respond(HTTPStatus.TOO_MANY_REQUESTS, body, headers)
 
 
+def handle_client_gone(request: _Handled, error: ClientGone) -> Response[ErrorBody]:
+    """499, as proxies count it: nobody sees the answer."""
+    logger.info("request.client_gone", path=request.url.path)
+    return _respond(_CLIENT_CLOSED_REQUEST, ErrorBody(error.message, error.code))
+
+
 def handle_transient(_: _Handled, error: Transient) -> Response[ErrorBody]:
     """503: what failed is not the client's fault, and may be mended by time."""
     logger.warning("request.unavailable", code=error.code, reason=error.message)
@@ -160,6 +168,7 @@ def documented(*statuses: int) -> dict[int, ResponseSpec]:
 HANDLERS: dict[int | type[Exception], Any] = {
     ApiError: handle_api_error,
     IdempotencyConflict: handle_conflict,
+    ClientGone: handle_client_gone,
     QuotaExceeded: handle_quota,
     Transient: handle_transient,
     HTTPException: handle_http_exception,

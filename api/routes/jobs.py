@@ -19,6 +19,7 @@ from api.auth import customer_id, customers_only
 from api.bodies import digest
 from api.errors import conflict, documented, not_found
 from api.etags import NOT_MODIFIED, IfNoneMatch, etag_of, matches
+from api.hangups import pause
 from api.preflight import check_preflight
 from api.routes.job_bodies import JobBody
 from api.routes.job_views import JobView, steady, views
@@ -34,6 +35,7 @@ from blocks.store.quotas import Quota
 
 # Counters change with every batch of labels: to be told of each would cost more than to look.
 _LOOK_AGAIN_S = 0.5
+_LINE_MAX = 2**63 - 1
 
 _Request = Request[Principal, Any, Any]
 _IdempotencyKey = Annotated[
@@ -141,7 +143,7 @@ async def read(
     while wait and shown.may_change and matches(known, shown.etag):
         if time.monotonic() >= until:
             break
-        await anyio.sleep(_LOOK_AGAIN_S)
+        await pause(request, _LOOK_AGAIN_S)
         shown = await anyio.to_thread.run_sync(_show, request, job_id, database)
     headers = {"ETag": shown.etag}
     if if_none_match and matches(if_none_match, shown.etag):
@@ -178,7 +180,8 @@ def export(
     job_id: FromPath[str],
     database: NamedDependency[Database],
     after: Annotated[
-        int, QueryParameter(ge=0, description="Go on after this line of the manifest.")
+        int,
+        QueryParameter(ge=0, le=_LINE_MAX, description="Go on after this line of the manifest."),
     ] = 0,
 ) -> Stream:
     """The settled tasks as JSON lines, in manifest order."""

@@ -1,5 +1,7 @@
 """What every route has in common: keys, errors, health, the published reference."""
 
+import base64
+import hashlib
 import json
 import re
 import subprocess
@@ -574,3 +576,70 @@ def test_the_page_of_the_reference_loads_nothing_from_elsewhere(api: Api) -> Non
 def test_assets_are_those_of_the_page_and_nothing_else(api: Api) -> None:
     for path in ("../__init__.py", "%2e%2e/__init__.py", "..%2f__init__.py", "nothing.js"):
         assert api.client.get(f"/schema/assets/{path}").status_code == 404
+
+
+def test_the_page_of_the_reference_runs_no_script_but_its_own_and_keeps_no_key(api: Api) -> None:
+    response = api.client.get("/schema")
+    (script,) = re.findall(r"<script>(.*?)</script>", response.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = response.headers["content-security-policy"].split("; ")
+    assert f"script-src 'self' 'sha256-{digest}'" in policy
+    assert {"default-src 'none'", "frame-ancestors 'none'"} <= set(policy)
+    assert "persistAuthorization" not in script
+    assert not re.search(r"\son\w+=|javascript:", response.text)
+
+
+def test_every_answer_tells_a_browser_to_do_nothing_with_it(api: Api) -> None:
+    answers = [
+        api.client.get(path, headers=headers)
+        for path in ("/schema", "/schema/openapi.json", "/health/live", "/metrics", "/v1/jobs", "/no",
+                     "/schema/assets/swagger-ui.css", "/schema/assets/no", "/v1/jobs/x/export")
+        for headers in ({}, api.customer, api.annotator)
+    ]  # fmt: skip
+    answers += [api.post("/v1/jobs", {}), api.client.request("PUT", "/v1/jobs")]
+    for answer in answers:
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["x-frame-options"] == "DENY"
+
+
+# Characters that PostgreSQL cannot keep, and numbers that it cannot count with
+
+
+def with_nul(path: str) -> list[str]:
+    """The path with U+0000 as, at the start of, in and at the end of each of its ids."""
+    ids = ("%00", "%00x", "job_x%00x", "x%00")
+    return [re.sub(r"\{\w+\}", each, path) for each in ids]
+
+
+def test_an_id_with_u0000_is_none_that_there_is(api: Api, schema: dict[str, Any]) -> None:
+    found = [(m, p) for m, p in operations(schema) if "{" in p]
+    assert len(found) >= 10
+    for method, path in found:
+        for url in with_nul(path):
+            headers = {**api.customer, "Content-Type": "application/json"}
+            answer = api.client.request(method, url, headers=headers, content=b"{}")
+            assert answer.status_code == 404, (method, url)
+            assert answer.json()["code"].endswith("_not_found"), (method, url)
+
+
+def test_a_parameter_with_u0000_or_a_number_out_of_range_is_refused(
+    api: Api, schema: dict[str, Any]
+) -> None:
+    job_id = api.shop.processing(make_chunk(1)).job_id
+    api.shop.run("update jobs set status = 'completed' where job_id = %s", job_id)
+    headers = {**api.customer, "Content-Type": "application/json"}
+    tried = 0
+    for (method, path), operation in operations(schema).items():
+        url = re.sub(r"\{job_id\}", job_id, path)
+        for parameter in operation.get("parameters", []):
+            if parameter["in"] != "query" or "{" in url:
+                continue
+            for value in ("%00", "x%00y", str(2**63), str(2**70), str(-(2**63))):
+                asked = f"{url}?{parameter['name']}={value}"
+                answer = api.client.request(method, asked, headers=headers, content=b"{}")
+                tried += 1
+                assert answer.status_code == 400, (method, asked)
+    assert tried > 10
