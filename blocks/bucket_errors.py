@@ -1,5 +1,6 @@
 """What s3fs, gcsfs and the network raise, in our own types."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,12 +9,14 @@ from blocks.errors import (
     AccessDenied,
     BucketNotFound,
     InvalidCredentials,
+    NotSupported,
     ObjectChanged,
     ObjectExists,
     ObjectNotFound,
     RefineryError,
     Terminal,
     Transient,
+    WrongRegion,
 )
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
@@ -44,12 +47,24 @@ _GCS_STATUS: dict[int, tuple[type[Terminal], str]] = {
     400: (AccessDenied, "The store refuses the request for {key!r} as invalid."),
     401: (InvalidCredentials, "The store wants credentials, or does not accept these."),
     403: (AccessDenied, "Access to {key!r} in bucket {bucket!r} is denied."),
+    501: (NotSupported, "The store does not support the request for {key!r}."),
 }
 
 
 # What an S3 store says with these it will say again, whatever code it gives for it: an object in an
 # archive, a wrong region, a key of KMS that is switched off.
 _S3_PERMANENT_STATUS = {301, 400, 401, 403, 405, 410}
+_NOT_IMPLEMENTED = 501
+# With these S3 answers whoever asks in another region than the bucket's; without a body there is the
+# status alone. The region is in the body, or in a header.
+_S3_REGION_CODES = {
+    "301",
+    "400",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "PermanentRedirect",
+}
+_REGION = re.compile(r"[a-z0-9-]{1,40}")
 # But for these, which come with 400.
 _S3_TRANSIENT_CODES = {
     "BadDigest",
@@ -72,8 +87,11 @@ _REFUSED_BY_CLIENT = {
 
 
 @contextmanager
-def translated(bucket: str, key: str) -> Iterator[None]:
-    """Raise what is raised inside as `Transient` or a kind of `Terminal`."""
+def translated(bucket: str, key: str, *, region: str = "") -> Iterator[None]:
+    """Raise what is raised inside as `Transient` or a kind of `Terminal`.
+
+    `region` is the one that the requests are signed for, if any.
+    """
     try:
         yield
     except RefineryError:
@@ -83,6 +101,11 @@ def translated(bucket: str, key: str) -> Iterator[None]:
         for cause in _causes(error):
             if isinstance(cause, RefineryError):
                 raise cause from None
+        other = _other_region(error, region)
+        if other:
+            raise WrongRegion(
+                f"Bucket {bucket!r} is in region {other!r}, and the credentials say {region!r}."
+            ) from None
         kind, sentence = _classify(error)
         # Not `from error`: that may quote the endpoint or the region, and Prefect keeps tracebacks.
         raise kind(sentence.format(bucket=bucket, key=key)) from None
@@ -90,13 +113,8 @@ def translated(bucket: str, key: str) -> Iterator[None]:
 
 def _classify(error: Exception) -> tuple[type[Terminal] | type[Transient], str]:
     code = _s3_code(error)
-    if code in _S3_CODES:
-        return _S3_CODES[code]
     if code:
-        name = code.replace("{", "{{").replace("}", "}}")  # it becomes part of a format
-        if _s3_status(error) in _S3_PERMANENT_STATUS and code not in _S3_TRANSIENT_CODES:
-            return AccessDenied, f"The store refuses the request for {{key!r}}: {name}."
-        return Transient, f"The store answered {name}."
+        return _classify_s3(code, _s3_status(error))
     status = str(getattr(error, "code", ""))
     if status.isdigit() and int(status) in _GCS_STATUS:
         return _GCS_STATUS[int(status)]
@@ -106,12 +124,45 @@ def _classify(error: Exception) -> tuple[type[Terminal] | type[Transient], str]:
         return _S3_CODES["NoSuchKey"]
     if type(error).__name__ in _REFUSED_BY_CLIENT:
         return InvalidCredentials, "The store wants credentials, or does not accept these."
+    if any(_is_slow(cause) for cause in _causes(error)):
+        return Transient, "The store did not answer in time."
     return Transient, f"The store cannot be reached ({type(error).__name__})."
+
+
+def _classify_s3(code: str, status: int | None) -> tuple[type[Terminal] | type[Transient], str]:
+    if code in _S3_CODES:
+        return _S3_CODES[code]
+    name = code.replace("{", "{{").replace("}", "}}")  # it becomes part of a format
+    if status == _NOT_IMPLEMENTED:
+        return NotSupported, f"The store does not support the request for {{key!r}} ({name})."
+    if status in _S3_PERMANENT_STATUS and code not in _S3_TRANSIENT_CODES:
+        return AccessDenied, f"The store refuses the request for {{key!r}}: {name}."
+    return Transient, f"The store answered {name}."
+
+
+def _is_slow(error: BaseException) -> bool:
+    """Return True for a deadline that passed, other than that for a connection."""
+    return isinstance(error, TimeoutError) and type(error).__name__ != "ConnectionTimeoutError"
+
+
+def _other_region(error: BaseException, given: str) -> str | None:
+    """Return the region that a store says the bucket is in, if it is not the one that was given."""
+    answer = _s3_answer(error)
+    if not given or _s3_code(error) not in _S3_REGION_CODES:
+        return None
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    named = answer.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region") or ""
+    return named if _REGION.fullmatch(named) and named != given else None
 
 
 def is_bare_refusal(error: BaseException) -> bool:
     """Whether a store said no to a HEAD, in whose answer there is no place for a reason."""
     return _s3_code(error) in {"301", "400", "403", "404"}
+
+
+def is_upload_gone(error: BaseException) -> bool:
+    """Return True if an upload of parts was completed or aborted before."""
+    return _s3_code(error) == "NoSuchUpload"
 
 
 def _s3_code(error: BaseException) -> str | None:
@@ -141,19 +192,19 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def read_body(loop: Any, body: Any) -> bytes:
-    """The whole of an aiobotocore body, from outside its event loop."""
+    """Return the whole of an aiobotocore body, from outside its event loop, within its bounds."""
     from fsspec.asyn import sync  # noqa: PLC0415 - loaded with s3fs by now
 
     async def read() -> bytes:
-        async with body as stream:
-            data: bytes = await stream.read()
+        async with body:
+            data: bytes = await body.raw_stream.read()
             return data
 
     data: bytes = sync(loop, read)
     return data
 
 
-def forgive_same(error: OSError, path: str, data: bytes, read: Callable[[], bytes]) -> None:
+def forgive_same(error: OSError, path: str, has_same: Callable[[], bool]) -> None:
     """Pass over a lost race to create an object, if what stands there is what was to be written.
 
     Raises:
@@ -163,5 +214,5 @@ def forgive_same(error: OSError, path: str, data: bytes, read: Callable[[], byte
     lost = isinstance(error, FileExistsError) or _s3_code(error) in {"PreconditionFailed", "412"}
     if not lost:
         raise error
-    if read() != data:
+    if not has_same():
         raise ObjectExists(f"Another object stands in {path}.") from error

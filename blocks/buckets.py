@@ -5,6 +5,7 @@ Every failure leaves here as `Transient` or `Terminal`, with a sentence for the 
 
 import hashlib
 import io
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
@@ -14,14 +15,17 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from blocks import bucket_errors
+from blocks.answers import GCS_SESSION, Pages, check_encoding, time_limits
 from blocks.bucket_errors import translated
 from blocks.credentials import Credentials, GcsCredentials, S3Credentials
 from blocks.egress import Egress, GuardedResolver, refusing_redirects
 from blocks.errors import (
     AccessDenied,
     BucketNotFound,
-    ManifestRefused,
+    NotSupported,
     ObjectChanged,
+    ObjectExists,
+    ObjectNotFound,
     RefineryError,
     Transient,
 )
@@ -32,6 +36,8 @@ from blocks.uploads import GcsUpload, S3Upload
 
 _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 60
+# Unfinished uploads cost their owner some cents. Who lists them without an end, or slowly, keeps them.
+_ABORTS_S_MAX = 60.0
 _READ_BACK_BYTES = 16 * 1024 * 1024
 _AMAZON_CONSOLE_URL = "https://console.aws.amazon.com/s3/buckets"
 _GOOGLE_CONSOLE_URL = "https://console.cloud.google.com/storage/browser"
@@ -57,11 +63,18 @@ class Bucket(Protocol):
     def console_url(self, prefix: str) -> str | None:
         """Where a browser shows the objects below `prefix`; None where that is not known."""
 
-    def create(self, key: str, data: bytes) -> None:
-        """A new object; `ObjectExists` if there is one with other content."""
+    def create(self, key: str, data: bytes, *, is_conditional: bool = True) -> None:
+        """A new object; `ObjectExists` if there is one with other content.
+
+        A store that cannot write on condition raises `NotSupported`. Without the condition it is asked
+        what stands there, and then written to: of two at the same moment, the last one stays.
+        """
 
     def probe_write(self, key: str) -> None:
-        """Pass if an object could be written there: an upload is begun, and given up."""
+        """Pass if a delivery could write there: try what it will do, and remove what that made.
+
+        An empty object stays if the credentials may write, but not delete.
+        """
 
     def entries(self, prefix: str) -> Iterator["Entry"]:
         """The objects whose keys begin with `prefix`, by their names; a page at a time is asked for."""
@@ -180,40 +193,53 @@ class S3Bucket:
         )
         self._fs.retries = 1
         self._name = name
+        self._region = credentials.region if credentials else ""
         self._is_amazons = endpoint_url is None
+
+    def _translated(self, key: str) -> AbstractContextManager[None]:
+        return translated(self._name, key, region=self._region)
 
     def console_url(self, prefix: str) -> str | None:
         where = f"{_AMAZON_CONSOLE_URL}/{self._name}?{urlencode({'prefix': prefix})}"
         return where if self._is_amazons else None
 
     def stat(self, key: str) -> Pin:
-        with translated(self._name, key):
+        with self._translated(key):
             try:
                 head = self._fs.call_s3("head_object", Bucket=self._name, Key=key)
             except OSError as error:
                 # The answer to a HEAD has no body: ask again in a way that gives the reason.
                 if bucket_errors.is_bare_refusal(error):
-                    self._fs.cat_file(f"{self._name}/{key}", start=0, end=1)
+                    self._close(self._get(key, 0, 1)["Body"])
                 raise
+            check_encoding(head.get("ContentEncoding"), f"{self._name}/{key}")
             return Pin(head["ContentLength"], head["ETag"])
 
     def read(self, key: str, pin: Pin, start: int, end: int) -> bytes:
-        with translated(self._name, key):
-            answer = self._fs.call_s3(
-                "get_object",
-                Bucket=self._name,
-                Key=key,
-                Range=f"bytes={start}-{end - 1}",
-                IfMatch=pin.version,
-            )
+        path = f"{self._name}/{key}"
+        with self._translated(key):
+            answer = self._get(key, start, end, IfMatch=pin.version)
             try:
-                self._check_answer(answer, f"{self._name}/{key}", pin, start, end)
+                self._check_answer(answer, path, pin, start, end)
+                check_encoding(answer.get("ContentEncoding"), path)
             except RefineryError:
                 # Unread: it may be the whole of a large object.
-                self._fs.loop.call_soon_threadsafe(answer["Body"].close)
+                self._close(answer["Body"])
                 raise
             data: bytes = bucket_errors.read_body(self._fs.loop, answer["Body"])
         return _whole(data, start, end)
+
+    def _get(self, key: str, start: int, end: int, **conditions: str) -> Any:
+        return self._fs.call_s3(
+            "get_object",
+            Bucket=self._name,
+            Key=key,
+            Range=f"bytes={start}-{end - 1}",
+            **conditions,
+        )
+
+    def _close(self, body: Any) -> None:
+        self._fs.loop.call_soon_threadsafe(body.close)
 
     @staticmethod
     def _check_answer(answer: Any, path: str, pin: Pin, start: int, end: int) -> None:
@@ -227,9 +253,9 @@ class S3Bucket:
     @contextmanager
     def write(self, key: str) -> Iterator["ObjectFile"]:
         upload = S3Upload(self._fs, self._name, key, self._fs.s3_additional_kwargs)
-        with _upload(upload, lambda: translated(self._name, key)) as file:
+        with _upload(upload, lambda: self._translated(key)) as file:
             yield file
-        with suppress(AccessDenied), translated(self._name, key):
+        with suppress(AccessDenied), self._translated(key):
             # Who may only write is not asked again: the store has checked each part by its MD5.
             head = self._fs.call_s3("head_object", Bucket=self._name, Key=key)
             if (head["ContentLength"], head["ETag"]) != (upload.size, upload.expected_etag):
@@ -237,53 +263,132 @@ class S3Bucket:
                 _check_bytes(self, key, Pin(head["ContentLength"], head["ETag"]), file)
 
     def probe_write(self, key: str) -> None:
+        self._check_exists()
+        # A conditional PUT tells by itself whether the object is ours to remove.
+        try:
+            made = self._probe_put(key, is_conditional=True)
+        except NotSupported:
+            made = self._probe_put(key, is_conditional=False)
         upload = S3Upload(self._fs, self._name, key, self._fs.s3_additional_kwargs)
-        with translated(self._name, key):
-            upload.begin()
-            upload.discard()
+        try:
+            with self._translated(key):
+                upload.begin()
+                upload.discard()
+        finally:
+            if made:
+                self._remove_probe(key, made)
+
+    def _check_exists(self) -> None:
+        # Some stores make a bucket with the first object that is put into it.
+        try:
+            with self._translated(""):
+                self._fs.call_s3("head_bucket", Bucket=self._name)
+        except (ObjectNotFound, BucketNotFound) as error:
+            raise BucketNotFound(f"There is no bucket {self._name!r}.") from error
+        except (AccessDenied, NotSupported):
+            pass  # who may write need not be allowed to look
+
+    def _probe_put(self, key: str, *, is_conditional: bool) -> Any:
+        """Put an empty object; return the store's answer, or None where one stands already."""
+        try:
+            with self._translated(key):
+                if not is_conditional and self._stands(key):
+                    return None
+                return self._put(key, b"", is_conditional=is_conditional)
+        except ObjectChanged:
+            return None  # the condition was looked at
+
+    def _remove_probe(self, key: str, made: dict[str, Any]) -> None:
+        # In a bucket with versions a plain delete adds a marker, and keeps the object.
+        version = made.get("VersionId")
+        for one in [{"VersionId": version}, {}] if version else [{}]:
+            with suppress(RefineryError), self._translated(key):
+                self._fs.call_s3("delete_object", Bucket=self._name, Key=key, **one)
+                return
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         more: dict[str, str] = {}
+        pages = Pages()
         while True:
-            with translated(self._name, prefix):
+            with self._translated(prefix):
                 page = self._fs.call_s3("list_objects_v2", Bucket=self._name, Prefix=prefix, **more)
             for found in page.get("Contents", []):
                 pin = Pin(found["Size"], found["ETag"])
                 yield Entry(found["Key"], pin, found["LastModified"])
             if not page.get("IsTruncated"):
                 return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+            more = {"ContinuationToken": page.get("NextContinuationToken", "")}
+            pages.turn(more["ContinuationToken"])
 
     def delete(self, key: str) -> None:
-        with translated(self._name, key):
+        with self._translated(key):
             self._fs.call_s3("delete_object", Bucket=self._name, Key=key)
 
     def abort_uploads(self, prefix: str) -> None:
-        with translated(self._name, prefix):
-            listed = self._fs.call_s3("list_multipart_uploads", Bucket=self._name, Prefix=prefix)
-            for upload in listed.get("Uploads", []):
-                if upload["Key"].startswith(prefix):
-                    self._fs.call_s3(
-                        "abort_multipart_upload",
-                        Bucket=self._name,
-                        Key=upload["Key"],
-                        UploadId=upload["UploadId"],
-                    )
+        ends_at = time.monotonic() + _ABORTS_S_MAX
+        for key, upload_id in self._uploads(prefix):
+            if time.monotonic() > ends_at:
+                return
+            with self._translated(key):
+                self._abort(key, upload_id)
 
-    def create(self, key: str, data: bytes) -> None:
-        with translated(self._name, key):
-            try:
-                self._fs.call_s3(
-                    "put_object",
-                    self._fs.s3_additional_kwargs,
-                    Bucket=self._name,
-                    Key=key,
-                    Body=data,
-                    IfNoneMatch="*",
+    def _abort(self, key: str, upload_id: str) -> None:
+        try:
+            self._fs.call_s3(
+                "abort_multipart_upload", Bucket=self._name, Key=key, UploadId=upload_id
+            )
+        except OSError as error:
+            if not bucket_errors.is_upload_gone(error):  # a twin may have aborted it
+                raise
+
+    def _uploads(self, prefix: str) -> Iterator[tuple[str, str]]:
+        more: dict[str, str] = {}
+        pages = Pages()
+        while True:
+            with self._translated(prefix):
+                page = self._fs.call_s3(
+                    "list_multipart_uploads", Bucket=self._name, Prefix=prefix, **more
                 )
+            for upload in page.get("Uploads", []):
+                if upload["Key"].startswith(prefix):
+                    yield upload["Key"], upload["UploadId"]
+            if not page.get("IsTruncated"):
+                return
+            more = {
+                "KeyMarker": page.get("NextKeyMarker", ""),
+                "UploadIdMarker": page.get("NextUploadIdMarker", ""),
+            }
+            pages.turn("\n".join(more.values()))
+
+    def create(self, key: str, data: bytes, *, is_conditional: bool = True) -> None:
+        path = f"{self._name}/{key}"
+        with self._translated(key):
+            if not is_conditional and self._stands(key):
+                if not _has(self, key, data):
+                    raise ObjectExists(f"Another object stands in {path}.")
+                return
+            try:
+                self._put(key, data, is_conditional=is_conditional)
             except OSError as error:
-                path = f"{self._name}/{key}"
-                bucket_errors.forgive_same(error, path, data, lambda: self._fs.cat_file(path))
+                bucket_errors.forgive_same(error, path, lambda: _has(self, key, data))
+
+    def _put(self, key: str, data: bytes, *, is_conditional: bool) -> Any:
+        condition = {"IfNoneMatch": "*"} if is_conditional else {}
+        return self._fs.call_s3(
+            "put_object",
+            self._fs.s3_additional_kwargs,
+            Bucket=self._name,
+            Key=key,
+            Body=data,
+            **condition,
+        )
+
+    def _stands(self, key: str) -> bool:
+        try:
+            self.stat(key)
+        except ObjectNotFound:
+            return False
+        return True
 
 
 class GcsBucket:
@@ -292,7 +397,7 @@ class GcsBucket:
     def __init__(
         self, name: str, credentials: GcsCredentials | None, *, endpoint_url: str = ""
     ) -> None:
-        from aiohttp import ClientTimeout, TCPConnector  # noqa: PLC0415 - as s3fs above
+        from aiohttp import TCPConnector  # noqa: PLC0415 - as s3fs above
 
         # Not from the package itself: that has a variant which asks by gRPC for every bucket's layout,
         # and against anything but Google's own servers waits a minute for each answer.
@@ -317,11 +422,8 @@ class GcsBucket:
             access="read_write",
             project="",
             endpoint_url=endpoint_url or _GOOGLE_STORAGE_URL,
-            session_kwargs={"trace_configs": [refusing_redirects()]},
-            # Without it gcsfs waits for an answer for ever.
-            requests_timeout=ClientTimeout(
-                sock_connect=_CONNECT_TIMEOUT_S, sock_read=_READ_TIMEOUT_S
-            ),
+            session_kwargs=GCS_SESSION | {"trace_configs": [refusing_redirects()]},
+            requests_timeout=time_limits(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
             use_listings_cache=False,
             skip_instance_cache=True,
         )
@@ -336,11 +438,7 @@ class GcsBucket:
         with self._translated(key):
             # Not `info`, which lists the bucket too, in case that the key is a prefix.
             info = self._fs.call("GET", "b/{}/o/{}", self._name, key, json_out=True)
-            if info.get("contentEncoding", "identity") not in {"", "identity"}:
-                # It would come out unpacked, and then no range of it can be read.
-                raise ManifestRefused(
-                    f"{self._name}/{key} is stored with a Content-Encoding; store it as plain text."
-                )
+            check_encoding(info.get("contentEncoding"), f"{self._name}/{key}")
             return Pin(int(info["size"]), str(info["generation"]))
 
     def read(self, key: str, pin: Pin, start: int, end: int) -> bytes:
@@ -358,6 +456,7 @@ class GcsBucket:
                     f"{path} was replaced or deleted while it was being read."
                 ) from error
             _check_range(headers.get("Content-Range"), start)
+            check_encoding(headers.get("Content-Encoding"), path)
         return _whole(data, start, end)
 
     @contextmanager
@@ -377,10 +476,11 @@ class GcsBucket:
 
         with self._translated(key):
             # It is never gone on with: GCS forgets it after a week, and shows nothing of it.
-            sync(self._fs.loop, initiate_upload, self._fs, self._name, key)
+            sync(self._fs.loop, initiate_upload, self._fs, self._name, key, mode="create")
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         more: dict[str, str] = {}
+        pages = Pages()
         while True:
             with self._translated(prefix):
                 page = self._fs.call(
@@ -392,6 +492,7 @@ class GcsBucket:
             if "nextPageToken" not in page:
                 return
             more = {"pageToken": page["nextPageToken"]}
+            pages.turn(more["pageToken"])
 
     def delete(self, key: str) -> None:
         with self._translated(key), suppress(FileNotFoundError):
@@ -400,13 +501,14 @@ class GcsBucket:
     def abort_uploads(self, prefix: str) -> None:
         """Nothing: unfinished uploads cost nothing in GCS, and are gone after a week."""
 
-    def create(self, key: str, data: bytes) -> None:
+    def create(self, key: str, data: bytes, *, is_conditional: bool = True) -> None:
+        del is_conditional  # GCS knows conditions
         path = f"{self._name}/{key}"
         with self._translated(key):
             try:
                 self._fs.pipe_file(path, data, mode="create")
             except OSError as error:
-                bucket_errors.forgive_same(error, path, data, lambda: self._fs.cat_file(path))
+                bucket_errors.forgive_same(error, path, lambda: _has(self, key, data))
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -491,6 +593,12 @@ def _check_bytes(bucket: Bucket, key: str, pin: Pin, sent: ObjectFile) -> None:
             found.update(bucket.read(key, pin, start, end))
     if pin.size != sent.size or found.hexdigest() != sent.sha256:
         raise Transient(f"{key} holds other bytes than were sent.")
+
+
+def _has(bucket: Bucket, key: str, data: bytes) -> bool:
+    """Whether an object holds just these bytes."""
+    pin = bucket.stat(key)
+    return pin.size == len(data) and (not data or bucket.read(key, pin, 0, pin.size) == data)
 
 
 def _check_range(content_range: str | None, start: int) -> None:

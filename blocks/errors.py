@@ -97,6 +97,30 @@ class UndecryptableCredentials(RefineryError):
     code = "credentials_undecryptable"
 
 
+class ContentEncodingRefused(Terminal):
+    """An object is stored, or was sent, with a Content-Encoding."""
+
+    code = "content_encoding_not_supported"
+
+
+class ListingEndless(Terminal):
+    """A store's listing repeats itself, or has too many pages."""
+
+    code = "listing_endless"
+
+
+class NotSupported(Terminal):
+    """The store says that it does not do what was asked for (501)."""
+
+    code = "not_supported_by_store"
+
+
+class WrongRegion(Terminal):
+    """The bucket is in another region than the credentials name."""
+
+    code = "wrong_region"
+
+
 class ManifestRefused(Terminal):
     """The manifest as a whole is of no use."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import botocore.loaders
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
+from aiohttp import ClientTimeout
 from botocore.configprovider import (
     BOTOCORE_DEFAUT_SESSION_VARIABLES,
     ChainProvider,
@@ -17,6 +18,7 @@ from botocore.configprovider import (
     ConstantProvider,
 )
 
+from blocks.answers import BoundedResponse, time_limits
 from blocks.egress import refusing_redirects
 from blocks.tls import trusted
 
@@ -58,7 +60,17 @@ class CustomerSession(AioSession):  # type: ignore[misc]
 
 
 class CustomerHttp(AIOHTTPSession):  # type: ignore[misc]
-    """HTTP as webhooks have it: the same authorities are trusted, and no redirect is followed."""
+    """HTTP as webhooks have it: the same authorities are trusted, and no redirect is followed.
+
+    Answers are bounded in bytes and in time.
+    """
+
+    _timeout: ClientTimeout
+
+    def __init__(self, *args: Any, **values: Any) -> None:
+        super().__init__(*args, **values)
+        limits = self._timeout
+        self._timeout = time_limits(limits.sock_connect, limits.sock_read)
 
     def _build_verify_context(self) -> Any:
         return trusted()
@@ -67,6 +79,7 @@ class CustomerHttp(AIOHTTPSession):  # type: ignore[misc]
         session = await super()._get_session(proxy_url)
         if not session.trace_configs:
             session.trace_configs.append(refusing_redirects())
+            session._response_class = BoundedResponse  # noqa: SLF001 - it is made in there
         return session
 
 

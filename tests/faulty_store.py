@@ -94,7 +94,18 @@ class Request:
         return self.headers.get("range", "")
 
 
-Play = Fault | Refusal
+@dataclass(frozen=True)
+class Answer:
+    """An answer of a store that somebody has made: `block` so many `times`, each after `pause_s`."""
+
+    status: int
+    headers: Mapping[str, str]
+    block: bytes = b""
+    times: int = 1
+    pause_s: float = 0
+
+
+Play = Fault | Refusal | Answer
 Matches = Callable[[Request], bool]
 
 
@@ -123,6 +134,7 @@ class FaultyStore:
         self._lock = threading.Lock()
         self.closing = threading.Event()
         self.other_body = b""
+        self.bytes_answered = 0
         self.requests: list[Request] = []
         self.played: list[tuple[Play, Request]] = []
         self._choose: Callable[[Request], Play | None] = lambda _: None
@@ -149,6 +161,7 @@ class FaultyStore:
         with self._lock:
             self.requests.clear()
             self.played.clear()
+            self.bytes_answered = 0
             self._choose = lambda _: None
             self._hook = None
 
@@ -276,6 +289,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _play(self, fault: Play, request: Request, body: bytes) -> None:
         if isinstance(fault, Refusal):
             self._refuse(fault, request)
+        elif isinstance(fault, Answer):
+            self._make_up(fault)
         elif fault in _ANSWERS:
             self._refuse(_ANSWERS[fault], request)
         elif fault is Fault.BAD_GATEWAY:
@@ -299,6 +314,21 @@ class _Handler(BaseHTTPRequestHandler):
         after = refusal.retry_after_s
         more = {} if after is None else {"Retry-After": str(after)}
         self._answer(refusal.status, text.encode() if refusal.code else b"", kind, more)
+
+    def _make_up(self, answer: Answer) -> None:
+        store = self.server.store
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.block) * answer.times))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        for _ in range(answer.times):
+            if store.closing.wait(answer.pause_s):
+                return
+            self.wfile.write(answer.block)
+            store.bytes_answered += len(answer.block)
 
     def _break_off(self, fault: Fault, request: Request, body: bytes) -> None:
         with self.server.store.ask_upstream(request, body) as (response, data):

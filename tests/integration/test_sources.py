@@ -18,7 +18,7 @@ from blocks import google_accounts
 from blocks.buckets import GcsBucket, S3Bucket, open_bucket
 from blocks.credentials import GcsCredentials, S3Credentials
 from blocks.egress import Egress
-from blocks.errors import AccessDenied, InvalidCredentials, ManifestRefused, RefineryError
+from blocks.errors import AccessDenied, ContentEncodingRefused, InvalidCredentials, RefineryError
 from blocks.object_urls import StoreType, parse_object_url
 from blocks.s3_session import CustomerSession
 from blocks.store.database import Database
@@ -105,7 +105,7 @@ def test_an_object_of_gcs_that_is_stored_compressed_is_refused(gcs: GcsStore, gc
     parameters = {"uploadType": "media", "name": "packed", "contentEncoding": "gzip"}
     content = gzip.compress(make_manifest(100).data)
     httpx.post(url, params=parameters, content=content).raise_for_status()
-    with pytest.raises(ManifestRefused, match="Content-Encoding"):
+    with pytest.raises(ContentEncodingRefused, match="Content-Encoding"):
         gcs.open().stat("packed")
 
 
