@@ -16,7 +16,8 @@ class DeliveryManifest(msgspec.Struct, frozen=True, kw_only=True):
     """Every object of a delivery, and the job's counters.
 
     `format` is jsonl or parquet, and `compression` none, gzip or zstd, of the parts;
-    errors.jsonl is plain.
+    errors.jsonl is plain. `conditional_put` is false where the store cannot write on condition, so that
+    it was asked what stands there before `manifest.json` was written.
     """
 
     job_id: str
@@ -25,4 +26,5 @@ class DeliveryManifest(msgspec.Struct, frozen=True, kw_only=True):
     total_tasks: int
     tasks_done: int
     tasks_failed: int
+    conditional_put: bool = True
     objects: list[DeliveredObject]

@@ -16,11 +16,11 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from blocks.delivered import DeliveredObject
-from blocks.errors import Terminal
+from blocks.errors import AccessDenied, RefineryError, Terminal
 from blocks.model import DeliveryStatus
 from blocks.store import jobs, results
 from flows import delivery
-from flows.monitor import delivery_link, mark_run, show_delivery, show_job
+from flows.monitor import delivery_link, mark_run, run_log, show_delivery, show_job
 from flows.policy import NETWORK_TASK
 from flows.resources import (
     Overtaken,
@@ -110,16 +110,23 @@ def write_bad_lines(job_id: str) -> DeliveredObject:
 def write_manifest(job_id: str, objects: list[DeliveredObject]) -> None:
     """Write `manifest.json`, unless a twin of this run just did."""
     job = load_undelivered(job_id)
-    key = f"{delivery.folder_of(job)}/manifest.json"
-    destination_of(job).create(key, delivery.encode_manifest(job, objects))
+    delivery.write_manifest(destination_of(job), job, objects)
 
 
 @task(task_run_name="tidy", **NETWORK_TASK)
 def tidy(job_id: str, objects: list[DeliveredObject]) -> None:
     """Remove what runs that were killed have left. A twin that still writes finds its upload gone,
-    tries again, and finds the delivery done."""
+    tries again, and finds the delivery done.
+
+    The delivery stands by now, so a store that fails here holds nothing up.
+    """
     job = load_undelivered(job_id)
-    delivery.tidy(destination_of(job), delivery.folder_of(job), objects)
+    try:
+        delivery.tidy(destination_of(job), delivery.folder_of(job), objects)
+    except AccessDenied:
+        pass  # a delivery needs no right to list or to delete
+    except RefineryError as error:
+        run_log(job_id=job_id).warning("delivery.not_tidied", reason=error.message)
 
 
 @task(task_run_name="finish", **NETWORK_TASK)

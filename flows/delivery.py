@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, cast
@@ -11,12 +12,15 @@ import pyarrow as pa
 
 from blocks.buckets import Bucket, ObjectFile
 from blocks.delivered import DeliveredObject, DeliveryManifest
-from blocks.errors import AccessDenied, ObjectExists, ObjectNotFound
+from blocks.errors import AccessDenied, NotSupported, ObjectExists, ObjectNotFound
 from blocks.store.jobs import Job
 from flows import parquet
 
 _EXTENSIONS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 _GZIP_LEVEL = 6
+# Of one with 80,000 parts; the customer knows its name and may put anything there.
+_MANIFEST_BYTES_MAX = 16 * 1024 * 1024
+_TIDY_S_MAX = 60.0
 _OURS = re.compile(r"part-[0-9]{5,}\.(parquet|jsonl(\.gz|\.zst)?)")
 
 
@@ -90,7 +94,23 @@ def _write_lines(file: ObjectFile, blocks: Iterable[bytes], compression: str) ->
     return rows
 
 
-def encode_manifest(job: Job, objects: list[DeliveredObject]) -> bytes:
+def write_manifest(bucket: Bucket, job: Job, objects: list[DeliveredObject]) -> None:
+    """Write `manifest.json`, unless the same stands there.
+
+    Raises:
+        ObjectExists: another one stands there.
+    """
+    key = f"{folder_of(job)}/manifest.json"
+    try:
+        bucket.create(key, encode_manifest(job, objects))
+    except NotSupported:
+        manifest = encode_manifest(job, objects, conditional_put=False)
+        bucket.create(key, manifest, is_conditional=False)
+
+
+def encode_manifest(
+    job: Job, objects: list[DeliveredObject], *, conditional_put: bool = True
+) -> bytes:
     """`manifest.json`: every object, and the job's counters. The same bytes whenever it is asked."""
     layout = layout_of(job)
     manifest = DeliveryManifest(
@@ -100,6 +120,7 @@ def encode_manifest(job: Job, objects: list[DeliveredObject]) -> bytes:
         total_tasks=job.total_tasks,
         tasks_done=job.tasks_done,
         tasks_failed=job.tasks_failed,
+        conditional_put=conditional_put,
         objects=objects,
     )
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
@@ -119,6 +140,8 @@ def standing(bucket: Bucket, job: Job) -> list[DeliveredObject] | None:
         pin = bucket.stat(key)
     except (ObjectNotFound, AccessDenied):
         return None
+    if pin.size > _MANIFEST_BYTES_MAX:
+        raise ObjectExists(f"Another object stands in {key}, of {pin.size:,} bytes.")
     try:
         manifest = msgspec.json.decode(bucket.read(key, pin, 0, pin.size), type=DeliveryManifest)
     except msgspec.DecodeError as error:
@@ -135,17 +158,19 @@ def standing(bucket: Bucket, job: Job) -> list[DeliveredObject] | None:
 def tidy(bucket: Bucket, folder: str, objects: Iterable[DeliveredObject]) -> None:
     """Remove what attempts before this one have left: unfinished uploads, and parts of another layout.
 
-    Who may not list or delete in the bucket keeps them; the manifest says what counts.
+    It ends after a minute, whatever is left: the manifest says what counts.
+
+    Raises:
+        RefineryError: the store does not let us, or not now.
     """
+    ends_at = time.monotonic() + _TIDY_S_MAX
     kept = {each.key for each in objects}
-    try:
-        bucket.abort_uploads(f"{folder}/")
-        found = [entry.key for entry in bucket.entries(f"{folder}/")]
-        for key in found:
-            if key not in kept and _OURS.fullmatch(key.removeprefix(f"{folder}/")):
-                bucket.delete(key)
-    except AccessDenied:
-        pass
+    bucket.abort_uploads(f"{folder}/")
+    for entry in bucket.entries(f"{folder}/"):
+        if time.monotonic() > ends_at:
+            return
+        if entry.key not in kept and _OURS.fullmatch(entry.key.removeprefix(f"{folder}/")):
+            bucket.delete(entry.key)
 
 
 def _until(first: bytes, stream: Iterator[bytes], bytes_max: int) -> Iterator[bytes]:

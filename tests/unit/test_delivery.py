@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from blocks.buckets import Bucket, Entry, ObjectFile
 from blocks.delivered import DeliveredObject
-from blocks.errors import ObjectExists, ObjectNotFound, Transient
+from blocks.errors import NotSupported, ObjectExists, ObjectNotFound, Transient
 from blocks.model import DeliveryStatus, JobStatus, Pin, TaskType
 from blocks.store.jobs import DeliveryTarget, Job
 from flows import parquet
@@ -29,6 +29,7 @@ from flows.delivery import (
     layout_of,
     standing,
     tidy,
+    write_manifest,
     write_object,
     write_parts,
 )
@@ -59,6 +60,7 @@ class MemoryBucket:
         self.objects: dict[str, bytes] = {}
         self.written: list[str] = []
         self.aborted: list[str] = []
+        self.knows_no_conditions = False
         self.fails_at_close = fails_at_close
 
     def console_url(self, prefix: str) -> None:
@@ -97,7 +99,9 @@ class MemoryBucket:
     def abort_uploads(self, prefix: str) -> None:
         self.aborted.append(prefix)
 
-    def create(self, key: str, data: bytes) -> None:
+    def create(self, key: str, data: bytes, *, is_conditional: bool = True) -> None:
+        if is_conditional and self.knows_no_conditions:
+            raise NotSupported("The store does not support that.")
         if self.objects.setdefault(key, data) != data:
             raise ObjectExists(f"Another object stands in {key}.")
 
@@ -350,6 +354,7 @@ def test_the_manifest_lists_every_object_and_the_counters(compression: str) -> N
         "total_tasks": 5,
         "tasks_done": 3,
         "tasks_failed": 2,
+        "conditional_put": True,
         "objects": [
             {"key": "p/job_1/part-00000.jsonl", "rows": 3, "bytes": 99, "sha256": "ab" * 32}
         ],
@@ -389,6 +394,49 @@ def test_a_manifest_of_other_results_is_not_ours() -> None:
     bucket.objects["p/job_1/manifest.json"] = b"something else"
     with pytest.raises(ObjectExists, match="Another object"):
         standing(bucket, job)
+
+
+def test_a_store_without_conditions_is_written_down_and_the_delivery_stands() -> None:
+    bucket, job = MemoryBucket(), make_job()
+    bucket.knows_no_conditions = True
+    objects = write_parts(bucket, folder_of(job), BLOCKS, part_bytes_max=20_000)
+    for _ in range(2):
+        write_manifest(bucket, job, objects)
+    assert json.loads(bucket.objects["p/job_1/manifest.json"])["conditional_put"] is False
+    assert standing(bucket, job) == objects
+    with pytest.raises(ObjectExists):
+        write_manifest(bucket, msgspec.structs.replace(job, tasks_done=4), objects)
+
+
+def test_a_manifest_from_before_it_said_so_is_read() -> None:
+    bucket, job = MemoryBucket(), make_job()
+    objects = deliver(bucket, job)
+    manifest = json.loads(bucket.objects["p/job_1/manifest.json"])
+    del manifest["conditional_put"]
+    bucket.objects["p/job_1/manifest.json"] = json.dumps(manifest).encode()
+    assert standing(bucket, job) == objects
+
+
+def test_a_manifest_that_is_too_large_for_one_is_not_read() -> None:
+    class Unread(MemoryBucket):
+        def read(self, key: str, pin: Pin, start: int, end: int) -> bytes:
+            raise AssertionError(f"{end - start} bytes of {key} are read")
+
+    bucket, job = Unread(), make_job()
+    bucket.objects["p/job_1/manifest.json"] = b" " * (16 * 1024 * 1024 + 1)
+    with pytest.raises(ObjectExists, match="16,777,217 bytes"):
+        standing(bucket, job)
+
+
+def test_tidying_up_ends_though_the_listing_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.delivery._TIDY_S_MAX", 0.05)
+
+    class Endless(MemoryBucket):
+        def entries(self, prefix: str) -> Iterator[Entry]:
+            while True:
+                yield Entry(f"{prefix}part-00000.jsonl", Pin(1, "1"), datetime.now(UTC))
+
+    tidy(Endless(), "p/job_1", [])
 
 
 def test_a_manifest_whose_objects_are_others_is_not_taken() -> None:

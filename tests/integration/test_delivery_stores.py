@@ -1,0 +1,117 @@
+"""Deliveries to stores that lack something: what is no part of the result does not hold it up."""
+
+import json
+from collections.abc import Callable, Iterator
+
+import msgspec
+import pytest
+
+from api.cli.verify import check_folder
+from blocks.credentials import S3Credentials
+from blocks.model import JobStatus
+from blocks.store.database import Database
+from deployments.object_stores import ObjectStoreAddress
+from flows import deliver_job as module
+from flows.deliver_job import deliver_job
+from flows.process_job import process_job
+from tests.faulty_store import Fault, FaultyStore, Play, Refusal, Request
+from tests.integration.flow_world import Shop, flow_settings, run
+from tests.manifests import make_manifest
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+NOT_IMPLEMENTED = Refusal(501, "NotImplemented")
+
+
+def is_conditional(request: Request) -> bool:
+    return "if-none-match" in request.headers
+
+
+def is_of_uploads(request: Request) -> bool:
+    return request.method == "GET" and "uploads" in request.target
+
+
+def is_listing(request: Request) -> bool:
+    return "list-type=2" in request.target
+
+
+@pytest.fixture
+def proxy(object_store: ObjectStoreAddress) -> Iterator[FaultyStore]:
+    with FaultyStore(object_store.endpoint_url) as found:
+        yield found
+
+
+@pytest.fixture
+def shop(
+    prefect_server: None,
+    database: Database,
+    database_url: str,
+    object_store: ObjectStoreAddress,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Shop]:
+    with flow_settings(monkeypatch, database_url):
+        yield Shop(database, object_store)
+
+
+def settled(shop: Shop, proxy: FaultyStore) -> str:
+    """Return a job that is due to be delivered through the proxy."""
+    shop.put(make_manifest(20).data)
+    address = shop._address
+    credentials = S3Credentials(
+        access_key_id=address.access_key_id,
+        secret_access_key=address.secret_access_key,
+        region="us-east-1",
+        endpoint_url=proxy.url,
+    )
+    job_id = shop.submit(credentials=msgspec.json.encode(credentials))
+    assert run(process_job, job_id).is_completed()
+    shop.label_all(job_id)
+    return job_id
+
+
+def check_delivered(shop: Shop, job_id: str, *, conditional_put: bool) -> None:
+    assert run(deliver_job, job_id).is_completed()
+    job = shop.job(job_id)
+    assert (job.status, job.delivery_status) == (JobStatus.COMPLETED, "delivered")
+    assert check_folder(shop.s3, f"{shop.bucket}/out/{job_id}").whole
+    manifest = json.loads(shop.objects(job_id)["manifest.json"])
+    assert manifest["conditional_put"] is conditional_put
+
+
+def test_a_store_without_conditional_puts_is_delivered_to(shop: Shop, proxy: FaultyStore) -> None:
+    job_id = settled(shop, proxy)
+    proxy.always(NOT_IMPLEMENTED, is_conditional)
+    check_delivered(shop, job_id, conditional_put=False)
+
+
+@pytest.mark.parametrize("matches", [is_of_uploads, is_listing])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        NOT_IMPLEMENTED,
+        Refusal(403, "AccessDenied"),
+        Fault.INTERNAL_ERROR,
+        Fault.RESET,
+        Fault.BAD_GATEWAY,
+    ],
+)
+def test_tidying_up_that_fails_holds_no_delivery_up(
+    shop: Shop, proxy: FaultyStore, matches: Callable[[Request], bool], fault: Play
+) -> None:
+    job_id = settled(shop, proxy)
+    proxy.always(fault, matches)
+    check_delivered(shop, job_id, conditional_put=True)
+    assert proxy.played
+
+
+def test_what_a_store_never_does_is_told_and_not_tried_again(
+    shop: Shop, proxy: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.write_results, "retry_delay_seconds", 0.05)
+    job_id = settled(shop, proxy)
+    proxy.always(NOT_IMPLEMENTED, lambda request: request.method == "PUT")
+    assert run(deliver_job, job_id).is_failed()
+    job = shop.job(job_id)
+    assert (job.status, job.delivery_status) == (JobStatus.COMPLETED, "failed")
+    assert job.delivery_error_code == "not_supported_by_store"
+    assert len(proxy.played) == 1
