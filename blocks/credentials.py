@@ -1,13 +1,15 @@
 """A customer's cloud credentials, as they come in a request and lie sealed in the database."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
 
 from blocks.object_urls import StoreType
 from blocks.urls import is_data_url
+
+GOOGLE_UNIVERSE = "googleapis.com"
 
 _Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 
@@ -53,8 +55,40 @@ class S3Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         return []
 
 
+class _ServiceAccount(msgspec.Struct):
+    """What we look at of a key file; Google looks at the rest."""
+
+    type: Literal["service_account"]
+    client_email: _Text
+    private_key: Annotated[str, Meta(min_length=1)]
+    universe_domain: str = GOOGLE_UNIVERSE
+
+
+def check_service_account(text: str) -> None:
+    """Pass if `text` is that of a key file of a service account.
+
+    Raises:
+        ValueError: it is not, or is one of another universe than Google's own.
+    """
+    try:
+        fields = msgspec.json.decode(text, type=dict[str, str])
+        account = msgspec.convert(fields, type=_ServiceAccount)
+    except (msgspec.MsgspecError, RecursionError):
+        # Not `from` it: it would have parts of the key file.
+        raise ValueError(
+            "This must be a service account's key file: a JSON object of strings, with the type "
+            "service_account, a client_email and a private_key."
+        ) from None
+    if account.universe_domain != GOOGLE_UNIVERSE:
+        raise ValueError(f"The universe_domain of a service account must be {GOOGLE_UNIVERSE}.")
+
+
 class GcsCredentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A Google service account's key file, as one string of JSON."""
+
+    checks: ClassVar[Mapping[str, Callable[[str], None]]] = {
+        "service_account_json": check_service_account
+    }
 
     service_account_json: Annotated[str, Meta(min_length=2, max_length=16384)]
 

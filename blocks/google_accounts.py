@@ -1,14 +1,14 @@
 """A customer's service account of Google, which asks for its tokens in a way of our own."""
 
+import json
 from typing import Any
 
 import google.auth.transport.urllib3
-import msgspec
 import urllib3
 from google.auth.exceptions import RefreshError, TransportError
 from google.oauth2.service_account import Credentials as ServiceAccount
 
-from blocks.credentials import GcsCredentials
+from blocks.credentials import GcsCredentials, check_service_account
 from blocks.errors import InvalidCredentials, Transient
 from blocks.tls import trusted
 
@@ -42,8 +42,8 @@ def open_account(credentials: GcsCredentials) -> CustomerAccount:
         Transient: Google's token server cannot be reached, or has no answer now.
     """
     try:
-        info = msgspec.json.decode(credentials.service_account_json, type=dict[str, Any])
-        info |= {"token_uri": _TOKEN_URI, "universe_domain": "googleapis.com"}
+        check_service_account(credentials.service_account_json)
+        info = json.loads(credentials.service_account_json) | {"token_uri": _TOKEN_URI}
         make: Any = CustomerAccount.from_service_account_info
         account: CustomerAccount = make(info, scopes=[_SCOPE])
         account.refresh(None)

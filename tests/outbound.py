@@ -5,11 +5,13 @@ Run as a program it prints that, for what is read from the environment before a 
 
 import json
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from unittest import mock
@@ -27,14 +29,19 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Listener:
-    """An HTTP server on 127.0.0.1 that keeps what it is asked, and answers 404 or as it is told."""
+    """A server on 127.0.0.1 that keeps what it is asked, and answers 404 or as it is told.
 
-    def __init__(self) -> None:
+    It speaks https where it is given the files of a certificate and its key.
+    """
+
+    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.answer: Answer | None = None
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # 1.0 knows no `Expect: 100-continue`
+
             def _answer(self) -> None:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 outer.requests.append((self.command, self.path, headers))
@@ -43,14 +50,22 @@ class Listener:
                 else:
                     self.send_error(404)
 
-            do_GET = do_HEAD = do_PUT = do_POST = do_CONNECT = _answer  # noqa: N815 - their names there
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_CONNECT = _answer  # noqa: N815 - their names there
 
             def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - its name there
                 """Say nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
+        self._server.daemon_threads = True
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
         self._thread = Thread(target=self._server.serve_forever, args=(0.02,))
 
     def __enter__(self) -> "Listener":

@@ -120,7 +120,9 @@ class DeliveryBody(Body, frozen=True, kw_only=True):
 class CredentialsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """For S3 `access_key_id`, `secret_access_key` and `region`; for GCS `service_account_json`.
 
-    What is required follows from the store that `manifest_url` names.
+    What is required follows from the store that `manifest_url` names. `service_account_json` is the key
+    file of a Google service account as one string: a JSON object of strings, with `type`
+    `service_account`, `client_email` and `private_key`.
     """
 
     access_key_id: str | None = None

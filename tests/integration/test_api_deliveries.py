@@ -10,6 +10,7 @@ from blocks.model import JobStatus
 from blocks.store import jobs
 from blocks.store.jobs import DeliveryTarget, Job
 from tests.integration.conftest import DELIVERY, Api, Shop, at_once, make_chunk
+from tests.outbound import account
 
 pytestmark = pytest.mark.integration
 CREDENTIALS = {"access_key_id": "new", "secret_access_key": "newer", "region": "eu-west-1"}
@@ -61,8 +62,8 @@ def test_a_job_that_asked_for_none_gets_one(api: Api) -> None:
     status, body = deliver(api, job)
     assert (status, body["details"][0]["field"]) == (400, "delivery")
     delivery = {"type": "gcs", "bucket": "another"}
-    account = {"service_account_json": "{}"}
-    status, shown = deliver(api, job, delivery=delivery, credentials=account)
+    google = {"service_account_json": account()}
+    status, shown = deliver(api, job, delivery=delivery, credentials=google)
     assert (status, shown["delivery"]["status"]) == (202, "pending")
 
 

@@ -23,6 +23,7 @@ from tests.integration.conftest import (
     make_app,
     make_chunk,
 )
+from tests.outbound import account
 
 pytestmark = [
     pytest.mark.integration,
@@ -116,7 +117,7 @@ def test_each_form_of_a_manifest_url_is_accepted(api: Api) -> None:
 def test_gcs_credentials_go_with_a_gcs_manifest(api: Api) -> None:
     body = JOB_BODY | {
         "manifest_url": "gs://manifests/one.jsonl",
-        "credentials": {"service_account_json": "{}"},
+        "credentials": {"service_account_json": account()},
         "delivery": {"type": "gcs", "bucket": "results"},
     }
     assert api.submit(body).status_code == 202

@@ -1,10 +1,19 @@
 """The bundled store's other doors are shut: nothing is behind them for whoever has no key."""
 
+import json
+from pathlib import Path
+
 import httpx
 import pytest
 
+from blocks.buckets import open_bucket
+from blocks.credentials import S3Credentials
+from blocks.egress import Egress
+from blocks.errors import AddressRefused
+from blocks.object_urls import StoreType
 from deployments.object_stores import ObjectStoreAddress
 from deployments.ports import LOOPBACK, Ports
+from deployments.stack import Stack
 from tests.integration.test_buckets_contract import MIB, S3Store, write
 
 pytestmark = pytest.mark.integration
@@ -39,3 +48,29 @@ def test_the_store_itself_reads_and_writes_in_parts_as_before(store: S3Store) ->
     assert bucket.read("large", pin, 6 * MIB, 6 * MIB + 12) == b"canarycanary"
     bucket.delete("large")
     assert [entry.key for entry in bucket.entries("")] == ["secret"]
+
+
+def test_customers_of_a_stack_reach_its_store_and_nothing_else_on_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFINERY_EGRESS_ALLOW", "10.0.0.0/8")
+    stack = Stack(tmp_path, object_store=True)
+    stack._configure()
+    assert "REFINERY_EGRESS_ALLOW" not in stack.environment  # it is passed on as it was
+    store = stack._seaweedfs().address
+    egress = Egress(stack.environment["REFINERY_EGRESS_ALLOW"])
+
+    def open_at(endpoint_url: str) -> None:
+        credentials = S3Credentials(
+            access_key_id="x", secret_access_key="x", region="x", endpoint_url=endpoint_url
+        )
+        open_bucket(StoreType.S3, "buckets", credentials, egress=egress)
+
+    open_at(store.endpoint_url)
+    open_at("http://10.0.0.1:9000")
+    others = set(json.loads((tmp_path / "ports.json").read_text()).values())
+    others -= {int(store.endpoint_url.rpartition(":")[2])}
+    assert len(others) > 8
+    for port in (22, 80, 5432, *others):
+        with pytest.raises(AddressRefused, match=r"127\.0\.0\.1, which is not a public address"):
+            open_at(f"http://{LOOPBACK}:{port}")

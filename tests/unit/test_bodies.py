@@ -17,7 +17,13 @@ from blocks.store.jobs import DeliveryTarget
 
 SECRETS = ("hunter2-secret", "hunter2-token")
 S3_CREDENTIALS = {"access_key_id": "AKIA", "secret_access_key": SECRETS[0], "region": "eu-west-1"}
-GCS_CREDENTIALS = {"service_account_json": '{"private_key": "hunter2-secret"}'}
+GCS_CREDENTIALS = {
+    "service_account_json": '{"type": "service_account", "client_email": "a@b", "private_key": "hunter2-secret"}'
+}
+NO_ACCOUNT = (
+    "This must be a service account's key file: a JSON object of strings, with the type service_account, "
+    "a client_email and a private_key."
+)
 DELIVERY = {"type": "s3", "bucket": "results"}
 JOB: dict[str, Any] = {
     "manifest_url": "s3://bucket/manifest.jsonl",
@@ -428,6 +434,12 @@ def test_credentials_of_either_store_are_taken() -> None:
             GCS_JOB,
             {"service_account_json": ""},
             {"service_account_json": "Expected `str` of length >= 2."},
+        ),
+        (GCS_JOB, {"service_account_json": "[" * 9000}, {"service_account_json": NO_ACCOUNT}),
+        (
+            GCS_JOB,
+            {"service_account_json": '{"private_key": 1}'},
+            {"service_account_json": NO_ACCOUNT},
         ),
     ],
 )
