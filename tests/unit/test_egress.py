@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from api.webhook_sender import WebhookSender
 from blocks.egress import Egress, GuardedResolver
 from blocks.errors import AddressRefused
 from tests.outbound import Listener
@@ -319,3 +320,13 @@ def test_a_client_connects_to_the_allowed_port_of_an_address_and_to_no_other() -
 
 def test_a_resolver_that_was_never_used_can_be_closed() -> None:
     asyncio.run(GuardedResolver(Egress()).close())
+
+
+def test_a_webhook_goes_to_the_allowed_port_and_to_no_other() -> None:
+    with Listener() as allowed, Listener() as other:
+        sender = WebhookSender(Egress(f"127.0.0.1:{allowed.port}"))
+        assert sender.send(f"{allowed.url}/hook", {}, b"{}").status_code == 404
+        answer = sender.send(f"{other.url}/hook", {}, b"{}")
+        assert "not a public address" in (answer.error or "")
+        assert [path for _, path, _ in allowed.requests] == ["/hook"]
+        assert not other.requests
