@@ -16,51 +16,69 @@ from tests.outbound import EXPECTED, Listener, hosts_asked
 TRAP = "{trap}"
 FOLDER = "{folder}"
 VARIABLES = {
-    "AWS_PROFILE": "prod-eu",
-    "AWS_DEFAULT_PROFILE": "prod-eu",
-    "AWS_ENDPOINT_URL": TRAP,
-    "AWS_ENDPOINT_URL_S3": TRAP,
-    "AWS_CONFIG_FILE": f"{FOLDER}/.aws/config",
-    "AWS_SHARED_CREDENTIALS_FILE": f"{FOLDER}/.aws/credentials",
-    "AWS_CA_BUNDLE": "/nowhere.pem",
-    "REQUESTS_CA_BUNDLE": "/nowhere.pem",
-    "AWS_DEFAULT_REGION": "us-gov-west-1",
-    "AWS_REGION": "us-gov-west-1",
-    "AWS_USE_FIPS_ENDPOINT": "true",
-    "AWS_USE_DUALSTACK_ENDPOINT": "true",
-    "AWS_S3_US_EAST_1_REGIONAL_ENDPOINT": "rubbish",
-    "AWS_S3_USE_ARN_REGION": "rubbish",
-    "AWS_MAX_ATTEMPTS": "rubbish",
-    "AWS_RETRY_MODE": "rubbish",
-    "AWS_DEFAULTS_MODE": "rubbish",
-    "AWS_REQUEST_CHECKSUM_CALCULATION": "rubbish",
-    "AWS_RESPONSE_CHECKSUM_VALIDATION": "rubbish",
-    "AWS_ACCOUNT_ID_ENDPOINT_MODE": "rubbish",
-    "AWS_AUTH_SCHEME_PREFERENCE": "rubbish",
-    "AWS_SIGV4A_SIGNING_REGION_SET": "rubbish",
-    "AWS_EC2_METADATA_SERVICE_ENDPOINT": TRAP,
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI": TRAP,
-    "AWS_ACCESS_KEY_ID": "OPERATORS",
-    "AWS_SECRET_ACCESS_KEY": "operators",
-    "AWS_SESSION_TOKEN": "operators",
-    "AWS_DATA_PATH": FOLDER,
-    "BOTO_CONFIG": f"{FOLDER}/.aws/config",
-    "HTTP_PROXY": TRAP,
-    "HTTPS_PROXY": TRAP,
-    "ALL_PROXY": TRAP,
-    "http_proxy": TRAP,
-    "https_proxy": TRAP,
-    "all_proxy": TRAP,
-    "NETRC": f"{FOLDER}/.netrc",
-    "STORAGE_EMULATOR_HOST": TRAP,
-    "GOOGLE_CLOUD_UNIVERSE_DOMAIN": "evil.example",
-    "GOOGLE_APPLICATION_CREDENTIALS": f"{FOLDER}/nothing.json",
-    "GOOGLE_CLOUD_PROJECT": "operators",
-    "GOOGLE_API_USE_CLIENT_CERTIFICATE": "true",
-    "GOOGLE_API_USE_MTLS_ENDPOINT": "always",
-    "GOOGLE_API_CERTIFICATE_CONFIG": f"{FOLDER}/nothing.json",
-    "GCE_METADATA_HOST": "{host}",
-    "CLOUDSDK_CONFIG": FOLDER,
+    "files": {
+        "AWS_PROFILE": "prod-eu",
+        "AWS_CONFIG_FILE": f"{FOLDER}/.aws/config",
+        "AWS_SHARED_CREDENTIALS_FILE": f"{FOLDER}/.aws/credentials",
+        "AWS_DATA_PATH": FOLDER,
+        "BOTO_CONFIG": f"{FOLDER}/.aws/config",
+    },
+    "profile": {
+        "AWS_DEFAULT_PROFILE": "prod-eu",
+    },
+    "endpoints": {
+        "AWS_ENDPOINT_URL": TRAP,
+        "AWS_ENDPOINT_URL_S3": TRAP,
+    },
+    "authorities": {
+        "AWS_CA_BUNDLE": "/nowhere.pem",
+        "REQUESTS_CA_BUNDLE": "/nowhere.pem",
+    },
+    "regions": {
+        "AWS_DEFAULT_REGION": "us-gov-west-1",
+        "AWS_REGION": "us-gov-west-1",
+        "AWS_USE_FIPS_ENDPOINT": "true",
+        "AWS_USE_DUALSTACK_ENDPOINT": "true",
+    },
+    "values that are none": {
+        "AWS_S3_US_EAST_1_REGIONAL_ENDPOINT": "rubbish",
+        "AWS_S3_USE_ARN_REGION": "rubbish",
+        "AWS_MAX_ATTEMPTS": "rubbish",
+        "AWS_RETRY_MODE": "rubbish",
+        "AWS_DEFAULTS_MODE": "rubbish",
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "rubbish",
+        "AWS_RESPONSE_CHECKSUM_VALIDATION": "rubbish",
+        "AWS_ACCOUNT_ID_ENDPOINT_MODE": "rubbish",
+        "AWS_AUTH_SCHEME_PREFERENCE": "rubbish",
+        "AWS_SIGV4A_SIGNING_REGION_SET": "rubbish",
+    },
+    "credentials": {
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": TRAP,
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": TRAP,
+        "AWS_ACCESS_KEY_ID": "OPERATORS",
+        "AWS_SECRET_ACCESS_KEY": "operators",
+        "AWS_SESSION_TOKEN": "operators",
+    },
+    "proxies": {
+        "HTTP_PROXY": TRAP,
+        "HTTPS_PROXY": TRAP,
+        "ALL_PROXY": TRAP,
+        "http_proxy": TRAP,
+        "https_proxy": TRAP,
+        "all_proxy": TRAP,
+        "NETRC": f"{FOLDER}/.netrc",
+    },
+    "google": {
+        "STORAGE_EMULATOR_HOST": TRAP,
+        "GOOGLE_CLOUD_UNIVERSE_DOMAIN": "evil.example",
+        "GOOGLE_APPLICATION_CREDENTIALS": f"{FOLDER}/nothing.json",
+        "GOOGLE_CLOUD_PROJECT": "operators",
+        "GOOGLE_API_USE_CLIENT_CERTIFICATE": "true",
+        "GOOGLE_API_USE_MTLS_ENDPOINT": "always",
+        "GOOGLE_API_CERTIFICATE_CONFIG": f"{FOLDER}/nothing.json",
+        "GCE_METADATA_HOST": "{host}",
+        "CLOUDSDK_CONFIG": FOLDER,
+    },
 }
 # What is read when the libraries are loaded.
 EARLY = {
@@ -123,11 +141,16 @@ def check_asked_as_the_customer(store: Listener) -> None:
         assert headers["x-amz-security-token"] == "token"
 
 
-@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize("variables", VARIABLES.values(), ids=VARIABLES.keys())
 def test_no_variable_changes_where_clients_turn_to(
-    name: str, trap: Listener, store: Listener, home: Path, monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str],
+    trap: Listener,
+    store: Listener,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(name, filled(VARIABLES[name], trap, home))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, filled(value, trap, home))
     assert hosts_asked(store.url) == EXPECTED
     check_asked_as_the_customer(store)
     assert not trap.requests
@@ -136,9 +159,11 @@ def test_no_variable_changes_where_clients_turn_to(
 def test_nor_do_all_of_them_and_the_files_of_the_user(
     trap: Listener, store: Listener, home: Path
 ) -> None:
-    everything = {
-        name: filled(value, trap, home) for name, value in (VARIABLES | EARLY).items()
-    } | {"HOME": str(home)}
+    everything = {"HOME": str(home)} | {
+        name: filled(value, trap, home)
+        for variables in (*VARIABLES.values(), EARLY)
+        for name, value in variables.items()
+    }
     done = subprocess.run(
         [sys.executable, "-m", "tests.outbound", store.url],
         env=os.environ | everything,
