@@ -40,6 +40,9 @@ _FORMS = (
     "https://storage.googleapis.com/bucket/key."
 )
 
+NO_PATTERNS = "A * in a key stands for itself; patterns are not supported."
+"""What to add where an object is not found that has one in its key."""
+
 
 def is_bucket_name(text: str) -> bool:
     """Whether S3 or GCS could have a bucket of that name."""
@@ -50,7 +53,7 @@ def parse_object_url(url: str) -> ObjectUrl:
     """The object that `url` names.
 
     Raises:
-        InvalidObjectUrl: another scheme or host, no key, or a prefix or pattern in its place.
+        InvalidObjectUrl: another scheme or host, no key, or a prefix in its place.
     """
     scheme, separator, rest = url.partition("://")
     if "@" in rest.partition("/")[0]:
@@ -68,8 +71,6 @@ def parse_object_url(url: str) -> ObjectUrl:
         raise InvalidObjectUrl(f"{bucket!r} is not a bucket name. {_FORMS}")
     if not key or key.endswith("/"):
         raise InvalidObjectUrl(f"The URL names no object, only a place for objects. {_FORMS}")
-    if "*" in key:
-        raise InvalidObjectUrl("A pattern names many objects; submit one job for each manifest.")
     return ObjectUrl(store, bucket, key)
 
 
@@ -86,8 +87,10 @@ def _parse_https(url: str) -> tuple[StoreType, str, str]:
         raise InvalidObjectUrl(
             "A URL with a query, such as a presigned one, is not supported; send credentials."
         )
+    # S3 reads a plus sign as a space, and GCS does not.
+    written = parts.path if host == _GCS_HOST else parts.path.replace("+", " ")
     try:
-        path = unquote(parts.path, errors="strict").removeprefix("/")
+        path = unquote(written, errors="strict").removeprefix("/")
     except UnicodeDecodeError as error:
         raise InvalidObjectUrl(f"The URL's path is not UTF-8. {_FORMS}") from error
     if match := _VIRTUAL_HOSTED.fullmatch(host):
