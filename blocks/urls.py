@@ -9,8 +9,9 @@ URL_CHARACTERS_MAX = 2048
 # WHATWG parsers forgive spaces, backslashes and missing slashes; an absolute URL has none of these.
 # The letters are spelled out, because to ignore case would let in others that fold to them.
 _HTTP_URL = re.compile(r"[hH][tT][tT][pP][sS]?://[^\s\x00-\x1f\x7f/\\?#][^\s\x00-\x1f\x7f]*")
+# White space is part of a key, but for that which controls a terminal.
 _BUCKET_URL = re.compile(
-    r"(?:[sS]3|[gG][sS])://[A-Za-z0-9][A-Za-z0-9._-]{1,220}[A-Za-z0-9](?:/[^\s\x00-\x1f\x7f]*)?"
+    r"(?:[sS]3|[gG][sS])://[A-Za-z0-9][A-Za-z0-9._-]{1,220}[A-Za-z0-9](?:/[^\x00-\x1f\x7f\x85]*)?"
 )
 
 

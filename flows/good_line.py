@@ -23,8 +23,9 @@ _SCALAR = rf"{_STRING}|{_NUMBER}|true|false|null"
 _LABEL_FROM = "(?:[{}a-wyzA-WYZ][0-9A-Za-z_-]*|[xX](?:[0-9_a-mo-zA-MO-Z][0-9A-Za-z_-]*)?)"
 _HOST = rf"(?:{_LABEL_FROM.format('0-9')}\.)*{_LABEL_FROM.format('')}"
 _PATH = r"[!#-\[\]-~]*"  # printable ASCII but for quotes and backslashes
+_KEY = r"[ !#-\[\]-~]*"  # in which spaces may be, too
 _BUCKET = "[0-9A-Za-z][0-9A-Za-z._-]{1,61}[0-9A-Za-z]"
-_URL = rf"https?://{_HOST}(?::[0-9]{{1,4}})?(?:[/?#]{_PATH})?|(?:s3|gs)://{_BUCKET}(?:/{_PATH})?"
+_URL = rf"https?://{_HOST}(?::[0-9]{{1,4}})?(?:[/?#]{_PATH})?|(?:s3|gs)://{_BUCKET}(?:/{_KEY})?"
 
 _NESTING_MAX = 2  # beyond the metadata itself: each level makes the expression four times as long
 

@@ -12,6 +12,19 @@ from flows.json_object import Member, NotAnObjectError, NotJsonError, members, u
 _RAW_BYTES_OF_TOO_LONG = 1024
 _BLANK = b" \t\r"
 _KEYS = {"data_url", "metadata"}
+_INVALID_URL = (
+    "data_url must be an absolute http, https, s3 or gs URL with a valid host, "
+    f"of at most {URL_CHARACTERS_MAX} characters."
+)
+# What other tools call it, without hyphens, underscores and capitals.
+_ALIASES = frozenset(
+    {"asset", "assetdata", "audio", "audiourl", "content", "contenturi", "dataurl", "dataurls"}
+    | {"document", "file", "filename", "filepath", "fileuri", "fileurl", "gcsuri", "href"}
+    | {"image", "imagegcsuri", "images", "imageuri", "imageurl", "img", "imgurl", "inputuri"}
+    | {"link", "media", "mediaurl", "path", "photo", "picture", "rowdata", "s3path", "s3uri"}
+    | {"source", "sourceref", "sourceurl", "src", "text", "textgcsuri", "texturl", "uri", "url"}
+    | {"urls", "video", "videourl"}
+)
 _ESCAPED_LETTER = re.compile(rb"\\u00[567]")  # of which a key could be spelled
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -47,18 +60,15 @@ def _read(raw: bytes) -> tuple[str, str | None]:
     if len(raw) > LINE_BYTES_MAX:
         raise _Fault(LineCode.LINE_TOO_LONG, "The line is longer than 1 MiB.")
     fields = _plain_fields(raw) or _fields(_members(raw))
-    if "data_url" not in fields:
-        raise _Fault(LineCode.MISSING_DATA_URL, "The field data_url is missing.")
-    if not fields["data_url"].startswith('"') or not is_data_url(unescape(fields["data_url"])):
-        raise _Fault(
-            LineCode.INVALID_DATA_URL,
-            "data_url must be an absolute http, https, s3 or gs URL with a valid host, "
-            f"of at most {URL_CHARACTERS_MAX} characters.",
-        )
+    if not fields["data_url"].startswith('"'):
+        raise _Fault(LineCode.INVALID_DATA_URL, _INVALID_URL)
+    data_url = unescape(fields["data_url"])
+    if not is_data_url(data_url):
+        raise _Fault(LineCode.INVALID_DATA_URL, _white_space(data_url) or _INVALID_URL)
     metadata = fields.get("metadata")
     if metadata is not None and not metadata.startswith("{"):
         raise _Fault(LineCode.INVALID_METADATA, "metadata must be a JSON object.")
-    return unescape(fields["data_url"]), metadata
+    return data_url, metadata
 
 
 def _plain_fields(raw: bytes) -> dict[str, str] | None:
@@ -70,7 +80,7 @@ def _plain_fields(raw: bytes) -> dict[str, str] | None:
         fields = _DECODER.decode(raw)
     except (ValueError, RecursionError):
         return None
-    if not fields.keys() <= _KEYS:
+    if "data_url" not in fields or not fields.keys() <= _KEYS:
         return None
     return {key: bytes(value).decode() for key, value in fields.items()}
 
@@ -94,9 +104,41 @@ def _fields(found: list[Member]) -> dict[str, str]:
         if key in fields:
             raise _Fault(LineCode.DUPLICATE_KEY, f"The key {shown} stands there twice.")
         fields[key] = raw
-    for key in fields:
-        if key not in _KEYS:
-            shown = json.dumps(key[:64])
-            message = f"The field {shown} is not known; put fields of your own into metadata."
-            raise _Fault(LineCode.UNKNOWN_FIELD, message)
+    unknown = [key for key in fields if key not in _KEYS]
+    if "data_url" not in fields:
+        raise _Fault(LineCode.MISSING_DATA_URL, _missing(unknown, fields))
+    if unknown:
+        shown = json.dumps(unknown[0][:64])
+        message = f"The field {shown} is not known; put fields of your own into metadata."
+        raise _Fault(LineCode.UNKNOWN_FIELD, message)
     return fields
+
+
+def _missing(unknown: list[str], fields: dict[str, str]) -> str:
+    """Say which of the line's fields was probably meant by data_url."""
+    names = [key for key in unknown if _is_alias(key)]
+    # Some tools have their fields one level deeper: {"data": {"image": "https://…"}}.
+    for outer in ("data", "metadata"):
+        if fields.get(outer, "").startswith("{"):
+            inner = [member.key for member in members(fields[outer])]
+            names += [f"{outer}.{key}" for key in inner if _is_alias(key)]
+    if names:
+        return f"data_url is missing; the line has {names[0]}. Did you mean that?"
+    if unknown:
+        return f"data_url is missing; the line has {json.dumps(unknown[0][:64])}."
+    return "The field data_url is missing."
+
+
+def _is_alias(key: str) -> bool:
+    return re.sub("[-_ ]", "", key).lower() in _ALIASES
+
+
+def _white_space(url: str) -> str | None:
+    """Say where an http URL has white space, if it has."""
+    found = re.search(r"\s", url)
+    if found is None or not url.lstrip().lower().startswith(("http://", "https://")):
+        return None
+    return (
+        f"data_url has white space (U+{ord(found[0]):04X}) as its character {found.start() + 1}; "
+        "in an http or https URL a space is written %20."
+    )

@@ -128,11 +128,11 @@ def _judge_text(line: bytes) -> tuple[str | None, str, str | None]:  # noqa: PLR
     keys = [key for key, _ in value.members]
     if len(set(keys)) < len(keys):
         return "duplicate_key", "", None
-    if not set(keys) <= {"data_url", "metadata"}:
-        return "unknown_field", "", None
     fields = dict(value.members)
     if "data_url" not in fields:
         return "missing_data_url", "", None
+    if not set(keys) <= {"data_url", "metadata"}:
+        return "unknown_field", "", None
     data_url = fields["data_url"].string
     if data_url is None or not is_data_url(data_url):
         return "invalid_data_url", "", None
@@ -273,18 +273,19 @@ def is_data_url(text: str) -> bool:
     Raises:
         UndecidedError: its host is beyond the reference.
     """
-    if len(text) > URL_CHARACTERS_MAX or any(_is_space_or_control(letter) for letter in text):
-        return False
     scheme, slashes, rest = text.partition("://")
-    if not slashes or not scheme.isascii():
+    if not slashes or not scheme.isascii() or len(text) > URL_CHARACTERS_MAX:
         return False
-    if scheme.lower() in {"s3", "gs"}:
-        return _is_bucket(rest.partition("/")[0])
+    if scheme.lower() in {"s3", "gs"}:  # white space is part of a key
+        bucket, _, key = rest.partition("/")
+        return _is_bucket(bucket) and not any(_is_control(letter) for letter in key)
+    if any(letter.isspace() or _is_control(letter) for letter in text):
+        return False
     return scheme.lower() in {"http", "https"} and _is_authority(re.split(r"[/\\?#]", rest)[0])
 
 
-def _is_space_or_control(letter: str) -> bool:
-    return letter.isspace() or ord(letter) < 0x20 or ord(letter) == 0x7F
+def _is_control(letter: str) -> bool:
+    return ord(letter) < 0x20 or letter in "\x7f\x85"
 
 
 def _is_bucket(name: str) -> bool:

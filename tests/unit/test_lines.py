@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -157,19 +158,18 @@ MISSING = [
     b"{ }",
     b'{"metadata": {"data_url": "https://img.example.com/a.jpg"}}',
     b'{"metadata": [1]}',
-]
-UNKNOWN = [
     b'{"x": 1}',
     b'{"": 1}',
+    b'{"DATA_URL": "https://img.example.com/a.jpg"}',
+    b'{"data-url": "https://img.example.com/a.jpg"}',
+]
+UNKNOWN = [
     HEAD + b', "label": "cat"}',
     HEAD + b', "Metadata": {}}',
     HEAD + b', "metadata ": {}}',
     HEAD + b', "meta\\u0000data": {}}',
     HEAD + b', "data_url\\u0000": "https://b.example.com/"}',
-    b'{"DATA_URL": "https://img.example.com/a.jpg"}',
-    b'{"data-url": "https://img.example.com/a.jpg"}',
     b'{"data_url": 5, "x": 1}',
-    b'{"metadata": 5, "x": 1}',
     HEAD + b', "' + b"k" * 100_000 + b'": 1}',
     HEAD + b', "\xf0\x9f\xa6\x8a": 1}',
 ]
@@ -277,7 +277,7 @@ def test_a_data_url_that_is_not_a_url_in_a_string_is_invalid(raw: bytes) -> None
         (b'"' + LONE + b'"', "The line is not valid JSON: half of a surrogate pair stands alone."),
         (HEAD[:-1] + b"\xff", "Byte 44 of the line is not valid UTF-8."),
         (
-            b'{"caf\xc3\xa9": 1}',
+            HEAD + b', "caf\xc3\xa9": 1}',
             r'The field "caf\u00e9" is not known; put fields of your own into metadata.',
         ),
         (b'{"a\\u0000": 1, "a\\u0000": 1}', r'The key "a\u0000" stands there twice.'),
@@ -295,7 +295,8 @@ def test_the_message_says_what_is_wrong_and_where(raw: bytes, message: str) -> N
         (b'{"x": "\xff', LineCode.INVALID_UTF8),
         (b'{"x": 1, "x": 2, "metadata": 5', LineCode.MALFORMED_JSON),
         (b'{"y": 1, "x": 1, "x": 2, "metadata": 5}', LineCode.DUPLICATE_KEY),
-        (b'{"x": 1, "metadata": 5}', LineCode.UNKNOWN_FIELD),
+        (b'{"x": 1, "metadata": 5}', LineCode.MISSING_DATA_URL),
+        (b'{"x": 1, "data_url": 5, "metadata": 5}', LineCode.UNKNOWN_FIELD),
         (b'{"metadata": 5}', LineCode.MISSING_DATA_URL),
         (b'{"data_url": 5, "metadata": 5}', LineCode.INVALID_DATA_URL),
     ],
@@ -307,7 +308,52 @@ def test_of_several_faults_the_most_basic_counts(raw: bytes, code: LineCode) -> 
 def test_of_several_unknown_fields_the_first_is_named_whatever_the_hash_seed() -> None:
     for turn in range(20):
         fields = ", ".join(f'"k{turn}.{n}": 1' for n in range(50))
-        assert bad(f"{{{fields}}}".encode()).message.startswith(f'The field "k{turn}.0"')
+        line = HEAD + f", {fields}}}".encode()
+        assert bad(line).message.startswith(f'The field "k{turn}.0"')
+
+
+@pytest.mark.parametrize(
+    "line, name",
+    [
+        ({"image_url": URL}, "image_url"),
+        ({"id": 1, "url": URL}, "url"),
+        ({"image": URL, "label": "cat"}, "image"),
+        ({"source-ref": URL}, "source-ref"),
+        ({"source": "It is raining."}, "source"),
+        ({"text": "It is raining."}, "text"),
+        ({"dataUrl": URL, "metadata": {}}, "dataUrl"),
+        ({"DATA-URL": URL}, "DATA-URL"),
+        ({"data": {"image": URL}}, "data.image"),
+        ({"id": 1, "data": {"n": 1, "text": "x"}, "predictions": []}, "data.text"),
+        ({"metadata": {"data_url": URL}}, "metadata.data_url"),
+    ],
+)
+def test_a_line_without_data_url_is_told_which_field_was_meant(line: Any, name: str) -> None:
+    found = bad(json.dumps(line).encode())
+    assert found.code is LineCode.MISSING_DATA_URL
+    assert found.message == f"data_url is missing; the line has {name}. Did you mean that?"
+
+
+@pytest.mark.parametrize("line", [{"x": URL}, {"data": URL}, {"data": {"x": URL}}, {"": 1}])
+def test_a_field_that_nobody_uses_for_it_is_named_all_the_same(line: Any) -> None:
+    found = bad(json.dumps(line).encode())
+    (name,) = line
+    assert found.message == f"data_url is missing; the line has {json.dumps(name)}."
+
+
+@pytest.mark.parametrize(
+    "url, at, code",
+    [
+        ("https://img.example.com/a b.jpg", 26, "0020"),
+        (" https://img.example.com/a.jpg", 1, "0020"),
+        ("HTTP://img.example.com/\u3000", 24, "3000"),
+        ("https://img.example.com/?a=\u202f", 28, "202F"),
+    ],
+)
+def test_white_space_in_a_url_is_named(url: str, at: int, code: str) -> None:
+    found = bad(json.dumps({"data_url": url}).encode())
+    assert found.code is LineCode.INVALID_DATA_URL
+    assert found.message.startswith(f"data_url has white space (U+{code}) as its character {at};")
 
 
 @pytest.mark.parametrize(
@@ -500,7 +546,6 @@ BAD_URLS = [
     "s3://bucket:80/key",
     "s3://key:secret@bucket/key",
     "s3://bucket?x",
-    "s3://bucket/a b",
     "s3://bucket/a\rb",
     "gs://" + "b" * 223 + "/k",
 ]
