@@ -22,6 +22,17 @@ class Batch(msgspec.Struct, frozen=True):
     lines: int
     tasks: pl.DataFrame
     bad: Sequence[BadLine]
+    blank: int = 0
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """What was read of a manifest for one chunk, counted before anything looked at its lines.
+
+    `bytes` are those of the chunk's range, `lines` the lines that begin in it.
+    """
+
+    bytes: int
+    lines: int
 
 
 def task_frame(lines: Sequence[GoodLine]) -> pl.DataFrame:

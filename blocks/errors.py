@@ -139,6 +139,18 @@ class ManifestTooLarge(Terminal):
     code = "manifest_too_large"
 
 
+class NoValidLines(Terminal):
+    """The manifest has lines, and none of them is usable."""
+
+    code = "no_valid_lines"
+
+
+class LedgerMismatch(Terminal):
+    """The lines that were recorded are not those that were read: an error of the service."""
+
+    code = "ledger_mismatch"
+
+
 class TooManyBadLines(Terminal):
     """More lines are bad than the job's `failure_threshold_percent` allows."""
 

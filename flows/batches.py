@@ -51,10 +51,10 @@ def _validate(text: bytes, byte_offset: int, first_number: int) -> Batch:
         data_url=tail.str.slice(0, url_size),
         metadata=rest.str.slice(rest.str.find("{", literal=True)).str.head(-1),
     )
-    good, bad = _validate_each(lines.remove("good"), text, byte_offset)
+    good, bad, blank = _validate_each(lines.remove("good"), text, byte_offset)
     if good:
         tasks.extend(task_frame(good))
-    return Batch(len(lines), tasks, bad)
+    return Batch(len(lines), tasks, bad, blank)
 
 
 def _sweep(lines: pl.Series, byte_offset: int, first_number: int, *, any_cr: bool) -> pl.DataFrame:
@@ -85,9 +85,10 @@ def _sweep(lines: pl.Series, byte_offset: int, first_number: int, *, any_cr: boo
 
 def _validate_each(
     lines: pl.DataFrame, text: bytes, byte_offset: int
-) -> tuple[list[GoodLine], list[BadLine]]:
+) -> tuple[list[GoodLine], list[BadLine], int]:
     good: list[GoodLine] = []
     bad: list[BadLine] = []
+    blank = 0
     for at, size, number in lines.select("byte_offset", "size", "line").iter_rows():
         start = at - byte_offset
         raw = text[start : start + size]
@@ -97,7 +98,9 @@ def _validate_each(
             good.append(line)
         elif line is not None:
             bad.append(line)
-    return good, bad
+        else:
+            blank += 1
+    return good, bad, blank
 
 
 def _lines(text: bytes) -> pl.Series:

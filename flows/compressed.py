@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from blocks.batch import Counted
 from blocks.errors import ManifestCorrupt, ManifestTooLarge
 from flows import manifest
 from flows.manifest import Read
@@ -27,8 +28,8 @@ def codec_of(key: str) -> Codec | None:
 
 def read_chunks(
     read: Read, size: int, codec: Codec, *, chunk_bytes: int, bytes_max: int
-) -> Iterator[tuple[int, int, bytes]]:
-    """(chunk number, byte offset, text) of each chunk of the decompressed manifest, in order.
+) -> Iterator[tuple[int, int, bytes, Counted]]:
+    """(chunk number, byte offset, text, counts) of each chunk of the decompressed manifest, in order.
 
     Chunks are cut as by `manifest.chunk_range` and `manifest.read_lines`. Of the decompressed text
     little more than a chunk is held. Raises whatever `read` raises, and
@@ -43,8 +44,8 @@ def read_chunks(
         end = window.fill_to(end)
         if end <= start:
             return
-        at, text = manifest.read_lines(window.read, bytes_max, start, end)
-        yield number, at, text
+        at, text, counted = manifest.read_lines(window.read, bytes_max, start, end)
+        yield number, at, text, counted
         window.forget(end - 1)  # the next chunk looks at the byte before it
 
 

@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from blocks.errors import ManifestRefused, TooManyBadLines
-from blocks.object_urls import parse_object_url
+from blocks.batch import Counted
+from blocks.errors import ManifestRefused, NoValidLines, ObjectNotFound, TooManyBadLines
+from blocks.object_urls import NO_PATTERNS, parse_object_url
 from blocks.store import chunks, jobs, waits
 from blocks.store.chunks import Committed
 from blocks.store.jobs import Job
-from flows import compressed, manifest
+from flows import compressed, magic, manifest
 from flows.batches import validate_lines
 from flows.manifest import Read
 from flows.policy import RETRY
@@ -42,7 +43,12 @@ def pin(job_id: str) -> None:
     found = job.pin
     if found is None:
         bucket, url = manifest_of(job)
-        found = bucket.stat(url.key)
+        try:
+            found = bucket.stat(url.key)
+        except ObjectNotFound as error:
+            if "*" in url.key:
+                raise ObjectNotFound(f"{error.message} {NO_PATTERNS}") from None
+            raise
     bounds = settings()
     if _codec(job):
         chunk_bytes = bounds.chunk_bytes_max  # of a text whose size nobody knows yet
@@ -70,8 +76,8 @@ def missing_ranges(job_id: str) -> list[Range]:
 def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> Committed | None:
     """Record the lines of one range; None if they are, or the job has ended."""
     job = load_unread(job_id)
-    at, text = manifest.read_lines(_reader(job), _plan(job)[0], start, end)
-    return _commit(job, chunk_no, at, text)
+    at, text, counted = manifest.read_lines(_reader(job), _plan(job)[0], start, end)
+    return _commit(job, chunk_no, at, text, counted)
 
 
 def create_tasks_of_compressed(job_id: str) -> Iterator[tuple[int, Committed | None, float]]:
@@ -90,13 +96,13 @@ def create_tasks_of_compressed(job_id: str) -> Iterator[tuple[int, Committed | N
     read = RETRY.copy(before_sleep=recorder(job_id, PROCESS_JOB)).wraps(_reader(job))
     read_bytes = 0
 
-    def counted(start: int, end: int) -> bytes:
+    def progress(start: int, end: int) -> bytes:
         nonlocal read_bytes
         read_bytes = end
         return read(start, end)
 
     found = compressed.read_chunks(
-        counted,
+        progress,
         size,
         codec,
         chunk_bytes=chunk_bytes,
@@ -105,11 +111,13 @@ def create_tasks_of_compressed(job_id: str) -> Iterator[tuple[int, Committed | N
     commit = RETRY.wraps(_commit)
     in_flight = settings().chunks_in_flight
     pending: deque[tuple[int, Future[Committed | None]]] = deque()
+    text_bytes = 0
     with ThreadPoolExecutor(in_flight) as pool:
-        for chunk_no, at, text in found:
+        for chunk_no, at, text, counted in found:
+            text_bytes += counted.bytes
             if chunk_no in done:
                 continue
-            pending.append((chunk_no, pool.submit(commit, job, chunk_no, at, text)))
+            pending.append((chunk_no, pool.submit(commit, job, chunk_no, at, text, counted)))
             time_to_judge = chunk_no % _COMPRESSED_CHUNKS_BETWEEN_JUDGEMENTS == 0
             while len(pending) >= (1 if time_to_judge else in_flight):
                 number, future = pending.popleft()
@@ -118,6 +126,8 @@ def create_tasks_of_compressed(job_id: str) -> Iterator[tuple[int, Committed | N
                 judge(job_id)
         for number, future in pending:
             yield number, future.result(), read_bytes / size
+    with database().transaction() as tx:
+        jobs.set_text_bytes(tx, job.job_no, text_bytes)
 
 
 def judge(job_id: str, *, at_end: bool = False) -> None:
@@ -125,17 +135,29 @@ def judge(job_id: str, *, at_end: bool = False) -> None:
 
     Raises:
         ManifestRefused: not one line so far is JSON.
+        NoValidLines: at the end, not one line is usable.
         TooManyBadLines: more than `failure_threshold_percent` of the lines so far are bad.
         Overtaken: the job has ended, or is past that.
     """
     job = load_unread(job_id)
     with database().transaction() as tx:
         tally = chunks.tally(tx, job.job_no)
+        first = chunks.first_bad_line(tx, job.job_no) if tally.bad_lines else None
+        codes = chunks.bad_codes(tx, job.job_no) if at_end and first else {}
     lines = tally.tasks + tally.bad_lines
-    if lines and tally.not_json == lines:
+    if first and tally.not_json == lines:
         raise ManifestRefused(
             f"The manifest is not JSON lines: none of the {lines} lines read is JSON. "
-            'Each line must be an object such as {"data_url": "https://…"}.'
+            + (
+                magic.hint(first)
+                or 'Each line must be an object such as {"data_url": "https://…"}.'
+            )
+        )
+    if first and at_end and not tally.tasks:
+        counted = ", ".join(f"{code} {codes[code]}" for code in sorted(codes))
+        raise NoValidLines(
+            f"None of the {lines} lines of the manifest is usable ({counted}). "
+            f"The first of them: {magic.hint(first) or first.message}"
         )
     limit = job.failure_threshold_percent
     enough = at_end or lines >= _LINES_BEFORE_JUDGING
@@ -143,6 +165,20 @@ def judge(job_id: str, *, at_end: bool = False) -> None:
         raise TooManyBadLines(
             f"{tally.bad_lines} of {lines} lines are bad, more than the {limit:g}% allowed."
         )
+
+
+def finish(job_id: str) -> Job:
+    """Close the ingestion, if every line that was read is recorded; return the job as it was.
+
+    Raises:
+        LedgerMismatch: one is not.
+        Overtaken: the job has ended, or is past that.
+    """
+    job = load_unread(job_id)
+    with database().transaction() as tx:
+        chunks.ledger(tx, job.job_no).check()
+        jobs.finish_ingestion(tx, job.job_no)
+    return job
 
 
 def _codec(job: Job) -> compressed.Codec | None:
@@ -168,9 +204,9 @@ def _reader(job: Job) -> Read:
     return lambda start, end: bucket.read(url.key, pinned, start, end)
 
 
-def _commit(job: Job, chunk_no: int, at: int, text: bytes) -> Committed | None:
+def _commit(job: Job, chunk_no: int, at: int, text: bytes, counted: Counted) -> Committed | None:
     with database().transaction() as tx:
-        made = chunks.commit(tx, job.job_no, chunk_no, validate_lines(text, at))
+        made = chunks.commit(tx, job.job_no, chunk_no, validate_lines(text, at), counted)
         if made:
             waits.end(tx, job.job_no, PROCESS_JOB)
         return made

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from itertools import count
 
+from blocks.batch import Counted
 from blocks.model import LINE_BYTES_MAX
 
 Read = Callable[[int, int], bytes]
@@ -46,23 +47,33 @@ def plan_ranges(size: int, chunk_bytes: int) -> Iterator[tuple[int, int]]:
         yield start, min(end, size)
 
 
-def read_lines(read: Read, size: int, start: int, end: int) -> tuple[int, bytes]:
-    """The lines whose first byte lies in `start` to `end`: byte offset of the first, and their text.
+def read_lines(read: Read, size: int, start: int, end: int) -> tuple[int, bytes, Counted]:
+    """Return the lines whose first byte lies in `start` to `end`.
 
+    That is the byte offset of the first, their text, and how many they must be.
     A line that goes on after the range is read up to just beyond the longest that is allowed: that
     is enough to tell that it is too long. Raises whatever `read` raises.
     """
     # The byte before the range tells whether a line begins at its first byte.
     at = max(start - 1, 0)
     text = read(at, end)
+    counted = _count(text, start)
     if start > 0:
         skip = text.find(b"\n") + 1
         if skip == 0 or at + skip == end:
-            return end, b""  # one line covers the range, and belongs to an earlier one
+            return end, b"", counted  # one line covers the range, and belongs to an earlier one
         at, text = at + skip, text[skip:]
     if not text.endswith(b"\n"):
         text += _read_tail(read, size, end, len(text) - (text.rfind(b"\n") + 1))
-    return at, text
+    return at, text, counted
+
+
+def _count(raw: bytes, start: int) -> Counted:
+    """Count a range that begins at `start`, of which `raw` has one more byte in front, if it can."""
+    before = 1 if start > 0 else 0
+    # A line feed that is the last byte begins a line of the next range, if there is one.
+    lines = raw.count(b"\n", 0, len(raw) - 1) if raw else 0
+    return Counted(len(raw) - before, lines + (1 if raw and not before else 0))
 
 
 def _read_tail(read: Read, size: int, at: int, bytes_so_far: int) -> bytes:

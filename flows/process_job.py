@@ -18,7 +18,7 @@ from prefect.runtime import task_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner
 
-from blocks.errors import Terminal
+from blocks.errors import LedgerMismatch, Terminal
 from blocks.store import jobs
 from blocks.store.chunks import Committed
 from flows import ingestion
@@ -41,6 +41,8 @@ def process_job(job_id: str) -> State[Any]:
     except Overtaken as news:
         return Completed(message=news.message)
     except Terminal as error:
+        if isinstance(error, LedgerMismatch):
+            run_log(job_id=job_id).error("ledger.mismatch", reason=error.message)
         fail_job(job_id, error.code, error.message)
         show_job(job_id)
         return Failed(message=f"{job_id} failed ({error.code}): {error.message}")
@@ -110,9 +112,7 @@ def judge(job_id: str, *, at_end: bool = False) -> None:
 @task(task_run_name="finish", **NETWORK_TASK)
 def finish_ingestion(job_id: str) -> str:
     """Say that every line is recorded, and what they came to."""
-    job = load_unread(job_id)
-    with database().transaction() as tx:
-        jobs.finish_ingestion(tx, job.job_no)
+    job = ingestion.finish(job_id)
     return f"{job_id}: {job.total_tasks} lines, {job.tasks_failed} of them bad."
 
 

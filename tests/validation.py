@@ -19,7 +19,7 @@ def outcome(data: bytes, chunk_bytes: int | None = None) -> Outcome:
         return data[start:end]
 
     for start, end in plan_ranges(len(data), chunk_bytes or max(len(data), 1)):
-        at, text = read_lines(read, len(data), start, end)
+        at, text, _ = read_lines(read, len(data), start, end)
         chunk_lines = 0
         for batch in validate_lines(text, at):
             good += [_good(GoodLine(*row), lines) for row in batch.tasks.iter_rows()]

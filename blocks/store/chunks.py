@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Sequence
 import msgspec
 import polars as pl
 
-from blocks.batch import Batch
-from blocks.model import NOT_JSON, BadLine
+from blocks.batch import Batch, Counted
+from blocks.errors import LedgerMismatch
+from blocks.model import NOT_JSON, BadLine, LineCode
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -22,6 +23,37 @@ class Committed(msgspec.Struct, frozen=True):
     """Blank ones too."""
     tasks: int
     bad_lines: int
+    blank_lines: int = 0
+
+
+class Ledger(msgspec.Struct, frozen=True):
+    """A job's chunks beside its manifest: what was read, and what came of it."""
+
+    manifest_bytes: int
+    """Of the text, where it is compressed."""
+    read_bytes: int
+    begun_lines: int
+    """Counted by line feeds in the bytes that were read."""
+    lines: int
+    tasks: int
+    bad_lines: int
+    blank_lines: int
+    missing_chunks: int
+
+    def check(self) -> None:
+        """Compare what was read with what was recorded.
+
+        Raises:
+            LedgerMismatch: a line, or a part of the manifest, is nowhere.
+        """
+        recorded = self.tasks + self.bad_lines + self.blank_lines
+        whole = self.read_bytes == self.manifest_bytes and not self.missing_chunks
+        if not (whole and self.begun_lines == self.lines == recorded):
+            raise LedgerMismatch(
+                f"An error of the service, not of the manifest: of {self.manifest_bytes} bytes "
+                f"{self.read_bytes} were read, with {self.begun_lines} lines, and recorded were "
+                f"{self.tasks} tasks, {self.bad_lines} bad and {self.blank_lines} blank lines."
+            )
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -33,16 +65,24 @@ class Tally(msgspec.Struct, frozen=True):
 
 
 def commit(
-    tx: Transaction, job_no: int, chunk_no: int, batches: Iterable[Batch]
+    tx: Transaction,
+    job_no: int,
+    chunk_no: int,
+    batches: Iterable[Batch],
+    counted: Counted | None = None,
 ) -> Committed | None:
     """Record a chunk with all that is in it; None if it stands already, or its job has ended.
 
-    `batches` may be made on the way: none of it is asked for if there is nothing to do.
+    `batches` may be made on the way: none of it is asked for if there is nothing to do. `counted`
+    is what they must come to; None if they were read from no manifest.
+
+    Raises:
+        LedgerMismatch: they come to something else.
     """
     chunk = {"job_no": job_no, "chunk_no": chunk_no}
     if tx.execute(_SQL["claim_chunk"], chunk).fetchone() is None:
         return None
-    lines = tasks = 0
+    lines = tasks = blank_lines = 0
     bad_codes: Counter[str] = Counter()
     offsets: list[int] = []  # the first and the last of each batch
     for batch in batches:
@@ -50,19 +90,29 @@ def commit(
         _copy_bad_lines(tx, job_no, chunk_no, batch.bad)
         lines += batch.lines
         tasks += len(batch.tasks)
+        blank_lines += batch.blank
         bad_codes.update(line.code for line in batch.bad)
         offsets += batch.tasks["byte_offset"].bottom_k(1).to_list()
         offsets += batch.tasks["byte_offset"].top_k(1).to_list()
     bad_lines = bad_codes.total()
+    read = counted or Counted(0, lines)
+    if counted:
+        ledger = Ledger(
+            counted.bytes, counted.bytes, counted.lines, lines, tasks, bad_lines, blank_lines, 0
+        )
+        ledger.check()
     counts = {
         "lines": lines,
         "tasks": tasks,
         "bad_lines": bad_lines,
+        "blank_lines": blank_lines,
+        "read_bytes": read.bytes,
+        "begun_lines": read.lines,
         "bad_codes": msgspec.json.encode(bad_codes).decode(),
     }
     lie = {"starts_at": min(offsets, default=0), "ends_at": max(offsets, default=0) + 1}
     tx.execute(_SQL["fill_chunk"], chunk | counts | lie)
-    return Committed(lines, tasks, bad_lines)
+    return Committed(lines, tasks, bad_lines, blank_lines)
 
 
 def committed(tx: Transaction, job_no: int) -> Collection[int]:
@@ -77,6 +127,19 @@ def tally(tx: Transaction, job_no: int) -> Tally:
     row = tx.execute(_SQL["tally"], values).fetchone()
     assert row is not None  # an aggregate returns one row
     return Tally(**row)
+
+
+def ledger(tx: Transaction, job_no: int) -> Ledger:
+    """Sums over the committed chunks, beside the manifest that they were read from."""
+    row = tx.execute(_SQL["ledger"], {"job_no": job_no}).fetchone()
+    assert row is not None  # the caller has the job
+    return Ledger(**row)
+
+
+def first_bad_line(tx: Transaction, job_no: int) -> BadLine | None:
+    """The first bad line in the manifest's order, by byte offset; its `line` is that in its chunk."""
+    row = tx.execute(_SQL["first_bad_line"], {"job_no": job_no}).fetchone()
+    return BadLine(**row | {"code": LineCode(row["code"])}) if row else None
 
 
 def bad_codes(tx: Transaction, job_no: int) -> dict[str, int]:

@@ -209,6 +209,11 @@ def pin(tx: Transaction, job_no: int, pinned: Pin, chunk_bytes: int) -> None:
     tx.execute(_SQL["pin_manifest"], values | {"job_no": job_no})
 
 
+def set_text_bytes(tx: Transaction, job_no: int, text_bytes: int) -> None:
+    """Remember the size of a compressed manifest's text, now that all of it was read."""
+    tx.execute(_SQL["set_text_bytes"], {"job_no": job_no, "text_bytes": text_bytes})
+
+
 def fail(tx: Transaction, job_no: int, code: str, message: str) -> None:
     """accepted, processing → failed; a job that has ended, or was read to its end, stays as it is."""
     values = {"job_no": job_no, "code": code, "message": message}

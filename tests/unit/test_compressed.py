@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blocks.batch import Counted
 from blocks.errors import ManifestCorrupt, ManifestTooLarge, RefineryError, Transient
 from flows import manifest
 from flows.compressed import Codec, codec_of, read_chunks
@@ -17,7 +18,7 @@ MIB = 1024 * 1024
 TEXT = make_manifest(3000, bad_share=0.05).data
 SKIPPABLE = b"\x50\x2a\x4d\x18\x05\x00\x00\x00hello"  # a zstd frame that decoders pass over
 
-Chunks = list[tuple[int, int, bytes]]
+Chunks = list[tuple[int, int, bytes, Counted]]
 
 
 def zstd(text: bytes) -> bytes:
@@ -41,7 +42,7 @@ def plain(text: bytes, chunk_bytes: int) -> Chunks:
         manifest.read_lines(lambda start, end: text[start:end], len(text), *limits)
         for limits in ranges
     ]
-    return [(number, at, lines) for number, (at, lines) in enumerate(read)]
+    return [(number, at, lines, counted) for number, (at, lines, counted) in enumerate(read)]
 
 
 SHAPES: dict[str, tuple[bytes, Codec]] = {
@@ -125,7 +126,7 @@ def test_a_line_of_50_mib_is_passed_over_in_the_memory_of_a_chunk() -> None:
     read = read_chunks(
         lambda start, end: data[start:end], len(data), "zstd", chunk_bytes=MIB, bytes_max=1 << 40
     )
-    found = [(lines[:7], lines[-5:], len(lines)) for _, _, lines in read if lines]
+    found = [(lines[:7], lines[-5:], len(lines)) for _, _, lines, _ in read if lines]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [(head, tail) for head, tail, _ in found] == [

@@ -52,7 +52,7 @@ class Store:
 
 def cut_lines(read: Read, size: int, start: int, end: int) -> Iterator[Line]:
     """The lines of a range."""
-    at, text = read_lines(read, size, start, end)
+    at, text, _ = read_lines(read, size, start, end)
     for raw in text.removesuffix(b"\n").split(b"\n") if text else []:
         yield at, raw.removeprefix(BOM) if at == 0 else raw
         at += len(raw) + 1
@@ -69,7 +69,7 @@ class Chunk:
 
 def read_chunk(read: Read, size: int, start: int, end: int) -> Chunk:
     """The lines of a range, validated."""
-    at, text = read_lines(read, size, start, end)
+    at, text, _ = read_lines(read, size, start, end)
     batches = list(validate_lines(text, at))
     tasks = [GoodLine(*row) for batch in batches for row in batch.tasks.iter_rows()]
     return Chunk(

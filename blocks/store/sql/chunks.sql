@@ -11,7 +11,8 @@ returning chunk_no;
 -- What the chunk came to, now that all of it is there; its tasks may be handed out.
 with filled as (
     update chunks
-    set lines = %(lines)s, tasks = %(tasks)s, bad_lines = %(bad_lines)s, bad_codes = %(bad_codes)s
+    set lines = %(lines)s, tasks = %(tasks)s, bad_lines = %(bad_lines)s, bad_codes = %(bad_codes)s,
+        blank_lines = %(blank_lines)s, read_bytes = %(read_bytes)s, begun_lines = %(begun_lines)s
     where job_no = %(job_no)s and chunk_no = %(chunk_no)s
     returning job_no, chunk_no, tasks, bad_lines, bad_codes
 ), counted as (
@@ -49,6 +50,27 @@ select coalesce(sum(tasks), 0)::bigint     as tasks,
            where code.key = any(%(not_json)s)
        )), 0)::bigint as not_json
 from chunks where job_no = %(job_no)s;
+
+-- ledger --
+-- What the committed chunks read and recorded, beside the manifest that they have to cover.
+select coalesce(j.text_bytes, j.manifest_bytes, 0)                   as manifest_bytes,
+       coalesce(sum(c.read_bytes), 0)::bigint                        as read_bytes,
+       coalesce(sum(c.begun_lines), 0)::bigint                       as begun_lines,
+       coalesce(sum(c.lines), 0)::bigint                             as lines,
+       coalesce(sum(c.tasks), 0)::bigint                             as tasks,
+       coalesce(sum(c.bad_lines), 0)::bigint                         as bad_lines,
+       coalesce(sum(c.blank_lines), 0)::bigint                       as blank_lines,
+       (coalesce(max(c.chunk_no) + 1, 0) - count(c.chunk_no))::bigint as missing_chunks
+from jobs j left join chunks c using (job_no)
+where j.job_no = %(job_no)s
+group by j.job_no;
+
+-- first_bad_line --
+-- A bad line that comes before all others.
+select byte_offset, line_in_chunk as line, code, message, raw from bad_lines
+where job_no = %(job_no)s
+order by byte_offset
+limit 1;
 
 -- bad_codes --
 -- How many lines of a job are bad, by code.

@@ -130,6 +130,10 @@ delete from lanes where job_no = (
 -- Whoever ends a job holds its row, so that of two last batches the second sees the first.
 select job_no from jobs where job_no = %(job_no)s for update;
 
+-- set_text_bytes --
+-- What a compressed manifest came to.
+update jobs set text_bytes = %(text_bytes)s where job_no = %(job_no)s;
+
 -- mark_ingested --
 -- Every line of the manifest is a task or a bad line now; without a delivery nothing needs the credentials.
 update jobs
