@@ -4,15 +4,20 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
 from api.errors import ApiError, Fault
+from blocks import magic
 from blocks.buckets import Bucket, open_bucket
 from blocks.credentials import decode_credentials
 from blocks.egress import Egress
-from blocks.errors import RefineryError
-from blocks.object_urls import StoreType, parse_object_url
+from blocks.errors import NoValidLines, ObjectNotFound, RefineryError
+from blocks.lines import find_no_good_line
+from blocks.model import Pin
+from blocks.object_urls import NO_PATTERNS, StoreType, parse_object_url
 from blocks.settings import Settings
 from blocks.store.jobs import NewJob
 
 _PROBE = "refinery-preflight"
+_FIRST_BYTES = 64 * 1024
+_FIRST_LINES = 10
 
 
 def check_preflight(new: NewJob, settings: Settings) -> None:
@@ -68,6 +73,25 @@ def _open(new: NewJob, settings: Settings, store: StoreType, name: str) -> Bucke
 
 
 def _read(bucket: Bucket, key: str) -> None:
-    pin = bucket.stat(key)
-    if pin.size:
-        bucket.read(key, pin, 0, 1)
+    pin = _stat(bucket, key)
+    if not pin.size:
+        return
+    text = bucket.read(key, pin, 0, min(pin.size, _FIRST_BYTES))
+    if magic.codec_of(key):
+        return
+    whole = pin.size <= len(text)
+    bad = find_no_good_line(text, whole=whole, lines_max=_FIRST_LINES)
+    if bad:
+        raise NoValidLines(
+            "None of the manifest's first lines is usable. "
+            f"Line {bad.line}: {magic.hint(bad) or bad.message}"
+        )
+
+
+def _stat(bucket: Bucket, key: str) -> Pin:
+    try:
+        return bucket.stat(key)
+    except ObjectNotFound as error:
+        if "*" in key:
+            raise ObjectNotFound(f"{error.message} {NO_PATTERNS}") from None
+        raise

@@ -6,10 +6,10 @@ import polars as pl
 from polars.exceptions import ComputeError
 
 from blocks.batch import Batch, task_frame
+from blocks.lines import validate
 from blocks.model import LINE_BYTES_MAX, BadLine, GoodLine
 from blocks.urls import URL_CHARACTERS_MAX
 from flows.good_line import GOOD_LINE, HEAD
-from flows.lines import validate
 
 # A sweep costs a millisecond however few its lines are. And what comes of them has to fit into memory
 # however short they are: a bad line of two bytes comes to more than two hundred.

@@ -3,27 +3,20 @@
 import io
 from collections.abc import Iterator
 from itertools import count
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
 from blocks.batch import Counted
 from blocks.errors import ManifestCorrupt, ManifestTooLarge
+from blocks.magic import Codec
 from flows import manifest
 from flows.manifest import Read
 
-Codec = Literal["gzip", "zstd"]
-
-_CODECS: dict[str, Codec] = {".gz": "gzip", ".zst": "zstd"}
 _BLOCK_BYTES = 4 * 1024 * 1024
 # Neither gzip nor JSON lines that anybody means come to more; a bomb of a few bytes does.
 _RATIO_MAX = 1000
 _RATIO_FROM_BYTES = 64 * 1024 * 1024
-
-
-def codec_of(key: str) -> Codec | None:
-    """How an object of that name is compressed."""
-    return next((codec for ending, codec in _CODECS.items() if key.endswith(ending)), None)
 
 
 def read_chunks(

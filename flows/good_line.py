@@ -2,7 +2,7 @@
 
 A line that matches is good, and its fields lie where `flows.batches` looks for them. A line that does
 not match may be good all the same: metadata nested deeper, the keys in the other order, a host that
-takes the whole URL standard to judge. `flows.lines` decides about those.
+takes the whole URL standard to judge. `blocks.lines` decides about those.
 """
 
 import re

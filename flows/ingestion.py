@@ -7,13 +7,15 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from blocks import magic
 from blocks.batch import Counted
 from blocks.errors import ManifestRefused, NoValidLines, ObjectNotFound, TooManyBadLines
+from blocks.magic import Codec, codec_of
 from blocks.object_urls import NO_PATTERNS, parse_object_url
 from blocks.store import chunks, jobs, waits
 from blocks.store.chunks import Committed
 from blocks.store.jobs import Job
-from flows import compressed, magic, manifest
+from flows import compressed, manifest
 from flows.batches import validate_lines
 from flows.manifest import Read
 from flows.policy import RETRY
@@ -181,8 +183,8 @@ def finish(job_id: str) -> Job:
     return job
 
 
-def _codec(job: Job) -> compressed.Codec | None:
-    return compressed.codec_of(parse_object_url(job.manifest_url).key)
+def _codec(job: Job) -> Codec | None:
+    return codec_of(parse_object_url(job.manifest_url).key)
 
 
 def _plan(job: Job) -> tuple[int, int]:

@@ -3,9 +3,9 @@ that knows how the product reads them."""
 
 from unittest import mock
 
+from blocks.lines import validate
 from blocks.model import BadLine, GoodLine
 from flows.batches import validate_lines
-from flows.lines import validate
 from flows.manifest import plan_ranges, read_lines
 from tests.reference import Bad, Good, Outcome
 

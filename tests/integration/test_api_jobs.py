@@ -166,7 +166,6 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"manifest_url": "s3://bucket/"}, "manifest_url"),
     ({"manifest_url": "s3://bucket"}, "manifest_url"),
     ({"manifest_url": "https://example.com/bucket/key"}, "manifest_url"),
-    ({"manifest_url": "s3://bucket/*.jsonl"}, "manifest_url"),
     ({"label_spec": None}, "label_spec"),
     ({"label_spec": {"question": "", "options": OPTIONS}}, "label_spec.question"),
     ({"label_spec": {"options": OPTIONS}}, "label_spec.question"),
@@ -509,6 +508,16 @@ def test_bad_lines_can_be_had_as_a_manifest_to_mend(api: Api) -> None:
     refused = api.get(f"/v1/jobs/{job.job_id}/errors?format=csv")
     assert refused.status_code == 400
     assert [fault["field"] for fault in refused.json()["details"]] == ["format"]
+
+
+def test_bad_lines_of_a_job_that_failed_for_them_stay_listed(api: Api) -> None:
+    bad = [BadLine(n * 10, n + 1, LineCode.MISSING_DATA_URL, "No.", b"{}") for n in range(3)]
+    job = api.shop.processing(Chunk(3, [], bad), ingested=False)
+    api.shop.do(jobs.fail, job.job_no, "no_valid_lines", "None of the 3 lines is usable.")
+    shown = api.get(f"/v1/jobs/{job.job_id}").json()
+    assert (shown["status"], shown["error"]["code"]) == ("failed", "no_valid_lines")
+    listed = export_lines(api.get(f"/v1/jobs/{job.job_id}/errors").content)
+    assert [line["line"] for line in listed] == [1, 2, 3]
 
 
 def test_a_job_without_bad_lines_has_an_empty_list(api: Api) -> None:

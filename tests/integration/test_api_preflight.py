@@ -1,5 +1,6 @@
 """Preflight: what would fail later is told before a job is made, and leaves nothing behind."""
 
+import gzip
 import secrets
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_a_store_that_is_not_there_is_told(api: Api, body: dict[str, Any]) -> No
 
 def test_gcs_is_tried_too(api_settings: Settings, shop: Shop, gcs_url: str) -> None:
     store = GcsStore(gcs_url)
-    store.put("m.jsonl", b"{}")
+    store.put("m.jsonl", b'{"data_url": "https://a.example/1.jpg"}')
     settings = msgspec.structs.replace(api_settings, gcs_endpoint_url=gcs_url)
     with TestClient(make_app(settings)) as client:
         api = Api(client, shop)
@@ -117,3 +118,44 @@ def test_gcs_is_tried_too(api_settings: Settings, shop: Shop, gcs_url: str) -> N
 def test_without_it_nothing_is_tried(api: Api, body: dict[str, Any]) -> None:
     body["manifest_url"] += ".missing"
     assert post(api, body, preflight="false")[0] == 202
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        (
+            b'\n{"source-ref": "s3://a-bucket/1.jpg"}\n' * 20,
+            "Line 2: data_url is missing; the line has source-ref. Did you mean that?",
+        ),
+        (b"name,url\n1,https://a.example/1.jpg", "Line 1: The line is not valid JSON"),
+        (
+            gzip.compress(bytes(range(256)) * 999),
+            "Line 1: It begins like gzip; name the object .gz.",
+        ),
+    ],
+    ids=["another field", "CSV", "gzip"],
+)
+def test_first_lines_of_which_none_is_usable_are_told(
+    api: Api, body: dict[str, Any], s3: s3fs.S3FileSystem, text: bytes, said: str
+) -> None:
+    s3.pipe_file(body["manifest_url"], text)
+    status, answer = post(api, body)
+    (fault,) = answer["details"]
+    assert (status, fault["field"], fault["code"]) == (422, "manifest_url", "no_valid_lines")
+    assert said in fault["message"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'x^2 + y^2\n{"data_url": "https://a.example/1.jpg"}',
+        b"\n" * 100,
+        b'{"data_url": "https://a.example/' + b"x" * 100_000,
+    ],
+    ids=["one is usable", "blank", "a long line"],
+)
+def test_first_lines_that_decide_nothing_are_let_through(
+    api: Api, body: dict[str, Any], s3: s3fs.S3FileSystem, text: bytes
+) -> None:
+    s3.pipe_file(body["manifest_url"], text)
+    assert post(api, body)[0] == 202

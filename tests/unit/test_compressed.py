@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from blocks.batch import Counted
 from blocks.errors import ManifestCorrupt, ManifestTooLarge, RefineryError, Transient
+from blocks.magic import Codec, codec_of
 from flows import manifest
-from flows.compressed import Codec, codec_of, read_chunks
+from flows.compressed import read_chunks
 from tests.manifests import make_manifest
 
 MIB = 1024 * 1024

@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from blocks.errors import Transient
+from blocks.lines import validate
 from blocks.model import LINE_BYTES_MAX, BadLine, GoodLine, LineCode
 from flows.batches import validate_lines
-from flows.lines import validate
 from flows.manifest import Read, choose_chunk_bytes, plan_ranges, read_lines
 
 MIB = 1024 * 1024

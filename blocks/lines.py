@@ -5,9 +5,9 @@ import re
 
 import msgspec
 
+from blocks.json_object import Member, NotAnObjectError, NotJsonError, members, unescape
 from blocks.model import LINE_BYTES_MAX, BadLine, GoodLine, LineCode
 from blocks.urls import URL_CHARACTERS_MAX, is_data_url
-from flows.json_object import Member, NotAnObjectError, NotJsonError, members, unescape
 
 _RAW_BYTES_OF_TOO_LONG = 1024
 _BLANK = b" \t\r"
@@ -53,6 +53,23 @@ def validate(raw: bytes, *, byte_offset: int, line: int) -> GoodLine | BadLine |
         kept = raw[:_RAW_BYTES_OF_TOO_LONG] if too_long else raw
         return BadLine(byte_offset, line, fault.code, fault.message, kept)
     return GoodLine(byte_offset, line, data_url, metadata)
+
+
+def find_no_good_line(text: bytes, *, whole: bool, lines_max: int) -> BadLine | None:
+    """Return the first bad line of a manifest that begins with `text`, if none of the first is good.
+
+    Looks at up to `lines_max` lines. `whole` says that `text` is all of the manifest; else a line
+    without a line feed at its end is passed over.
+    """
+    lines = text.removeprefix(b"\xef\xbb\xbf").split(b"\n", lines_max)
+    complete = lines if whole and len(lines) <= lines_max else lines[:-1]
+    first = None
+    for number, raw in enumerate(complete, 1):
+        found = validate(raw, byte_offset=0 if number == 1 else 1, line=number)
+        if isinstance(found, GoodLine):
+            return None
+        first = first or found
+    return first
 
 
 def _read(raw: bytes) -> tuple[str, str | None]:

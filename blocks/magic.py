@@ -1,7 +1,12 @@
-"""By their first bytes, files that are no JSON lines. This explains a refusal, and decides nothing."""
+"""Formats of manifests: by the name alone one is decompressed; its first bytes explain a refusal."""
+
+from typing import Literal
 
 from blocks.model import BadLine, LineCode
 
+Codec = Literal["gzip", "zstd"]
+
+_CODECS: dict[str, Codec] = {".gz": "gzip", ".zst": "zstd"}
 _READ_BY_NAME = {b"\x1f\x8b": ("gzip", ".gz"), b"\x28\xb5\x2f\xfd": ("zstd", ".zst")}
 _NOT_READ = {
     b"BZh": "bzip2",
@@ -18,6 +23,11 @@ _NOT_READ = {
 }
 # Text may begin like these two bytes, so they count only where the line is no text.
 _ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+
+
+def codec_of(key: str) -> Codec | None:
+    """Return how an object of that name is compressed."""
+    return next((codec for ending, codec in _CODECS.items() if key.endswith(ending)), None)
 
 
 def hint(first: BadLine) -> str | None:
