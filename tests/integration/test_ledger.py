@@ -67,6 +67,7 @@ def test_a_chunk_whose_lines_do_not_add_up_is_not_committed(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     spoil: Callable[[Iterator[Batch]], Iterator[Batch]],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(ingestion, "validate_lines", lambda *text: spoil(validate_lines(*text)))
     data = gzip.compress(MANIFEST.data) if name.endswith(".gz") else MANIFEST.data
@@ -78,6 +79,8 @@ def test_a_chunk_whose_lines_do_not_add_up_is_not_committed(
         "ledger_mismatch",
         0,
     )
+    (record,) = [r for r in caplog.records if "ledger.mismatch" in r.getMessage()]
+    assert record.levelname == "ERROR"
 
 
 def lose_a_chunk(found: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
