@@ -16,6 +16,7 @@ from benchmarks import manifest, ours
 from benchmarks.annotation_jobs import add_annotators
 from benchmarks.latencies import Latency
 from benchmarks.servers import Servers
+from blocks.prefect_auth import PrefectAuth
 from deployments.environment import python_environment
 from deployments.names import PROCESS_JOB, WORK_POOL
 from deployments.prefect_servers import REPOSITORY
@@ -121,9 +122,15 @@ class _Customer:
         return found
 
 
+def _prefect(servers: Servers) -> httpx.Client:
+    url = servers.stack.prefect_api_url
+    auth = PrefectAuth(servers.stack.prefect_auth_string, url)
+    return httpx.Client(base_url=url, auth=auth, timeout=_TIMEOUT_S)
+
+
 def _move(servers: Servers, pool: str, variables: Mapping[str, object]) -> None:
     """Have the deployment's runs go to another pool."""
-    with httpx.Client(base_url=servers.stack.prefect_api_url, timeout=_TIMEOUT_S) as prefect:
+    with _prefect(servers) as prefect:
         found = prefect.get(f"/deployments/name/{PROCESS_JOB}").raise_for_status().json()
         body = {"work_pool_name": pool, "job_variables": variables}
         prefect.patch(f"/deployments/{found['id']}", json=body).raise_for_status()
@@ -147,13 +154,14 @@ def _process_worker(servers: Servers, pool: str) -> Iterator[None]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    url = f"{servers.stack.prefect_api_url}/work_pools/{pool}/workers/filter"
+    path = f"/work_pools/{pool}/workers/filter"
     try:
         deadline = time.monotonic() + _TIMEOUT_S
-        while not (answer := httpx.post(url, json={})).is_success or not answer.json():
-            if time.monotonic() > deadline:
-                raise TimeoutError("Prefect's worker does not come online.")
-            time.sleep(_POLL_S)
+        with _prefect(servers) as prefect:
+            while not (answer := prefect.post(path, json={})).is_success or not answer.json():
+                if time.monotonic() > deadline:
+                    raise TimeoutError("Prefect's worker does not come online.")
+                time.sleep(_POLL_S)
         yield
     finally:
         worker.kill()  # it does not always hear SIGTERM

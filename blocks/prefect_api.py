@@ -12,6 +12,7 @@ import httpx
 import msgspec
 
 from blocks.errors import Transient
+from blocks.prefect_auth import PrefectAuth
 from blocks.settings import Settings
 
 # Of a run that has not ended. https://docs.prefect.io/v3/concepts/states
@@ -67,10 +68,9 @@ class PrefectApi:
     """A client, safe to use from several threads. Every method raises `PrefectUnavailable`."""
 
     def __init__(self, settings: Settings) -> None:
-        auth = settings.prefect_api_auth_string.partition(":")
         self._http = httpx.Client(
             base_url=settings.prefect_api_url,
-            auth=(auth[0], auth[2]) if auth[1] else None,
+            auth=PrefectAuth(settings.prefect_api_auth_string, settings.prefect_api_url),
             timeout=_TIMEOUT_S,
             verify=_trusted(),
         )

@@ -71,10 +71,11 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
                 f"\n[bold]Refinery is up[/], with everything in {stack.data_dir}\n"
                 f"  API          {stack.api_url}\n"
                 f"  OpenAPI      {stack.openapi_url}\n"
-                f"  Prefect UI   {stack.prefect_ui_url}\n"
+                f"  Prefect UI   {stack.prefect_sign_in_url}\n"
                 f"{_store_line(stack)}"
                 f"\nA first customer:  refinery customers add NAME{_hint(data_dir)}\n"
-                "[dim]Ctrl-C stops it.[/]"
+                "[dim]Ctrl-C stops it.[/]",
+                soft_wrap=True,  # a link that is broken over two lines cannot be clicked
             )
             stack.wait(_console.print)
     finally:

@@ -203,8 +203,10 @@ class Demo:
     def _show_links(self, job_id: str) -> None:
         self._console.print(
             f"\n[bold]To look at[/]\n"
-            f"  Prefect UI   {self._stack.prefect_ui_url}/runs (look for {job_id})\n"
-            f"  OpenAPI      {self._stack.openapi_url}"
+            f"  Prefect UI   {self._stack.prefect_sign_in_url}\n"
+            f"               (look for {job_id} in Runs)\n"
+            f"  OpenAPI      {self._stack.openapi_url}",
+            soft_wrap=True,  # a link that is broken over two lines cannot be clicked
         )
 
     def _client(self, key: str) -> httpx.Client:

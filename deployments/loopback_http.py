@@ -5,9 +5,9 @@ import httpx
 REQUEST_TIMEOUT_S = 5.0
 
 
-def client() -> httpx.Client:
+def client(auth: httpx.Auth | None = None) -> httpx.Client:
     """A client that never goes through a proxy: what it talks to is on this machine."""
-    return httpx.Client(trust_env=False, timeout=REQUEST_TIMEOUT_S)
+    return httpx.Client(trust_env=False, timeout=REQUEST_TIMEOUT_S, auth=auth)
 
 
 def get_status(url: str) -> int | None:

@@ -3,6 +3,7 @@
 import base64
 import functools
 import os
+import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +11,12 @@ from pathlib import Path
 import certifi
 import httpx
 
+from blocks.prefect_auth import PrefectAuth
 from deployments.environment import plain_environment, python_environment, without_proxy
 from deployments.loopback_http import client, get_status
 from deployments.names import WORK_POOL, WORKER_TYPE
 from deployments.ports import LOOPBACK
+from deployments.prefect_hosts import HOSTS, SIGN_IN_PATH
 from deployments.private_files import kept_secret, private_folder, write_private
 from deployments.processes import Program
 
@@ -30,6 +33,9 @@ WORKER_START_TIMEOUT_S = 60.0
 WORKER_STOP_TIMEOUT_S = 10.0
 
 HTTP_OK = 200
+
+_APP = "deployments.prefect_app:create"
+_SERVED = ["--factory", _APP, "--host", LOOPBACK, "--log-level", "warning"]
 
 NO_TELEMETRY = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
@@ -73,12 +79,17 @@ class PrefectServer:
         write_private(self._authorities, _first_certificate())
         # Without one of ours, Prefect keeps the key to its block documents in the same database.
         self._encryption_key = kept_secret(data_dir / "prefect-encryption.key", _fernet_key)
+        # Whoever may write to Prefect's API can run any program as the worker, whose environment has
+        # the key to customers' credentials. Other users of this machine reach the port.
+        self.auth_string = kept_secret(data_dir / "prefect-auth", _auth_string)
+        self.sign_in_url = f"{self.ui_url}{SIGN_IN_PATH}#{self.auth_string}"
+        self._auth = PrefectAuth(self.auth_string, self.api_url)
 
     def program(self) -> Program:
         """The server."""
         return Program(
             name="Prefect server",
-            arguments=[sys.executable, "-m", "prefect", "server", "start"],
+            arguments=[sys.executable, "-m", "uvicorn", *_SERVED, "--port", str(self._port)],
             environment=self._environment(),
             folder=self._home,
             is_ready=self._is_ready,
@@ -108,6 +119,11 @@ class PrefectServer:
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": self._database_url,
             "PREFECT_SERVER_ENCRYPTION_KEY": self._encryption_key,
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+            "PREFECT_SERVER_API_AUTH_STRING": self.auth_string,
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
+                f"http://{host}:{self._port}" for host in HOSTS
+            ),
+            "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         }
 
@@ -118,8 +134,8 @@ class PrefectServer:
             "PREFECT_HOME": str(self._home),
             "TMPDIR": str(self._temporary),
             "PREFECT_API_SSL_CERT_FILE": str(self._authorities),
-            # Each would be a request of every run; the server has no such protection, and our version.
-            "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+            "PREFECT_API_AUTH_STRING": self.auth_string,
+            # It would be a request of every run, and the server has our version.
             "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
         }
         return python_environment({**NO_TELEMETRY, **ours, **extra})
@@ -129,7 +145,7 @@ class PrefectServer:
 
         The worker fills in the pool's template when it starts.
         """
-        with client() as session:
+        with client(self._auth) as session:
             body = {"name": WORK_POOL, "type": WORKER_TYPE}
             answer = session.post(f"{self.api_url}/work_pools/", json=body)
         if answer.status_code != httpx.codes.CONFLICT:
@@ -165,7 +181,7 @@ class PrefectServer:
     def _forget_worker(self) -> None:
         """A killed worker counts as online for another 90 s, which would be the wrong answer."""
         try:
-            with client() as session:
+            with client(self._auth) as session:
                 session.delete(f"{self._workers_url}/{WORKER}")
         except httpx.TransportError:
             # The server is away; then the worker cannot come online either until it is back.
@@ -174,7 +190,7 @@ class PrefectServer:
     def _worker_is_online(self) -> bool:
         online = {"workers": {"status": {"any_": ["ONLINE"]}}}
         try:
-            with client() as session:
+            with client(self._auth) as session:
                 answer = session.post(f"{self._workers_url}/filter", json=online)
         except httpx.TransportError:
             return False
@@ -189,3 +205,7 @@ def _first_certificate() -> str:
 
 def _fernet_key() -> str:
     return base64.urlsafe_b64encode(os.urandom(32)).decode()
+
+
+def _auth_string() -> str:
+    return f"refinery:{secrets.token_urlsafe(32)}"

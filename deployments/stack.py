@@ -61,7 +61,9 @@ class Stack:
     """
 
     prefect_ui_url: str
+    prefect_sign_in_url: str
     prefect_api_url: str
+    prefect_auth_string: str
     api_url: str
     database_url: str
     encryption_key: str
@@ -96,7 +98,7 @@ class Stack:
             **self._egress(),
             "REFINERY_DATABASE_URL": self.database_url,
             "ASG_ENCRYPTION_KEY": self.encryption_key,
-            "PREFECT_API_URL": self.prefect_api_url,
+            **self.prefect_environment,
             "REFINERY_PUBLIC_URL": self._extra.get("REFINERY_PUBLIC_URL", self.api_url),
         }
 
@@ -108,6 +110,14 @@ class Stack:
         given = self._extra.get(name, os.environ.get(name, ""))
         port = urlsplit(self.object_store.endpoint_url).port
         return {name: ",".join(filter(None, [given, f"{LOOPBACK}:{port}"]))}
+
+    @property
+    def prefect_environment(self) -> dict[str, str]:
+        """What every client of Prefect's server needs."""
+        return {
+            "PREFECT_API_URL": self.prefect_api_url,
+            "PREFECT_API_AUTH_STRING": self.prefect_auth_string,
+        }
 
     @property
     def log_folder(self) -> Path:
@@ -203,6 +213,8 @@ class Stack:
         )
         self.database_url = postgres.url()
         self.prefect_ui_url, self.prefect_api_url = prefect.ui_url, prefect.api_url
+        self.prefect_sign_in_url = prefect.sign_in_url
+        self.prefect_auth_string = prefect.auth_string
         self.api_url = f"http://{LOOPBACK}:{self._ports.port('api')}"
         self.encryption_key = self._find_encryption_key()
         return postgres, prefect

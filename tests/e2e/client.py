@@ -7,6 +7,9 @@ from typing import Any
 
 import httpx
 
+from blocks.prefect_auth import PrefectAuth
+from deployments.stack import Stack
+
 WAIT_S = 90.0
 _POLL_S = 0.1
 
@@ -19,6 +22,12 @@ def wait_for(what: str, check: Callable[[], Any]) -> Any:
             return found
         time.sleep(_POLL_S)
     raise AssertionError(f"waited {WAIT_S} s for {what}")
+
+
+def prefect_client(stack: Stack) -> httpx.Client:
+    """A client of Prefect's API with the password of the stack."""
+    auth = PrefectAuth(stack.prefect_auth_string, stack.prefect_api_url)
+    return httpx.Client(base_url=stack.prefect_api_url, auth=auth, timeout=30)
 
 
 class Customer:

@@ -16,7 +16,7 @@ from gcsfs.core import GCSFileSystem
 from blocks.store import customers
 from blocks.store.database import Database
 from deployments.stack import Stack
-from tests.e2e.client import Annotator, Customer, runs_of, wait_for
+from tests.e2e.client import Annotator, Customer, prefect_client, runs_of, wait_for
 from tests.endpoint import Endpoint
 from tests.manifests import Manifest, make_manifest
 
@@ -111,7 +111,7 @@ def _lose_worker(stack: Stack, customer: Customer, s3: s3fs.S3FileSystem) -> Los
     job_id = customer.submit(manifest_url="s3://lost/m.jsonl", credentials=_credentials(stack))
     wait_for("the first tasks", lambda: customer.job(job_id)["total_tasks"])
     (worker,) = [c for c in stack._supervisor.children if c.name == "Prefect worker"]
-    with httpx.Client(base_url=stack.prefect_api_url) as prefect:
+    with prefect_client(stack) as prefect:
         (run,) = runs_of(prefect, job_id)
     # The worker first: it would tell that the run has crashed.
     for pid in (worker.pid, int(run["infrastructure_pid"])):
@@ -188,5 +188,5 @@ def gcs_bucket(gcs_url: str) -> str:
 @pytest.fixture
 def prefect(stack: Stack) -> Iterator[httpx.Client]:
     """Prefect's API, as an operator's browser uses it."""
-    with httpx.Client(base_url=stack.prefect_api_url, timeout=30) as found:
+    with prefect_client(stack) as found:
         yield found

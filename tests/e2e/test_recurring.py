@@ -50,7 +50,7 @@ def prefect_run(stack: Stack, *arguments: str) -> None:
     subprocess.run(
         [sys.executable, *arguments],
         cwd=REPOSITORY,
-        env={**os.environ, "PREFECT_API_URL": stack.prefect_api_url},
+        env={**os.environ, **stack.prefect_environment},
         check=True,
     )
 

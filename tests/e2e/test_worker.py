@@ -17,7 +17,7 @@ import pytest
 from deployments.names import WORKER_TYPE
 from deployments.prefect_servers import REPOSITORY
 from deployments.stack import Stack
-from tests.e2e.client import cancel, wait_for
+from tests.e2e.client import cancel, prefect_client, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -99,12 +99,13 @@ class Probe:
 
 @pytest.fixture(scope="module")
 def worker(stack: Stack) -> Iterator[psutil.Process]:
-    with httpx.Client(base_url=stack.prefect_api_url, timeout=30) as prefect:
+    with prefect_client(stack) as prefect:
         prefect.post("/work_pools/", json={"name": POOL, "type": WORKER_TYPE}).raise_for_status()
         command = ["-m", "deployments", "worker", "--pool", POOL, "--name", NAME, "--limit", "1"]
-        environment = {"PREFECT_API_URL": stack.prefect_api_url}
         process = subprocess.Popen(
-            [sys.executable, *command], cwd=REPOSITORY, env={**os.environ, **environment}
+            [sys.executable, *command],
+            cwd=REPOSITORY,
+            env={**os.environ, **stack.prefect_environment},
         )
         try:
             wait_for("the worker", lambda: _is_online(prefect))

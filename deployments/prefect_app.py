@@ -1,0 +1,49 @@
+"""Prefect's server behind two rules of ours, which it has no settings for.
+
+Run by `python -m uvicorn --factory deployments.prefect_app:create`.
+"""
+
+import base64
+import hashlib
+
+from prefect.server.api.server import create_app
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import HTMLResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from deployments.prefect_hosts import HOSTS, SIGN_IN_PATH
+
+# Prefect's UI keeps the password under this name; it takes none from a link. What follows `#` is
+# never sent to a server, and `replace` leaves it in no history.
+_SCRIPT = """
+const password = decodeURIComponent(location.hash.slice(1));
+if (password) localStorage.setItem("prefect-password", btoa(password));
+location.replace("/");
+"""
+_PAGE = f"<!doctype html><meta charset=utf-8><title>Prefect</title><script>{_SCRIPT}</script>"
+_SCRIPT_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+_HEADERS = {
+    "Content-Security-Policy": (
+        f"default-src 'none'; script-src 'sha256-{_SCRIPT_HASH}'; frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class _SignIn:
+    """Answers for the link that signs a browser in, and hands all else on."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == SIGN_IN_PATH:
+            await HTMLResponse(_PAGE, headers=_HEADERS)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def create() -> ASGIApp:
+    """Prefect's API and UI for this machine's names alone, with a page that signs a browser in."""
+    return TrustedHostMiddleware(_SignIn(create_app(final=True)), allowed_hosts=HOSTS)
