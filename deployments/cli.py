@@ -154,9 +154,11 @@ def register_blocks() -> None:
 def _find_embedded_stack() -> None:
     """Let commands of the operator work on what `refinery up` runs, where nothing else is said."""
     if "REFINERY_DATABASE_URL" not in os.environ:
+        # Whose buckets a command means is for the shell to say: eval "$(refinery env)". Another
+        # Prefect, if the shell names one, is not given the password of ours.
+        foreign = ("AWS_", "PREFECT_") if "PREFECT_API_URL" in os.environ else ("AWS_",)
         for name, value in load_environment(default_data_dir()).items():
-            # Whose buckets a command means is for the shell to say: eval "$(refinery env)".
-            if not name.startswith("AWS_"):
+            if not name.startswith(foreign):
                 os.environ.setdefault(name, value)
 
 

@@ -120,10 +120,10 @@ class PrefectServer:
             "PREFECT_SERVER_ENCRYPTION_KEY": self._encryption_key,
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             "PREFECT_SERVER_API_AUTH_STRING": self.auth_string,
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
+            "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": ",".join(
                 f"http://{host}:{self._port}" for host in HOSTS
             ),
-            "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+            "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         }
 
