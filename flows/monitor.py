@@ -4,6 +4,7 @@ Artifacts go by the job's id, so that all of a job's runs are found under one na
 is logged and never fails a run.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
@@ -27,9 +28,10 @@ from structlog.stdlib import BoundLogger
 from blocks import logs
 from blocks.delivered import DeliveredObject
 from blocks.errors import Transient
-from blocks.object_urls import parse_object_url
+from blocks.object_urls import StoreType, parse_object_url
 from blocks.store import chunks
 from blocks.store.jobs import Job
+from flows import markdown
 from flows.delivery import folder_of
 from flows.resources import database, destination_of, load_job, settings
 
@@ -37,6 +39,7 @@ _P = ParamSpec("_P")
 
 _UPDATES_EVERY_S = 1.0
 _CHUNKS_SHOWN_MAX = 500
+_SCHEMES = {StoreType.S3: "s3", StoreType.GCS: "gs"}
 
 
 class ChunkSeen(msgspec.Struct, frozen=True):
@@ -166,19 +169,21 @@ def _facts(job: Job) -> Iterator[str]:
     yield f"# {job.job_id}"
     yield ""
     if job.error_message:
-        yield f"**{_escaped(job.error_message)}** ({job.error_code})"
+        yield f"**{markdown.text(job.error_message)}** ({job.error_code})"
         yield ""
     yield f"| status | {job.status} |"
     yield "|---|---|"
     yield f"| customer | `{job.customer_id}` |"
-    yield f"| manifest | `{url.store}://{url.bucket}/{url.key}` |".replace("gcs://", "gs://")
-    yield f"| question | {_escaped(job.question)} |"
+    manifest = f"{_SCHEMES[url.store]}://{url.bucket}/{url.key}"
+    yield f"| manifest | {markdown.code(manifest)} |"
+    yield f"| question | {markdown.text(job.question)} |"
     yield f"| lines | {job.total_tasks:,} |"
     yield f"| settled | {job.tasks_done:,} |"
     yield f"| without a result | {job.tasks_failed:,} |"
     if base := settings().public_url:
         at = f"{base}/v1/jobs/{job.job_id}"
-        yield f"| with the customer's key | [job]({at}), [export]({at}/export), [errors]({at}/errors) |"
+        links = (("job", at), ("export", f"{at}/export"), ("errors", f"{at}/errors"))
+        yield f"| with the customer's key | {', '.join(markdown.link(*each) for each in links)} |"
 
 
 def _bad_lines(job: Job, codes: dict[str, int]) -> Iterator[str]:
@@ -197,21 +202,22 @@ def _bad_lines(job: Job, codes: dict[str, int]) -> Iterator[str]:
 def _delivery(job: Job, link: str | None) -> Iterator[str]:
     if job.delivery is None:
         return
-    scheme = {"gcs": "gs"}.get(job.delivery.type, job.delivery.type)
+    scheme = _SCHEMES[StoreType(job.delivery.type)]
     at = f"{scheme}://{job.delivery.bucket}/{folder_of(job)}"
     yield ""
     yield "## Delivery"
     yield ""
-    yield f"`{at}/`: {job.delivery_status or 'when every task has ended'}."
+    yield f"{markdown.code(f'{at}/')}: {job.delivery_status or 'when every task has ended'}."
     if link:
         yield ""
-        yield f"[Look at it in the store's console]({link})"
+        yield markdown.link("Look at it in the store's console", link)
     if job.delivery_status == "delivered":
         yield ""
-        yield f"`refinery verify {at}` compares every object with `manifest.json`."
+        command = markdown.code(f"refinery verify {shlex.quote(at)}")
+        yield f"{command} compares every object with `manifest.json`."
     if job.delivery_error_message:
         yield ""
-        yield f"**{_escaped(job.delivery_error_message)}** ({job.delivery_error_code})"
+        yield f"**{markdown.text(job.delivery_error_message)}** ({job.delivery_error_code})"
         yield ""
         yield "When that is mended, retry this run; or `refinery jobs deliver`, with other credentials."
 
@@ -226,10 +232,6 @@ def _row(seen: ChunkSeen) -> dict[str, Any]:
         "seconds": round(seen.seconds, 2),
         "retries": seen.retries,
     }
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", r"\|").replace("\n", " ").replace("<", "&lt;")
 
 
 def _key(job_id: str) -> str:
