@@ -67,6 +67,12 @@ class InvalidCredentials(Terminal):
     code = "invalid_credentials"
 
 
+class CredentialsWiped(Terminal):
+    """The customer, or the grace period, has wiped the credentials that this needs."""
+
+    code = "credentials_wiped"
+
+
 class ObjectChanged(Terminal):
     """The object is no longer the version that was pinned."""
 

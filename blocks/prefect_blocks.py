@@ -18,7 +18,7 @@ from pydantic import Field, SecretStr, field_validator
 from blocks.buckets import Bucket, open_bucket
 from blocks.credentials import Credentials, GcsCredentials, S3Credentials
 from blocks.egress import Egress
-from blocks.errors import RefineryError
+from blocks.errors import RefineryError, Terminal
 from blocks.object_urls import ObjectUrl, StoreType, is_bucket_name
 from blocks.settings import Settings
 from blocks.store.jobs import DeliveryTarget
@@ -38,6 +38,12 @@ class UnusableBlock(RefineryError):
     """A block is missing, or does not hold what is needed: the operator's to mend."""
 
     code = "unusable_block"
+
+
+class PlaceNotBound(Terminal):
+    """A block is for its own bucket and prefix, and for where its jobs were to be delivered."""
+
+    code = "place_not_bound"
 
 
 class ManifestSource(Block):
@@ -75,16 +81,28 @@ ManifestSource(
     )
     gcp_credentials: GcpCredentials | None = Field(default=None, description="For GCS.")
 
+    prefix: str = Field(
+        default="",
+        title="Prefix",
+        description="Such as `in/`: the credentials are for objects below it only; by default for all.",
+    )
+
     @field_validator("bucket_url")
     @classmethod
     def _check_bucket(cls, url: str) -> str:
-        _place(url)
+        if _place(url).key.strip("/"):
+            raise ValueError("This must be s3://bucket or gs://bucket; the path is for the prefix.")
         return url.rstrip("/")
+
+    @field_validator("prefix")
+    @classmethod
+    def _check_prefix(cls, prefix: str) -> str:
+        return prefix.strip("/")
 
     @property
     def place(self) -> ObjectUrl:
-        """The bucket, with an empty key."""
-        return _place(self.bucket_url)
+        """The bucket, with the prefix as its key."""
+        return _place(f"{self.bucket_url}/{self.prefix}")
 
     def url_of(self, key: str) -> str:
         """The URL of an object in the bucket."""
@@ -107,20 +125,27 @@ ManifestSource(
     def open(
         self,
         settings: Settings,
-        name: str | None = None,
+        url: ObjectUrl,
         *,
+        delivers_to: str | None = None,
         kms_key_id: str | None = None,
         acl: str | None = None,
     ) -> Bucket:
-        """The bucket, or another one called `name` with the same credentials.
+        """Return the bucket of `url`, which must lie in the block's own place or in `delivers_to`.
 
         Raises:
+            PlaceNotBound: the credentials are for other places.
             UnusableBlock: as `read_credentials`.
             Terminal: its endpoint is at an address that the settings do not allow.
         """
+        bound = [self.place, *([_place(delivers_to)] if delivers_to else [])]
+        if not any(_lies_in(url, place) for place in bound):
+            raise PlaceNotBound(
+                f"The operator's credentials are not for {url.bucket}/{url.key}; bring some of your own."
+            )
         return open_bucket(
-            self.place.store,
-            name or self.place.bucket,
+            url.store,
+            url.bucket,
             self.read_credentials(),
             egress=Egress(settings.egress_allow),
             gcs_endpoint_url=settings.gcs_endpoint_url,
@@ -272,6 +297,12 @@ def _place(url: str) -> ObjectUrl:
     if not separator or scheme not in _STORES or not is_bucket_name(bucket):
         raise ValueError("This must be s3://bucket or gs://bucket.")
     return ObjectUrl(_STORES[scheme], bucket, key)
+
+
+def _lies_in(url: ObjectUrl, place: ObjectUrl) -> bool:
+    folder = place.key.strip("/")
+    is_below = not folder or url.key == folder or url.key.startswith(f"{folder}/")
+    return (url.store, url.bucket) == (place.store, place.bucket) and is_below
 
 
 def _amazon(block: AwsCredentials | MinIOCredentials) -> S3Credentials:

@@ -11,6 +11,7 @@ import msgspec
 
 from blocks import logs
 from blocks.prefect_api import UNDER_WAY, PrefectApi, PrefectUnavailable, RunState
+from blocks.settings import CREDENTIALS_KEEP_S
 from blocks.store import annotation, counts, jobs, outbox, runs, webhooks
 from blocks.store.database import Database, Transaction
 from blocks.store.runs import Launched
@@ -47,6 +48,8 @@ class Reconciled(msgspec.Struct, frozen=True):
     """Claims that have run out."""
     keys_purged: int = 0
     """Idempotency keys that are a day old."""
+    credentials_wiped: int = 0
+    """Jobs that ended a grace period ago and still held credentials."""
     notifications_purged: int = 0
     """Webhook notifications that ended a month ago."""
     prefect_reachable: bool = True
@@ -60,8 +63,10 @@ class Reconciled(msgspec.Struct, frozen=True):
         return self != Reconciled()
 
 
-def reconcile(database: Database, prefect: PrefectApi) -> Reconciled:
-    """One pass.
+def reconcile(
+    database: Database, prefect: PrefectApi, *, credentials_keep_s: int = CREDENTIALS_KEEP_S
+) -> Reconciled:
+    """One pass; credentials are wiped `credentials_keep_s` after nothing needs them any more.
 
     Raises:
         DatabaseUnavailable: nothing that was done before is lost.
@@ -72,6 +77,11 @@ def reconcile(database: Database, prefect: PrefectApi) -> Reconciled:
     )
     leases = _in_batches(database, lambda tx: annotation.return_leases(tx, limit=_BATCH), _BATCH)
     keys = _in_batches(database, lambda tx: jobs.purge_idempotency_keys(tx, limit=_BATCH), _BATCH)
+    wiped = _in_batches(
+        database,
+        lambda tx: jobs.wipe_old_credentials(tx, keep_s=credentials_keep_s, limit=_BATCH),
+        _BATCH,
+    )
     notifications = _in_batches(
         database,
         lambda tx: webhooks.purge(tx, days=_NOTIFICATIONS_KEPT_DAYS, limit=_BATCH),
@@ -93,6 +103,7 @@ def reconcile(database: Database, prefect: PrefectApi) -> Reconciled:
         jobs_settled=settled,
         leases_returned=leases,
         keys_purged=keys,
+        credentials_wiped=wiped,
         notifications_purged=notifications,
         prefect_reachable=reachable,
     )

@@ -1,10 +1,11 @@
-"""AES-256-GCM of customers' cloud credentials.
+"""AES-256-GCM of customers' cloud credentials, and keyed digests of requests.
 
 An envelope is `version (1 byte) | key id (8) | nonce (12) | ciphertext and tag`. The associated
 data binds it to the row it was made for, so an envelope copied to another row does not open.
 """
 
 import hashlib
+import hmac
 import os
 from collections.abc import Sequence
 
@@ -27,6 +28,7 @@ class Vault:
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._ciphers = {_key_id(key): AESGCM(key) for key in keys}
+        self._digest_keys = {_key_id(key): _digest_key(key) for key in keys}
         self._current = _key_id(keys[0])
 
     def seal(self, plaintext: bytes, *, bound_to: str) -> bytes:
@@ -56,9 +58,34 @@ class Vault:
                 "The stored credentials were altered, or belong to another row."
             ) from error
 
+    def digest(self, content: bytes) -> bytes:
+        """Return the current key's id and an HMAC-SHA256 of `content`, by a key derived from it.
+
+        Whoever has only the digest cannot try guesses of the content against it.
+        """
+        return self._current + _hmac(self._digest_keys[self._current], content)
+
+    def is_digest_of(self, digest: bytes, content: bytes) -> bool:
+        """Return whether `digest` may be of `content`, by the key that it was made with.
+
+        True for a digest of a key that was taken away: nothing can be told from it any more, and a
+        request that is only repeated must not become a conflict.
+        """
+        key = self._digest_keys.get(digest[:_KEY_ID_BYTES])
+        return key is None or hmac.compare_digest(digest[_KEY_ID_BYTES:], _hmac(key, content))
+
     def is_current(self, envelope: bytes) -> bool:
         """Whether `envelope` was sealed with the current key, so that a rotation may skip it."""
         return envelope.startswith(_VERSION + self._current)
+
+
+def _digest_key(key: bytes) -> bytes:
+    # Not the key itself: what seals is used for nothing else.
+    return _hmac(key, b"refinery request digest")
+
+
+def _hmac(key: bytes, content: bytes) -> bytes:
+    return hmac.digest(key, content, "sha256")
 
 
 def _key_id(key: bytes) -> bytes:

@@ -5,6 +5,7 @@ process that uses it, and never passed on.
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 from uuid import UUID
 
 from prefect.context import FlowRunContext
@@ -13,7 +14,7 @@ from prefect.runtime import flow_run
 from blocks import buckets
 from blocks.credentials import decode_credentials
 from blocks.egress import Egress
-from blocks.errors import RefineryError
+from blocks.errors import CredentialsWiped, RefineryError
 from blocks.model import DeliveryStatus, JobStatus
 from blocks.object_urls import ObjectUrl, StoreType, parse_object_url
 from blocks.settings import Settings
@@ -117,55 +118,61 @@ def adopt_run(tx: Transaction, job: Job, kind: str) -> None:
 def manifest_of(job: Job) -> tuple[buckets.Bucket, ObjectUrl]:
     """The bucket that the job's manifest lies in, and the manifest's place in it."""
     url = parse_object_url(job.manifest_url)
-    bucket = _bucket(
-        job_id=job.job_id,
-        customer_id=job.customer_id,
-        sealed=job.credentials,
-        block=job.credentials_block,
-        store=url.store,
-        name=url.bucket,
-    )
-    return bucket, url
+    return _bucket(_access(job), url), url
 
 
 def destination_of(job: Job) -> buckets.Bucket:
     """The bucket that the job's results go to."""
     target = job.delivery
     assert target is not None  # the flow has looked
-    return _bucket(
-        job_id=job.job_id,
-        customer_id=job.customer_id,
-        sealed=job.credentials,
-        block=job.credentials_block,
-        store=StoreType(target.type),
-        name=target.bucket,
-        kms_key_id=target.kms_key_id,
-        acl=target.acl,
+    url = ObjectUrl(StoreType(target.type), target.bucket, target.prefix)
+    return _bucket(_access(job), url, kms_key_id=target.kms_key_id, acl=target.acl)
+
+
+class _Access(NamedTuple):
+    """What opens the buckets of a job: its own credentials, or a block with the places it is for."""
+
+    job_id: str
+    customer_id: str
+    sealed: bytes | None
+    is_wiped: bool
+    block: str | None
+    block_delivers_to: str | None
+
+
+def _access(job: Job) -> _Access:
+    is_wiped = job.credentials is None and job.credentials_wiped_at is not None
+    return _Access(
+        job.job_id,
+        job.customer_id,
+        job.credentials,
+        is_wiped,
+        job.credentials_block,
+        job.block_delivers_to,
     )
 
 
 @lru_cache(maxsize=_CLIENTS_MAX)
 def _bucket(
-    *,
-    job_id: str,
-    customer_id: str,
-    sealed: bytes | None,
-    block: str | None,
-    store: StoreType,
-    name: str,
-    kms_key_id: str | None = None,
-    acl: str | None = None,
+    access: _Access, url: ObjectUrl, *, kms_key_id: str | None = None, acl: str | None = None
 ) -> buckets.Bucket:
-    if block:
+    if access.is_wiped:
+        raise CredentialsWiped(
+            "The job's credentials were wiped; nothing is read or written without."
+        )
+    if access.block:
         # Importing what such blocks are made of costs half a second, and few jobs have one.
         from blocks.prefect_blocks import load_source  # noqa: PLC0415
 
-        return load_source(block).open(settings(), name, kms_key_id=kms_key_id, acl=acl)
-    plain = jobs.open_credentials(sealed, job_id, customer_id, settings().vault())
+        delivers_to = access.block_delivers_to
+        source = load_source(access.block)
+        return source.open(settings(), url, delivers_to=delivers_to, kms_key_id=kms_key_id, acl=acl)
+    vault = settings().vault()
+    plain = jobs.open_credentials(access.sealed, access.job_id, access.customer_id, vault)
     return buckets.open_bucket(
-        store,
-        name,
-        decode_credentials(store, plain),
+        url.store,
+        url.bucket,
+        decode_credentials(url.store, plain),
         egress=Egress(settings().egress_allow),
         gcs_endpoint_url=settings().gcs_endpoint_url,
         kms_key_id=kms_key_id,

@@ -21,12 +21,14 @@ from prefect.states import Completed
 from pydantic import BaseModel, Field
 
 from blocks.buckets import Entry
+from blocks.metadata import named_members
 from blocks.model import TaskType
 from blocks.prefect_api import PrefectApi
 from blocks.prefect_blocks import load_delivery, load_source
 from blocks.store import streams
 from blocks.store.jobs import NewJob
 from blocks.store.streams import Manifest, Stream
+from flows import markdown
 from flows.monitor import only_shown, run_log
 from flows.policy import NETWORK_TASK
 from flows.resources import database, settings
@@ -57,6 +59,10 @@ class JobOptions(BaseModel):
     failure_threshold_percent: Annotated[float, Field(ge=0, le=100)] = 100
     callback_url: str | None = None
     metadata: dict[str, str] | None = None
+    show_metadata: bool | list[str] = Field(
+        default=True,
+        description="What annotators see of a line's metadata: all, none, or the members named here.",
+    )
 
 
 class Find(BaseModel):
@@ -133,6 +139,7 @@ def new_job(
 ) -> NewJob:
     """What all jobs of the run have in common."""
     source = load_source(block)
+    target = load_delivery(delivery).target() if delivery else None
     return NewJob(
         customer_id=customer,
         manifest_url=source.bucket_url,
@@ -147,7 +154,9 @@ def new_job(
         failure_threshold_percent=options.failure_threshold_percent,
         credentials=None,
         credentials_block=block,
-        delivery=load_delivery(delivery).target() if delivery else None,
+        delivery=target,
+        block_delivers_to=target.url if target else None,
+        shown_metadata=named_members(options.show_metadata),
     )
 
 
@@ -170,7 +179,8 @@ def find_manifests(
     )
     due: list[Found] = []
     left: list[Found] = []
-    listed = where.open(settings()).entries(place.prefix)
+    top = msgspec.structs.replace(where.place, key=place.prefix)
+    listed = where.open(settings(), top).entries(place.prefix)
     for entry in _unknown(stream, where.url_of, (e for e in listed if place.is_manifest(e.key))):
         found = Found(Manifest(where.url_of(entry.key), entry.pin.version), entry.pin.size, "")
         verdict = place.judge(entry, slot)
@@ -253,7 +263,7 @@ def show(stream: Stream, found: list[Found]) -> None:
     create_table_artifact(
         key=_NOT_IN_A_KEY.sub("-", name).strip("-"),
         table=table,
-        description=f"Found in the stream {stream.stream}: {len(found)}",
+        description=f"Found in the stream {markdown.text(stream.stream)}: {len(found)}",
     )
 
 

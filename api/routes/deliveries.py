@@ -83,6 +83,9 @@ def _wanted(job: Job, data: DeliverBody) -> tuple[DeliveryTarget, bytes | None]:
                 "that the job has are for that place alone."
             )
             raise invalid_request([Fault("credentials", message)])
+        if job.credentials_wiped_at and not job.credentials:
+            message = "The job's credentials were wiped; give some for this delivery."
+            raise invalid_request([Fault("credentials", message)])
         return target, None
     store = StoreType(target.type)
     faults = list(struct_faults(data.credentials.given(), credentials_type(store), "credentials"))

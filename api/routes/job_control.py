@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, get, post
+from litestar import Request, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
@@ -79,6 +79,28 @@ def cancel(
     return show(job, database)
 
 
+@delete(
+    "/v1/jobs/{job_id:str}/credentials",
+    operation_id="wipe_job_credentials",
+    summary="Wipe a job's credentials",
+    tags=["Jobs"],
+    responses=documented(400, 401, 403, 404),
+    guards=[customers_only],
+    status_code=204,
+    sync_to_thread=True,
+)
+def wipe_credentials(
+    request: _Request, job_id: FromPath[str], database: NamedDependency[Database]
+) -> None:
+    """Delete the stored credentials, for good. A job that is still being read fails, with
+    `credentials_wiped`; one that is only to be delivered goes on, and its delivery is refused with that
+    code, to be asked for again with new credentials. A job without credentials stays as it is.
+    """
+    job = find_job(request, job_id, database)
+    with database.transaction() as tx:
+        jobs.wipe_credentials(tx, job.job_no)
+
+
 _ENDED = {JobStatus.COMPLETED: "been completed", JobStatus.FAILED: "failed"}
 
-HANDLERS = [index, cancel]
+HANDLERS = [index, cancel, wipe_credentials]

@@ -130,7 +130,8 @@ def _create(
 ) -> list[Created]:
     owner = customer_id(request)
     with database.transaction() as tx:
-        created = tasks.create(tx, owner, new, batch_id=batch_id)
+        vault = settings.vault()
+        created = tasks.create(tx, owner, new, batch_id=batch_id, vault=vault)
         if not all(task.replayed for task in created):
             open_max = settings.open_tasks_per_customer_max
             bytes_max = settings.stored_bytes_per_customer_max

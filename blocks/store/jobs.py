@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 
-from blocks.errors import IdempotencyConflict
+from blocks.errors import CredentialsWiped, IdempotencyConflict
 from blocks.ids import new_id
 from blocks.model import DeliveryStatus, JobStatus, Pin, TaskType
+from blocks.object_urls import StoreType
 from blocks.store.database import Rollback, Transaction
 from blocks.store.queries import load
 from blocks.vault import Vault
@@ -30,6 +31,12 @@ class DeliveryTarget(msgspec.Struct, frozen=True):
     acl: str | None
 
     @property
+    def url(self) -> str:
+        """The folder as `s3://bucket/prefix` or `gs://bucket/prefix`."""
+        scheme = "gs" if self.type == StoreType.GCS else self.type
+        return f"{scheme}://{self.bucket}/{self.prefix}"
+
+    @property
     def place(self) -> tuple[str | None, ...]:
         """What credentials are given for: where objects are written, and who may read them there."""
         return (self.type, self.bucket, self.prefix, self.kms_key_id, self.acl)
@@ -38,8 +45,10 @@ class DeliveryTarget(msgspec.Struct, frozen=True):
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     """What a job is made of; `credentials` is the plain JSON, sealed before it is stored.
 
-    Or `credentials_block` names a block of Prefect, where the credentials are the operator's. The
-    version of the manifest is pinned when it is first read, unless it is given.
+    Or `credentials_block` names a block of Prefect, where the credentials are the operator's; besides
+    the block's own place, it may write to `block_delivers_to`, such as `s3://bucket/prefix`. The version
+    of the manifest is pinned when it is first read, unless it is given. Annotators see of a line's
+    metadata the members named in `shown_metadata`, and all of it without.
     """
 
     customer_id: str
@@ -58,6 +67,8 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     credentials_block: str | None = None
     manifest_bytes: int | None = None
     manifest_version: str | None = None
+    block_delivers_to: str | None = None
+    shown_metadata: list[str] | None = None
 
 
 class Job(NewJob, frozen=True, kw_only=True):
@@ -83,6 +94,7 @@ class Job(NewJob, frozen=True, kw_only=True):
     tasks_done: int
     tasks_failed: int
     lines_read: int
+    credentials_wiped_at: datetime | None = None
 
     @property
     def pin(self) -> Pin | None:
@@ -110,7 +122,7 @@ def _binding(job_id: str, customer_id: str) -> str:
 
 
 class Idempotency(msgspec.Struct, frozen=True):
-    """The customer's key for a request, and the SHA-256 of the request."""
+    """The customer's key for a request, and the SHA-256 of the request, which is stored keyed only."""
 
     key: str
     body_hash: bytes
@@ -125,9 +137,9 @@ def submit(
         IdempotencyConflict: the key was used for another request within the last day.
     """
     job_id = new_id("job")
-    values = {"customer_id": new.customer_id}
+    values: dict[str, Any] = {"customer_id": new.customer_id}
     if idempotency:
-        values |= msgspec.structs.asdict(idempotency)
+        values |= {"key": idempotency.key, "body_hash": vault.digest(idempotency.body_hash)}
     with tx.transaction():
         row = tx.execute(_SQL["insert_job"], _values(new, job_id, vault)).fetchone()
         assert row is not None  # an insert returns its row
@@ -139,7 +151,7 @@ def submit(
             return job_id, False
         raise Rollback
     found = tx.execute(_SQL["find_idempotency_key"], values).fetchone()
-    if found is None or found["body_hash"] != values["body_hash"]:
+    if found is None or not vault.is_digest_of(found["body_hash"], idempotency.body_hash):
         raise IdempotencyConflict(
             "This Idempotency-Key was used with another request; use a new key for a new job."
         )
@@ -292,6 +304,26 @@ def redeliver(
     sealed = _sealed(credentials, job.job_id, job.customer_id, vault)
     values = {"job_no": job.job_no, "credentials": sealed} | _columns(delivery)
     return tx.execute(_SQL["redeliver"], values).fetchone() is not None
+
+
+def wipe_credentials(tx: Transaction, job_no: int) -> bool:
+    """End the job's credentials for good; whether it had any.
+
+    A job whose manifest is still to be read fails with `credentials_wiped`. One that is only to be
+    delivered goes on, and its delivery is refused with that code.
+    """
+    tx.execute(_SQL["lock_job"], {"job_no": job_no})  # a chunk that is being committed comes first
+    wiped = tx.execute(_SQL["wipe_credentials"], {"job_no": job_no}).fetchone()
+    if wiped is None:
+        return False
+    message = "Its credentials were wiped before its manifest was read."
+    fail(tx, job_no, CredentialsWiped.code, message)
+    return True
+
+
+def wipe_old_credentials(tx: Transaction, *, keep_s: int, limit: int) -> int:
+    """Wipe those of jobs that ended, or whose delivery was refused, `keep_s` ago; how many."""
+    return tx.execute(_SQL["wipe_old_credentials"], {"keep_s": keep_s, "limit": limit}).rowcount
 
 
 def rotate_credentials(tx: Transaction, vault: Vault, *, after: int = 0) -> tuple[int, int | None]:

@@ -12,6 +12,7 @@ from blocks.ids import new_id, parse_task_id, task_id
 from blocks.model import JobStatus, TaskReason, TaskStatus, TaskType
 from blocks.store.database import Transaction
 from blocks.store.queries import load
+from blocks.vault import Vault
 
 _SQL = load("tasks")
 
@@ -28,6 +29,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     options: list[str]
     consensus_threshold: int
     stop_early: bool
+    shown_metadata: list[str] | None = None
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,14 +99,21 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def create(
-    tx: Transaction, customer_id: str, tasks: Sequence[NewTask], *, batch_id: str | None = None
+    tx: Transaction,
+    customer_id: str,
+    tasks: Sequence[NewTask],
+    *,
+    batch_id: str | None = None,
+    vault: Vault | None = None,
 ) -> list[Created]:
     """All of them, or none; in their order. One whose key was used before is the task made then.
+
+    With a `vault` the hashes of the requests are stored keyed, so that they confirm no guess.
 
     Raises:
         IdempotencyConflict: a key was used for another task.
     """
-    known = _find_keys(tx, customer_id, tasks)
+    known = _find_keys(tx, customer_id, tasks, vault)
     made: dict[int, Created] = {}
     fresh: dict[bytes, dict[int, NewTask]] = {}
     first_of: dict[str, int] = {}
@@ -120,7 +129,7 @@ def create(
         (_container(tx, customer_id, key, fresh[key]), fresh[key]) for key in sorted(fresh)
     ]
     for container, some in sorted(containers, key=lambda each: each[0]["job_no"]):
-        made |= _append(tx, customer_id, container, batch_id, some)
+        made |= _append(tx, customer_id, container, some, batch_id=batch_id, vault=vault)
     return [
         made[n] if n in made else made[first_of[task.idempotency_key or ""]]
         for n, task in enumerate(tasks)
@@ -138,12 +147,13 @@ def get(tx: Transaction, id_: str, *, customer_id: str) -> Task | None:
 
 
 def _find_keys(
-    tx: Transaction, customer_id: str, tasks: Sequence[NewTask]
+    tx: Transaction, customer_id: str, tasks: Sequence[NewTask], vault: Vault | None
 ) -> Mapping[str, Created]:
     hashes: dict[str, bytes] = {}
     for task in tasks:
         if task.idempotency_key is not None:
-            _check_hash(task, hashes.setdefault(task.idempotency_key, task.body_hash))
+            first = hashes.setdefault(task.idempotency_key, task.body_hash)
+            _check_same(task, is_same=first == task.body_hash)
     if not hashes:
         return {}
     values = {"customer_id": customer_id, "keys": list(hashes), "lock": _KEYS_LOCK}
@@ -151,15 +161,19 @@ def _find_keys(
     rows = {row["idempotency_key"]: row for row in tx.execute(_SQL["find_keys"], values)}
     for task in tasks:
         if row := rows.get(task.idempotency_key):
-            _check_hash(task, row["body_hash"])
+            used_for: bytes = row["body_hash"]
+            is_same = used_for == task.body_hash
+            if vault:
+                is_same = vault.is_digest_of(used_for, task.body_hash)
+            _check_same(task, is_same=is_same)
     return {
         key: Created(task_id(row["job_id"], row["byte_offset"]), row["created_at"], replayed=True)
         for key, row in rows.items()
     }
 
 
-def _check_hash(task: NewTask, used_for: bytes) -> None:
-    if task.body_hash != used_for:
+def _check_same(task: NewTask, *, is_same: bool) -> None:
+    if not is_same:
         raise IdempotencyConflict(
             f"The idempotency_key {task.idempotency_key!r} was used for another task; "
             "use a new key for a new task."
@@ -188,8 +202,10 @@ def _append(
     tx: Transaction,
     customer_id: str,
     container: Mapping[str, Any],
-    batch_id: str | None,
     tasks: Mapping[int, NewTask],
+    *,
+    batch_id: str | None,
+    vault: Vault | None,
 ) -> dict[int, Created]:
     values = {
         "job_no": container["job_no"],
@@ -201,7 +217,10 @@ def _append(
         "callback_urls": [task.callback_url for task in tasks.values()],
         "idempotency_keys": [task.idempotency_key for task in tasks.values()],
         "body_hashes": [
-            task.body_hash if task.idempotency_key else None for task in tasks.values()
+            (vault.digest(task.body_hash) if vault else task.body_hash)
+            if task.idempotency_key
+            else None
+            for task in tasks.values()
         ],
     }
     rows = tx.execute(_SQL["append_tasks"], values).fetchall()

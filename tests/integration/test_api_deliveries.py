@@ -181,3 +181,92 @@ def test_jobs_of_others_are_not_there(api: Api) -> None:
     response = api.post(f"/v1/jobs/{job.job_id}/deliver", {}, api.new_customer())
     assert response.status_code == 404
     assert api.shop.job(job) == job
+
+
+# Credentials that are wiped
+
+
+def wipe(api: Api, job: Job, headers: dict[str, str] | None = None) -> int:
+    return api.client.delete(
+        f"/v1/jobs/{job.job_id}/credentials", headers=headers or api.customer
+    ).status_code
+
+
+def test_credentials_of_a_refused_delivery_are_wiped_and_the_next_brings_new_ones(api: Api) -> None:
+    job = refused(api.shop, credentials=b"{}")
+    assert (wipe(api, job), wipe(api, job)) == (204, 204)
+    assert api.shop.job(job).credentials is None
+    assert api.shop.job(job).delivery_status == "failed"
+    status, answer = deliver(api, job)
+    assert (status, [fault["field"] for fault in answer["details"]]) == (400, ["credentials"])
+    assert deliver(api, job, credentials=CREDENTIALS)[0] == 202
+    assert api.shop.job(job).credentials_wiped_at is None
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_job_that_is_still_to_be_read_fails_where_its_credentials_are_wiped(
+    api: Api, begun: bool
+) -> None:
+    shop = api.shop
+    if begun:
+        job = shop.processing(make_chunk(1), credentials=b"{}", ingested=False)
+    else:
+        job = shop.submit(credentials=b"{}")
+    assert wipe(api, job) == 204
+    shown = api.get(f"/v1/jobs/{job.job_id}").json()
+    assert (shown["status"], shown["error"]["code"]) == ("failed", "credentials_wiped")
+    assert shop.runs(job) == []
+
+
+def test_a_job_that_is_read_goes_on_without_its_credentials(api: Api) -> None:
+    job = api.shop.processing(
+        make_chunk(1), credentials=b"{}", delivery=DELIVERY, consensus_threshold=2
+    )
+    assert wipe(api, job) == 204
+    for _ in range(2):
+        api.shop.answer(api.shop.annotator(), "cat")
+    after = api.shop.job(job)
+    assert (after.status, after.delivery_status) == ("processing", "pending")
+    assert after.credentials_wiped_at is not None
+
+
+@pytest.mark.parametrize("kept", [{}, {"credentials_block": "etl"}], ids=str)
+def test_where_there_are_none_nothing_changes(api: Api, kept: dict[str, Any]) -> None:
+    job = api.shop.submit(**kept)
+    assert wipe(api, job) == 204
+    assert api.shop.job(job) == job
+
+
+def test_nobody_wipes_the_credentials_of_others(api: Api) -> None:
+    job = api.shop.submit(credentials=b"{}")
+    assert wipe(api, job, api.new_customer()) == 404
+    assert wipe(api, job, api.annotator) == 403
+    assert api.shop.job(job) == job
+
+
+DAY_S = 24 * 3600
+
+
+def wiped(shop: Shop) -> int:
+    found: int = shop.do(jobs.wipe_old_credentials, keep_s=DAY_S, limit=100)
+    return found
+
+
+def test_what_ended_a_grace_period_ago_holds_no_credentials(api: Api) -> None:
+    shop = api.shop
+    old, fresh, again = (refused(shop, credentials=b"{}") for _ in range(3))
+    shop.run("update jobs set completed_at = now() - interval '25 hours'")
+    query = (
+        "update jobs set delivery_failed_at = now() - interval '25 hours' where job_no = any (%s)"
+    )
+    shop.run(query, [old.job_no, again.job_no])
+    assert deliver(api, again)[0] == 202
+    under_way = shop.submit(credentials=b"{}")
+    assert (wiped(shop), wiped(shop)) == (1, 0)
+    kept = [shop.job(job).credentials is not None for job in (old, fresh, again, under_way)]
+    assert kept == [False, True, True, True]
+    assert shop.job(old).credentials_wiped_at is not None
+    # Refused once more: the grace period begins anew.
+    shop.do(jobs.begin_delivery, again.job_no)
+    shop.do(jobs.refuse_delivery, again.job_no, "access_denied", "No.")
+    assert wiped(shop) == 0

@@ -3,9 +3,11 @@
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from prefect_aws import AwsCredentials, MinIOCredentials
 from prefect_aws.client_parameters import AwsClientParameters
@@ -14,15 +16,20 @@ from pydantic import SecretStr, ValidationError
 from blocks.prefect_blocks import (
     BLOCKS,
     ManifestSource,
+    PlaceNotBound,
     RefineryService,
     ResultsDelivery,
     UnusableBlock,
 )
 from blocks.store import streams
 from blocks.store.database import Database
+from blocks.store.jobs import Job
 from blocks.store.streams import Manifest, Stream
 from deployments.object_stores import ObjectStoreAddress
+from flows import resources
+from flows.deliver_job import deliver_job
 from flows.process_job import process_job
+from flows.resources import destination_of, manifest_of
 from flows.submit_manifests import Find, LabelSpec, submit_manifests
 from tests.integration.flow_world import Shop, flow_settings, run
 from tests.manifests import make_manifest
@@ -65,6 +72,15 @@ class Etl:
         )
         assert state.is_completed(), state
         return str(state.message)
+
+    @contextmanager
+    def bound(self, prefix: str) -> Iterator[None]:
+        """The block is for what lies below `prefix` alone."""
+        source: Any = ManifestSource.load(self.block)
+        source.model_copy(update={"prefix": prefix}).save(self.block, overwrite=True)
+        resources._bucket.cache_clear()
+        yield
+        resources._bucket.cache_clear()
 
     def jobs(self) -> list[dict[str, Any]]:
         query = "select * from jobs where customer_id = %s order by job_no"
@@ -189,6 +205,43 @@ def test_what_the_owner_has_to_mend_is_said(change: dict[str, str], words: str, 
     )
     assert state.is_failed()
     assert words in str(state.message)
+
+
+def delivered_elsewhere(etl: Etl, **changes: Any) -> Job:
+    """A job of the stream's that is to be delivered to another bucket, past the API."""
+    etl.shop.put_as("in/a.jsonl", make_manifest(3).data)
+    etl.run(delivery=etl.block)
+    job_id = etl.jobs()[0]["job_id"]
+    with etl.shop.database.transaction() as tx:
+        for column, value in changes.items():
+            tx.execute(f"update jobs set {column} = %s where job_id = %s", [value, job_id])
+    return etl.shop.job(job_id)
+
+
+def test_a_block_opens_the_places_that_it_is_for_and_no_others(etl: Etl) -> None:
+    job = delivered_elsewhere(etl)
+    bucket = etl.shop.bucket
+    with etl.bound(prefix="in"):
+        assert manifest_of(job)[1].key == "in/a.jsonl"
+        destination_of(job)
+        for url in (f"s3://{bucket}/inner/a.jsonl", f"s3://{bucket}/a.jsonl", "s3://other/in/a"):
+            with pytest.raises(PlaceNotBound):
+                manifest_of(msgspec.structs.replace(job, manifest_url=url))
+        target = job.delivery
+        assert target is not None
+        for change in ({"bucket": "other"}, {"prefix": "outer"}, {"prefix": ""}, {"type": "gcs"}):
+            moved = msgspec.structs.replace(target, **change)
+            with pytest.raises(PlaceNotBound):
+                destination_of(msgspec.structs.replace(job, delivery=moved))
+
+
+def test_a_delivery_that_the_block_is_not_for_is_refused_and_told(etl: Etl) -> None:
+    job = delivered_elsewhere(etl, delivery_bucket="operator-secret")
+    assert run(process_job, job.job_id).is_completed()
+    etl.shop.label_all(job.job_id)
+    assert not run(deliver_job, job.job_id).is_completed()
+    after = etl.shop.job(job.job_id)
+    assert (after.delivery_status, after.delivery_error_code) == ("failed", "place_not_bound")
 
 
 def test_an_operators_secret_stands_in_no_job(etl: Etl) -> None:

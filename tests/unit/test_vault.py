@@ -1,5 +1,7 @@
 """Sealed credentials open with their key, in their row, unaltered, and not otherwise."""
 
+import hashlib
+import hmac
 import os
 
 import pytest
@@ -102,3 +104,33 @@ def test_an_error_has_nothing_of_the_plaintext_or_the_key() -> None:
         vault.open(envelope, bound_to="elsewhere")
     assert "wJalr" not in str(caught.value)
     assert NEW.hex() not in repr(vault) + str(caught.value)
+
+
+# Digests
+
+
+@given(st.binary(), st.binary())
+def test_a_digest_is_of_its_content_alone(content: bytes, other: bytes) -> None:
+    vault = Vault([NEW])
+    digest = vault.digest(content)
+    assert vault.is_digest_of(digest, content)
+    assert vault.is_digest_of(digest, other) is (other == content)
+
+
+def test_without_the_key_a_digest_confirms_no_guess() -> None:
+    digest = Vault([NEW]).digest(SECRET)
+    plain = hashlib.sha256(SECRET).digest()
+    by_the_key_itself = hmac.digest(NEW, SECRET, "sha256")
+    by_another = Vault([OTHER]).digest(SECRET)
+    assert not any(guess[-32:] in digest for guess in (plain, by_the_key_itself, by_another))
+
+
+@pytest.mark.parametrize("keys", [[NEW, OLD], [NEW]], ids=["kept", "taken away"])
+def test_a_rotation_makes_no_conflict_of_a_request_that_is_repeated(keys: list[bytes]) -> None:
+    digest = Vault([OLD]).digest(SECRET)
+    assert Vault(keys).is_digest_of(digest, SECRET)
+    assert Vault(keys).digest(SECRET) != digest
+
+
+def test_with_the_old_key_another_request_is_still_told_from_it() -> None:
+    assert not Vault([NEW, OLD]).is_digest_of(Vault([OLD]).digest(SECRET), b"another")

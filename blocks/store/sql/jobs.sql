@@ -3,13 +3,14 @@
 insert into jobs (
     job_id, customer_id, manifest_url, manifest_bytes, manifest_version, question, options,
     consensus_threshold, task_type, callback_url, metadata, priority, stop_early,
-    failure_threshold_percent, credentials, credentials_block,
+    failure_threshold_percent, credentials, credentials_block, block_delivers_to, shown_metadata,
     delivery_type, delivery_bucket, delivery_prefix, delivery_compression, delivery_format,
     delivery_kms_key_id, delivery_acl
 ) values (
     %(job_id)s, %(customer_id)s, %(manifest_url)s, %(manifest_bytes)s, %(manifest_version)s, %(question)s,
     %(options)s, %(consensus_threshold)s, %(task_type)s, %(callback_url)s, %(metadata)s, %(priority)s,
     %(stop_early)s, %(failure_threshold_percent)s, %(credentials)s, %(credentials_block)s,
+    %(block_delivers_to)s, %(shown_metadata)s,
     %(delivery_type)s, %(delivery_bucket)s, %(delivery_prefix)s, %(delivery_compression)s,
     %(delivery_format)s, %(delivery_kms_key_id)s, %(delivery_acl)s
 ) returning job_no;
@@ -179,6 +180,7 @@ where job_no = %(job_no)s and delivery_status = 'delivering'
 -- delivering → failed. The job is completed all the same: its results can be exported.
 update jobs
 set delivery_status = 'failed', delivery_error_code = %(code)s, delivery_error_message = %(message)s,
+    delivery_failed_at = now(),
     status = 'completed', completed_at = coalesce(completed_at, now())
 where job_no = %(job_no)s and delivery_status = 'delivering'
   and status in ('processing', 'completed');
@@ -190,6 +192,7 @@ where job_no = %(job_no)s and delivery_status = 'delivering'
 update jobs
 set delivery_status = 'pending', delivery_error_code = null, delivery_error_message = null,
     credentials = coalesce(%(credentials)s, credentials),
+    credentials_wiped_at = case when %(credentials)s::bytea is null then credentials_wiped_at end,
     credentials_block = case when %(credentials)s::bytea is null then credentials_block end,
     delivery_type = %(delivery_type)s, delivery_bucket = %(delivery_bucket)s,
     delivery_prefix = %(delivery_prefix)s, delivery_compression = %(delivery_compression)s,
@@ -202,6 +205,22 @@ where job_no = %(job_no)s and status = 'completed'
           (%(delivery_type)s::text, %(delivery_bucket)s::text, %(delivery_prefix)s::text,
            %(delivery_kms_key_id)s::text, %(delivery_acl)s::text))
 returning job_no;
+
+-- wipe_credentials --
+update jobs set credentials = null, credentials_wiped_at = now()
+where job_no = %(job_no)s and credentials is not null
+returning job_no;
+
+-- wipe_old_credentials --
+-- Those of jobs that have ended and are not being delivered, some time after the end or the last refused delivery.
+with old as (
+    select job_no from jobs
+    where credentials is not null and status in ('completed', 'failed', 'cancelled')
+      and coalesce(delivery_status, 'failed') not in ('pending', 'delivering')
+      and greatest(completed_at, delivery_failed_at) < now() - make_interval(secs => %(keep_s)s)
+    limit %(limit)s for update skip locked
+)
+update jobs j set credentials = null, credentials_wiped_at = now() from old where j.job_no = old.job_no;
 
 -- list_sealed --
 -- A batch of jobs that still hold credentials, for a rotation of the key.

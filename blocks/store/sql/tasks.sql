@@ -17,10 +17,11 @@ select job_no, job_id from jobs where customer_id = %(customer_id)s and inline_k
 with job as (
     insert into jobs (
         job_id, customer_id, status, inline_key, question, options, consensus_threshold, task_type,
-        priority, stop_early, failure_threshold_percent, started_at, ingested_at
+        priority, stop_early, shown_metadata, failure_threshold_percent, started_at, ingested_at
     ) values (
         %(job_id)s, %(customer_id)s, 'processing', %(inline_key)s, %(question)s, %(options)s,
-        %(consensus_threshold)s, %(task_type)s, %(priority)s, %(stop_early)s, 100, now(), now()
+        %(consensus_threshold)s, %(task_type)s, %(priority)s, %(stop_early)s,
+        %(shown_metadata)s, 100, now(), now()
     )
     on conflict (customer_id, inline_key) where inline_key is not null do nothing
     returning job_no
