@@ -1,12 +1,16 @@
 """Commands of the operator: the schema, customers, keys. They work on the database itself."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from typing import Annotated
 
+import msgspec
 from cyclopts import App, Parameter
 
+from api.cli.output import print_json, print_table
 from blocks.errors import RefineryError
 from blocks.settings import Settings
 from blocks.store import customers, jobs, migrations, webhooks
@@ -22,6 +26,7 @@ customers_app = app.command(App(name="customers", help="Who submits jobs."))
 keys = app.command(App(name="keys", help="API keys, and the key that encrypts credentials."))
 
 _CONNECTIONS = 1
+_AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="As one JSON document.")]
 
 
 class UsageError(RefineryError):
@@ -49,42 +54,74 @@ def add_customer(name: str) -> None:
     with _database() as database, database.transaction() as tx:
         customer_id = customers.add_customer(tx, name)
         key = customers.add_customer_key(tx, customer_id)
-    print(f"customer  {customer_id}\nkey       {key}")
+    print(f"customer  {customer_id}\nkey       {key}\nkey id    {customers.key_id(key)}")
+
+
+@customers_app.command(name="list")
+def list_customers(*, as_json: _AsJson = False) -> None:
+    """All customers, with how many good keys each has."""
+    with _database() as database, database.transaction() as tx:
+        found = customers.list_customers(tx)
+    _print_rows(found, customers.Customer, as_json=as_json)
 
 
 @keys.command(name="add")
 def add_key(
     *,
     customer: Annotated[
-        str | None, Parameter(help="For this customer, by id: submits jobs.")
+        list[str] | None,
+        Parameter(
+            help="For this customer, by id: submits jobs. With --annotator, once or more: whose tasks "
+            "the annotator is handed, added to those before; everybody's, where nothing was ever said."
+        ),
     ] = None,
     annotator: Annotated[
         str | None, Parameter(help="For the annotator of this name, made if there is none: labels.")
     ] = None,
 ) -> None:
-    """Make a key, and print it. It is not shown again."""
-    if (customer is None) == (annotator is None):
-        raise UsageError("Say who the key is for: either --customer ID or --annotator NAME.")
+    """Make a key, and print it with its id. The key is not shown again."""
+    if annotator is None and len(customer or []) != 1:
+        raise UsageError("Say who the key is for: either one --customer ID or --annotator NAME.")
     with _database() as database, database.transaction() as tx:
-        if customer is not None:
-            print(f"key        {customers.add_customer_key(tx, customer)}")
-        if annotator is not None:
-            annotator_id, key = customers.add_annotator_key(tx, annotator)
-            print(f"annotator  {annotator_id}\nkey        {key}")
+        if annotator is None:
+            (customer_id,) = customer or []
+            key = customers.add_customer_key(tx, customer_id)
+        else:
+            annotator_id, key = customers.add_annotator_key(tx, annotator, customer or [])
+            granted = customers.granted_customers(tx, annotator_id)
+            print(f"annotator  {annotator_id}\ncustomers  {' '.join(granted or ['all'])}")
+    print(f"key        {key}\nkey id     {customers.key_id(key)}")
+
+
+@keys.command(name="list")
+def list_keys(*, as_json: _AsJson = False) -> None:
+    """All keys by their ids: whose they are, and when they were made and revoked."""
+    with _database() as database, database.transaction() as tx:
+        found = customers.list_keys(tx)
+    _print_rows(found, customers.ListedKey, as_json=as_json)
 
 
 @keys.command(name="revoke")
-def revoke_key(key: str) -> None:
-    """Make a key invalid, at once and for good.
+def revoke_key(
+    key: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
+) -> None:
+    """Make a key invalid, at once and for good. Tasks that its annotator holds go to others.
 
     Parameters
     ----------
     key
-        The key itself; only its hash is stored.
+        The key's id, `key_…`, as `keys add` and `keys list` print it. Without one, or with `-`, the key
+        itself or its id is read from standard input, where no list of processes shows it.
     """
+    named = sys.stdin.readline().strip() if key == "-" else key
     with _database() as database, database.transaction() as tx:
-        revoked = customers.revoke_key(tx, key)
-    print("revoked" if revoked else "there is no such key, or it was revoked before")
+        revoked = customers.revoke_key(tx, named)
+    if revoked is None:
+        print("there is no such key, or it was revoked before")
+        return
+    print(f"revoked {revoked.key_id}")
+    if revoked.tasks_returned:
+        print(f"{revoked.tasks_returned} tasks of its annotator went back to others")
 
 
 @keys.command(name="rotate")
@@ -103,6 +140,22 @@ def rotate_keys() -> None:
         f"encrypted the credentials of {resealed[0]} jobs again\n"
         f"encrypted {resealed[1]} secrets of webhooks again"
     )
+
+
+def _print_rows(
+    rows: Sequence[msgspec.Struct], row_type: type[msgspec.Struct], *, as_json: bool
+) -> None:
+    if as_json:
+        print_json(msgspec.to_builtins(rows))
+    else:
+        cells = [[_cell(getattr(row, f)) for f in row_type.__struct_fields__] for row in rows]
+        print_table(row_type.__struct_fields__, cells)
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+    return " ".join(value) if isinstance(value, list) else value
 
 
 def _in_batches(database: Database, rotate: Callable[..., tuple[int, int | None]]) -> int:

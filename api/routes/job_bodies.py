@@ -8,8 +8,10 @@ from msgspec import Meta
 
 from api.bodies import Body, struct_faults
 from api.errors import Fault
+from api.routes.show_metadata import ShowMetadata
 from blocks.credentials import credentials_type
 from blocks.errors import Terminal
+from blocks.metadata import named_members
 from blocks.model import TaskType
 from blocks.object_urls import StoreType, is_bucket_name, parse_object_url
 from blocks.store.jobs import DeliveryTarget, NewJob
@@ -173,6 +175,7 @@ class JobBody(Body, frozen=True, kw_only=True):
     priority: Annotated[int, Meta(ge=0, le=9)] = 5
     stop_early: bool = False
     failure_threshold_percent: Annotated[float, Meta(ge=0, le=100)] = 100.0
+    show_metadata: ShowMetadata = True
 
     @classmethod
     def related_faults(cls, raw: Mapping[str, Any]) -> Iterator[Fault]:
@@ -207,6 +210,7 @@ class JobBody(Body, frozen=True, kw_only=True):
             failure_threshold_percent=self.failure_threshold_percent,
             credentials=self.credentials.encoded(self._store) if self.credentials else None,
             delivery=self.delivery.to_target() if self.delivery else None,
+            shown_metadata=named_members(self.show_metadata),
         )
 
     @property

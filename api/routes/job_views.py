@@ -72,6 +72,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     stop_early: bool
     failure_threshold_percent: float
     metadata: msgspec.Raw
+    show_metadata: bool | list[str]
     error: JobError | None
     waiting_for: Waiting | None
 
@@ -113,6 +114,7 @@ def _view(job: Job, waiting: Waiting | None) -> JobView:
         stop_early=job.stop_early,
         failure_threshold_percent=job.failure_threshold_percent,
         metadata=as_written(job.metadata),
+        show_metadata=_show_metadata(job),
         error=JobError(job.error_code, job.error_message or "") if job.error_code else None,
         waiting_for=waiting,
     )
@@ -121,6 +123,10 @@ def _view(job: Job, waiting: Waiting | None) -> JobView:
 def as_written(metadata: str | None) -> msgspec.Raw:
     """Metadata byte for byte as it came, or null."""
     return msgspec.Raw(metadata or "null")
+
+
+def _show_metadata(job: Job) -> bool | list[str]:
+    return True if job.shown_metadata is None else job.shown_metadata or False
 
 
 def _percent(job: Job) -> float:

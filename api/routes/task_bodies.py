@@ -7,6 +7,8 @@ from msgspec import Meta
 
 from api.bodies import Body, JsonObject, digest
 from api.routes.job_bodies import Checks, LabelSpecBody, check_https_url, normalized
+from api.routes.show_metadata import ShowMetadata
+from blocks.metadata import named_members
 from blocks.model import TaskType
 from blocks.store.tasks import NewTask, Rule
 from blocks.urls import is_data_url
@@ -47,6 +49,7 @@ class TaskBody(Body, frozen=True, kw_only=True):
     consensus_threshold: Annotated[int, Meta(ge=2, le=10)] = 3
     stop_early: bool = False
     callback_url: str | None = None
+    show_metadata: ShowMetadata = True
     metadata: JsonObject = msgspec.field(default_factory=lambda: _NO_METADATA)
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
 
@@ -60,6 +63,7 @@ class TaskBody(Body, frozen=True, kw_only=True):
                 options=self.label_spec.options,
                 consensus_threshold=self.consensus_threshold,
                 stop_early=self.stop_early,
+                shown_metadata=named_members(self.show_metadata),
             ),
             data_url=self.data_url,
             metadata=None if self.metadata == _NO_METADATA else bytes(self.metadata).decode(),

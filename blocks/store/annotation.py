@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from blocks.ids import parse_task_id, task_id
+from blocks.metadata import show
 from blocks.model import LabelOutcome, TaskType
 from blocks.store import jobs, webhooks
 from blocks.store.database import Transaction
@@ -28,16 +29,17 @@ _CLAIM_LOCK = 731
 
 
 class LabelledJob(msgspec.Struct, frozen=True):
-    """What an annotator needs to know of a job."""
+    """What an annotator needs to know of a job; of metadata only `shown_metadata` reaches them."""
 
     job_id: str
     task_type: TaskType
     question: str
     options: list[str]
+    shown_metadata: list[str] | None = None
 
 
 class ClaimedTask(msgspec.Struct, frozen=True):
-    """A task in an annotator's hands until `lease_expires_at`; `metadata` is verbatim JSON."""
+    """A task in an annotator's hands until `lease_expires_at`; `metadata` is what they may see of it."""
 
     task_id: str
     data_url: str
@@ -59,6 +61,20 @@ def return_leases(tx: Transaction, *, limit: int) -> int:
     Every claim does that for some of them; this is for when nobody claims.
     """
     return len(tx.execute(_SQL["return_leases"], {"leases_max": limit}).fetchall())
+
+
+def take_leases_back(tx: Transaction, annotator_no: int) -> int:
+    """Take back the tasks that the annotator holds and may not label any more; how many that were.
+
+    Those are all of them, where every key of theirs is revoked, and else those of customers that
+    they are not for. Others are handed them at once.
+    """
+    annotator = {"annotator_no": annotator_no, "lock": _CLAIM_LOCK}
+    tx.execute(_SQL["lock_claims"], annotator)
+    row = tx.execute(_SQL["take_leases_back"], annotator).fetchone()
+    assert row is not None  # a sum
+    tasks: int = row["tasks"]
+    return tasks
 
 
 def claim(
@@ -156,7 +172,7 @@ def _task(job: LabelledJob, row: dict[str, Any]) -> ClaimedTask:
     return ClaimedTask(
         task_id=task_id(job.job_id, row["byte_offset"]),
         data_url=row["data_url"],
-        metadata=row["metadata"],
+        metadata=show(row["metadata"], job.shown_metadata),
         lease_expires_at=row["expires_at"],
         job=job,
     )

@@ -1,15 +1,20 @@
 """Customers, annotators and their API keys."""
 
 import hashlib
+from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
 
 from blocks.errors import Terminal
 from blocks.ids import new_id, new_secret
+from blocks.store import annotation
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
 _SQL = load("customers")
+
+_KEY_ID_BYTES = 10
 
 
 class UnknownCustomer(Terminal):
@@ -23,6 +28,37 @@ class Principal(msgspec.Struct, frozen=True):
 
     customer_id: str | None
     annotator_no: int | None
+
+
+class Customer(msgspec.Struct, frozen=True):
+    """A customer, and how many keys of theirs are good."""
+
+    customer_id: str
+    name: str
+    created_at: datetime
+    keys: int
+
+
+class ListedKey(msgspec.Struct, frozen=True):
+    """A key, as operators see it: `kind` is customer or annotator, `owner_id` and `name` are theirs.
+
+    `customer_ids` are those whose tasks the annotator is handed; None for all, and for a customer's key.
+    """
+
+    key_id: str
+    kind: str
+    owner_id: str
+    name: str
+    customer_ids: list[str] | None
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class Revoked(msgspec.Struct, frozen=True):
+    """A key that was ended, and how many tasks of its annotator's went back to others."""
+
+    key_id: str
+    tasks_returned: int
 
 
 def add_customer(tx: Transaction, name: str) -> str:
@@ -47,15 +83,54 @@ def add_customer_key(tx: Transaction, customer_id: str) -> str:
     return key
 
 
-def add_annotator_key(tx: Transaction, name: str) -> tuple[str, str]:
-    """The id of the annotator called `name`, made if there is none, and a new `ak_…` key."""
+def list_customers(tx: Transaction) -> list[Customer]:
+    """All of them, the oldest first."""
+    return [msgspec.convert(row, Customer) for row in tx.execute(_SQL["list_customers"])]
+
+
+def add_annotator_key(
+    tx: Transaction, name: str, customer_ids: Sequence[str] = ()
+) -> tuple[str, str]:
+    """The id of the annotator called `name`, made if there is none, and a new `ak_…` key.
+
+    Those of `customer_ids` are added to the customers whose tasks the annotator is handed. One who was
+    never restricted to some customers is handed everybody's; with the first restriction, tasks of others
+    that they hold are taken back.
+
+    Raises:
+        UnknownCustomer: there is no customer of one of the ids.
+    """
     maker = {"annotator_id": new_id("ann"), "name": name}
     annotator = tx.execute(_SQL["insert_annotator"], maker).fetchone()
     assert annotator is not None  # an upsert returns its row
     key = new_secret("ak")
     values = {"key_hash": key_hash(key), "annotator_no": annotator["annotator_no"]}
     tx.execute(_SQL["insert_annotator_key"], values)
+    if customer_ids:
+        _grant(tx, annotator["annotator_no"], customer_ids)
     return annotator["annotator_id"], key
+
+
+def _grant(tx: Transaction, annotator_no: int, customer_ids: Sequence[str]) -> None:
+    values = {"annotator_no": annotator_no, "customer_ids": list(customer_ids)}
+    if unknown := tx.execute(_SQL["unknown_customers"], values).fetchone():
+        raise UnknownCustomer(
+            f"There is no customer {unknown['customer_id']!r}; `refinery customers list` has them."
+        )
+    tx.execute(_SQL["grant"], values)
+    annotation.take_leases_back(tx, annotator_no)
+
+
+def granted_customers(tx: Transaction, annotator_id: str) -> list[str] | None:
+    """The ids of the customers whose tasks the annotator is handed; None for all."""
+    row = tx.execute(_SQL["granted_customers"], {"annotator_id": annotator_id}).fetchone()
+    granted: list[str] | None = row["customer_ids"] if row else []
+    return granted
+
+
+def list_keys(tx: Transaction) -> list[ListedKey]:
+    """All keys, revoked ones too, the oldest first; of each what is no secret."""
+    return [msgspec.convert(row, ListedKey) for row in tx.execute(_SQL["list_keys"])]
 
 
 def find_principal(tx: Transaction, key: str) -> Principal | None:
@@ -64,9 +139,23 @@ def find_principal(tx: Transaction, key: str) -> Principal | None:
     return Principal(**row) if row else None
 
 
-def revoke_key(tx: Transaction, key: str) -> bool:
-    """Whether there was such a key to revoke."""
-    return tx.execute(_SQL["revoke_key"], {"key_hash": key_hash(key)}).fetchone() is not None
+def revoke_key(tx: Transaction, key: str) -> Revoked | None:
+    """End a key, given itself or by its id; None if there is no such key, or it was revoked before.
+
+    With the last key of an annotator, the tasks that they hold go to others at once.
+    """
+    values = {"key_id": key, "key_hash": key_hash(key)}
+    row = tx.execute(_SQL["revoke_key"], values).fetchone()
+    if row is None:
+        return None
+    annotator_no = row["annotator_no"]
+    returned = annotation.take_leases_back(tx, annotator_no) if annotator_no is not None else 0
+    return Revoked(row["key_id"], returned)
+
+
+def key_id(key: str) -> str:
+    """What a key goes by where it must not be shown; the twin of `api_keys.key_id`."""
+    return f"key_{key_hash(key)[:_KEY_ID_BYTES].hex()}"
 
 
 def key_hash(key: str) -> bytes:

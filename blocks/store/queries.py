@@ -1,6 +1,7 @@
 """SQL by name: a file holds `-- name --` lines, each followed by its statement.
 
-What several statements share stands once, as a part of a name of its own, and is meant by `{name}`.
+What several statements share stands once, as a part of a name of its own, and is meant by `{name}`;
+parts may share parts.
 """
 
 import re
@@ -21,7 +22,8 @@ def load(file: str) -> dict[str, sql.SQL]:
     bodies = {
         name: body.strip().rstrip(";") for name, body in zip(parts[::2], parts[1::2], strict=True)
     }
-    return {
-        name: sql.SQL(_SHARED.sub(lambda match: bodies[match[1]], body))
-        for name, body in bodies.items()
-    }
+
+    def whole(body: str) -> str:
+        return _SHARED.sub(lambda match: whole(bodies[match[1]]), body)
+
+    return {name: sql.SQL(whole(body)) for name, body in bodies.items()}

@@ -2,6 +2,16 @@
 -- Of lanes: whether they may have a task for the annotator. His own may be through before the others are.
 coalesce(l.offsets[array_position(l.annotators, %(annotator_no)s)], -1) < l.ends_at;
 
+-- has_key --
+-- Whether not all keys of the annotator are revoked.
+coalesce((select bool_or(revoked_at is null) from api_keys where annotator_no = %(annotator_no)s), true);
+
+-- for_annotator --
+-- Of jobs: whether the annotator is for their customer.
+coalesce(
+    customer_id = any ((select customer_ids from annotators where annotator_no = %(annotator_no)s)::text[]), true
+);
+
 -- held_by_annotator --
 -- The tasks of one job that the annotator holds.
 held as materialized (
@@ -50,15 +60,9 @@ lease as materialized (
     ) as i (n, job_nth, byte_offset, label_nth)
 );
 
--- returned_leases --
--- Leases that ran out leave their tasks vacant. Those that somebody is just labelling are left for the next time.
-expired as materialized (
-    select lease_no from leases where expires_at < now() order by expires_at limit %(leases_max)s
-    for update skip locked
-), gone as (
-    delete from leases l using expired where l.lease_no = expired.lease_no
-    returning l.job_no, l.annotator_no, l.byte_offsets
-), vacated as (
+-- vacate_gone --
+-- The tasks of leases that are gone are vacant, where they still need a label.
+vacated as (
     insert into vacancies (job_no, byte_offset, annotator_no)
     select g.job_no, o.byte_offset, g.annotator_no
     from gone g
@@ -68,11 +72,41 @@ expired as materialized (
         select from tallies y
         where (y.job_no, y.byte_offset) = (g.job_no, o.byte_offset) and y.outcome is not null
     )
-)
+);
+
+-- returned_leases --
+-- Leases that ran out leave their tasks vacant. Those that somebody is just labelling are left for the next time.
+expired as materialized (
+    select lease_no from leases where expires_at < now() order by expires_at limit %(leases_max)s
+    for update skip locked
+), gone as (
+    delete from leases l using expired where l.lease_no = expired.lease_no
+    returning l.job_no, l.annotator_no, l.byte_offsets
+), {vacate_gone}
 
 -- return_leases --
 with {returned_leases}
 select lease_no from expired;
+
+-- lock_claims --
+-- No claim of the annotator is under way until the commit.
+select pg_advisory_xact_lock(%(lock)s, %(annotator_no)s);
+
+-- take_leases_back --
+-- The leases of an annotator who may not label any more: of no customer's tasks without a key, and else of those of
+-- customers that the annotator is not for.
+with lease as materialized (
+    select l.lease_no from leases l
+    where l.annotator_no = %(annotator_no)s
+      and (not {has_key}
+           or not exists (select from jobs where job_no = l.job_no and {for_annotator}))
+    order by l.lease_no
+    for update
+), gone as (
+    delete from leases l using lease where l.lease_no = lease.lease_no
+    returning l.job_no, l.annotator_no, l.byte_offsets
+), {vacate_gone}
+select coalesce(sum(cardinality(byte_offsets)), 0)::integer as tasks from gone;
 
 -- begin_claim --
 -- The claims of one annotator take turns, so that each sees what the one before it took.
@@ -113,6 +147,8 @@ from (
     where j.status = 'processing'
       and (%(job_id)s::text is null or j.job_id = %(job_id)s)
       and (%(task_types)s::text[] is null or j.task_type = any (%(task_types)s))
+      and {has_key}
+      and {for_annotator}
 ) j
 where lanes or vacancies
 order by priority desc, hashtextextended(customer_id, %(seed)s), hashint8extended(job_no, %(seed)s)
@@ -264,7 +300,7 @@ order by given.byte_offset;
 
 -- describe_jobs --
 -- What an annotator needs to know of jobs.
-select job_no, job_id, task_type, question, options from jobs where job_no = any (%(job_nos)s);
+select job_no, job_id, task_type, question, options, shown_metadata from jobs where job_no = any (%(job_nos)s);
 
 -- submit_labels --
 -- One batch of labels of one annotator: take the tasks off his leases, count and record the votes, settle
@@ -280,7 +316,7 @@ with job as materialized (
                    select from webhooks w
                    where w.customer_id = jobs.customer_id and 'task.settled' = any (w.events)
                ) as announces
-        from jobs where job_id = i.job_id and status = 'processing' offset 0
+        from jobs where job_id = i.job_id and status = 'processing' and {for_annotator} offset 0
     ) j
 ), input as materialized (  -- of two labels for one task in a batch the first counts
     select distinct on (j.job_no, i.byte_offset)
@@ -367,7 +403,7 @@ select i.n,
        end as outcome
 from {batch} i
 left join lateral (
-    select * from jobs where job_id = i.job_id offset 0
+    select * from jobs where job_id = i.job_id and {for_annotator} offset 0
 ) j on true
 left join lateral (
     select t.job_no from tasks t where (t.job_no, t.byte_offset) = (j.job_no, i.byte_offset) offset 0

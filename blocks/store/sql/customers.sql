@@ -21,5 +21,35 @@ select customer_id, annotator_no from api_keys
 where key_hash = %(key_hash)s and revoked_at is null;
 
 -- revoke_key --
-update api_keys set revoked_at = now() where key_hash = %(key_hash)s and revoked_at is null
-returning key_hash;
+-- By the key or by its id.
+update api_keys set revoked_at = now()
+where (key_hash = %(key_hash)s or key_id = %(key_id)s) and revoked_at is null
+returning key_id, annotator_no;
+
+-- list_keys --
+select k.key_id, case when k.customer_id is null then 'annotator' else 'customer' end as kind,
+       coalesce(k.customer_id, a.annotator_id) as owner_id, coalesce(c.name, a.name) as name,
+       a.customer_ids, k.created_at, k.revoked_at
+from api_keys k
+left join customers c using (customer_id)
+left join annotators a using (annotator_no)
+order by k.created_at, k.key_id;
+
+-- list_customers --
+select c.customer_id, c.name, c.created_at,
+       (select count(*) from api_keys k where k.customer_id = c.customer_id and k.revoked_at is null) as keys
+from customers c order by c.created_at, c.customer_id;
+
+-- unknown_customers --
+select customer_id from unnest(%(customer_ids)s::text[]) as u (customer_id)
+where not exists (select from customers c where c.customer_id = u.customer_id)
+limit 1;
+
+-- grant --
+-- Have the annotator handed the tasks of these customers too; of one who was handed everybody's, of these alone.
+update annotators
+set customer_ids = array(select unnest(coalesce(customer_ids, '{}') || %(customer_ids)s::text[]) as c group by c order by c)
+where annotator_no = %(annotator_no)s;
+
+-- granted_customers --
+select customer_ids from annotators where annotator_id = %(annotator_id)s;

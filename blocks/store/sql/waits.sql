@@ -37,22 +37,27 @@ cross join lateral (
 -- How many more annotators jobs need, so that every open task can get its next labels. One that has no label yet
 -- needs as many people as it collects labels; one whose labels are tied, a person who has not labelled it.
 -- Looked at are the tasks that a claim would look at first: vacancies, and the first chunk that has lanes. With so
--- many annotators that no task can be short of them, nothing is.
+-- many annotators that no task can be short of them, nothing is. Annotators for other customers do not count.
 with active as materialized (
-    select coalesce(array_agg(annotator_no), '{}') as annotators
-    from (
-        select distinct annotator_no from api_keys
-        where annotator_no is not null and revoked_at is null
-        order by annotator_no limit %(annotators_max)s
+    select c.customer_id, k.annotators
+    from (select distinct customer_id from jobs where job_no = any (%(job_nos)s::bigint[])) c
+    cross join lateral (
+        select coalesce(array_agg(annotator_no), '{}') as annotators
+        from (
+            select a.annotator_no from annotators a
+            where (a.customer_ids is null or c.customer_id = any (a.customer_ids))
+              and exists (select from api_keys k where k.annotator_no = a.annotator_no and k.revoked_at is null)
+            order by a.annotator_no limit %(annotators_max)s
+        ) granted
     ) k
 )
 select j.job_no, open.wanted, coalesce(open.since, j.ingested_at) as since
-from active
-cross join unnest(%(job_nos)s::bigint[]) as i (job_no)
+from unnest(%(job_nos)s::bigint[]) as i (job_no)
 cross join lateral (
-    select job_no, ingested_at, consensus_threshold,
+    select job_no, ingested_at, consensus_threshold, active.annotators,
            case when stop_early then consensus_threshold / 2 + 1 else consensus_threshold end as labels_min
-    from jobs where jobs.job_no = i.job_no and 2 * consensus_threshold > cardinality(active.annotators) offset 0
+    from jobs join active using (customer_id)
+    where jobs.job_no = i.job_no and 2 * consensus_threshold > cardinality(active.annotators) offset 0
 ) j
 cross join lateral (
     select max(s.wanted) as wanted, max(s.labelled_at) filter (where s.wanted > 0) as since
@@ -60,7 +65,7 @@ cross join lateral (
         select y.labelled_at,
                greatest(j.labels_min, coalesce(cardinality(y.annotators), 0) + 1)
                - coalesce(cardinality(y.annotators), 0)
-               - (select count(*) from unnest(active.annotators) as a (annotator_no)
+               - (select count(*) from unnest(j.annotators) as a (annotator_no)
                   where not coalesce(y.annotators @> array[a.annotator_no], false)) as wanted
         from (
             (select v.byte_offset from vacancies v where v.job_no = j.job_no

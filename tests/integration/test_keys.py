@@ -1,0 +1,163 @@
+"""Keys and customers from the operator's command line: made, listed, revoked, without showing a key."""
+
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from api.cli.admin import UsageError, app
+from blocks.store import customers
+from blocks.store.customers import UnknownCustomer
+from tests.conftest import KEY
+from tests.integration.conftest import Shop, make_chunk
+
+pytestmark = pytest.mark.integration
+
+Refinery = Callable[..., str]
+
+
+@pytest.fixture
+def refinery(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Refinery:
+    """Runs a command in this process; what it printed."""
+    monkeypatch.setenv("REFINERY_DATABASE_URL", shop.url)
+    monkeypatch.setenv("ASG_ENCRYPTION_KEY", KEY)
+
+    def run(*arguments: str, stdin: str = "") -> str:
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            app(arguments, exit_on_error=False, result_action="return_value")
+        return out.getvalue()
+
+    return run
+
+
+def fields(printed: str) -> dict[str, str]:
+    pairs = (line.split("  ", 1) for line in printed.splitlines())
+    return {name: value.strip() for name, value in pairs}
+
+
+def listed(refinery: Refinery, what: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(refinery(what, "list", "--json"))
+    return found
+
+
+def test_a_key_is_listed_and_revoked_by_the_id_that_is_printed_with_it(
+    refinery: Refinery, shop: Shop
+) -> None:
+    made = fields(refinery("customers", "add", "Beta"))
+    (entry,) = listed(refinery, "keys")
+    assert entry["key_id"] == made["key id"] == customers.key_id(made["key"])
+    assert (entry["kind"], entry["owner_id"], entry["name"]) == (
+        "customer", made["customer"], "Beta",
+    )  # fmt: skip
+    assert (entry["customer_ids"], entry["revoked_at"]) == (None, None)
+    assert made["key"] not in refinery("keys", "list") + refinery("keys", "list", "--json")
+    assert made["key id"] in refinery("keys", "revoke", made["key id"])
+    assert shop.do(customers.find_principal, made["key"]) is None
+    assert listed(refinery, "keys")[0]["revoked_at"] is not None
+    assert "no such key" in refinery("keys", "revoke", made["key id"])
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+@pytest.mark.parametrize("arguments", [(), ("-",)])
+def test_the_key_itself_is_read_from_standard_input(
+    refinery: Refinery, shop: Shop, arguments: tuple[str, ...], end: str
+) -> None:
+    key = shop.do(customers.add_customer_key, shop.customer_id)
+    assert customers.key_id(key) in refinery("keys", "revoke", *arguments, stdin=key + end)
+    assert shop.do(customers.find_principal, key) is None
+
+
+@pytest.mark.parametrize("named", ["", "key_", "key_0", "sk_unknown", "%", "key_%"])
+def test_what_names_no_key_revokes_none(refinery: Refinery, shop: Shop, named: str) -> None:
+    key = shop.do(customers.add_customer_key, shop.customer_id)
+    assert "no such key" in refinery("keys", "revoke", stdin=named)
+    assert shop.do(customers.find_principal, key) is not None
+
+
+def test_customers_are_listed_with_their_good_keys(refinery: Refinery, shop: Shop) -> None:
+    keys = [shop.do(customers.add_customer_key, shop.customer_id) for _ in range(3)]
+    shop.do(customers.revoke_key, keys[0])
+    (entry,) = listed(refinery, "customers")
+    assert (entry["customer_id"], entry["name"], entry["keys"]) == (shop.customer_id, "Acme", 2)
+    assert shop.customer_id in refinery("customers", "list")
+
+
+def test_an_annotators_keys_say_whose_tasks_they_are_handed(refinery: Refinery, shop: Shop) -> None:
+    other = shop.do(customers.add_customer, "Other")
+    assert fields(refinery("keys", "add", "--annotator", "ann"))["customers"] == "all"
+    one = fields(refinery("keys", "add", "--annotator", "ben", "--customer", shop.customer_id))
+    assert one["customers"] == shop.customer_id
+    both = fields(refinery("keys", "add", "--annotator", "ben", "--customer", other))
+    assert both["annotator"] == one["annotator"]
+    assert set(both["customers"].split()) == {shop.customer_id, other}
+    # A further key widens nothing.
+    assert fields(refinery("keys", "add", "--annotator", "ben"))["customers"] == both["customers"]
+    grants = {entry["name"]: entry["customer_ids"] for entry in listed(refinery, "keys")}
+    assert grants == {"ann": None, "ben": sorted([shop.customer_id, other])}
+
+
+@pytest.mark.parametrize(
+    "arguments, error",
+    [
+        ((), UsageError),
+        (("--customer", "a", "--customer", "b"), UsageError),
+        (("--customer", "cust_x"), UnknownCustomer),
+        (("--annotator", "ann", "--customer", "cust_x"), UnknownCustomer),
+    ],
+)
+def test_a_key_for_nobody_is_not_made(
+    refinery: Refinery, shop: Shop, arguments: tuple[str, ...], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        refinery("keys", "add", *arguments)
+    assert shop.value("select count(*) from api_keys") == 0
+    assert shop.value("select count(*) from annotators") == 0
+
+
+# Revoked annotators
+
+
+def number_of(shop: Shop, name: str) -> int:
+    found: int = shop.value("select annotator_no from annotators where name = %s", name)
+    return found
+
+
+def test_with_the_last_key_of_an_annotator_their_tasks_go_to_others_at_once(shop: Shop) -> None:
+    shop.processing(make_chunk(5), consensus_threshold=2)
+    _, first = shop.do(customers.add_annotator_key, "troll")
+    _, second = shop.do(customers.add_annotator_key, "troll")
+    troll, (one, two) = number_of(shop, "troll"), shop.annotators(2)
+    held = shop.claim(troll)
+    assert len(shop.claim(one)) == 5
+    assert shop.do(customers.revoke_key, first).tasks_returned == 0
+    assert shop.claim(two) == []
+    assert shop.do(customers.revoke_key, second).tasks_returned == 5
+    assert shop.value("select count(*) from leases where annotator_no = %s", troll) == 0
+    assert {t.task_id for t in shop.claim(two)} == {t.task_id for t in held}
+
+
+def test_a_claim_that_comes_in_while_the_key_is_revoked_takes_nothing(shop: Shop) -> None:
+    shop.processing(make_chunk(5), consensus_threshold=2)
+    _, key = shop.do(customers.add_annotator_key, "troll")
+    shop.do(customers.revoke_key, key)
+    # The API trusts a key for a second after it has looked.
+    assert shop.claim(number_of(shop, "troll")) == []
+    shop.do(customers.add_annotator_key, "troll")
+    assert len(shop.claim(number_of(shop, "troll"))) == 5
+
+
+def test_tasks_that_have_ended_are_not_vacant_again(shop: Shop) -> None:
+    job = shop.processing(make_chunk(2), consensus_threshold=2, stop_early=True)
+    _, key = shop.do(customers.add_annotator_key, "troll")
+    troll, one = number_of(shop, "troll"), shop.annotator()
+    tasks = [task.task_id for task in shop.claim(troll)]
+    shop.label(troll, (tasks[0], "cat"))
+    shop.claim(one)
+    shop.label(one, (tasks[0], "cat"))
+    assert shop.do(customers.revoke_key, key).tasks_returned == 1
+    query = "select count(*) from vacancies where job_no = %s"
+    assert shop.value(query, job.job_no) == 1
