@@ -15,7 +15,7 @@ _SQL = load("waits")
 
 # A task has at most 20 labels, so with more annotators than that none is short of them.
 _ANNOTATORS_MAX = 21
-_TASKS_MAX = 200
+_TASKS_MAX = 100
 # What is shorter is no wait, but the way that every job goes.
 _TURN_MIN = timedelta(seconds=2)
 _BEGIN_MIN = timedelta(seconds=5)

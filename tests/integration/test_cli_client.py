@@ -197,6 +197,20 @@ def test_watching_ends_with_the_job(cli: Cli, shop: Shop) -> None:
     assert ran.json["tasks_done"] == 10
 
 
+def test_what_a_job_waits_for_is_said_in_words(cli: Cli, shop: Shop) -> None:
+    shop.run("update api_keys set revoked_at = now() where annotator_no is not null")
+    job_id = shop.processing(make_chunk(10)).job_id
+    assert cli.done("jobs", "show", job_id, "--json").json["waiting_for"]["annotators"] == 3
+    shown = " ".join(cli.done("jobs", "show", job_id).out.split())
+    assert "annotators: 3 more annotators are needed" in shown
+    assert "processing, waits for annotators" in cli.done("jobs", "list").out
+    labelling = threading.Timer(1.0, settle, (shop,))
+    labelling.start()
+    watched = cli.done("jobs", "watch", job_id)
+    labelling.join()
+    assert "annotators: 3 more annotators are needed" in " ".join(watched.err.split())
+
+
 def test_a_job_that_fails_is_no_success(cli: Cli, shop: Shop) -> None:
     job = shop.processing(make_chunk(10))
     shop.run(

@@ -1,8 +1,10 @@
 """A job says what its runs fail by, from the first failure on, and does not fail for ever."""
 
 import asyncio
+import gzip
 import http.server
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -95,9 +97,18 @@ class BusyStore(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture(params=["refuses", "answers 503", "has a certificate that nobody vouches for"])
-def bad_endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+KINDS = ["refuses", "hangs", "answers 503", "has a certificate that nobody vouches for"]
+
+
+@pytest.fixture(params=KINDS)
+def bad_endpoint(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     match request.param:
+        case "hangs":
+            monkeypatch.setattr("blocks.buckets._READ_TIMEOUT_S", 0.1)
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         case "refuses":
             yield f"http://127.0.0.1:{free_port()}"
         case "answers 503":
@@ -149,8 +160,6 @@ def test_it_says_so_after_the_first_try(shop: Shop, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_compressed_manifest_says_so_too(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    import gzip
-
     shop.put_as("m.jsonl.gz", gzip.compress(make_manifest(10).data))
     job_id = shop.submit(manifest_url=f"s3://{shop.bucket}/m.jsonl.gz")
     told = []

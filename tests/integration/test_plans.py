@@ -7,7 +7,7 @@ import pytest
 from psycopg import sql
 
 from blocks.model import LabelOutcome
-from blocks.store import annotation, results
+from blocks.store import annotation, results, waits
 from blocks.store.annotation import Label
 from blocks.store.database import Database, Rollback, Transaction
 from blocks.store.jobs import Job
@@ -23,6 +23,8 @@ BATCH = 10
 # A look-up by key reads four pages, an insert or an update as many again; a task takes some of each.
 PAGES_FOR_A_CLAIM = 60 + 15 * BATCH
 PAGES_FOR_LABELS = 60 + 25 * BATCH
+# Up to 100 tasks with a tally each, and as many vacancies.
+PAGES_FOR_WANTED_ANNOTATORS = 500
 
 
 class Explained:
@@ -156,3 +158,17 @@ def test_an_export_merges_two_walks_and_sorts_no_line(crowded: tuple[Shop, Job])
         walks = [each for each in plan["Plans"] if each["Parent Relationship"] != "InitPlan"]
         assert plan["Node Type"] == "Merge Join"
         assert [each["Node Type"] for each in walks] == ["Index Scan"] * 2
+
+
+@pytest.mark.parametrize("annotators, is_short", [(0, True), (1, True), (25, False)])
+def test_how_many_annotators_are_wanted_is_known_from_a_bounded_number_of_tasks(
+    crowded: tuple[Shop, Job], annotators: int, is_short: bool
+) -> None:
+    shop, job = crowded
+    shop.run("update api_keys set revoked_at = now()")
+    shop.annotators(annotators)
+    with shop.held() as tx:
+        explained = Explained(tx)
+        found = waits.of_jobs(cast(Transaction, explained), [job])
+    assert bool(found) is is_short
+    explained.check(PAGES_FOR_WANTED_ANNOTATORS)
