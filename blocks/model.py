@@ -9,7 +9,7 @@ LINE_BYTES_MAX = 1024 * 1024
 
 
 class JobStatus(StrEnum):
-    """Where a job is in its life; `JOB_ARROWS` has every legal change."""
+    """Where a job is in its life."""
 
     ACCEPTED = "accepted"
     PROCESSING = "processing"

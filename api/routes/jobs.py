@@ -60,7 +60,7 @@ class JobAccepted(msgspec.Struct, frozen=True):
     """The job is recorded; its manifest is read soon."""
 
     job_id: str
-    status: JobStatus = JobStatus.ACCEPTED
+    status: JobStatus  # a default would become one of the parameter `status` in the reference
     message: str = "Job accepted. Manifest will be processed asynchronously."
 
 
@@ -101,7 +101,7 @@ def create(
     headers = {"Location": f"/v1/jobs/{job_id}"}
     if replayed:
         headers["Idempotent-Replayed"] = "true"
-    return Response(JobAccepted(job_id), status_code=202, headers=headers)
+    return Response(JobAccepted(job_id, JobStatus.ACCEPTED), status_code=202, headers=headers)
 
 
 def _check_quotas(tx: Transaction, customer_id: str, settings: Settings) -> None:

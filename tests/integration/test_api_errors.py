@@ -645,3 +645,9 @@ def test_a_parameter_with_u0000_or_a_number_out_of_range_is_refused(
                 tried += 1
                 assert answer.status_code == 400, (method, asked)
     assert tried > 10
+
+
+def test_no_parameter_of_the_reference_filters_unless_it_is_set(schema: dict[str, Any]) -> None:
+    status = resolve(schema, schema["components"]["schemas"]["JobStatus"])
+    assert "default" not in status
+    assert "JOB_ARROWS" not in json.dumps(schema)
