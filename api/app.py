@@ -21,6 +21,7 @@ from api.metrics import Metrics, RequestClock
 from api.page_headers import add_page_headers
 from api.rate_limits import add_rate_headers
 from api.routes import annotation, deliveries, health, job_control, jobs, quality, tasks, webhooks
+from api.threads import Threads
 from blocks import logs
 from blocks.settings import Settings
 from blocks.store.database import Database
@@ -36,6 +37,8 @@ _HANDLERS = [
     *webhooks.HANDLERS,
 ]
 _PUBLIC = ["^/health/", "^/metrics$", "^/schema"]
+_LOOKUP_CONNECTIONS_MAX = 4
+_HANDLERS_MIN = 16
 _GZIP_BYTES_MIN = 500
 _GZIP_LEVEL = 1  # it is done in the event loop, where level 9 doubles the time of an export
 
@@ -50,12 +53,15 @@ def from_environment() -> Litestar:
 def create_app(settings: Settings) -> Litestar:
     """The application. Connects to nothing before it is started."""
     database = Database(settings.database_url, connections_max=settings.database_connections_max)
-    metrics = Metrics(database)
+    # Keys, health and metrics have connections of their own, as they have threads of their own.
+    lookups = Database(settings.database_url, connections_max=_LOOKUP_CONNECTIONS_MAX)
+    metrics = Metrics(lookups)
     launcher = Launcher(settings, database, metrics)
     dispatcher = Dispatcher(settings, database, metrics)
 
     @asynccontextmanager
-    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        threads = app.state.threads = Threads(max(settings.database_connections_max, _HANDLERS_MIN))
         launcher.start()
         dispatcher.start()
         try:
@@ -63,6 +69,8 @@ def create_app(settings: Settings) -> Litestar:
         finally:
             await anyio.to_thread.run_sync(dispatcher.stop)
             await anyio.to_thread.run_sync(launcher.stop)
+            threads.stop()
+            await anyio.to_thread.run_sync(lookups.close)
             await anyio.to_thread.run_sync(database.close)
 
     vault = settings.vault()
@@ -78,8 +86,8 @@ def create_app(settings: Settings) -> Litestar:
         },
         state=State(
             {
-                "database": database,
-                "key_ring": KeyRing(database),
+                "lookups": lookups,
+                "key_ring": KeyRing(lookups),
                 "launcher": launcher,
                 "rate_limits": RateLimits(settings),
                 "settings": settings,

@@ -3,13 +3,13 @@
 from time import monotonic
 from typing import Any
 
-import anyio.to_thread
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 
 from api.rate_limits import TokenBuckets, address_of, note_rate
+from api.threads import run
 from blocks.settings import Settings
 from blocks.store import customers
 from blocks.store.customers import Principal
@@ -42,7 +42,7 @@ class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
             # so that whoever shares its address cannot shut it out.
             if not keys.is_familiar(key):
                 limits.wrong_keys.check(address)
-            principal = await anyio.to_thread.run_sync(keys.find, key)
+            principal = await run(connection.app.state.threads.keys, keys.find, key)
             if principal is None:
                 limits.wrong_keys.take(address)
                 raise NotAuthorizedException

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from itertools import chain, islice
@@ -15,27 +16,31 @@ from litestar.params import QueryParameter
 from litestar.types import Receive, Scope, Send
 from msgspec import Meta
 
+from api.choices import readable, shortened
 from api.errors import ApiError, Fault, invalid_request, not_found
 from api.hangups import told_of_hangups
+from api.threads import Threads, run
 
 JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"extra": {"type": ["object", "null"]}})]
 """A field that is kept as it was written: its numbers may have more digits than a float has.
 To refuse what is no object is left to the `checks`."""
 
 
+RawObject = Mapping[str, msgspec.Raw]
+"""An object of which only the names are decoded: `value_of` decodes a value."""
+
+
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A request body. `checks` are rules on a field beyond its type: they raise ValueError."""
+    """A request body. `checks` are rules on a field beyond its type: they raise ValueError.
+
+    They are applied by `parse`, after the types and the lengths of everything.
+    """
 
     checks: ClassVar[Mapping[str, Callable[[Any], object]]] = {}
 
-    def __post_init__(self) -> None:
-        for field, check in self.checks.items():
-            if getattr(self, field) is not None:
-                check(getattr(self, field))
-
     @classmethod
-    def related_faults(cls, raw: Mapping[str, Any]) -> Iterator[Fault]:
-        """Faults that lie between fields; `raw` may have any others as well."""
+    def related_faults(cls, raw: RawObject) -> Iterator[Fault]:
+        """Yield the faults that lie between fields; `raw` may have any others as well."""
         del raw
         yield from ()
 
@@ -66,7 +71,11 @@ class StrictRequest(Request[Any, Any, Any]):
             )
         data = self.route_handler.parsed_data_field
         assert data is not None  # nobody asks for the body of a route that declares none
-        return parse(await self.body(), data.annotation)
+        body = await self.body()
+        if len(body) <= _LOOP_BYTES_MAX:
+            return parse(body, data.annotation)
+        threads: Threads = self.app.state.threads
+        return await run(threads.parsing, parse, body, data.annotation)
 
 
 async def check_request(request: Request[Any, Any, Any]) -> None:
@@ -105,91 +114,179 @@ def digest(*asked: Any) -> bytes:
 
 
 _B = TypeVar("_B", bound=Body)
+_T = TypeVar("_T")
 
 # A body of rubbish is not answered with a larger one.
 _FAULTS_MAX = 100
 _HINTS_MAX = 5
 _KEY_SHOWN = 64
+# Larger bodies are parsed in a thread, so that the event loop serves others meanwhile.
+_LOOP_BYTES_MAX = 64 * 1024
+# To build all objects of a body takes up to 0.2 s a MiB. Of a larger one only those are built that
+# its type asks for, and what else it holds is not looked at.
+_BUILT_BYTES_MAX = 256 * 1024
+_NUL = "The character U+0000 cannot be stored."
 
 
 def parse(body: bytes, model: type[_B]) -> _B:
-    """`body` as a `model`.
+    """`body` as a `model`. The time that it takes is bounded by the size of the body alone.
 
     Raises:
-        ApiError: 400, with every fault.
+        ApiError: 400, with every fault, or the first 100 of them.
     """
     try:
-        raw = msgspec.json.decode(body)
+        value, found = _read(body, model)
+        faults: dict[str, Fault] = {}
+        for fault in islice(found, _FAULTS_MAX):
+            faults.setdefault(fault.field, fault)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         message = f"The body is not valid JSON: {error}"
         raise ApiError(HTTPStatus.BAD_REQUEST, "invalid_json", message) from error
-    found = _nuls(raw) if b"\\u0000" in body else iter(())
-    try:
-        value = msgspec.json.decode(body, type=model)
-    except msgspec.ValidationError:
-        value = None
-        found = chain(found, _faults(raw, model, ""))
-    if isinstance(raw, dict):
-        found = chain(found, model.related_faults(raw))
-    faults: dict[str, Fault] = {}
-    for fault in islice(found, _FAULTS_MAX):
-        faults.setdefault(fault.field, fault)
     if value is None or faults:
         raise invalid_request(list(faults.values()))
     return value
 
 
-def _faults(raw: Any, expected: Any, path: str) -> Iterator[Fault]:
-    """Each field on its own, so that one fault does not hide the next."""
-    model = _struct_in(expected)
-    if model and isinstance(raw, dict):
-        yield from struct_faults(raw, model, path)
-        return
+def _read(body: bytes, model: type[_B]) -> tuple[_B | None, Iterator[Fault]]:
+    """The value, where its types are right, and the faults, which are looked for one by one."""
     try:
-        _convert(raw, expected)
+        value = msgspec.json.decode(body, type=model)
     except msgspec.ValidationError as error:
-        item = _struct_in(_item_type(expected))
-        if item and isinstance(raw, list):
-            found = (f for n, v in enumerate(raw) for f in _faults(v, item, f"{path}[{n}]"))
-            first = next(found, None)
-            if first:
-                yield from _faults(raw, _list_of_anything(expected), path)  # too many, too few
-                yield from chain([first], found)
-                return
-        yield Fault(path or "body", _readable(error))
+        check_json(body)
+        fields = value_of(body, dict[str, msgspec.Raw])
+        if fields is None:
+            return None, chain(_nuls(body), [Fault("body", readable(error, model))])
+        value, found = None, struct_faults(fields, model, "")
+    else:
+        fields, found = value_of(body, dict[str, msgspec.Raw]) or {}, check_faults(value, "")
+    return value, chain(_nuls(body), found, model.related_faults(fields))
+
+
+def check_json(text: bytes) -> None:
+    """Do nothing if `text` is JSON throughout; of a large one only its outline is looked at.
+
+    Raises:
+        msgspec.DecodeError, RecursionError, UnicodeDecodeError: it is not.
+    """
+    if len(text) <= _BUILT_BYTES_MAX:
+        _JSON.decode(text)
+    else:
+        msgspec.json.decode(text, type=msgspec.Raw)
+
+
+def _number(text: str) -> float:
+    # msgspec's own reading of numbers with many digits takes ten times as long.
+    if not math.isfinite(number := float(text)):
+        raise msgspec.DecodeError("Number out of range")
+    return number
+
+
+_JSON = msgspec.json.Decoder(float_hook=_number)
+
+
+def value_of(raw: bytes | msgspec.Raw | None, expected: type[_T]) -> _T | None:
+    """`raw` as `expected`; None if it is not there, or something else."""
+    try:
+        return None if raw is None else msgspec.json.decode(raw, type=expected)
+    except msgspec.ValidationError:
+        return None
+
+
+def check_faults(value: Any, path: str) -> Iterator[Fault]:
+    """What the `checks` of a body, and of those within it, find wrong; `path` is where it stands."""
+    if isinstance(value, Body):
+        for field in value.__struct_fields__:
+            yield from _field_faults(value, field, getattr(value, field), path)
+    elif isinstance(value, list) and value and isinstance(value[0], Body):
+        for n, item in enumerate(value):
+            yield from check_faults(item, f"{path}[{n}]")
+
+
+def _field_faults(
+    model: Body | type[msgspec.Struct], field: str, value: Any, path: str
+) -> Iterator[Fault]:
+    inner = f"{path}.{field}" if path else field
+    is_clean = True
+    for fault in check_faults(value, inner):
+        is_clean = False
+        yield fault
+    check = getattr(model, "checks", {}).get(field)
+    if is_clean and check and value is not None:
+        try:
+            check(value)
+        except ValueError as error:
+            yield Fault(inner, shortened(str(error)))
+
+
+def _faults(raw: msgspec.Raw, expected: Any, path: str, hints: Iterator[int]) -> Iterator[Fault]:
+    """Each field on its own, so that one fault does not hide the next.
+
+    Generators all the way: who reads but 100 faults pays for no more.
+    """
+    try:
+        value = msgspec.json.decode(raw, type=expected)
+    except msgspec.ValidationError as error:
+        yield from _faults_within(raw, expected, error, path, hints)
+    else:
+        yield from check_faults(value, path)
+
+
+def _faults_within(
+    raw: msgspec.Raw,
+    expected: Any,
+    error: msgspec.ValidationError,
+    path: str,
+    hints: Iterator[int],
+) -> Iterator[Fault]:
+    model = _struct_in(expected)
+    if model and (fields := value_of(raw, dict[str, msgspec.Raw])) is not None:
+        yield from struct_faults(fields, model, path, hints)
+        return
+    item = _struct_in(_item_type(expected))
+    if item and (items := value_of(raw, list[msgspec.Raw])) is not None:
+        try:  # a list that is too long is told as that, and nothing of what it holds
+            msgspec.convert(items, _list_of_anything(expected))
+        except msgspec.ValidationError as length:
+            yield Fault(path, readable(length, expected))
+            return
+        for n, each in enumerate(items):
+            yield from _faults(each, item, f"{path}[{n}]", hints)
+        return
+    yield Fault(path or "body", readable(error, expected))
 
 
 def struct_faults(
-    raw: Mapping[str, Any], model: type[msgspec.Struct], path: str
+    raw: RawObject, model: type[msgspec.Struct], path: str, hints: Iterator[int] | None = None
 ) -> Iterator[Fault]:
     """Every fault of an object that should be a `model`; `path` is where it stands."""
+    hints = iter(range(_HINTS_MAX)) if hints is None else hints
     prefix = f"{path}." if path else ""
     fields = {field.encode_name: field for field in msgspec.structs.fields(model)}
-    unknown = [key for key in raw if key not in fields]
-    for n, key in enumerate(unknown):
-        # To look for a likeness takes time, and whoever mistypes does it once or twice.
-        near = difflib.get_close_matches(key[:_KEY_SHOWN], fields, n=1) if n < _HINTS_MAX else []
-        hint = f" Did you mean {near[0]}?" if near else ""
-        yield Fault(f"{prefix}{key[:_KEY_SHOWN]}", f"This field is not known.{hint}")
-    checks = getattr(model, "checks", {})
+    for key in raw:
+        if key not in fields:
+            yield Fault(
+                f"{prefix}{key[:_KEY_SHOWN]}",
+                f"This field is not known.{_hint(key, fields, hints)}",
+            )
     for name, field in fields.items():
         if name not in raw:
             if field.required:
                 yield Fault(f"{prefix}{name}", "This field is required.")
             continue
-        found = list(_faults(raw[name], field.type, f"{prefix}{name}"))
-        yield from found
-        if not found and name in checks and raw[name] is not None:
-            try:
-                checks[name](_convert(raw[name], field.type))
-            except ValueError as error:
-                yield Fault(f"{prefix}{name}", str(error))
+        try:
+            value = msgspec.json.decode(raw[name], type=field.type)
+        except msgspec.ValidationError as error:
+            yield from _faults_within(raw[name], field.type, error, f"{prefix}{name}", hints)
+        else:
+            yield from _field_faults(model, name, value, path)
 
 
-def _convert(raw: Any, expected: Any) -> Any:
-    if expected == JsonObject:
-        return msgspec.Raw(msgspec.json.encode(raw))
-    return msgspec.convert(raw, expected)
+def _hint(key: str, fields: Mapping[str, object], hints: Iterator[int]) -> str:
+    # To look for a likeness takes time, and whoever mistypes does it once or twice.
+    if next(hints, None) is None:
+        return ""
+    near = difflib.get_close_matches(key[:_KEY_SHOWN], fields, n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _struct_in(expected: Any) -> type[msgspec.Struct] | None:
@@ -210,18 +307,20 @@ def _list_of_anything(expected: Any) -> Any:
     return Annotated[(list[Any], *rules)] if rules else list[Any]
 
 
-def _readable(error: msgspec.ValidationError) -> str:
-    message, _, at = str(error).partition(" - at `$")
-    return f"{message}." if not at.strip("`") else f"{message} (at {at.strip('`')})."
-
-
-def _nuls(raw: Any) -> Iterator[Fault]:
+def _nuls(body: bytes) -> Iterator[Fault]:
     """PostgreSQL cannot keep U+0000, so it is refused wherever it stands."""
-    waiting = [(raw, "")]
+    # A backslash that is escaped escapes nothing.
+    at = body.replace(b"\\\\", b"  ").find(b"\\u0000") if b"\\u0000" in body else -1
+    if at < 0:
+        return
+    if len(body) > _BUILT_BYTES_MAX:
+        yield Fault("body", f"{_NUL} The first one is at byte {at}.")
+        return
+    waiting = [(_JSON.decode(body), "")]
     while waiting:  # not by recursion: a body may be nested deeper than that goes
         value, path = waiting.pop()
         if isinstance(value, str) and "\x00" in value:
-            yield Fault(path or "body", "The character U+0000 cannot be stored.")
+            yield Fault(path or "body", _NUL)
         elif isinstance(value, dict):
             for key in value:
                 name = key.replace("\x00", "\\u0000")

@@ -9,6 +9,7 @@ from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.openapi import ResponseSpec
 
+from api.choices import with_choices
 from api.hangups import ClientGone
 from blocks import logs
 from blocks.errors import IdempotencyConflict, RefineryError, Transient
@@ -135,12 +136,24 @@ def handle_http_exception(request: _Handled, error: HTTPException) -> Response[E
     if error.status_code not in _FRAMEWORK:
         return handle_unexpected(request, error)
     code, message = _FRAMEWORK[error.status_code]
-    extra = error.extra if isinstance(error.extra, list) else []
-    faults = tuple(Fault(e.get("key", ""), e["message"]) for e in extra if "message" in e)
+    faults = _framework_faults(request, error)
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return _respond(error.status_code, ErrorBody(message, code, faults), headers)
+
+
+def _framework_faults(request: _Handled, error: HTTPException) -> tuple[Fault, ...]:
+    """What Litestar found wrong with parameters, where a wrong enum is answered with the right ones."""
+    if "route_handler" not in request.scope:  # there is no such page
+        return ()
+    fields = request.route_handler.parsed_fn_signature.parameters.items()
+    types = {getattr(f.kwarg_definition, "name", None) or name: f.annotation for name, f in fields}
+    return tuple(
+        Fault(e.get("key", ""), with_choices(e["message"], types.get(e.get("key"))))
+        for e in (error.extra if isinstance(error.extra, list) else ())
+        if "message" in e
+    )
 
 
 def handle_unexpected(request: _Handled, error: Exception) -> Response[ErrorBody]:

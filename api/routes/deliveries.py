@@ -1,16 +1,17 @@
 """Deliveries: one that failed is tried again, and a job that asked for none gets one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from api.auth import customers_only
-from api.bodies import Body, struct_faults
+from api.bodies import Body, RawObject, struct_faults, value_of
 from api.errors import ApiError, Fault, conflict, documented, invalid_request
-from api.routes.job_bodies import CredentialsBody, DeliveryBody, s3_only_faults
+from api.routes.job_bodies import CredentialsBody, DeliveryBody, RawDelivery, s3_only_faults
 from api.routes.job_views import JobView
 from api.routes.jobs import find_job, show
 from blocks.credentials import credentials_type
@@ -35,11 +36,11 @@ class DeliverBody(Body, frozen=True, kw_only=True):
     delivery: DeliveryBody | None = None
 
     @classmethod
-    def related_faults(cls, raw: Mapping[str, Any]) -> Iterator[Fault]:
+    def related_faults(cls, raw: RawObject) -> Iterator[Fault]:
         """What is for S3 only."""
-        delivery = raw.get("delivery")
-        if isinstance(delivery, dict):
-            yield from s3_only_faults(delivery.get("type"), delivery)
+        delivery = value_of(raw.get("delivery"), RawDelivery)
+        if delivery is not None:
+            yield from s3_only_faults(delivery.store, delivery)
 
 
 @post(
@@ -88,7 +89,10 @@ def _wanted(job: Job, data: DeliverBody) -> tuple[DeliveryTarget, bytes | None]:
             raise invalid_request([Fault("credentials", message)])
         return target, None
     store = StoreType(target.type)
-    faults = list(struct_faults(data.credentials.given(), credentials_type(store), "credentials"))
+    given = msgspec.json.decode(
+        msgspec.json.encode(data.credentials.given()), type=dict[str, msgspec.Raw]
+    )
+    faults = list(struct_faults(given, credentials_type(store), "credentials"))
     if faults:
         raise invalid_request(faults)
     return target, data.credentials.encoded(store)

@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 
 from api.metrics import Metrics
+from api.threads import Threads, run
 from blocks.errors import Transient
 from blocks.store.database import Database
 
@@ -32,13 +33,15 @@ async def live() -> dict[str, str]:
     tags=["Operations"],
     security=[{}],
     responses={503: ResponseSpec(dict[str, str], description="Not ready.")},
-    sync_to_thread=True,
 )
-def ready(state: State) -> Response[dict[str, str]]:
+async def ready(state: State) -> Response[dict[str, str]]:
     """200 when the database and Prefect can be reached, otherwise 503 and which of them cannot."""
+    threads: Threads = state.threads
+    has_database = await run(threads.health, _database_answers, state.lookups)
+    has_prefect = await run(threads.health, state.launcher.prefect_is_reachable)
     checks = {
-        "database": "ok" if _database_answers(state.database) else "unreachable",
-        "prefect": "ok" if state.launcher.prefect_is_reachable() else "unreachable",
+        "database": "ok" if has_database else "unreachable",
+        "prefect": "ok" if has_prefect else "unreachable",
     }
     healthy = set(checks.values()) == {"ok"}
     status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
@@ -62,11 +65,13 @@ def _database_answers(database: Database) -> bool:
     tags=["Operations"],
     security=[{}],
     media_type=MediaType.TEXT,
-    sync_to_thread=True,
 )
-def metrics(request: Request[Any, Any, Any], metrics: NamedDependency[Metrics]) -> Response[bytes]:
+async def metrics(
+    request: Request[Any, Any, Any], metrics: NamedDependency[Metrics], state: State
+) -> Response[bytes]:
     """Counts and queues, in the text format of Prometheus or in OpenMetrics."""
-    content, media_type = metrics.encoded(request.headers.get("Accept", ""))
+    accepted = request.headers.get("Accept", "")
+    content, media_type = await run(state.threads.metrics, metrics.encoded, accepted)
     return Response(content, media_type=media_type)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from api.bodies import Body, struct_faults
+from api.bodies import Body, RawObject, struct_faults, value_of
 from api.errors import Fault
 from api.routes.show_metadata import ShowMetadata
 from blocks.credentials import credentials_type
@@ -22,6 +22,8 @@ _QUESTION_CHARACTERS_MAX = 10_000
 _URL_CHARACTERS_MAX = 4096
 _METADATA_KEYS_MAX = 100
 
+_Url = Annotated[str, Meta(max_length=_URL_CHARACTERS_MAX)]
+_NULL = msgspec.Raw(b"null")
 Checks = Mapping[str, Callable[[Any], object]]
 
 
@@ -149,10 +151,23 @@ class CredentialsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         return []
 
 
-def s3_only_faults(store: object, delivery: Mapping[str, Any]) -> Iterator[Fault]:
-    """Fields of a delivery that GCS does not have."""
+class RawDelivery(msgspec.Struct, frozen=True):
+    """What is looked at in a delivery beside its own rules, whatever else is wrong with it."""
+
+    type: msgspec.Raw = _NULL
+    kms_key_id: msgspec.Raw = _NULL
+    acl: msgspec.Raw = _NULL
+
+    @property
+    def store(self) -> StoreType | None:
+        """The store that `type` names, if it does."""
+        return value_of(self.type, StoreType)
+
+
+def s3_only_faults(store: object, delivery: RawDelivery) -> Iterator[Fault]:
+    """Yield the fields of a delivery that GCS does not have."""
     for field in ("kms_key_id", "acl"):
-        if store != StoreType.S3 and delivery.get(field) is not None:
+        if store != StoreType.S3 and getattr(delivery, field) != _NULL:
             yield Fault(f"delivery.{field}", "This is for S3 only.")
 
 
@@ -164,7 +179,7 @@ class JobBody(Body, frozen=True, kw_only=True):
         "callback_url": check_https_url,
     }
 
-    manifest_url: Annotated[str, Meta(max_length=_URL_CHARACTERS_MAX)]
+    manifest_url: _Url
     label_spec: LabelSpecBody
     consensus_threshold: Annotated[int, Meta(ge=2, le=10)] = 3
     task_type: TaskType = TaskType.IMAGE_CLASSIFICATION
@@ -178,18 +193,19 @@ class JobBody(Body, frozen=True, kw_only=True):
     show_metadata: ShowMetadata = True
 
     @classmethod
-    def related_faults(cls, raw: Mapping[str, Any]) -> Iterator[Fault]:
+    def related_faults(cls, raw: RawObject) -> Iterator[Fault]:
         """Credentials and delivery have to be of the store that the manifest lies in."""
         try:
-            store = parse_object_url(str(raw.get("manifest_url"))).store
+            store = parse_object_url(value_of(raw.get("manifest_url"), _Url) or "").store
         except Terminal:
             return
-        if isinstance(raw.get("credentials"), dict):
-            yield from struct_faults(raw["credentials"], credentials_type(store), "credentials")
-        delivery = raw.get("delivery")
-        if not isinstance(delivery, dict):
+        credentials = value_of(raw.get("credentials"), dict[str, msgspec.Raw])
+        if credentials is not None:
+            yield from struct_faults(credentials, credentials_type(store), "credentials")
+        delivery = value_of(raw.get("delivery"), RawDelivery)
+        if delivery is None:
             return
-        if delivery.get("type") in [other for other in StoreType if other is not store]:
+        if delivery.store not in {None, store}:
             message = f"The manifest lies in {store}, and its credentials are used for both."
             yield Fault("delivery.type", message)
         yield from s3_only_faults(store, delivery)

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from api.bodies import Body, JsonObject, digest
+from api.bodies import Body, JsonObject, check_json, digest
 from api.routes.job_bodies import Checks, LabelSpecBody, check_https_url, normalized
 from api.routes.show_metadata import ShowMetadata
 from blocks.metadata import named_members
@@ -32,6 +32,10 @@ def _check_metadata(metadata: msgspec.Raw) -> None:
         raise ValueError("The metadata must be a JSON object.")
     if len(text) > _METADATA_BYTES_MAX:
         raise ValueError(f"The metadata must be at most {_METADATA_BYTES_MAX:,} bytes of JSON.")
+    try:
+        check_json(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ValueError(f"The metadata is not valid JSON: {error}.") from error
 
 
 class TaskBody(Body, frozen=True, kw_only=True):

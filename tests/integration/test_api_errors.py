@@ -651,3 +651,13 @@ def test_no_parameter_of_the_reference_filters_unless_it_is_set(schema: dict[str
     status = resolve(schema, schema["components"]["schemas"]["JobStatus"])
     assert "default" not in status
     assert "JOB_ARROWS" not in json.dumps(schema)
+
+
+def test_a_wrong_enum_in_a_query_is_answered_with_the_right_ones(api: Api) -> None:
+    answer = api.get("/v1/jobs?status=done").json()
+    assert answer["details"] == [
+        {
+            "field": "status",
+            "message": "This must be one of accepted, processing, completed, failed, cancelled, not 'done'",
+        }
+    ]

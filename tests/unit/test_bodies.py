@@ -272,6 +272,38 @@ def test_the_label_spec_has_a_question_and_distinct_options(
     assert set(faults(label_spec=JOB["label_spec"] | spec)) == {f"label_spec.{path}"}
 
 
+@pytest.mark.parametrize(
+    "fields, path, message",
+    [
+        (
+            {"task_type": "image-classification"},
+            "task_type",
+            f"This must be one of {', '.join(TaskType)}, not 'image-classification'.",
+        ),
+        (
+            {"delivery": DELIVERY | {"type": "azure"}},
+            "delivery.type",
+            "This must be one of s3, gcs, not 'azure'.",
+        ),
+        (
+            {"delivery": DELIVERY | {"compression": "zip"}},
+            "delivery.compression",
+            "This must be one of none, gzip, zstd, not 'zip'.",
+        ),
+    ],
+)
+def test_a_wrong_enum_is_answered_with_the_right_ones(
+    fields: dict[str, Any], path: str, message: str
+) -> None:
+    assert faults(**fields) == {path: message}
+
+
+def test_the_hints_of_a_whole_body_are_bounded() -> None:
+    body = {"items": [{"url": "a", "utl": "b"}] * 50, "labels": []}
+    found = error_of(json.dumps(body).encode(), Batch).body.details
+    assert sum("Did you mean" in fault.message for fault in found) <= 5
+
+
 def test_options_may_differ_in_case_or_spaces_and_be_a_hundred() -> None:
     options = ["a", "A", " a", "é", "e\u0301", *map(str, range(95))]
     job = read(label_spec={"question": "q", "options": options})
