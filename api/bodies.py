@@ -30,7 +30,7 @@ RawObject = Mapping[str, msgspec.Raw]
 """An object of which only the names are decoded: `value_of` decodes a value."""
 
 
-class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
     """A request body. `checks` are rules on a field beyond its type: they raise ValueError.
 
     They are applied by `parse`, after the types and the lengths of everything.
@@ -149,17 +149,42 @@ def parse(body: bytes, model: type[_B]) -> _B:
 
 def _read(body: bytes, model: type[_B]) -> tuple[_B | None, Iterator[Fault]]:
     """The value, where its types are right, and the faults, which are looked for one by one."""
+    fields = None
+    if len(body) > _BUILT_BYTES_MAX:
+        fields = value_of(body, dict[str, msgspec.Raw])
+        if too_long := list(_length_faults(fields or {}, model)):
+            return None, iter(too_long)
     try:
         value = msgspec.json.decode(body, type=model)
     except msgspec.ValidationError as error:
         check_json(body)
-        fields = value_of(body, dict[str, msgspec.Raw])
+        fields = fields or value_of(body, dict[str, msgspec.Raw])
         if fields is None:
             return None, chain(_nuls(body), [Fault("body", readable(error, model))])
         value, found = None, struct_faults(fields, model, "")
     else:
-        fields, found = value_of(body, dict[str, msgspec.Raw]) or {}, check_faults(value, "")
+        fields = fields or value_of(body, dict[str, msgspec.Raw]) or {}
+        found = check_faults(value, "")
     return value, chain(_nuls(body), found, model.related_faults(fields))
+
+
+def _length_faults(fields: RawObject, model: type[Body]) -> Iterator[Fault]:
+    """Lists of objects that are too long, found before any of the objects is built."""
+    for field in msgspec.structs.fields(model):
+        if not _struct_in(_item_type(field.type)):
+            continue
+        name = field.encode_name
+        items = value_of(fields.get(name), list[msgspec.Raw])
+        if items is not None and (fault := _length_fault(items, field.type, name)):
+            yield fault
+
+
+def _length_fault(items: list[msgspec.Raw], expected: Any, path: str) -> Fault | None:
+    try:
+        msgspec.convert(items, _list_of_anything(expected))
+    except msgspec.ValidationError as error:
+        return Fault(path, readable(error, expected))
+    return None
 
 
 def check_json(text: bytes) -> None:
@@ -244,10 +269,8 @@ def _faults_within(
         return
     item = _struct_in(_item_type(expected))
     if item and (items := value_of(raw, list[msgspec.Raw])) is not None:
-        try:  # a list that is too long is told as that, and nothing of what it holds
-            msgspec.convert(items, _list_of_anything(expected))
-        except msgspec.ValidationError as length:
-            yield Fault(path, readable(length, expected))
+        if fault := _length_fault(items, expected, path):
+            yield fault  # and nothing of what it holds
             return
         for n, each in enumerate(items):
             yield from _faults(each, item, f"{path}[{n}]", hints)
