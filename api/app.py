@@ -16,11 +16,14 @@ from api.auth import ApiKeyMiddleware, KeyRing, RateLimits
 from api.bodies import StrictRequest, check_request
 from api.dispatcher import Dispatcher
 from api.errors import HANDLERS as ERROR_HANDLERS
+from api.head import AppWithHead
 from api.launcher import Launcher
 from api.metrics import Metrics, RequestClock
 from api.page_headers import add_page_headers
+from api.preflight import Preflights
 from api.rate_limits import add_rate_headers
 from api.routes import annotation, deliveries, health, job_control, jobs, quality, tasks, webhooks
+from api.streams import LongReads
 from api.threads import Threads
 from blocks import logs
 from blocks.settings import Settings
@@ -74,13 +77,15 @@ def create_app(settings: Settings) -> Litestar:
             await anyio.to_thread.run_sync(database.close)
 
     vault = settings.vault()
-    return Litestar(
+    return AppWithHead(
         # One router brings those of one path together before they are registered. Else Litestar would
         # register the first of them again with the second, and then forget to wait for its thread.
         route_handlers=[Router("/", route_handlers=_HANDLERS), *openapi.HANDLERS],
         dependencies={
             "database": _constant(database),
+            "long_reads": _constant(LongReads()),
             "metrics": _constant(metrics),
+            "preflights": _constant(Preflights(settings)),
             "settings": _constant(settings),
             "vault": _constant(vault),
         },

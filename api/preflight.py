@@ -1,9 +1,16 @@
 """Trying out what a job will need, before it is accepted."""
 
-from collections.abc import Callable, Iterator
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from http import HTTPStatus
 
-from api.errors import ApiError, Fault
+import anyio
+import anyio.to_thread
+
+from api.errors import ApiError, Fault, too_many_requests
+from api.threads import PREFLIGHTS_MAX
 from blocks import magic
 from blocks.buckets import Bucket, open_bucket
 from blocks.credentials import decode_credentials
@@ -15,48 +22,124 @@ from blocks.object_urls import NO_PATTERNS, StoreType, parse_object_url
 from blocks.settings import Settings
 from blocks.store.jobs import NewJob
 
+Probe = Callable[[], object]
+
+_SECONDS_MAX = 10.0
+_PER_CUSTOMER_MAX = 2
+_RETRY_AFTER_S = 10
 _PROBE = "refinery-preflight"
 _FIRST_BYTES = 64 * 1024
 _FIRST_LINES = 10
 
 
-def check_preflight(new: NewJob, settings: Settings) -> None:
-    """Read from the manifest, begin an upload to the delivery's place, and resolve the callback's host.
+class Preflights:
+    """Tries jobs out, in threads that no other work uses, and for at most `seconds` each.
 
-    Raises:
-        ApiError: 422, with a code for each that does not work.
+    A probe that is stuck cannot be ended from outside. It ends by the time limits of the store's
+    operations, and until then it counts as one of its customer's two.
     """
-    faults = list(_faults(new, settings))
-    if faults:
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        message = f"{faults[0].field}: {faults[0].message}{more}"
-        raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "preflight_failed", message, faults)
+
+    def __init__(self, settings: Settings, seconds: float = _SECONDS_MAX) -> None:
+        self._settings = settings
+        self._seconds = seconds
+        self._under_way: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    async def check(self, new: NewJob, limiter: anyio.CapacityLimiter) -> None:
+        """Read from the manifest, begin an upload to the delivery's place, resolve the callback's host.
+
+        Raises:
+            ApiError: 422, with a code for each that does not work; 429, too many are under way.
+        """
+        trial = _Trial(dict(_probes(new, self._settings)), partial(self._leave, new.customer_id))
+        self._enter(new.customer_id)
+        try:
+            with anyio.move_on_after(self._seconds):
+                await anyio.to_thread.run_sync(trial.run, limiter=limiter, abandon_on_cancel=True)
+        finally:
+            trial.give_up()
+        faults = trial.faults(self._seconds)
+        if faults:
+            more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+            message = f"{faults[0].field}: {faults[0].message}{more}"
+            raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "preflight_failed", message, faults)
+
+    def _enter(self, customer_id: str) -> None:
+        with self._lock:
+            if self._under_way[customer_id] >= _PER_CUSTOMER_MAX:
+                message = f"{_PER_CUSTOMER_MAX} preflights of yours are under way; try again later."
+                raise too_many_requests("too_many_preflights", message, _RETRY_AFTER_S)
+            if self._under_way.total() >= PREFLIGHTS_MAX:
+                message = "Many preflights are under way; try again later."
+                raise too_many_requests("too_many_preflights", message, _RETRY_AFTER_S)
+            self._under_way[customer_id] += 1
+
+    def _leave(self, customer_id: str) -> None:
+        with self._lock:
+            self._under_way[customer_id] -= 1
+            if not self._under_way[customer_id]:
+                del self._under_way[customer_id]
 
 
-def _faults(new: NewJob, settings: Settings) -> Iterator[Fault]:
+class _Trial:
+    """The probes of one job, one after the other, in one thread."""
+
+    def __init__(self, probes: Mapping[str, Probe], leave: Callable[[], None]) -> None:
+        self._probes = probes
+        self._leave = leave
+        self._answers: dict[str, Fault | None] = {}
+        self._lock = threading.Lock()
+        self._has_begun = self._is_given_up = False
+
+    def run(self) -> None:
+        """Try until all is answered, or nobody waits for it any more."""
+        with self._lock:
+            if self._is_given_up:
+                return
+            self._has_begun = True
+        try:
+            for field, probe in self._probes.items():
+                if not self._is_given_up:
+                    self._answers[field] = _tried(field, probe)
+        finally:
+            self._leave()
+
+    def give_up(self) -> None:
+        """Begin no further probe, and leave if there was no time for the first."""
+        with self._lock:
+            self._is_given_up = True
+            if not self._has_begun:
+                self._leave()
+
+    def faults(self, seconds: float) -> list[Fault]:
+        """What did not work, and what was not answered in time."""
+        late = f"This was not answered within {seconds:g} s."
+        answers = dict(self._answers)
+        found = (
+            answers.get(field, Fault(field, late, "preflight_timeout")) for field in self._probes
+        )
+        return [fault for fault in found if fault]
+
+
+def _probes(new: NewJob, settings: Settings) -> Iterator[tuple[str, Probe]]:
     url = parse_object_url(new.manifest_url)
-    yield from _tried(
-        "manifest_url", lambda: _read(_open(new, settings, url.store, url.bucket), url.key)
-    )
+    yield "manifest_url", lambda: _read(_open(new, settings, url.store, url.bucket), url.key)
     target = new.delivery
     if target:
         key = f"{target.prefix}/{_PROBE}".lstrip("/")
         store = StoreType(target.type)
-        yield from _tried(
-            "delivery", lambda: _open(new, settings, store, target.bucket).probe_write(key)
-        )
+        yield "delivery", lambda: _open(new, settings, store, target.bucket).probe_write(key)
     callback_url = new.callback_url
     if callback_url:
-        yield from _tried(
-            "callback_url", lambda: Egress(settings.egress_allow).check_url(callback_url)
-        )
+        yield "callback_url", lambda: Egress(settings.egress_allow).check_url(callback_url)
 
 
-def _tried(field: str, probe: Callable[[], object]) -> Iterator[Fault]:
+def _tried(field: str, probe: Probe) -> Fault | None:
     try:
         probe()
     except RefineryError as error:
-        yield Fault(field, error.message, error.code)
+        return Fault(field, error.message, error.code)
+    return None
 
 
 def _open(new: NewJob, settings: Settings, store: StoreType, name: str) -> Bucket:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 from litestar import Litestar
@@ -9,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from api.errors import TIMED_OUT
 
+_UNSENT_BYTES_MAX = 128 * 1024
 _BODY = json.dumps(TIMED_OUT).encode()
 _ANSWER = (
     b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\n"
@@ -24,7 +26,12 @@ class TimedProtocol(HttpToolsProtocol):
     connection, or from the first byte after an answer, to the end of the headers; `request_body_s`
     from there to the end of the body. A client that gets this far without a complete request is
     answered 408, if nothing was answered yet.
+
+    A client that takes nothing of an answer for `unread_answer_s` is cut off, so that it sees an answer
+    that is not complete; what it waited for in the application ends.
     """
+
+    _unread: asyncio.TimerHandle | None = None
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -34,12 +41,25 @@ class TimedProtocol(HttpToolsProtocol):
         settings = _application(self.app).state.settings
         self._head_s: float = settings.request_head_s
         self._body_s: float = settings.request_body_s
+        self._unread_s: float = settings.unread_answer_s
+        _set_unsent_max(transport)
         self._wait(self._head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more."""
         self._wait(None)
+        self._stop_watching()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to take some of the answer."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """Stop waiting: it has."""
+        self._stop_watching()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes: the first ones after an answer begin the next request."""
@@ -62,6 +82,21 @@ class TimedProtocol(HttpToolsProtocol):
             self._deadline.cancel()
         self._deadline = self.loop.call_later(seconds, self._give_up) if seconds else None
 
+    def _watch(self) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        self._unread = self.loop.call_later(self._unread_s, self._cut_off, waiting)
+
+    def _stop_watching(self) -> None:
+        if self._unread:
+            self._unread.cancel()
+        self._unread = None
+
+    def _cut_off(self, waiting: int) -> None:
+        if self.transport.get_write_buffer_size() < waiting:
+            self._watch()
+        else:
+            self.transport.abort()  # to close it would wait for the client to read
+
     def _answering(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle  # None before the first request
         return cycle is not None and not cycle.response_complete
@@ -81,6 +116,16 @@ class TimedProtocol(HttpToolsProtocol):
         if not has_begun:
             self.transport.write(_ANSWER)
         self.transport.close()
+
+
+def _set_unsent_max(transport: asyncio.Transport) -> None:
+    """Have the system take no more than it can send soon: else it may take minutes' worth at once.
+
+    A slow client would then seem to take nothing between.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES_MAX)
 
 
 def _application(app: Any) -> Litestar:

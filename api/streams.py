@@ -1,24 +1,61 @@
-"""Bodies that are streamed out of the database."""
+"""Long reads: bodies that are streamed out of the database, and sums over a whole job."""
 
-from collections.abc import AsyncIterator, Generator
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
 
 import anyio
-import anyio.to_thread
 from litestar.response import Stream
 
+from api.errors import too_many_requests
+from api.threads import run
+
 NDJSON = "application/x-ndjson"
+_PER_CUSTOMER_MAX = 4
+_RETRY_AFTER_S = 5
 
 
-def stream(blocks: Generator[bytes, None, None]) -> Stream:
+class LongReads:
+    """Counts the long reads that are under way: four a customer, since each keeps a snapshot open."""
+
+    def __init__(self) -> None:
+        self._under_way: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one_of(self, customer_id: str) -> Iterator[None]:
+        """Count one until the end of the block.
+
+        Raises:
+            ApiError: 429, the customer has four already.
+        """
+        with self._lock:
+            if self._under_way[customer_id] >= _PER_CUSTOMER_MAX:
+                message = f"{_PER_CUSTOMER_MAX} long reads of yours are under way; end one first."
+                raise too_many_requests("too_many_reads", message, _RETRY_AFTER_S)
+            self._under_way[customer_id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way[customer_id] -= 1
+                if not self._under_way[customer_id]:
+                    del self._under_way[customer_id]
+
+
+async def stream(blocks: Generator[bytes, None, None], limiter: anyio.CapacityLimiter) -> Stream:
     """A response of lines; the first one is made now, so that what fails can still be told.
 
     Raises whatever the first block raises.
     """
-    first = next(blocks, b"")
-    return Stream(_body(first, blocks), media_type=NDJSON)
+    first = await run(limiter, next, blocks, b"")
+    return Stream(_body(first, blocks, limiter), media_type=NDJSON)
 
 
-async def _body(first: bytes, blocks: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
+async def _body(
+    first: bytes, blocks: Generator[bytes, None, None], limiter: anyio.CapacityLimiter
+) -> AsyncIterator[bytes]:
     """The blocks, each made in a thread; the generator is closed however this ends.
 
     Litestar's own wrapper of a generator leaves it to the garbage collector when a client hangs up,
@@ -26,8 +63,8 @@ async def _body(first: bytes, blocks: Generator[bytes, None, None]) -> AsyncIter
     """
     try:
         yield first
-        while (block := await anyio.to_thread.run_sync(next, blocks, None)) is not None:
+        while (block := await run(limiter, next, blocks, None)) is not None:
             yield block
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(blocks.close)
+            await run(limiter, blocks.close)

@@ -16,6 +16,7 @@ _T = TypeVar("_T")
 _LOOKUPS_MAX = 4
 _PARSING_MAX = 2
 _LONG_READS_MAX = 32
+PREFLIGHTS_MAX = 32
 
 
 class Threads:
@@ -29,6 +30,7 @@ class Threads:
         self.health = anyio.CapacityLimiter(_LOOKUPS_MAX)
         self.metrics = anyio.CapacityLimiter(1)
         self.parsing = anyio.CapacityLimiter(_PARSING_MAX)
+        self.preflights = anyio.CapacityLimiter(PREFLIGHTS_MAX)
         self.long_reads = anyio.CapacityLimiter(_LONG_READS_MAX)
 
     def stop(self) -> None:

@@ -108,6 +108,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How long a client may take to send the headers of a request."""
     request_body_s: _Count = 120
     """How long it may take from there to the end of the body."""
+    unread_answer_s: _Count = 30
+    """How long a client may take nothing of an answer before it is cut off."""
     requests_per_minute_max: _Limit = 12_000
     """What one key may ask of one API process."""
     wrong_keys_per_minute_max: _Limit = 120

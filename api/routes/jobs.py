@@ -7,10 +7,9 @@ from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple
 
-import anyio
-import anyio.to_thread
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.concurrency import sync_to_thread
 from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
@@ -20,18 +19,19 @@ from api.bodies import digest
 from api.errors import conflict, documented, not_found
 from api.etags import NOT_MODIFIED, IfNoneMatch, etag_of, matches
 from api.hangups import pause
-from api.preflight import check_preflight
+from api.preflight import Preflights
 from api.routes.job_bodies import JobBody
 from api.routes.job_views import JobView, steady, views
-from api.streams import NDJSON, stream
+from api.streams import NDJSON, LongReads, stream
 from blocks.ids import is_job_id
 from blocks.model import DeliveryStatus, JobStatus
 from blocks.settings import Settings
 from blocks.store import jobs, quotas, results
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
-from blocks.store.jobs import Idempotency, Job
+from blocks.store.jobs import Idempotency, Job, NewJob
 from blocks.store.quotas import Quota
+from blocks.vault import Vault
 
 # Counters change with every batch of labels: to be told of each would cost more than to look.
 _LOOK_AGAIN_S = 0.5
@@ -72,13 +72,13 @@ class JobAccepted(msgspec.Struct, frozen=True):
     guards=[customers_only],
     status_code=202,
     responses=documented(400, 401, 403, 409, 413, 415, 422),
-    sync_to_thread=True,
 )
-def create(
+async def create(
     request: _Request,
     data: JSONBody[JobBody],
     database: NamedDependency[Database],
     settings: NamedDependency[Settings],
+    preflights: NamedDependency[Preflights],
     *,
     idempotency_key: _IdempotencyKey = None,
     preflight: Annotated[
@@ -91,13 +91,19 @@ def create(
 ) -> Response[JobAccepted]:
     """Record a job. Its credentials are encrypted before they are stored, and never given back."""
     new = data.to_job(customer_id(request))
-    if preflight:
-        check_preflight(new, settings)
     idempotency = Idempotency(idempotency_key, digest(data)) if idempotency_key else None
-    with database.transaction() as tx:
-        job_id, replayed = jobs.submit(tx, new, settings.vault(), idempotency)
-        if not replayed:
-            _check_quotas(tx, new.customer_id, settings)
+    earlier = None
+    if preflight and idempotency:
+        earlier = await sync_to_thread(
+            _earlier, database, new.customer_id, settings.vault(), idempotency
+        )
+    if preflight and earlier is None:
+        await preflights.check(new, request.app.state.threads.preflights)
+    job_id, replayed = (
+        await sync_to_thread(_submit, database, new, settings, idempotency)
+        if earlier is None
+        else (earlier, True)
+    )
     headers = {"Location": f"/v1/jobs/{job_id}"}
     if replayed:
         headers["Idempotent-Replayed"] = "true"
@@ -112,6 +118,23 @@ def _check_quotas(tx: Transaction, customer_id: str, settings: Settings) -> None
         (Quota.STORED_BYTES, settings.stored_bytes_per_customer_max),
     ):
         quotas.check(tx, customer_id, quota, most, to_come=1)
+
+
+def _earlier(
+    database: Database, customer_id: str, vault: Vault, idempotency: Idempotency
+) -> str | None:
+    with database.transaction() as tx:
+        return jobs.find_earlier(tx, customer_id, vault, idempotency)
+
+
+def _submit(
+    database: Database, new: NewJob, settings: Settings, idempotency: Idempotency | None
+) -> tuple[str, bool]:
+    with database.transaction() as tx:
+        job_id, replayed = jobs.submit(tx, new, settings.vault(), idempotency)
+        if not replayed:
+            _check_quotas(tx, new.customer_id, settings)
+        return job_id, replayed
 
 
 @get(
@@ -138,13 +161,13 @@ async def read(
 ) -> Response[JobView | None]:
     """A job's state and progress. With `If-None-Match` only if it is another than that."""
     until = time.monotonic() + wait
-    shown = await anyio.to_thread.run_sync(_show, request, job_id, database)
+    shown = await sync_to_thread(_show, request, job_id, database)
     known = if_none_match or shown.etag
     while wait and shown.may_change and matches(known, shown.etag):
         if time.monotonic() >= until:
             break
         await pause(request, _LOOK_AGAIN_S)
-        shown = await anyio.to_thread.run_sync(_show, request, job_id, database)
+        shown = await sync_to_thread(_show, request, job_id, database)
     headers = {"ETag": shown.etag}
     if if_none_match and matches(if_none_match, shown.etag):
         return Response(None, status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
@@ -173,25 +196,26 @@ def _show(request: _Request, job_id: str, database: Database) -> _Shown:
     responses=documented(400, 401, 403, 404, 409),
     guards=[customers_only],
     media_type=NDJSON,
-    sync_to_thread=True,
 )
-def export(
+async def export(
     request: _Request,
     job_id: FromPath[str],
     database: NamedDependency[Database],
+    long_reads: NamedDependency[LongReads],
     after: Annotated[
         int,
         QueryParameter(ge=0, le=_LINE_MAX, description="Go on after this line of the manifest."),
     ] = 0,
 ) -> Stream:
     """The settled tasks as JSON lines, in manifest order."""
-    job = find_job(request, job_id, database)
+    job = await sync_to_thread(find_job, request, job_id, database)
     match job.status:
         case JobStatus.FAILED:
             raise conflict("job_failed", "job has failed; there is nothing to export")
         case JobStatus.ACCEPTED | JobStatus.PROCESSING:
             raise conflict("job_not_completed", "job is not completed yet")
-    return stream(_read(database, partial(results.export, after=after), job.job_no))
+    blocks = _read(database, long_reads, job, partial(results.export, after=after))
+    return await stream(blocks, request.app.state.threads.long_reads)
 
 
 @get(
@@ -202,12 +226,12 @@ def export(
     responses=documented(400, 401, 403, 404),
     guards=[customers_only],
     media_type=NDJSON,
-    sync_to_thread=True,
 )
-def errors(
+async def errors(
     request: _Request,
     job_id: FromPath[str],
     database: NamedDependency[Database],
+    long_reads: NamedDependency[LongReads],
     format: Annotated[  # noqa: A002 - its name in the contract
         ErrorsFormat,
         QueryParameter(
@@ -217,9 +241,10 @@ def errors(
     ] = ErrorsFormat.JSONL,
 ) -> Stream:
     """As JSON lines, in manifest order: bad lines, and tasks that failed; those so far."""
-    job_no = find_job(request, job_id, database).job_no
+    job = await sync_to_thread(find_job, request, job_id, database)
     read = results.bad_manifest if format is ErrorsFormat.MANIFEST else results.errors
-    return stream(_read(database, read, job_no))
+    blocks = _read(database, long_reads, job, read)
+    return await stream(blocks, request.app.state.threads.long_reads)
 
 
 def show(job: Job, database: Database) -> JobView:
@@ -244,10 +269,13 @@ def find_job(request: _Request, job_id: str, database: Database) -> Job:
 
 
 def _read(
-    database: Database, read: Callable[[Transaction, int], Iterator[bytes]], job_no: int
+    database: Database,
+    long_reads: LongReads,
+    job: Job,
+    read: Callable[[Transaction, int], Iterator[bytes]],
 ) -> Generator[bytes, None, None]:
-    with database.long_read() as tx:
-        yield from read(tx, job_no)
+    with long_reads.one_of(job.customer_id), database.long_read() as tx:
+        yield from read(tx, job.job_no)
 
 
 HANDLERS = [create, read, export, errors]

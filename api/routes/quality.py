@@ -5,13 +5,16 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, get
+from litestar.concurrency import sync_to_thread
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import Meta
 
-from api.auth import customers_only
+from api.auth import customer_id, customers_only
 from api.errors import documented
 from api.routes.jobs import find_job
+from api.streams import LongReads
+from api.threads import run
 from blocks.store import quality
 from blocks.store.customers import Principal
 from blocks.store.database import Database
@@ -101,15 +104,20 @@ class QualityView(msgspec.Struct, frozen=True, kw_only=True):
     tags=["Jobs"],
     responses=documented(400, 401, 403, 404),
     guards=[customers_only],
-    sync_to_thread=True,
 )
-def read(
+async def read(
     request: Request[Principal, Any, Any],
     job_id: FromPath[str],
     database: NamedDependency[Database],
+    long_reads: NamedDependency[LongReads],
 ) -> QualityView:
     """How well annotators agree, at any time; a large job takes a second or two."""
-    job = find_job(request, job_id, database)
+    job = await sync_to_thread(find_job, request, job_id, database)
+    with long_reads.one_of(customer_id(request)):
+        return await run(request.app.state.threads.long_reads, _measure, job, database)
+
+
+def _measure(job: Job, database: Database) -> QualityView:
     with database.long_read() as tx:
         return _view(job, quality.measure(tx, job.job_no))
 

@@ -150,12 +150,29 @@ def submit(
         if bound and bound["exists"]:
             return job_id, False
         raise Rollback
+    earlier = find_earlier(tx, new.customer_id, vault, idempotency)
+    assert earlier is not None  # the key was not to be had: a job of the last day has it
+    return earlier, True
+
+
+def find_earlier(
+    tx: Transaction, customer_id: str, vault: Vault, idempotency: Idempotency
+) -> str | None:
+    """Return the id of the job that the same request made within the last day, or None.
+
+    Raises:
+        IdempotencyConflict: the key was used for another request within that time.
+    """
+    values = {"customer_id": customer_id, "key": idempotency.key}
     found = tx.execute(_SQL["find_idempotency_key"], values).fetchone()
-    if found is None or not vault.is_digest_of(found["body_hash"], idempotency.body_hash):
+    if found is None:
+        return None
+    if not vault.is_digest_of(found["body_hash"], idempotency.body_hash):
         raise IdempotencyConflict(
             "This Idempotency-Key was used with another request; use a new key for a new job."
         )
-    return found["job_id"], True
+    job_id: str = found["job_id"]
+    return job_id
 
 
 def _values(new: NewJob, job_id: str, vault: Vault) -> dict[str, Any]:

@@ -333,11 +333,11 @@ def api(api_settings: Settings, shop: Shop) -> Iterator[Api]:
         yield Api(client, shop)
 
 
-@pytest.fixture
-def server(api_settings: Settings) -> Iterator[str]:
+@contextmanager
+def serve(settings: Settings) -> Iterator[str]:
     """The API behind a real HTTP server, since a test client never hangs up."""
     port = free_port()
-    app = make_app(api_settings)
+    app = make_app(settings)
     config = uvicorn.Config(app, "127.0.0.1", port, http=TimedProtocol, log_level="warning")
     found = uvicorn.Server(config)
     thread = threading.Thread(target=found.run)
@@ -346,3 +346,10 @@ def server(api_settings: Settings) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     found.should_exit = True
     thread.join()
+
+
+@pytest.fixture
+def server(api_settings: Settings) -> Iterator[str]:
+    """The API behind a real HTTP server."""
+    with serve(api_settings) as url:
+        yield url

@@ -3,15 +3,17 @@
 from contextlib import ExitStack
 
 import httpx
+import msgspec
 import pytest
 
+from blocks.settings import Settings
 from blocks.store import customers
-from tests.integration.conftest import Shop, make_chunk, wait_until
+from tests.integration.conftest import Shop, make_chunk, serve, wait_until
 
 pytestmark = pytest.mark.integration
 
 ROWS = 80_000  # many times what sockets hold on the way
-SLOW_READERS = 30
+SLOW_READERS = 4  # as many as one customer may have
 WAIT_S = 15.0
 
 
@@ -70,4 +72,62 @@ def test_slow_readers_do_not_keep_others_waiting(
         assert exporting(shop) == SLOW_READERS
         job = httpx.get(server + path.removesuffix("/export"), headers=headers, timeout=WAIT_S)
         assert job.json()["status"] == "completed"
+    wait_until(lambda: exporting(shop) == 0)
+
+
+def test_a_fifth_long_read_of_a_customer_is_refused_and_others_go_on(
+    shop: Shop, server: str, export_url: tuple[str, dict[str, str]]
+) -> None:
+    path, headers = export_url
+    readers = []
+    with ExitStack() as exits:
+        for _ in range(SLOW_READERS):
+            answer = exits.enter_context(httpx.stream("GET", server + path, headers=headers))
+            readers.append(answer.iter_raw())
+            next(readers[-1])
+        for kind in ("export", "errors", "quality"):
+            refused = httpx.get(server + path.replace("export", kind), headers=headers)
+            assert (refused.status_code, refused.json()["code"]) == (429, "too_many_reads")
+            assert int(refused.headers["Retry-After"]) > 0
+        other = shop.do(customers.add_customer, "Other")
+        shop.run("update jobs set customer_id = %s", other)
+        theirs = {"Authorization": f"Bearer {shop.do(customers.add_customer_key, other)}"}
+        found = httpx.get(server + path.replace("export", "errors"), headers=theirs)
+        assert found.status_code == 200
+    wait_until(lambda: exporting(shop) == 0)
+
+
+@pytest.fixture
+def impatient(api_settings: Settings) -> Settings:
+    return msgspec.structs.replace(api_settings, unread_answer_s=1)
+
+
+def test_a_reader_who_does_not_read_is_cut_off(
+    impatient: Settings, shop: Shop, export_url: tuple[str, dict[str, str]]
+) -> None:
+    path, headers = export_url
+    with (
+        serve(impatient) as url,
+        httpx.stream("GET", url + path, headers=headers, timeout=WAIT_S) as answer,
+    ):
+        blocks = answer.iter_raw()
+        next(blocks)
+        assert exporting(shop) == 1
+        wait_until(lambda: exporting(shop) == 0)
+        with pytest.raises(httpx.TransportError):  # and not a body that seems to be whole
+            for _ in blocks:
+                pass
+
+
+def test_head_is_answered_without_reading_an_export(
+    shop: Shop, server: str, export_url: tuple[str, dict[str, str]]
+) -> None:
+    path, headers = export_url
+    with httpx.Client(base_url=server, headers=headers) as client:
+        for page in (path, path.removesuffix("/export"), "/v1/jobs", "/health/live", "/schema"):
+            answer = client.head(page)
+            assert (answer.status_code, answer.content) == (200, b""), page
+        assert client.head("/v1/jobs/job_none").status_code == 404
+        assert client.head("/v1/tasks").status_code == 405
+        assert client.get("/v1/jobs").status_code == 200  # on the same connection
     wait_until(lambda: exporting(shop) == 0)

@@ -2,16 +2,23 @@
 
 import gzip
 import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 import s3fs
+from httpx import Response
 from litestar.testing import TestClient
 
+from api.preflight import Preflights
 from blocks.settings import Settings
 from deployments.object_stores import ObjectStoreAddress
-from tests.integration.conftest import JOB_BODY, Api, Shop, make_app
+from tests.integration.conftest import JOB_BODY, Api, Shop, make_app, wait_until
 from tests.integration.test_buckets_contract import GcsStore
 
 pytestmark = pytest.mark.integration
@@ -159,3 +166,86 @@ def test_first_lines_that_decide_nothing_are_let_through(
 ) -> None:
     s3.pipe_file(body["manifest_url"], text)
     assert post(api, body)[0] == 202
+
+
+def test_a_replay_comes_before_it(api: Api, body: dict[str, Any], s3: s3fs.S3FileSystem) -> None:
+    def submit(**changes: Any) -> Response:
+        headers = {**api.customer, "Idempotency-Key": "once"}
+        return api.client.post("/v1/jobs?preflight=true", json=body | changes, headers=headers)
+
+    first = submit()
+    assert first.status_code == 202
+    s3.rm_file(body["manifest_url"])
+    again = submit()
+    assert (again.status_code, again.headers["Idempotent-Replayed"]) == (202, "true")
+    assert again.json() == first.json()
+    assert submit(priority=9).status_code == 409
+
+
+@pytest.fixture
+def tarpit() -> Iterator[tuple[str, Callable[[], None]]]:
+    """The URL of a store that accepts connections and never answers, and what ends it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepted: list[socket.socket] = []
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    accepted.append(listener.accept()[0])
+
+        def end() -> None:
+            listener.shutdown(socket.SHUT_RDWR)
+            for each in accepted:
+                each.close()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", end
+        with suppress(OSError):
+            end()
+
+
+def test_a_store_that_never_answers_holds_up_nobody(
+    api_settings: Settings,
+    shop: Shop,
+    body: dict[str, Any],
+    tarpit: tuple[str, Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("api.app.Preflights", partial(Preflights, seconds=0.3))
+    url, end = tarpit
+    stuck = body | {"credentials": body["credentials"] | {"endpoint_url": url}}
+    with TestClient(make_app(api_settings)) as client:
+        api = Api(client, shop)
+        for _ in range(2):
+            status, answer = post(api, stuck)
+            assert (status, codes(answer)) == (
+                422,
+                dict.fromkeys(["manifest_url", "delivery"], "preflight_timeout"),
+            )
+        refused = api.post("/v1/jobs?preflight=true", body)
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_preflights")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert post(api, body, preflight="false")[0] == 202
+        assert api.post("/v1/jobs?preflight=true", body, api.new_customer()).status_code != 429
+        assert api.get("/v1/jobs").status_code == 200
+        assert client.get("/health/ready").json()["database"] == "ok"
+        end()
+        wait_until(lambda: post(api, body)[0] != 429)
+
+
+def test_keys_health_and_metrics_are_answered_while_every_handler_is_stuck(
+    api_settings: Settings, shop: Shop
+) -> None:
+    app = make_app(api_settings)
+    going_on = threading.Event()
+    with TestClient(app) as client:
+        api = Api(client, shop)
+        try:
+            for _ in range(100):
+                app.state.threads._handlers.submit(going_on.wait)
+            assert client.get("/health/live").status_code == 200
+            assert client.get("/health/ready").json()["database"] == "ok"
+            assert client.get("/metrics").status_code == 200
+            assert api.get("/v1/jobs", api.bearer("sk_wrong")).status_code == 401
+        finally:
+            going_on.set()

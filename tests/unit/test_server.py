@@ -50,7 +50,7 @@ async def refused() -> None:
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """Of a server with the protocol, and an application that tells the length of a body."""
-    limits = SimpleNamespace(request_head_s=HEAD_S, request_body_s=BODY_S)
+    limits = SimpleNamespace(request_head_s=HEAD_S, request_body_s=BODY_S, unread_answer_s=HEAD_S)
     app = Litestar([nothing, length, refused], state=State({"settings": limits}))
     found = free_port()
     server = uvicorn.Server(

@@ -28,10 +28,11 @@ with bound as (
 select exists (select from bound);
 
 -- find_idempotency_key --
--- The job that a key was used for, and the hash of that request.
+-- The job that a key was used for within the last day, and the hash of that request.
 select j.job_id, k.body_hash
 from idempotency_keys k join jobs j using (job_no)
-where k.customer_id = %(customer_id)s and k.key = %(key)s;
+where k.customer_id = %(customer_id)s and k.key = %(key)s
+  and k.created_at >= now() - interval '24 hours';
 
 -- job --
 -- A job as the customer sees it; progress is a sum over its chunks. What inline tasks hang on is not seen.
