@@ -403,8 +403,9 @@ def test_a_batch_has_one_to_a_thousand_tasks(api: Api) -> None:
     path = "/v1/tasks/batch"
     assert len(set(submit_batch(api, *[TASK] * 1000))) == 1000
     assert faults(api, {"tasks": [TASK] * 1001}, path) == ["tasks"]
+    # What is too long is not looked into: each item could hold a fault.
     bad = {**TASK, "type": "x"}
-    assert faults(api, {"tasks": [bad] + [TASK] * 1000}, path) == ["tasks", "tasks[0].type"]
+    assert faults(api, {"tasks": [bad] + [TASK] * 1000}, path) == ["tasks"]
     assert faults(api, {"tasks": []}, path) == ["tasks"]
     assert faults(api, {}, path) == ["tasks"]
     assert faults(api, {"tasks": TASK}, path) == ["tasks"]
