@@ -54,7 +54,7 @@ def add_customer(name: str) -> None:
     with _database() as database, database.transaction() as tx:
         customer_id = customers.add_customer(tx, name)
         key = customers.add_customer_key(tx, customer_id)
-    print(f"customer  {customer_id}\nkey       {key}\nkey id    {customers.key_id(key)}")
+    print(f"customer  {customer_id}\nkey       {key}\nkey_id    {customers.key_id(key)}")
 
 
 @customers_app.command(name="list")
@@ -90,7 +90,7 @@ def add_key(
             annotator_id, key = customers.add_annotator_key(tx, annotator, customer or [])
             granted = customers.granted_customers(tx, annotator_id)
             print(f"annotator  {annotator_id}\ncustomers  {' '.join(granted or ['all'])}")
-    print(f"key        {key}\nkey id     {customers.key_id(key)}")
+    print(f"key        {key}\nkey_id     {customers.key_id(key)}")
 
 
 @keys.command(name="list")

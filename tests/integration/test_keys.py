@@ -49,16 +49,16 @@ def test_a_key_is_listed_and_revoked_by_the_id_that_is_printed_with_it(
 ) -> None:
     made = fields(refinery("customers", "add", "Beta"))
     (entry,) = listed(refinery, "keys")
-    assert entry["key_id"] == made["key id"] == customers.key_id(made["key"])
+    assert entry["key_id"] == made["key_id"] == customers.key_id(made["key"])
     assert (entry["kind"], entry["owner_id"], entry["name"]) == (
         "customer", made["customer"], "Beta",
     )  # fmt: skip
     assert (entry["customer_ids"], entry["revoked_at"]) == (None, None)
     assert made["key"] not in refinery("keys", "list") + refinery("keys", "list", "--json")
-    assert made["key id"] in refinery("keys", "revoke", made["key id"])
+    assert made["key_id"] in refinery("keys", "revoke", made["key_id"])
     assert shop.do(customers.find_principal, made["key"]) is None
     assert listed(refinery, "keys")[0]["revoked_at"] is not None
-    assert "no such key" in refinery("keys", "revoke", made["key id"])
+    assert "no such key" in refinery("keys", "revoke", made["key_id"])
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
