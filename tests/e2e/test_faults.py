@@ -85,9 +85,9 @@ def test_a_job_that_is_cancelled_while_its_manifest_is_read_stops_in_prefect_as_
 def test_a_refused_delivery_completes_the_job_and_says_why_and_is_tried_again_by_retry(
     customer: Customer, prefect: httpx.Client, gcs: GCSFileSystem, gcs_bucket: str, gcs_url: str
 ) -> None:
-    gcs.pipe_file(f"{gcs_bucket}/bad.jsonl", b'{"data_url": "nowhere"}\n')
+    gcs.pipe_file(f"{gcs_bucket}/blank.jsonl", b"\n")  # nobody has to label it
     job_id = customer.submit(
-        manifest_url=f"gs://{gcs_bucket}/bad.jsonl",
+        manifest_url=f"gs://{gcs_bucket}/blank.jsonl",
         delivery={"type": "gcs", "bucket": "not-there-yet"},
     )
     job = customer.wait(job_id, "completed", "failed")

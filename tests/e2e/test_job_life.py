@@ -105,7 +105,7 @@ def test_an_empty_manifest_is_a_completed_job_of_no_tasks(
     assert customer.lines(job_id, "export") == []
 
 
-def test_a_manifest_without_a_good_line_completes_and_says_why_of_each(
+def test_a_manifest_without_a_good_line_fails_and_says_why_of_each(
     customer: Customer, s3: s3fs.S3FileSystem, s3_bucket: str, s3_credentials: dict[str, str]
 ) -> None:
     s3.pipe_file(f"{s3_bucket}/bad.jsonl", b'{"data_url": "nowhere"}\n{"data_url": 1}\n')
@@ -115,9 +115,9 @@ def test_a_manifest_without_a_good_line_completes_and_says_why_of_each(
         delivery={"type": "s3", "bucket": s3_bucket},
     )
     job = customer.wait(job_id, "completed", "failed")
-    assert (job["status"], job["total_tasks"], job["tasks_failed"]) == ("completed", 2, 2)
+    assert (job["status"], job["total_tasks"], job["tasks_failed"]) == ("failed", 2, 2)
+    assert job["error"]["code"] == "no_valid_lines"
     assert [e["line"] for e in customer.lines(job_id, "errors")] == [1, 2]
-    assert s3.exists(f"{s3_bucket}/{job_id}/manifest.json")
 
 
 @pytest.mark.parametrize("ending, codec", [("gz", "gzip"), ("zst", "zstd")])
