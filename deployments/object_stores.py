@@ -35,6 +35,9 @@ SEAWEEDFS_FLAGS = (
     f"-ip.bind={LOOPBACK}",
     # On by default.
     "-master.telemetry=false",
+    # Each bucket has volumes of its own, which take no room before they are written. By default there
+    # are as many as would fit if all were full: 94 in 24 GB, and then no bucket can be written any more.
+    "-volume.max=10000",
     # Doors that nobody here uses.
     "-webdav=false",
     "-admin.ui=false",
