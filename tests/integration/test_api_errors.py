@@ -330,8 +330,8 @@ def outage(database_server: DatabaseServer, database_url: str) -> Iterator[Outag
 
 @pytest.fixture
 def impatient(api_settings: Settings, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    """An application that waits for a connection for a tenth of the usual time."""
-    monkeypatch.setattr("blocks.store.database._WAIT_FOR_CONNECTION_S", 0.5)
+    """An application that waits for a connection for a fifth of the usual time."""
+    monkeypatch.setattr("blocks.store.database._WAIT_FOR_CONNECTION_S", 1.0)
     with TestClient(make_app(api_settings)) as client:
         yield Api(client, shop)
 
