@@ -120,11 +120,11 @@ def pour(connection: socket.socket) -> None:
             connection.sendall(b"x" * 2**20)
 
 
-def again(threads: int, attack: Callable[[], object]) -> None:
+def again(threads: int, attack: Callable[[], object], pause_s: float = PAUSE_S) -> None:
     """Attack in so many threads, over and over."""
 
     def work() -> None:
-        while not ended.wait(PAUSE_S):
+        while not ended.wait(pause_s):
             attack()
 
     for _ in range(threads):
@@ -145,6 +145,7 @@ def preflights(target: Target) -> None:
     again(
         PREFLIGHTS,
         lambda: target.submit("m.jsonl", "/v1/jobs?preflight=true", credentials=mute),
+        pause_s=1,  # most are refused at once, and a flood of requests is another attack
     )
 
 
