@@ -11,7 +11,6 @@ import msgspec
 
 from blocks import logs
 from blocks.prefect_api import UNDER_WAY, PrefectApi, PrefectUnavailable, RunState
-from blocks.settings import CREDENTIALS_KEEP_S
 from blocks.store import annotation, counts, jobs, outbox, runs, webhooks
 from blocks.store.database import Database, Transaction
 from blocks.store.runs import Launched
@@ -63,9 +62,7 @@ class Reconciled(msgspec.Struct, frozen=True):
         return self != Reconciled()
 
 
-def reconcile(
-    database: Database, prefect: PrefectApi, *, credentials_keep_s: int = CREDENTIALS_KEEP_S
-) -> Reconciled:
+def reconcile(database: Database, prefect: PrefectApi, *, credentials_keep_s: int) -> Reconciled:
     """One pass; credentials are wiped `credentials_keep_s` after nothing needs them any more.
 
     Raises:

@@ -28,8 +28,6 @@ _CLIENT_NAMES = {
 }
 
 
-CREDENTIALS_KEEP_S = 7 * 24 * 3600
-
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Limit = Annotated[int, msgspec.Meta(ge=0)]  # 0: none
 
@@ -97,7 +95,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     log_format: LogFormat = LogFormat.TEXT
     """How the API writes its log: lines for people, or JSON."""
 
-    credentials_keep_s: _Count = CREDENTIALS_KEEP_S
+    credentials_keep_s: _Count = 7 * 24 * 3600
     """How long a customer's credentials are kept after the job's end or its delivery's refusal."""
     lease_s: _Count = 600
     """How long a claimed task stays with its annotator where the claim does not say."""

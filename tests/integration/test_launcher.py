@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from typing import cast
 from uuid import UUID, uuid4
 
@@ -11,8 +12,9 @@ import msgspec
 import pytest
 from litestar.testing import TestClient
 
+from blocks import reconciler
 from blocks.prefect_api import PrefectApi
-from blocks.reconciler import Reconciled, reconcile
+from blocks.reconciler import Reconciled
 from blocks.settings import Settings
 from blocks.store import customers, jobs, outbox, runs
 from blocks.store.database import Transaction
@@ -24,6 +26,8 @@ from tests.integration.test_api_jobs import CANARY, CREDENTIALS
 from tests.integration.test_plans import Explained
 
 pytestmark = pytest.mark.integration
+
+reconcile = partial(reconciler.reconcile, credentials_keep_s=7 * 24 * 3600)
 
 # The last three are of a proxy that has something of its own to say.
 OUT_ANSWERS = [(503, {}), (200, {}), (200, ["welcome"]), (200, None)]
@@ -480,6 +484,33 @@ def test_the_launcher_reconciles_when_it_starts(
     settings = msgspec.structs.replace(settings, prefect_api_url=prefect.url)
     with TestClient(make_app(settings)):
         assert prefect.run()["parameters"] == {"job_id": job.job_id}
+
+
+@pytest.mark.parametrize("keep_days, kept", [(30, 1), (1, 0)])
+def test_the_launcher_keeps_credentials_as_long_as_the_settings_say(
+    settings: Settings,
+    shop: Shop,
+    prefect: FakePrefect,
+    prefect_api: PrefectApi,
+    keep_days: int,
+    kept: int,
+) -> None:
+    refused = shop.processing(make_chunk(0, bad=1), delivery=DELIVERY, credentials=b"{}")
+    shop.run(
+        "update jobs set status = 'completed', delivery_status = 'failed', "
+        "completed_at = now() - interval '8 days', delivery_failed_at = completed_at "
+        "where job_no = %s",
+        refused.job_no,
+    )
+    shop.submit()
+    prefect.move(launch(shop, prefect_api), "CRASHED")
+    prefect.run()
+    settings = msgspec.structs.replace(
+        settings, prefect_api_url=prefect.url, credentials_keep_s=keep_days * 24 * 3600
+    )
+    with TestClient(make_app(settings)):
+        prefect.run()  # asked for when it has reconciled
+    assert shop.value("select count(credentials) from jobs") == kept
 
 
 # Events
