@@ -56,11 +56,16 @@ class ApiError(RefineryError):
         self.headers = headers
 
 
-def invalid_request(faults: Sequence[Fault]) -> ApiError:
-    """400 with every fault that was found."""
+def with_faults(status: HTTPStatus, code: str, faults: Sequence[Fault]) -> ApiError:
+    """Every fault in the details; the sentence has the first, and how many more there are."""
     first = f"{faults[0].field}: {faults[0].message}"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return ApiError(HTTPStatus.BAD_REQUEST, "invalid_request", first + more, faults)
+    return ApiError(status, code, first + more, faults)
+
+
+def invalid_request(faults: Sequence[Fault]) -> ApiError:
+    """400 with every fault that was found."""
+    return with_faults(HTTPStatus.BAD_REQUEST, "invalid_request", faults)
 
 
 def not_found(what: str) -> ApiError:

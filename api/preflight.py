@@ -9,16 +9,15 @@ from http import HTTPStatus
 import anyio
 import anyio.to_thread
 
-from api.errors import ApiError, Fault, too_many_requests
+from api.errors import Fault, too_many_requests, with_faults
 from api.threads import PREFLIGHTS_MAX
 from blocks import magic
 from blocks.buckets import Bucket, open_bucket
 from blocks.credentials import decode_credentials
 from blocks.egress import Egress
-from blocks.errors import NoValidLines, ObjectNotFound, RefineryError
+from blocks.errors import NoValidLines, RefineryError
 from blocks.lines import find_no_good_line
-from blocks.model import Pin
-from blocks.object_urls import NO_PATTERNS, StoreType, parse_object_url
+from blocks.object_urls import StoreType, parse_object_url
 from blocks.settings import Settings
 from blocks.store.jobs import NewJob
 
@@ -60,9 +59,7 @@ class Preflights:
             trial.give_up()
         faults = trial.faults(self._seconds)
         if faults:
-            more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-            message = f"{faults[0].field}: {faults[0].message}{more}"
-            raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "preflight_failed", message, faults)
+            raise with_faults(HTTPStatus.UNPROCESSABLE_ENTITY, "preflight_failed", faults)
 
     def _enter(self, customer_id: str) -> None:
         with self._lock:
@@ -156,7 +153,7 @@ def _open(new: NewJob, settings: Settings, store: StoreType, name: str) -> Bucke
 
 
 def _read(bucket: Bucket, key: str) -> None:
-    pin = _stat(bucket, key)
+    pin = bucket.stat(key)
     if not pin.size:
         return
     text = bucket.read(key, pin, 0, min(pin.size, _FIRST_BYTES))
@@ -169,12 +166,3 @@ def _read(bucket: Bucket, key: str) -> None:
             "None of the manifest's first lines is usable. "
             f"Line {bad.line}: {magic.hint(bad) or bad.message}"
         )
-
-
-def _stat(bucket: Bucket, key: str) -> Pin:
-    try:
-        return bucket.stat(key)
-    except ObjectNotFound as error:
-        if "*" in key:
-            raise ObjectNotFound(f"{error.message} {NO_PATTERNS}") from None
-        raise

@@ -64,6 +64,7 @@ _S3_REGION_CODES = {
     "IllegalLocationConstraintException",
     "PermanentRedirect",
 }
+_NO_PATTERNS = "A * in a key stands for itself; patterns are not supported."
 _REGION = re.compile(r"[a-z0-9-]{1,40}")
 # But for these, which come with 400.
 _S3_TRANSIENT_CODES = {
@@ -107,6 +108,8 @@ def translated(bucket: str, key: str, *, region: str = "") -> Iterator[None]:
                 f"Bucket {bucket!r} is in region {other!r}, and the credentials say {region!r}."
             ) from None
         kind, sentence = _classify(error)
+        if kind is ObjectNotFound and "*" in key:
+            sentence = f"{sentence} {_NO_PATTERNS}"
         # Not `from error`: that may quote the endpoint or the region, and Prefect keeps tracebacks.
         raise kind(sentence.format(bucket=bucket, key=key)) from None
 

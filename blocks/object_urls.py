@@ -40,9 +40,6 @@ _FORMS = (
     "https://storage.googleapis.com/bucket/key."
 )
 
-NO_PATTERNS = "A * in a key stands for itself; patterns are not supported."
-"""What to add where an object is not found that has one in its key."""
-
 
 def is_bucket_name(text: str) -> bool:
     """Whether S3 or GCS could have a bucket of that name."""

@@ -9,9 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from blocks import magic
 from blocks.batch import Counted
-from blocks.errors import ManifestRefused, NoValidLines, ObjectNotFound, TooManyBadLines
+from blocks.errors import ManifestRefused, NoValidLines, TooManyBadLines
 from blocks.magic import Codec, codec_of
-from blocks.object_urls import NO_PATTERNS, parse_object_url
+from blocks.object_urls import parse_object_url
 from blocks.store import chunks, jobs, waits
 from blocks.store.chunks import Committed
 from blocks.store.jobs import Job
@@ -45,12 +45,7 @@ def pin(job_id: str) -> None:
     found = job.pin
     if found is None:
         bucket, url = manifest_of(job)
-        try:
-            found = bucket.stat(url.key)
-        except ObjectNotFound as error:
-            if "*" in url.key:
-                raise ObjectNotFound(f"{error.message} {NO_PATTERNS}") from None
-            raise
+        found = bucket.stat(url.key)
     bounds = settings()
     if _codec(job):
         chunk_bytes = bounds.chunk_bytes_max  # of a text whose size nobody knows yet
