@@ -13,9 +13,6 @@ alter table runs add column equal_failures integer not null default 0;  -- runs 
 -- Since when the work waits to be launched.
 alter table runs add column waiting_since timestamptz not null default now();
 
--- Who can label: to count them up to a few reads a few entries, however many keys there are.
-create index api_keys_of_annotators on api_keys (annotator_no) where annotator_no is not null and revoked_at is null;
-
 -- Operators are told of errors of ours that ended a job or its delivery, by an event of their own.
 create or replace function emit_job_event() returns trigger language plpgsql as $$
 begin
