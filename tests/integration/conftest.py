@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import psycopg
@@ -26,7 +26,11 @@ from blocks.store.annotation import ClaimedTask, Label
 from blocks.store.database import Database, Rollback, Transaction
 from blocks.store.jobs import DeliveryTarget, Idempotency, Job, NewJob
 from blocks.vault import Vault
+from deployments.object_stores import ObjectStoreAddress
 from deployments.ports import free_port
+
+if TYPE_CHECKING:
+    from tests.integration.flow_world import Shop as FlowShop
 
 OPTIONS = ["cat", "dog", "fox"]
 DELIVERY = DeliveryTarget("s3", "results", "out", "none", "jsonl", None, None)
@@ -271,6 +275,22 @@ def prefect_server() -> Iterator[None]:
     # The heartbeat thread makes every run a second longer.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), prefect_test_harness(120):
         yield
+
+
+@pytest.fixture
+def flow_shop(
+    prefect_server: None,
+    database: Database,
+    database_url: str,
+    object_store: ObjectStoreAddress,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator["FlowShop"]:
+    """A shop whose flows are called by the test. Imported late: with flows comes Prefect's client."""
+    from tests.integration.flow_world import Shop as FlowShop
+    from tests.integration.flow_world import flow_settings
+
+    with flow_settings(monkeypatch, database_url):
+        yield FlowShop(database, object_store)
 
 
 def make_app(settings: Settings) -> Litestar:

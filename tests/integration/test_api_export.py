@@ -1,6 +1,7 @@
 """An export that is broken off leaks nothing, and many slow ones hold up nobody."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import msgspec
@@ -59,16 +60,23 @@ def test_a_client_that_hangs_up_leaves_no_connection_to_the_database(
     wait_until(lambda: exporting(shop) == 0)
 
 
+@contextmanager
+def slow_readers(url: str, headers: dict[str, str]) -> Iterator[None]:
+    """As many as one customer may have, each with an answer that they have begun to read."""
+    readers = []  # each hangs up when it is let go of
+    with ExitStack() as exits:
+        for _ in range(SLOW_READERS):
+            answer = exits.enter_context(httpx.stream("GET", url, headers=headers))
+            readers.append(answer.iter_raw())
+            next(readers[-1])
+        yield
+
+
 def test_slow_readers_do_not_keep_others_waiting(
     shop: Shop, server: str, export_url: tuple[str, dict[str, str]]
 ) -> None:
     path, headers = export_url
-    slow = []
-    with ExitStack() as exits:
-        for _ in range(SLOW_READERS):
-            answer = exits.enter_context(httpx.stream("GET", server + path, headers=headers))
-            slow.append(answer.iter_raw())
-            next(slow[-1])
+    with slow_readers(server + path, headers):
         assert exporting(shop) == SLOW_READERS
         job = httpx.get(server + path.removesuffix("/export"), headers=headers, timeout=WAIT_S)
         assert job.json()["status"] == "completed"
@@ -79,12 +87,7 @@ def test_a_fifth_long_read_of_a_customer_is_refused_and_others_go_on(
     shop: Shop, server: str, export_url: tuple[str, dict[str, str]]
 ) -> None:
     path, headers = export_url
-    readers = []
-    with ExitStack() as exits:
-        for _ in range(SLOW_READERS):
-            answer = exits.enter_context(httpx.stream("GET", server + path, headers=headers))
-            readers.append(answer.iter_raw())
-            next(readers[-1])
+    with slow_readers(server + path, headers):
         for kind in ("export", "errors", "quality"):
             refused = httpx.get(server + path.replace("export", kind), headers=headers)
             assert (refused.status_code, refused.json()["code"]) == (429, "too_many_reads")

@@ -9,13 +9,12 @@ import pytest
 from api.cli.verify import check_folder
 from blocks.credentials import S3Credentials
 from blocks.model import JobStatus
-from blocks.store.database import Database
 from deployments.object_stores import ObjectStoreAddress
 from flows import deliver_job as module
 from flows.deliver_job import deliver_job
 from flows.process_job import process_job
 from tests.faulty_store import Fault, FaultyStore, Play, Refusal, Request
-from tests.integration.flow_world import Shop, flow_settings, run
+from tests.integration.flow_world import Shop, run
 from tests.manifests import make_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -42,15 +41,8 @@ def proxy(object_store: ObjectStoreAddress) -> Iterator[FaultyStore]:
 
 
 @pytest.fixture
-def shop(
-    prefect_server: None,
-    database: Database,
-    database_url: str,
-    object_store: ObjectStoreAddress,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Shop]:
-    with flow_settings(monkeypatch, database_url):
-        yield Shop(database, object_store)
+def shop(flow_shop: Shop) -> Shop:
+    return flow_shop
 
 
 def settled(shop: Shop, proxy: FaultyStore) -> str:

@@ -1,6 +1,5 @@
 """The flows under Prefect's own test server, against a real database and a real object store."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,27 +7,18 @@ import pytest
 from blocks.buckets import S3Bucket
 from blocks.errors import Transient
 from blocks.model import JobStatus, Pin
-from blocks.store.database import Database
-from deployments.object_stores import ObjectStoreAddress
 from flows.deliver_job import deliver_job
 from flows.process_job import process_job
 from tests.e2e.checks import check_delivery
-from tests.integration.flow_world import Shop, check_created, flow_settings, run
+from tests.integration.flow_world import Shop, check_created, run
 from tests.manifests import make_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 
 @pytest.fixture
-def shop(
-    prefect_server: None,
-    database: Database,
-    database_url: str,
-    object_store: ObjectStoreAddress,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Shop]:
-    with flow_settings(monkeypatch, database_url):
-        yield Shop(database, object_store)
+def shop(flow_shop: Shop) -> Shop:
+    return flow_shop
 
 
 def test_a_manifest_of_many_chunks_becomes_tasks_and_then_a_delivery(shop: Shop) -> None:

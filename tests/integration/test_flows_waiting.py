@@ -22,15 +22,14 @@ from blocks.credentials import S3Credentials
 from blocks.errors import InternalError, Transient, UndecryptableCredentials
 from blocks.model import JobStatus, Pin, WaitsFor
 from blocks.prefect_api import PrefectUnavailable
-from blocks.store.database import Database, DatabaseUnavailable
-from deployments.object_stores import ObjectStoreAddress
+from blocks.store.database import DatabaseUnavailable
 from deployments.ports import free_port
 from flows import deliver_job as delivering
 from flows import ingestion, process_job
 from flows.setbacks import DELIVER_JOB, PROCESS_JOB, recorded
 from tests.endpoint import Endpoint
 from tests.faulty_store import Fault, FaultyStore
-from tests.integration.flow_world import Shop, flow_settings, run
+from tests.integration.flow_world import Shop, run
 from tests.manifests import make_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -46,17 +45,10 @@ TRIES = 6  # of one task
 
 
 @pytest.fixture
-def shop(
-    prefect_server: None,
-    database: Database,
-    database_url: str,
-    object_store: ObjectStoreAddress,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Shop]:
+def shop(flow_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
     for task in TASKS:
         monkeypatch.setattr(task, "retry_delay_seconds", 0.01)
-    with flow_settings(monkeypatch, database_url):
-        yield Shop(database, object_store)
+    return flow_shop
 
 
 def seen(shop: Shop, job_id: str) -> JobView:

@@ -10,12 +10,10 @@ import pytest
 from blocks.batch import Batch
 from blocks.model import JobStatus
 from blocks.store import chunks
-from blocks.store.database import Database
-from deployments.object_stores import ObjectStoreAddress
 from flows import ingestion, manifest
 from flows.batches import validate_lines
 from flows.process_job import process_job
-from tests.integration.flow_world import Shop, flow_settings, run
+from tests.integration.flow_world import Shop, run
 from tests.manifests import make_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -24,15 +22,8 @@ MANIFEST = make_manifest(1500, bad_share=0.02)
 
 
 @pytest.fixture
-def shop(
-    prefect_server: None,
-    database: Database,
-    database_url: str,
-    object_store: ObjectStoreAddress,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Shop]:
-    with flow_settings(monkeypatch, database_url):
-        yield Shop(database, object_store)
+def shop(flow_shop: Shop) -> Shop:
+    return flow_shop
 
 
 def submit(shop: Shop, data: bytes, name: str = "m.jsonl", **changes: Any) -> str:

@@ -22,16 +22,14 @@ from blocks.prefect_blocks import (
     UnusableBlock,
 )
 from blocks.store import streams
-from blocks.store.database import Database
 from blocks.store.jobs import Job
 from blocks.store.streams import Manifest, Stream
-from deployments.object_stores import ObjectStoreAddress
 from flows import resources
 from flows.deliver_job import deliver_job
 from flows.process_job import process_job
 from flows.resources import destination_of, manifest_of
 from flows.submit_manifests import Find, LabelSpec, submit_manifests
-from tests.integration.flow_world import Shop, flow_settings, run
+from tests.integration.flow_world import Shop, run
 from tests.manifests import make_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -89,15 +87,8 @@ class Etl:
 
 
 @pytest.fixture
-def etl(
-    prefect_server: None,
-    database: Database,
-    database_url: str,
-    object_store: ObjectStoreAddress,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Etl]:
-    with flow_settings(monkeypatch, database_url):
-        yield Etl(Shop(database, object_store))
+def etl(flow_shop: Shop) -> Etl:
+    return Etl(flow_shop)
 
 
 def test_new_manifests_become_jobs_once_and_are_read_with_the_blocks_credentials(etl: Etl) -> None:
