@@ -246,6 +246,15 @@ def test_of_one_customer_the_urgent_job_comes_first(shop: Shop) -> None:
     assert launch.job_id == urgent.job_id
 
 
+def test_of_one_priority_a_delivery_comes_before_the_manifests_that_wait(shop: Shop) -> None:
+    settled = shop.processing(make_chunk(0, bad=1), delivery=DELIVERY)
+    manifests = [shop.submit().job_id for _ in range(3)]
+    shop.run("update runs set run_no = default where kind = 'deliver_job'")  # the youngest row
+    urgent = shop.submit(priority=9)
+    order = [launch.job_id for _ in range(5) if (launch := take(shop))]
+    assert order == [urgent.job_id, settled.job_id, *manifests]
+
+
 def test_launchers_that_take_at_once_keep_to_the_bound(shop: Shop) -> None:
     for _ in range(10):
         shop.submit()

@@ -4,7 +4,8 @@ select pg_advisory_xact_lock(%(lock)s);
 
 -- take --
 -- The next run to be launched: of the customer with the fewest under way, and of those the one that has waited
--- longest; a customer's own by priority. None where there is no room. Customers are found from one to the next by
+-- longest; a customer's own by priority, and of one priority deliveries before manifests, since a delivery ends its
+-- job and a thousand manifests may wait. None where there is no room. Customers are found from one to the next by
 -- index, so that the thousand runs of one of them are not looked at.
 with recursive customer (customer_id) as (
     (select customer_id from runs where launched_at is null order by customer_id limit 1)
@@ -25,7 +26,7 @@ with recursive customer (customer_id) as (
     cross join lateral (
         select r.run_no from runs r
         where r.customer_id = customer.customer_id and r.launched_at is null and r.not_before <= now()
-        order by r.priority desc, r.run_no limit 1
+        order by r.priority desc, r.kind = 'process_job', r.run_no limit 1
     ) due
     where own.under_way < %(per_customer_max)s
       and (select count(*) from runs r where r.launched_at is not null) < %(runs_max)s
