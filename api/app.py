@@ -13,7 +13,7 @@ from litestar.middleware import DefineMiddleware
 
 from api import openapi
 from api.auth import ApiKeyMiddleware, KeyRing, RateLimits
-from api.bodies import StrictRequest, check_request
+from api.body_limits import BodyLimits
 from api.dispatcher import Dispatcher
 from api.errors import HANDLERS as ERROR_HANDLERS
 from api.head import AppWithHead
@@ -22,6 +22,7 @@ from api.metrics import Metrics, RequestClock
 from api.page_headers import add_page_headers
 from api.preflight import Preflights
 from api.rate_limits import add_rate_headers
+from api.requests import StrictRequest, check_request
 from api.routes import annotation, deliveries, health, job_control, jobs, quality, tasks, webhooks
 from api.streams import LongReads
 from api.threads import Threads
@@ -91,6 +92,7 @@ def create_app(settings: Settings) -> Litestar:
         },
         state=State(
             {
+                "body_limits": BodyLimits(settings),
                 "lookups": lookups,
                 "key_ring": KeyRing(lookups),
                 "launcher": launcher,

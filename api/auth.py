@@ -8,7 +8,7 @@ from litestar.exceptions import NotAuthorizedException, PermissionDeniedExceptio
 from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 
-from api.rate_limits import TokenBuckets, address_of, note_rate
+from api.rate_limits import REQUESTS, TokenBuckets, address_of, note_rate
 from api.threads import run
 from blocks.settings import Settings
 from blocks.store import customers
@@ -54,8 +54,8 @@ class RateLimits:
     """The counts of one process: requests by key, wrong keys by address."""
 
     def __init__(self, settings: Settings) -> None:
-        self.keys = TokenBuckets(settings.requests_per_minute_max)
-        self.wrong_keys = TokenBuckets(settings.wrong_keys_per_minute_max)
+        self.keys = TokenBuckets(REQUESTS, settings.requests_per_minute_max)
+        self.wrong_keys = TokenBuckets(REQUESTS, settings.wrong_keys_per_minute_max)
 
 
 class KeyRing:

@@ -4,22 +4,17 @@ import difflib
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from http import HTTPStatus
 from itertools import chain, islice
 from types import UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 import msgspec
-from litestar import Request
-from litestar.connection.base import empty_receive, empty_send
-from litestar.params import QueryParameter
-from litestar.types import Receive, Scope, Send
 from msgspec import Meta
 
 from api.choices import readable, shortened
-from api.errors import ApiError, Fault, invalid_request, not_found
-from api.hangups import told_of_hangups
-from api.threads import Threads, run
+from api.errors import ApiError, Fault, invalid_request
 
 JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"extra": {"type": ["object", "null"]}})]
 """A field that is kept as it was written: its numbers may have more digits than a float has.
@@ -45,69 +40,6 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         yield from ()
 
 
-class StrictRequest(Request[Any, Any, Any]):
-    """A request whose JSON body is read by us: strict types, unknown fields refused, all faults.
-
-    To receive raises `ClientGone` when the client hangs up.
-    """
-
-    def __init__(
-        self, scope: Scope, receive: Receive = empty_receive, send: Send = empty_send
-    ) -> None:
-        super().__init__(scope, told_of_hangups(receive), send)
-
-    async def json(self) -> Any:
-        """The body as the type that its handler declares.
-
-        Raises:
-            ApiError: 415 for another type, 400 for what is not JSON or not what is expected.
-        """
-        content_type, _ = self.content_type
-        if content_type != "application/json":
-            raise ApiError(
-                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                "Send JSON, with Content-Type: application/json.",
-            )
-        data = self.route_handler.parsed_data_field
-        assert data is not None  # nobody asks for the body of a route that declares none
-        body = await self.body()
-        if len(body) <= _LOOP_BYTES_MAX:
-            return parse(body, data.annotation)
-        threads: Threads = self.app.state.threads
-        return await run(threads.parsing, parse, body, data.annotation)
-
-
-async def check_request(request: Request[Any, Any, Any]) -> None:
-    """Refuse a query parameter that the route does not know, and a body that is missing.
-
-    A typing error must not be ignored: who asks for `?afer=9` would get something else. Nor can
-    PostgreSQL be asked for U+0000, so that nothing has an id with it.
-
-    Raises:
-        ApiError: 400, naming each parameter; 404 for an id that nothing can have.
-    """
-    for name, value in request.path_params.items():
-        if "\x00" in str(value):
-            raise not_found(name.removesuffix("_id"))
-    handler = request.route_handler
-    known = {
-        definition.name or name
-        for name, field in handler.parsed_fn_signature.parameters.items()
-        if isinstance(definition := field.kwarg_definition, QueryParameter)
-    }
-    unknown = sorted(name for name in request.query_params if name not in known)
-    if unknown:
-        raise invalid_request([Fault(name, "This parameter is not known.") for name in unknown])
-    nuls = [name for name, value in request.query_params.multi_items() if "\x00" in value]
-    if nuls:
-        message = "The character U+0000 cannot be part of this."
-        raise invalid_request([Fault(name, message) for name in nuls])
-    if handler.parsed_data_field and not await request.body():
-        message = "The body is empty; send a JSON object."
-        raise ApiError(HTTPStatus.BAD_REQUEST, "invalid_json", message)
-
-
 def digest(*asked: Any) -> bytes:
     """The SHA-256 of what a request asks for, by which it is known when it comes again."""
     return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).digest()
@@ -120,8 +52,6 @@ _T = TypeVar("_T")
 _FAULTS_MAX = 100
 _HINTS_MAX = 5
 _KEY_SHOWN = 64
-# Larger bodies are parsed in a thread, so that the event loop serves others meanwhile.
-_LOOP_BYTES_MAX = 64 * 1024
 # To build all objects of a body takes up to 0.2 s a MiB. Of a larger one only those are built that
 # its type asks for, and what else it holds is not looked at.
 _BUILT_BYTES_MAX = 256 * 1024
@@ -149,42 +79,80 @@ def parse(body: bytes, model: type[_B]) -> _B:
 
 def _read(body: bytes, model: type[_B]) -> tuple[_B | None, Iterator[Fault]]:
     """The value, where its types are right, and the faults, which are looked for one by one."""
-    fields = None
-    if len(body) > _BUILT_BYTES_MAX:
-        fields = value_of(body, dict[str, msgspec.Raw])
-        if too_long := list(_length_faults(fields or {}, model)):
-            return None, iter(too_long)
+    if len(body) > _BUILT_BYTES_MAX and (too_large := list(_size_faults(body, model))):
+        return None, iter(too_large)
     try:
         value = msgspec.json.decode(body, type=model)
     except msgspec.ValidationError as error:
         check_json(body)
-        fields = fields or value_of(body, dict[str, msgspec.Raw])
+        fields = value_of(body, dict[str, msgspec.Raw])
         if fields is None:
             return None, chain(_nuls(body), [Fault("body", readable(error, model))])
         value, found = None, struct_faults(fields, model, "")
     else:
-        fields = fields or value_of(body, dict[str, msgspec.Raw]) or {}
+        fields = value_of(body, dict[str, msgspec.Raw]) or {}
         found = check_faults(value, "")
     return value, chain(_nuls(body), found, model.related_faults(fields))
 
 
-def _length_faults(fields: RawObject, model: type[Body]) -> Iterator[Fault]:
-    """Lists of objects that are too long, found before any of the objects is built."""
-    for field in msgspec.structs.fields(model):
-        if not _struct_in(_item_type(field.type)):
-            continue
-        name = field.encode_name
-        items = value_of(fields.get(name), list[msgspec.Raw])
-        if items is not None and (fault := _length_fault(items, field.type, name)):
-            yield fault
+def _size_faults(body: bytes, model: type[Body]) -> Iterator[Fault]:
+    """What a large body has too much of, found before any of it is built.
+
+    That is a list of objects which is too long, or hundreds of kilobytes in fields that are not known.
+    """
+    fields = msgspec.structs.fields(model)
+    values = value_of(body, _fields_alone(model))
+    if values is None:
+        return
+    left = len(body)
+    for field in fields:
+        value = getattr(values, field.name)
+        left -= memoryview(value).nbytes
+        if _struct_in(_item_type(field.type)) and value:
+            fault = _length_fault(value, field.type, field.encode_name)
+            yield from [fault] if fault else []
+    if left > _BUILT_BYTES_MAX:
+        names = ", ".join(field.encode_name for field in fields)
+        yield Fault("body", f"Most of this is in fields that are not known; known are {names}.")
 
 
-def _length_fault(items: list[msgspec.Raw], expected: Any, path: str) -> Fault | None:
+@cache
+def _fields_alone(model: type[Body]) -> type[msgspec.Struct]:
+    """The fields of `model`, each as it was written, or empty; others are skipped."""
+    fields = msgspec.structs.fields(model)
+    return msgspec.defstruct(
+        f"{model.__name__}Fields",
+        [(field.name, msgspec.Raw, msgspec.Raw()) for field in fields],
+        rename={field.name: field.encode_name for field in fields},
+    )
+
+
+def _length_fault(items: msgspec.Raw, expected: Any, path: str) -> Fault | None:
+    """A list that is longer than it may be; nothing behind the first item too many is decoded."""
+    longest = next((rule.max_length for rule in _rules(expected) if rule.max_length), None)
+    if longest is None:
+        return None
     try:
-        msgspec.convert(items, _list_of_anything(expected))
+        msgspec.json.decode(items, type=_list_up_to(longest))
     except msgspec.ValidationError as error:
-        return Fault(path, readable(error, expected))
+        if "at most length" in str(error):
+            return Fault(path, _too_long(longest, expected))
     return None
+
+
+@cache
+def _list_up_to(length: int) -> type[msgspec.Struct]:
+    # Only a struct is left as soon as there are too many items: a list is built first.
+    fields = [(f"item_{n}", msgspec.Raw, msgspec.Raw()) for n in range(length)]
+    return msgspec.defstruct("ListUpTo", fields, array_like=True, forbid_unknown_fields=True)
+
+
+def _too_long(longest: int, expected: Any) -> str:
+    try:
+        msgspec.convert([None] * (longest + 1), Annotated[list[Any], Meta(max_length=longest)])
+    except msgspec.ValidationError as error:
+        return readable(error, expected)
+    raise AssertionError  # it is longer
 
 
 def check_json(text: bytes) -> None:
@@ -268,10 +236,10 @@ def _faults_within(
         yield from struct_faults(fields, model, path, hints)
         return
     item = _struct_in(_item_type(expected))
+    if item and (fault := _length_fault(raw, expected, path)):
+        yield fault  # and nothing of what it holds
+        return
     if item and (items := value_of(raw, list[msgspec.Raw])) is not None:
-        if fault := _length_fault(items, expected, path):
-            yield fault  # and nothing of what it holds
-            return
         for n, each in enumerate(items):
             yield from _faults(each, item, f"{path}[{n}]", hints)
         return
@@ -325,9 +293,9 @@ def _item_type(expected: Any) -> Any:
     return get_args(expected)[0] if get_origin(expected) is list else None
 
 
-def _list_of_anything(expected: Any) -> Any:
+def _rules(expected: Any) -> list[Meta]:
     rules = get_args(expected)[1:] if get_origin(expected) is Annotated else ()
-    return Annotated[(list[Any], *rules)] if rules else list[Any]
+    return [rule for rule in rules if isinstance(rule, Meta)]
 
 
 def _nuls(body: bytes) -> Iterator[Fault]:

@@ -11,6 +11,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from api.errors import TIMED_OUT
 
 _UNSENT_BYTES_MAX = 128 * 1024
+_UNWANTED_BYTES_PER_S = 1024 * 1024
+_UNWANTED_BYTES_MAX = 8 * 1024 * 1024
 _BODY = json.dumps(TIMED_OUT).encode()
 _ANSWER = (
     b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\n"
@@ -27,13 +29,16 @@ class TimedProtocol(HttpToolsProtocol):
     from there to the end of the body. A client that gets this far without a complete request is
     answered 408, if nothing was answered yet.
 
+    A client that goes on sending a body after it was answered is read slowly, so that it finds its
+    answer and costs next to nothing, and is cut off after 8 MiB.
+
     A client that takes nothing of an answer for `unread_answer_s` is cut off, so that it sees an answer
     that is not complete; what it waited for in the application ends.
     """
 
     _unread: asyncio.TimerHandle | None = None
-
     _deadline: asyncio.TimerHandle | None = None
+    _unwanted_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
@@ -72,10 +77,29 @@ class TimedProtocol(HttpToolsProtocol):
         self._wait(self._body_s)
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Take some of the body, or let it go if the request was answered already."""
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._let_go(len(body))
+
     def on_message_complete(self) -> None:
         """Stop waiting: the request is complete."""
         self._wait(None)
+        self._unwanted_bytes = 0
         super().on_message_complete()
+
+    def _let_go(self, size: int) -> None:
+        self._unwanted_bytes += size
+        if self._unwanted_bytes > _UNWANTED_BYTES_MAX:
+            self.transport.abort()
+            return
+        self.flow.pause_reading()
+        self.loop.call_later(size / _UNWANTED_BYTES_PER_S, self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.pipeline:  # else the answers before are waited for
+            self.flow.resume_reading()
 
     def _wait(self, seconds: float | None) -> None:
         if self._deadline:
@@ -105,7 +129,7 @@ class TimedProtocol(HttpToolsProtocol):
         self._deadline = None
         if self.transport.is_closing():
             return
-        if self.flow.read_paused:  # it is we who do not read
+        if self.flow.read_paused and self._answering():  # it is we who do not read
             self._wait(self._body_s)
             return
         has_begun = self._answering() and self.cycle.response_started

@@ -14,7 +14,7 @@ import anyio.to_thread
 _T = TypeVar("_T")
 
 _LOOKUPS_MAX = 4
-_PARSING_MAX = 2
+_PARSING_MAX = 1  # it holds the interpreter: two at once would only hold up the event loop
 _LONG_READS_MAX = 32
 PREFLIGHTS_MAX = 32
 

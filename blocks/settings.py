@@ -110,6 +110,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How long a client may take nothing of an answer before it is cut off."""
     requests_per_minute_max: _Limit = 12_000
     """What one key may ask of one API process."""
+    body_bytes_per_minute_max: _Limit = 512 * 1024 * 1024
+    """What the bodies of one customer or annotator may come to at one API process."""
     wrong_keys_per_minute_max: _Limit = 120
     """How many keys that nobody has one address may try at one API process."""
 

@@ -10,7 +10,9 @@ import pytest
 from httpx import Response
 from litestar.testing import TestClient
 
+from api import requests
 from api.auth import KeyRing
+from api.bodies import parse
 from blocks.settings import Settings
 from blocks.store.customers import Principal
 from tests.integration.conftest import JOB_BODY, OPTIONS, Api, Shop, make_app, make_chunk
@@ -88,6 +90,54 @@ def test_zero_is_no_limit(limited: Limited) -> None:
     assert {each.status_code for each in answers} == {200}
     assert "ratelimit" not in answers[0].headers
     assert {api.get("/v1/jobs", api.bearer("sk_x")).status_code for _ in range(9)} == {401}
+
+
+# Bodies
+
+
+def test_bodies_are_counted_by_their_bytes_and_refused_ones_many_times(limited: Limited) -> None:
+    api = limited(body_bytes_per_minute_max=100_000)
+    small, large = task_body(), task_body(metadata={"x": "y" * 30_000})
+    first = api.post("/v1/tasks", large)
+    assert first.status_code == 202
+    assert first.headers["ratelimit-policy"].endswith(', "body";q=100000;w=60;qu="content-bytes"')
+    left = int(first.headers["ratelimit"].split('"body";r=')[1].split(";")[0])
+    assert 69_000 < left < 70_000
+    wrong = api.post("/v1/tasks", small | {"type": "x", "metadata": {"x": "y" * 3_000}})
+    assert wrong.status_code == 400
+    assert '"body";r=0;' in wrong.headers["ratelimit"]
+    refused = api.post("/v1/tasks", small)
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert "bytes of request bodies a minute" in refused.json()["error"]
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    # What has no body goes on, and so does everybody else.
+    assert api.get("/v1/jobs").status_code == 200
+    assert api.post("/v1/tasks", large, api.new_customer()).status_code == 202
+
+
+def test_bodies_that_came_beside_refused_ones_are_not_looked_at(
+    limited: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = limited(body_bytes_per_minute_max=8 * 1024**2)
+    parsed: list[int] = []
+
+    def noted_parse(body: bytes, model: Any) -> Any:
+        parsed.append(len(body))
+        return parse(body, model)
+
+    monkeypatch.setattr(requests, "parse", noted_parse)
+    rubbish: dict[str, Any] = {"tasks": [{}] * 100_000}
+    with ThreadPoolExecutor(8) as pool:
+        answers = [*pool.map(lambda _: api.post("/v1/tasks/batch", rubbish), range(8))]
+    assert sorted(answer.status_code for answer in answers) == [400] + [429] * 7
+    assert len(parsed) == 1
+
+
+def test_a_body_whose_length_is_not_told_counts_as_the_largest(limited: Limited) -> None:
+    api = limited(body_bytes_per_minute_max=5 * 1024**2)
+    pieces = [iter([b"{", b"}"]) for _ in range(2)]
+    answers = [api.client.post("/v1/jobs", content=p, headers=api.customer) for p in pieces]
+    assert [answer.status_code for answer in answers] == [415, 429]
 
 
 # Quotas

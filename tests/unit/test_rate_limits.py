@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from api import rate_limits
 from api.errors import ApiError
-from api.rate_limits import TokenBuckets, address_of, rate_headers
+from api.rate_limits import BODY_BYTES, REQUESTS, Rate, TokenBuckets, address_of, rate_headers
 
 
 class Clock:
@@ -24,7 +24,7 @@ def refusal(buckets: TokenBuckets, key: str) -> ApiError:
 
 def test_what_is_over_the_limit_is_refused_until_the_time_that_is_told() -> None:
     clock = Clock()
-    buckets = TokenBuckets(30, clock)
+    buckets = TokenBuckets(REQUESTS, 30, clock)
     assert [buckets.take("a").remaining for _ in range(30)] == [*reversed(range(30))]
     error = refusal(buckets, "a")
     assert (error.status, error.body.code) == (429, "rate_limited")
@@ -41,7 +41,7 @@ def test_what_is_over_the_limit_is_refused_until_the_time_that_is_told() -> None
 
 
 def test_to_check_takes_nothing() -> None:
-    buckets = TokenBuckets(1, Clock())
+    buckets = TokenBuckets(REQUESTS, 1, Clock())
     buckets.check("a")
     buckets.check("a")
     buckets.take("a")
@@ -50,7 +50,7 @@ def test_to_check_takes_nothing() -> None:
 
 
 def test_zero_is_no_limit() -> None:
-    buckets = TokenBuckets(0, Clock())
+    buckets = TokenBuckets(REQUESTS, 0, Clock())
     for _ in range(100):
         buckets.take("a")
         buckets.check("a")
@@ -59,7 +59,7 @@ def test_zero_is_no_limit() -> None:
 @given(st.lists(st.floats(0, 5), max_size=200))
 def test_no_more_than_the_limit_and_a_share_of_the_time_gets_through(pauses: list[float]) -> None:
     clock = Clock()
-    buckets = TokenBuckets(10, clock)
+    buckets = TokenBuckets(REQUESTS, 10, clock)
     taken = 0
     for pause in pauses:
         clock.now += pause
@@ -76,7 +76,7 @@ def test_no_more_than_the_limit_and_a_share_of_the_time_gets_through(pauses: lis
 def test_no_more_buckets_are_kept_than_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "_BUCKETS_MAX", 10)
     clock = Clock()
-    buckets = TokenBuckets(2, clock)
+    buckets = TokenBuckets(REQUESTS, 2, clock)
     for n in range(100):
         clock.now += 0.001
         buckets.take(n)
@@ -91,8 +91,30 @@ def test_wrong_keys_are_counted_by_address_and_by_network_in_ipv6() -> None:
     assert address_of("testclient") == "testclient"
 
 
+def test_a_bucket_that_owes_refuses_until_it_has_enough() -> None:
+    clock = Clock()
+    buckets = TokenBuckets(BODY_BYTES, 600, clock)
+    assert buckets.take("a", 500).remaining == 100
+    assert buckets.charge("a", 10**9).remaining == 0
+    with pytest.raises(ApiError) as caught:
+        buckets.take("a", 100)
+    assert caught.value.headers == {
+        "Retry-After": "70",
+        "RateLimit-Policy": '"body";q=600;w=60;qu="content-bytes"',
+        "RateLimit": '"body";r=0;t=120',
+    }
+    assert "600 bytes of request bodies a minute" in caught.value.body.error
+    with pytest.raises(ApiError):
+        buckets.check("a")
+    clock.now += 70
+    buckets.check("a")
+    assert buckets.take("a", 100).remaining == 0
+    assert buckets.take("b", 700).remaining == 0  # more than there ever is: a full bucket does
+
+
 def test_headers_are_structured_fields() -> None:
-    assert rate_headers(rate_limits.Rate(12, 5, 3)) == {
-        "RateLimit-Policy": '"key";q=12;w=60',
-        "RateLimit": '"key";r=5;t=3',
+    requests, bodies = Rate(REQUESTS, 12, 5, 3), Rate(BODY_BYTES, 70, 7, 9)
+    assert rate_headers(requests, bodies) == {
+        "RateLimit-Policy": '"key";q=12;w=60, "body";q=70;w=60;qu="content-bytes"',
+        "RateLimit": '"key";r=5;t=3, "body";r=7;t=9',
     }

@@ -1,6 +1,7 @@
 """4 MiB of rubbish are refused within 0.3 s of CPU, whatever the body and the field it stands in."""
 
 import time
+import tracemalloc
 from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin
@@ -137,6 +138,27 @@ def cpu_s(body: bytes, model: type[Body]) -> float:
     except ApiError as error:
         assert len(msgspec.json.encode(error.body)) < 64 * 1024  # noqa: PT017 - of what is refused
     return time.thread_time() - began
+
+
+def test_what_there_is_too_much_of_is_not_built() -> None:
+    """It would be built in one call, in which no other thread of the process gets a turn."""
+    for model in bodies():
+        whole = [VALUES["unknown keys"]]
+        for path, _, around in holes(model):
+            if path in (".tasks", ".labels"):
+                whole.append(msgspec.json.encode(around).replace(HOLE, VALUES["objects"]))
+        for body in whole:
+            assert peak_bytes(body, model) < 2 * 1024**2, (model, body[:40])
+
+
+def peak_bytes(body: bytes, model: type[Body]) -> int:
+    tracemalloc.start()
+    try:
+        with pytest.raises(ApiError):
+            parse(body, model)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("model", bodies(), ids=lambda model: model.__name__)

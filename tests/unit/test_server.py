@@ -13,6 +13,7 @@ from litestar import Litestar, Request, get, post
 from litestar.datastructures import State
 from litestar.exceptions import ClientException
 
+from api import server
 from api.__main__ import ARGUMENTS
 from api.server import TimedProtocol
 from deployments.ports import free_port
@@ -53,17 +54,17 @@ def port() -> Iterator[int]:
     limits = SimpleNamespace(request_head_s=HEAD_S, request_body_s=BODY_S, unread_answer_s=HEAD_S)
     app = Litestar([nothing, length, refused], state=State({"settings": limits}))
     found = free_port()
-    server = uvicorn.Server(
+    running = uvicorn.Server(
         uvicorn.Config(app, "127.0.0.1", found, http=TimedProtocol, log_level="critical")
     )
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=running.run)
     thread.start()
     deadline = time.monotonic() + ENOUGH_S
-    while not server.started:
+    while not running.started:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     yield found
-    server.should_exit = True
+    running.should_exit = True
     thread.join()
 
 
@@ -125,6 +126,50 @@ def test_a_slow_upload_within_the_time_is_taken(port: int) -> None:
 def test_a_body_that_nobody_reads_is_no_reason_to_keep_the_connection(port: int) -> None:
     answer = asyncio.run(answer_to(port, BODY.replace(b"/length", b"/refused") + b"abc"))
     assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+def upload(path: bytes, size: int) -> bytes:
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path, size)
+    return head + b"x" * size
+
+
+def test_a_body_behind_its_answer_is_read_slowly(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the connection serves the next request, once the body has come to its end."""
+    monkeypatch.setattr(server, "_UNWANTED_BYTES_PER_S", 4 * 1024**2)
+    pauses: list[float] = []
+    read_on = TimedProtocol._read_on
+
+    def noted(protocol: TimedProtocol) -> None:
+        pauses.append(time.monotonic())
+        read_on(protocol)
+
+    monkeypatch.setattr(TimedProtocol, "_read_on", noted)
+    last = WHOLE.replace(b"Host: x", b"Connection: close")
+    answer = asyncio.run(answer_to(port, upload(b"/refused", 2 * 1024**2), last))
+    assert [answer.count(b" 400 "), answer.count(b" 200 ")] == [1, 1]
+    assert len(pauses) >= 4  # by turns, and not as fast as it comes
+
+
+def test_a_body_without_end_behind_its_answer_is_cut_off(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_UNWANTED_BYTES_PER_S", 1024**3)
+    sent = 0
+
+    async def pour() -> None:
+        nonlocal sent
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(upload(b"/refused", 0).replace(b"Length: 0", b"Length: %d" % 1024**4))
+        while True:
+            writer.write(b"x" * 1024**2)
+            await writer.drain()
+            sent += 1024**2
+
+    with pytest.raises(ConnectionError):
+        asyncio.run(asyncio.wait_for(pour(), ENOUGH_S))
+    assert sent < 32 * 1024**2  # the limit, and what the system's buffers take
 
 
 def test_requests_on_one_connection_have_the_time_each(port: int) -> None:
