@@ -27,9 +27,6 @@ _COUNTS_MAX = 50_000
 # Whoever dies between taking a run and starting its process leaves it Pending. Pulling an image may take
 # minutes too, and a second run of one job does no harm.
 _PENDING_MAX = timedelta(minutes=5)
-# The first crash may be anybody's: a machine that was shut down. What fails again and again waits.
-_DELAY_S = 10.0
-_DELAY_S_MAX = 900.0
 
 
 class Reconciled(msgspec.Struct, frozen=True):
@@ -159,4 +156,7 @@ def _why_not_live(run: Launched, state: RunState | None) -> str | None:
 
 
 def _delay_s(launches: int) -> float:
-    return 0.0 if launches == 1 else min(_DELAY_S * 2.0 ** (launches - 2), _DELAY_S_MAX)
+    # The first crash may be anybody's: a machine that was shut down. What crashes again and again waits.
+    if launches == 1:
+        return 0.0
+    return min(runs.RELAUNCH_DELAY_S * 2.0 ** (launches - 2), runs.RELAUNCH_DELAY_S_MAX)

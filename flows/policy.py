@@ -7,14 +7,20 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
 
 from blocks.errors import Transient
 from blocks.settings import ChunkRunner, Settings
-from flows.setbacks import record_retry
+from flows.setbacks import WAIT_IN_RUN_S, is_tried_again
 
 # 1, 2, 4, 8, 16 s and jitter: a store that is overloaded for half a minute costs time and nothing else.
-# What lasts longer fails the run, which can be rerun, and finds what it has done already.
+# What lasts longer ends the run; the next one tries once, and finds what is done already.
 _RETRIES = 5
 _BACKOFF_S = 1
 _JITTER = 0.5
@@ -26,10 +32,7 @@ def is_transient(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     Prefect asks this after each failure that is not the last, so the job is told of it here.
     """
     error = state.result(raise_on_failure=False)
-    if not isinstance(error, Transient):
-        return False
-    record_retry(task, run, error)
-    return True
+    return isinstance(error, Transient) and is_tried_again(task, run, error)
 
 
 NETWORK_TASK: dict[str, Any] = {
@@ -47,7 +50,7 @@ NETWORK_TASK: dict[str, Any] = {
 
 RETRY = Retrying(
     retry=retry_if_exception_type(Transient),
-    stop=stop_after_attempt(1 + _RETRIES),
+    stop=stop_after_attempt(1 + _RETRIES) | stop_after_delay(WAIT_IN_RUN_S),
     wait=wait_exponential_jitter(initial=_BACKOFF_S, exp_base=2, jitter=_BACKOFF_S * _JITTER),
     reraise=True,
 )

@@ -3,6 +3,9 @@
 Time may mend what is `Transient`, and an operator what is theirs: that ends after `REFINERY_WAIT_S_MAX`.
 Any other error is ours: it ends when three runs came to the same. A run that is killed says nothing and
 does not count, nor does an outage of PostgreSQL or Prefect, which are no job's fault.
+
+A run waits for seconds only. Work that has failed for longer has its run end, so that what waits has no
+process and no place among its customer's runs; another run comes later.
 """
 
 import traceback
@@ -10,12 +13,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 import httpx
 from prefect import Task
 from prefect.client.schemas.objects import TaskRun
 from prefect.context import TaskRunContext
 from prefect.exceptions import PrefectException
+from prefect.runtime import flow_run
 from tenacity import RetryCallState
 
 from blocks import logs
@@ -28,7 +33,7 @@ from blocks.errors import (
     UndecryptableCredentials,
 )
 from blocks.prefect_api import PrefectUnavailable
-from blocks.store import waits
+from blocks.store import outbox, runs, waits
 from blocks.store.database import DatabaseUnavailable
 from blocks.store.waits import Failures
 from flows.resources import Overtaken, UnknownJob, database, settings
@@ -38,9 +43,10 @@ DELIVER_JOB = "deliver_job"
 
 logger = logs.get_logger("refinery.setbacks")
 
+WAIT_IN_RUN_S = 30.0
+"""Work that has failed for so long is not tried again by the run that it has."""
+
 _EQUAL_RUNS_MAX = 3
-# Reconcile looks every minute for runs that have ended.
-_NEXT_RUN_S = 60.0
 _OUTAGES = (
     DatabaseUnavailable,
     PrefectUnavailable,
@@ -66,18 +72,25 @@ def recorded(job_id: str, kind: str) -> Iterator[None]:
         raise
     except Exception as error:
         failure = None if isinstance(error, RefineryError) else _place_of(error)
-        failures = _record(job_id, kind, error, delay_s=_NEXT_RUN_S, failure=failure)
+        delay_s = runs.RELAUNCH_DELAY_S
+        failures = _record(job_id, kind, error, delay_s=delay_s, failure=failure)
         if failures and (failures.is_over or failures.equal_failures >= _EQUAL_RUNS_MAX):
             raise _end(job_id, error, failure, failures) from error
+        _give_back(job_id, kind, error)
         raise
 
 
-def record_retry(task: Task[Any, Any], run: TaskRun, error: Transient) -> None:
-    """Record that a task of a job has failed and is tried again; nothing outside a task run."""
+def is_tried_again(task: Task[Any, Any], run: TaskRun, error: Transient) -> bool:
+    """Record that a task of a job has failed; False if the work has failed for too long for its run."""
     context = TaskRunContext.get()
     job_id = context.parameters.get("job_id") if context else None
-    if job_id:
-        _record(job_id, _kind_of(task), error, delay_s=_delay_s(task, run))
+    if not job_id or isinstance(error, _OUTAGES):
+        return True
+    kind = _kind_of(task)
+    if _failed_for_s(job_id, kind) > WAIT_IN_RUN_S:
+        return False
+    _record(job_id, kind, error, delay_s=_delay_s(task, run))
+    return True
 
 
 def recorder(job_id: str, kind: str) -> Callable[[RetryCallState], None]:
@@ -110,6 +123,27 @@ def _record(
     except DatabaseUnavailable as unavailable:
         logger.warning("setback.not_recorded", job_id=job_id, reason=unavailable.message)
         return None
+
+
+def _failed_for_s(job_id: str, kind: str) -> float:
+    try:
+        with database().transaction() as tx:
+            return waits.failed_for_s(tx, job_id, kind)
+    except DatabaseUnavailable:
+        return 0.0
+
+
+def _give_back(job_id: str, kind: str, error: Exception) -> None:
+    """Have the run that ends hold no place until reconcile looks."""
+    if not flow_run.id:
+        return
+    try:
+        with database().transaction() as tx:
+            reason = _reason(error)
+            if runs.give_back(tx, job_id, kind, UUID(flow_run.id), error=reason):
+                outbox.wake(tx)
+    except DatabaseUnavailable as unavailable:
+        logger.warning("setback.not_given_back", job_id=job_id, reason=unavailable.message)
 
 
 def _end(job_id: str, error: Exception, failure: str | None, failures: Failures) -> Terminal:

@@ -17,6 +17,10 @@ OURS = "refinery-"
 # Any number that nothing else locks.
 _TURN_LOCK = 7_310_563_213
 
+RELAUNCH_DELAY_S = 10.0
+RELAUNCH_DELAY_S_MAX = 900.0
+"""Bounds of the wait for another run of work whose run ended too early; it doubles each time."""
+
 
 class Launch(msgspec.Struct, frozen=True):
     """A run to ask Prefect for: the `launches`th of its work; `failures` counts refusals in a row."""
@@ -51,10 +55,15 @@ class Launched(msgspec.Struct, frozen=True):
 def take(tx: Transaction, *, runs_max: int, per_customer_max: int) -> Launch | None:
     """The run whose turn it is, counted as under way from now on; None if there is none, or no room.
 
-    A customer with a thousand of them has its turn as often as one with a single one.
+    A customer with a thousand of them has its turn as often as one with a single one. Half as many as
+    `per_customer_max` may be under way beside those, for work that has failed before.
     """
     tx.execute(_SQL["begin_turn"], {"lock": _TURN_LOCK})
-    bounds = {"runs_max": runs_max, "per_customer_max": per_customer_max}
+    bounds = {
+        "runs_max": runs_max,
+        "per_customer_max": per_customer_max,
+        "retried_per_customer_max": max(per_customer_max // 2, 1),
+    }
     row = tx.execute(_SQL["take"], bounds).fetchone()
     return msgspec.convert(row, Launch) if row else None
 
@@ -95,6 +104,22 @@ def wait_again(tx: Transaction, run: Launched, *, error: str, delay_s: float | N
         "delay_s": delay_s,
     }
     return tx.execute(_SQL["wait_again"], values).fetchone() is not None
+
+
+def give_back(tx: Transaction, job_id: str, kind: str, flow_run_id: UUID, *, error: str) -> bool:
+    """Free the place of a run that ends itself, and have another one later; False if it has none.
+
+    The wait grows with the launches, from `RELAUNCH_DELAY_S` to `RELAUNCH_DELAY_S_MAX`.
+    """
+    values = {
+        "job_id": job_id,
+        "kind": kind,
+        "flow_run_id": flow_run_id,
+        "error": error,
+        "delay_s": RELAUNCH_DELAY_S,
+        "delay_s_max": RELAUNCH_DELAY_S_MAX,
+    }
+    return tx.execute(_SQL["give_back"], values).fetchone() is not None
 
 
 def add_missing(tx: Transaction, *, limit: int) -> int:

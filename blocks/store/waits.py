@@ -91,6 +91,12 @@ def record(
     return msgspec.convert(row, Failures) if row else None
 
 
+def failed_for_s(tx: Transaction, job_id: str, kind: str) -> float:
+    """Return for how many seconds the work has failed in a row; 0 if it got on, or is done."""
+    row = tx.execute(_SQL["failed_for"], {"job_id": job_id, "kind": kind}).fetchone()
+    return float(row["failed_for_s"]) if row else 0.0
+
+
 def end(tx: Transaction, job_no: int, kind: str) -> None:
     """Forget the failures so far: the work has got on."""
     tx.execute(_SQL["end_failures"], {"job_no": job_no, "kind": kind})

@@ -131,6 +131,20 @@ def test_a_job_says_that_its_store_cannot_be_used(shop: Shop, bad_endpoint: str)
     assert waiting.next_try_at is not None
 
 
+def test_a_run_that_ends_because_its_work_waits_makes_room_at_once(shop: Shop) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    job_id = shop.submit(credentials=credentials_for(shop, url))
+    for runs, tries in ((1, TRIES), (2, TRIES + 1)):
+        assert run(process_job.process_job, job_id).is_failed()
+        with shop.database.transaction() as tx:
+            (row,) = tx.execute(
+                "select launched_at, launches, tries, not_before > now() + interval '5 s' as waits from runs"
+            ).fetchall()
+        assert row == {"launched_at": None, "launches": runs, "tries": tries, "waits": True}
+        # It tries once more only: it has failed for longer than a run waits.
+        execute(shop, "update runs set failing_since = now() - interval '31 s'")
+
+
 def test_it_says_so_after_the_first_try(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.put(make_manifest(10).data)
     job_id = shop.submit()
@@ -201,7 +215,7 @@ def test_what_lasts_for_longer_than_the_bound_fails_the_job(shop: Shop) -> None:
     job = shop.job(job_id)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "store_unavailable")
     assert "cannot be reached" in str(job.error_message)
-    assert f"{2 * TRIES} times since 2" in str(job.error_message)
+    assert f"{TRIES + 1} times since 2" in str(job.error_message)
     assert job.credentials is None
     assert seen(shop, job_id).waiting_for is None
 

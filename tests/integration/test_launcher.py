@@ -230,6 +230,30 @@ def test_a_customer_has_no_more_under_way_than_the_settings_allow(shop: Shop) ->
     assert take(shop, runs_max=4) is not None
 
 
+def test_work_that_has_failed_holds_no_place_that_other_work_could_have(shop: Shop) -> None:
+    failed = {shop.submit().job_id for _ in range(10)}
+    shop.run("update runs set failing_since = now() - interval '1 minute'")
+    others = [shop.submit().job_id for _ in range(5)]
+    taken = [launch.job_id for _ in range(10) if (launch := take(shop, per_customer_max=4))]
+    assert taken[:4] == others[:4]
+    assert len(taken) == 6
+    assert set(taken[4:]) < failed
+    shop.run(
+        "delete from runs where run_no in (select min(run_no) from runs where launched_at is not null)"
+    )
+    again = take(shop, per_customer_max=4)
+    assert again is not None
+    assert again.job_id in failed
+
+
+def test_work_that_fails_in_its_first_run_keeps_the_place_until_that_ends(shop: Shop) -> None:
+    for _ in range(3):
+        shop.submit()
+    assert take(shop, per_customer_max=1) is not None
+    shop.run("update runs set failing_since = now() where launched_at is not null")
+    assert take(shop, per_customer_max=1) is None
+
+
 def test_a_run_whose_work_is_done_makes_room(shop: Shop) -> None:
     job, _ = shop.submit(), shop.submit()
     assert take(shop, runs_max=1) is not None
@@ -284,6 +308,16 @@ def test_the_next_is_found_among_a_hundred_thousand_of_one_customer(shop: Shop) 
     assert launch is not None
     assert launch.job_id == job_id
     assert explained.pages() < 100  # there are thousands
+    shop.run("update runs set failing_since = now() where customer_id <> %s", other)
+    shop.run("vacuum analyze runs")
+    fresh = shop.submit().job_id
+    take(shop)
+    with shop.held() as tx:
+        explained = Explained(tx)
+        launch = runs.take(cast(Transaction, explained), runs_max=100, per_customer_max=100)
+    assert launch is not None
+    assert launch.job_id == fresh
+    assert explained.pages() < 100
 
 
 # Reconcile

@@ -7,6 +7,8 @@ select pg_advisory_xact_lock(%(lock)s);
 -- longest; a customer's own by priority, and of one priority deliveries before manifests, since a delivery ends its
 -- job and a thousand manifests may wait. None where there is no room. Customers are found from one to the next by
 -- index, so that the thousand runs of one of them are not looked at.
+-- Work that failed before its run was launched has few places of its own: it may fail again for hours, and holds
+-- none that the customer's other work could have. What an operator has paused holds none at all.
 with recursive customer (customer_id) as (
     (select customer_id from runs where launched_at is null order by customer_id limit 1)
     union all
@@ -20,16 +22,24 @@ with recursive customer (customer_id) as (
     select due.run_no
     from customer
     cross join lateral (
-        select count(*) as under_way from runs r
-        where r.customer_id = customer.customer_id and r.launched_at is not null
+        select count(*) as under_way,
+               count(*) filter (where r.failing_since < r.launched_at) as retried
+        from runs r
+        where r.customer_id = customer.customer_id and r.launched_at is not null and isfinite(r.not_before)
     ) own
     cross join lateral (
-        select r.run_no from runs r
-        where r.customer_id = customer.customer_id and r.launched_at is null and r.not_before <= now()
-        order by r.priority desc, r.kind = 'process_job', r.run_no limit 1
+        select first.run_no
+        from (values (0, own.under_way - own.retried < %(per_customer_max)s),
+                     (1, own.retried < %(retried_per_customer_max)s)) turn (failed, has_room)
+        cross join lateral (
+            select r.run_no from runs r
+            where turn.has_room and r.customer_id = customer.customer_id and r.launched_at is null
+              and num_nonnulls(r.failing_since) = turn.failed and r.not_before <= now()
+            order by r.priority desc, r.kind = 'process_job', r.run_no limit 1
+        ) first
+        order by turn.failed limit 1
     ) due
-    where own.under_way < %(per_customer_max)s
-      and (select count(*) from runs r where r.launched_at is not null) < %(runs_max)s
+    where (select count(*) from runs r where r.launched_at is not null and isfinite(r.not_before)) < %(runs_max)s
     order by own.under_way, due.run_no limit 1
 )
 update runs r
@@ -74,6 +84,16 @@ where r.run_no = (
     select run_no from runs
     where run_no = %(run_no)s and launched_at = %(launched_at)s for update skip locked
 )
+returning r.run_no;
+
+-- give_back --
+-- A run ends itself because its work has to wait: its place is free at once, and another run comes later.
+update runs r
+set launched_at = null, last_error = %(error)s, waiting_since = now(),
+    not_before = now() + make_interval(secs => least(%(delay_s)s * 2.0 ^ least(r.launches - 1, 30), %(delay_s_max)s))
+from jobs j
+where j.job_id = %(job_id)s and r.job_no = j.job_no and r.kind = %(kind)s and r.flow_run_id = %(flow_run_id)s
+  and r.launched_at is not null
 returning r.run_no;
 
 -- add_missing --

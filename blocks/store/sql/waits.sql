@@ -14,6 +14,12 @@ from jobs j
 where j.job_id = %(job_id)s and r.job_no = j.job_no and r.kind = %(kind)s
 returning r.tries, r.failing_since as since, r.gives_up_at <= now() as is_over, r.equal_failures;
 
+-- failed_for --
+-- How long the work has failed in a row.
+select extract(epoch from now() - r.failing_since)::float8 as failed_for_s
+from runs r join jobs j using (job_no)
+where j.job_id = %(job_id)s and r.kind = %(kind)s and r.failing_since is not null;
+
 -- end_failures --
 -- A run has got on: what fails from now on is counted anew.
 update runs
