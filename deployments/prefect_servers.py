@@ -20,7 +20,7 @@ from deployments.prefect_hosts import HOSTS, SIGN_IN_PATH
 from deployments.private_files import kept_secret, private_folder, write_private
 from deployments.processes import Program
 
-# Where prefect.yaml is and the flows are imported from.
+# Where prefect.yaml is.
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 WORKER = "embedded"
@@ -57,6 +57,12 @@ HISTORY_S = 30 * 24 * 3600
 HISTORY = {
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(HISTORY_S),
+}
+
+# A deployment that does one run at a time keeps its place in a lease. In memory, Prefect's default, a
+# restart of the server forgets the lease and not the place: every later slot would be cancelled.
+LEASES = {
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"
 }
 
 
@@ -110,6 +116,7 @@ class PrefectServer:
             **NO_TELEMETRY,
             **BATCHES,
             **HISTORY,
+            **LEASES,
             "PYTHONUNBUFFERED": "1",
             "PREFECT_HOME": str(self._home),
             # Not `--port`: that alone leaves the UI asking port 4200.
@@ -167,7 +174,7 @@ class PrefectServer:
             name="Prefect worker",
             arguments=[sys.executable, "-m", "deployments", "worker", "--name", WORKER],
             environment=self.client_environment(extra),
-            folder=REPOSITORY,
+            folder=self._home,
             prepare=self._forget_worker,
             is_ready=self._worker_is_online,
             start_timeout_s=WORKER_START_TIMEOUT_S,

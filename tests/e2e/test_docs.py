@@ -36,8 +36,6 @@ def commands(page: str) -> list[str]:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """What a reader works in; what the commands write stays out of the real one."""
-    for name in ("blocks", "flows", "deployments", "prefect.yaml"):
-        (tmp_path / name).symlink_to(REPOSITORY / name)
     programs = tmp_path / ".venv" / "bin"
     programs.parent.mkdir()
     programs.symlink_to(Path(sys.executable).parent)
@@ -71,7 +69,7 @@ def test_every_command_does_what_the_page_says(
         )
     said = output.read_text()
     assert done.returncode == 0, said[-6000:]
-    assert len((checkout / "results.jsonl").read_bytes().splitlines()) == 10
+    assert len((checkout / "animals" / "results.jsonl").read_bytes().splitlines()) == 10
     for words in (": whole (2 objects, 10 rows", "is completed; nothing to do", "refinery_jobs{"):
         assert words in said, said
     runs = prefect.post(

@@ -1,138 +1,84 @@
 """An ETL owner's deployment, with schedules that really fire: each manifest becomes one job."""
 
-import os
 import secrets
-import subprocess
-import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import s3fs
-from ruamel.yaml import YAML
 
-from deployments.prefect_servers import REPOSITORY
+from deployments.names import WORKER_TYPE
 from deployments.stack import Stack
 from tests.e2e.client import Customer, wait_for
+from tests.e2e.etl_owner import EtlOwner, jobs_of
 from tests.manifests import make_manifest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 EVERY_S = 3
 SLOTS = 3
-
-# As docs/etl.md has it.
-BLOCKS = """
-import sys
-
-from prefect_aws import AwsCredentials
-from prefect_aws.client_parameters import AwsClientParameters
-
-from blocks.prefect_blocks import ManifestSource, ResultsDelivery
-
-name, key, secret, endpoint_url = sys.argv[1:]
-credentials = AwsCredentials(
-    aws_access_key_id=key,
-    aws_secret_access_key=secret,
-    region_name="us-east-1",
-    aws_client_parameters=AwsClientParameters(endpoint_url=endpoint_url),
-)
-credentials.save(name)
-ManifestSource(bucket_url=f"s3://{name}", aws_credentials=AwsCredentials.load(name)).save(name)
-ResultsDelivery(url=f"s3://{name}/labels").save(name)
-"""
+MISSED = 5
+# As the examples in prefect.yaml have it.
+ONE_AT_A_TIME = {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
-def prefect_run(stack: Stack, *arguments: str) -> None:
-    """A program of the owner's, against the stack's Prefect."""
-    subprocess.run(
-        [sys.executable, *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, **stack.prefect_environment},
-        check=True,
-    )
+@pytest.fixture
+def owner(stack: Stack, prefect: httpx.Client, s3: s3fs.S3FileSystem, tmp_path: Path) -> EtlOwner:
+    return EtlOwner(stack, prefect, s3, tmp_path)
 
 
-@pytest.mark.timeout(240)
+@pytest.fixture
+def pool(prefect: httpx.Client) -> Iterator[str]:
+    """A work pool that nobody serves yet."""
+    name = f"pool-{secrets.token_hex(4)}"
+    prefect.post("/work_pools/", json={"name": name, "type": WORKER_TYPE}).raise_for_status()
+    yield name
+    prefect.delete(f"/work_pools/{name}")
+
+
 def test_schedules_of_two_kinds_make_one_job_of_each_manifest(
-    stack: Stack,
-    customer: Customer,
-    prefect: httpx.Client,
-    s3: s3fs.S3FileSystem,
-    tmp_path: Path,
+    owner: EtlOwner, customer: Customer
 ) -> None:
-    name = f"etl-{secrets.token_hex(4)}"
-    s3.mkdir(name)
-    assert stack.object_store is not None
-    store = stack.object_store
-    prefect_run(
-        stack, "-c", BLOCKS, name, store.access_key_id, store.secret_access_key, store.endpoint_url
-    )
-    file = tmp_path / "prefect.yaml"
-    YAML().dump(_deployment(name, customer), file)
-    prefect_run(
-        stack, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)
-    )
-    try:
+    schedules = [
+        {"interval": EVERY_S, "anchor_date": "2026-01-01T00:00:00", "timezone": "UTC"},
+        {"rrule": f"FREQ=SECONDLY;INTERVAL={EVERY_S + 1}", "timezone": "Europe/Berlin"},
+    ]
+    with owner.deployed(
+        customer, pool="refinery", schedules=schedules, concurrency_limit=ONE_AT_A_TIME
+    ):
         manifest = make_manifest(20)
         for n in (1, 2):
-            s3.pipe_file(f"{name}/in/{n}.jsonl", manifest.data)
+            owner.put(f"in/{n}.jsonl", manifest.data)
             wait_for(f"job {n}", partial(_has_jobs, customer, n))
-        ended = _slots(prefect, name)
-        wait_for("more slots", lambda: _slots(prefect, name) >= ended + SLOTS)
-        jobs = _jobs(customer)
+        ended = len(owner.runs("COMPLETED"))
+        wait_for("more slots", lambda: len(owner.runs("COMPLETED")) >= ended + SLOTS)
+        jobs = jobs_of(customer)
         assert sorted(job["manifest"]["url"] for job in jobs) == [
-            f"s3://{name}/in/{n}.jsonl" for n in (1, 2)
+            f"s3://{owner.name}/in/{n}.jsonl" for n in (1, 2)
         ]
         for job in jobs:
             customer.wait_ingested(job["job_id"], 20)
-    finally:
-        found = prefect.get(f"/deployments/name/submit-manifests/{name}").json()
-        prefect.delete(f"/deployments/{found['id']}").raise_for_status()
 
 
-def _deployment(name: str, customer: Customer) -> dict[str, Any]:
-    return {
-        "name": "an-owners",
-        "deployments": [
-            {
-                "name": name,
-                "entrypoint": "flows/submit_manifests.py:submit_manifests",
-                "tags": ["refinery", "etl"],
-                "work_pool": {"name": "refinery"},
-                "parameters": {
-                    "customer": customer.customer_id,
-                    "block": name,
-                    "source": "in/",
-                    "delivery": name,
-                    "label_spec": {"question": "What is it?", "options": ["cat", "dog"]},
-                    "stream": name,
-                    "find": {"min_age_s": 0, "catch_up": True},
-                },
-                "schedules": [
-                    {"interval": EVERY_S, "anchor_date": "2026-01-01T00:00:00", "timezone": "UTC"},
-                    {"rrule": f"FREQ=SECONDLY;INTERVAL={EVERY_S + 1}", "timezone": "Europe/Berlin"},
-                ],
-            }
-        ],
-    }
+def test_one_run_catches_up_on_a_worker_in_a_folder_of_its_own(
+    owner: EtlOwner, customer: Customer, pool: str
+) -> None:
+    with owner.deployed(customer, pool=pool, concurrency_limit=ONE_AT_A_TIME):
+        owner.put("in/1.jsonl", make_manifest(20).data)
+        for _ in range(MISSED):
+            owner.start_run()
+        with owner.worker(pool):
+            wait_for("all slots to end", lambda: len(owner.runs(*ENDED)) == MISSED)
+            owner.put("in/2.jsonl", make_manifest(20).data)
+            owner.start_run()  # the place is free again
+            wait_for("the next slot", lambda: len(owner.runs(*ENDED)) == MISSED + 1)
+        assert len(owner.runs("COMPLETED")) == 2
+        assert len(owner.runs("CANCELLED")) == MISSED - 1
+        assert len(jobs_of(customer)) == 2
 
 
 def _has_jobs(customer: Customer, count: int) -> bool:
-    return len(_jobs(customer)) == count
-
-
-def _jobs(customer: Customer) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = customer.http.get("/v1/jobs").raise_for_status().json()["jobs"]
-    return [customer.job(job["job_id"]) for job in found]
-
-
-def _slots(prefect: httpx.Client, name: str) -> int:
-    """How many runs of the deployment have completed."""
-    body = {
-        "deployments": {"name": {"any_": [name]}},
-        "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},
-    }
-    return len(prefect.post("/flow_runs/filter", json=body).raise_for_status().json())
+    return len(jobs_of(customer)) == count

@@ -113,14 +113,15 @@ def deployments() -> dict[str, dict[str, Any]]:
     content = YAML(typ="safe").load(ROOT / "prefect.yaml")
     found = {}
     for deployment in content["deployments"]:
-        path, _, function = deployment["entrypoint"].partition(":")
-        found[f"{flow_name(ROOT / path, function)}/{deployment['name']}"] = deployment
+        found[f"{flow_name(deployment['entrypoint'])}/{deployment['name']}"] = deployment
     assert len(found) == len(content["deployments"])
     return found
 
 
-def flow_name(path: Path, function: str) -> str:
-    """The name in the `@flow(name=…)` of a function, read without importing anything."""
+def flow_name(entrypoint: str) -> str:
+    """The name in the `@flow(name=…)` of `module.function`, read without importing anything."""
+    module, _, function = entrypoint.rpartition(".")
+    path = ROOT / f"{module.replace('.', '/')}.py"
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
             for decorator in node.decorator_list:
@@ -140,10 +141,9 @@ def test_prefect_yaml_has_the_deployments_by_whose_names_runs_are_started() -> N
 
 
 @pytest.mark.parametrize("name", list(deployments()))
-def test_each_runs_in_our_work_pool_from_the_folder_it_was_deployed_from(name: str) -> None:
+def test_each_runs_in_our_work_pool(name: str) -> None:
     deployment = deployments()[name]
     assert deployment["work_pool"]["name"] == names.WORK_POOL
-    assert (ROOT / deployment["entrypoint"].partition(":")[0]).is_file()
     assert "refinery" in deployment["tags"]  # what the automations look for
 
 
@@ -171,6 +171,12 @@ def test_an_example_of_a_schedule_is_valid_and_does_not_fire_by_itself(name: str
     assert second > first
     flow = vars(import_module("flows.submit_manifests"))["submit_manifests"]
     flow.validate_parameters(deployments()[name]["parameters"])
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_of_the_slots_missed_by_an_example_one_run_catches_up(name: str) -> None:
+    limit = {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert deployments()[name]["concurrency_limit"] == limit
 
 
 def test_there_is_an_example_of_each_kind_of_schedule() -> None:

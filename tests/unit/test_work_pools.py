@@ -18,7 +18,6 @@ import pytest
 from botocore.session import get_session
 from botocore.validate import ParamValidator
 from google.auth.credentials import AnonymousCredentials
-from prefect.cli.deploy._actions import _generate_default_pull_action
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.server.schemas.actions import WorkPoolCreate
@@ -27,7 +26,6 @@ from prefect.workers.base import BaseJobConfiguration
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 from prefect_aws.workers.ecs_worker import ECSJobConfiguration, ECSWorker
 from prefect_gcp.workers.cloud_run_v2 import CloudRunWorkerJobV2Configuration, CloudRunWorkerV2
-from rich.console import Console
 from ruamel.yaml import YAML
 
 from blocks.settings import Settings
@@ -327,22 +325,12 @@ def unknown(value: Any, schema: dict[str, Any], schemas: dict[str, Any]) -> Iter
                 yield from unknown(each, known, schemas)
 
 
-@pytest.mark.parametrize("pool", THEIRS)
-def test_a_run_starts_in_the_code_wherever_the_deployment_was_made(pool: str) -> None:
-    steps = asyncio.run(
-        _generate_default_pull_action(
-            Console(quiet=True),
-            {"work_pool": POOLS[pool], "entrypoint": CONTENT["deployments"][0]["entrypoint"]},
-            cast(Any, {"build": None}),  # it is annotated as a list, and is called with this
-            is_interactive=lambda: False,
-        )
-    )
-    folder = steps[0]["prefect.deployments.steps.set_working_directory"]["directory"]
-    if pool in CONTAINERS:
-        assert f"ln -s /opt/refinery {folder}\n" in DOCKERFILE
-        assert "WORKDIR /opt/refinery\n" in DOCKERFILE
-    else:
-        assert folder == str(Path.cwd())
+def test_flows_are_imported_from_where_refinery_is_installed_and_nothing_is_pulled() -> None:
+    # An empty list: without one Prefect's own step would go to the folder that was deployed from.
+    assert CONTENT["pull"] == []
+    for deployment in CONTENT["deployments"]:
+        assert "pull" not in deployment
+        assert re.fullmatch(r"flows\.\w+\.\w+", deployment["entrypoint"])
 
 
 def test_the_image_is_given_all_that_it_copies_and_nothing_else() -> None:
@@ -358,7 +346,7 @@ def test_the_image_is_given_all_that_it_copies_and_nothing_else() -> None:
     ]
     assert sorted(let_through) == sorted(set(copied))
     assert all((ROOT / source).exists() for source in copied)
-    code = {Path(d["entrypoint"].partition(":")[0]).parts[0] for d in CONTENT["deployments"]}
+    code = {d["entrypoint"].partition(".")[0] for d in CONTENT["deployments"]}
     assert code <= set(copied)
 
 
