@@ -67,8 +67,7 @@ class Launcher:
             try:
                 for _ in self._database.listen(outbox.CHANNEL, timeout_s=_POLL_S):
                     if is_fresh:
-                        keep_s = self._settings.credentials_keep_s
-                        reconcile(self._database, self._prefect, credentials_keep_s=keep_s)
+                        reconcile(self._database, self._prefect, self._settings)
                         is_fresh = False
                     while not self._stopping.is_set() and (self._launch_next() | self._say_next()):
                         pass

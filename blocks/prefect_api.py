@@ -36,6 +36,23 @@ class RunState(msgspec.Struct, frozen=True):
     since: datetime = msgspec.field(name="timestamp")
 
 
+class UnendedRun(msgspec.Struct, frozen=True):
+    """A run that has not ended; `pool` is the work pool that it is in."""
+
+    id: UUID
+    name: str
+    state: RunState
+    pool: str | None = msgspec.field(name="work_pool_name", default=None)
+
+    @property
+    def type(self) -> str:
+        return self.state.type
+
+    @property
+    def since(self) -> datetime:
+        return self.state.since
+
+
 class Deployment(msgspec.Struct, frozen=True):
     """When it was made first, and what its runs are given."""
 
@@ -47,6 +64,12 @@ class _Made(msgspec.Struct):
     """Whatever has an id."""
 
     id: str
+
+
+class _Pool(msgspec.Struct):
+    """A work pool."""
+
+    name: str
 
 
 class _Stoppable(msgspec.Struct):
@@ -129,8 +152,7 @@ class PrefectApi:
         runs = {"tags": {"all_": [tag]}, "state": {"type": {"any_": under_way}}}
         found = self._filter(runs, _Stoppable)
         for run in found:
-            state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-            self._ask("POST", f"/flow_runs/{run.id}/set_state", state, answer=object)
+            self.set_state(run.id, "CANCELLING")
         return [run.name for run in found]
 
     def states(self, flow_run_ids: Sequence[UUID]) -> dict[UUID, RunState]:
@@ -138,6 +160,27 @@ class PrefectApi:
         ids = [str(each) for each in flow_run_ids]
         found = self._filter({"id": {"any_": ids}}, _Seen)
         return {run.id: run.state or RunState("SCHEDULED", run.created) for run in found}
+
+    def unended_runs(self, flows: Sequence[str], types: Sequence[str]) -> list[UnendedRun]:
+        """Return up to 200 runs of the flows in states of the types, the oldest first."""
+        body = {
+            "flows": {"name": {"any_": list(flows)}},
+            "flow_runs": {"state": {"type": {"any_": list(types)}}},
+            "sort": "EXPECTED_START_TIME_ASC",
+        }
+        return self._ask("POST", "/flow_runs/filter", body, answer=list[UnendedRun])
+
+    def pools_of_type(self, pool_type: str) -> set[str]:
+        """Return the names of the work pools of the type."""
+        body = {"work_pools": {"type": {"any_": [pool_type]}}}
+        return {
+            pool.name for pool in self._ask("POST", "/work_pools/filter", body, answer=list[_Pool])
+        }
+
+    def set_state(self, run_id: UUID | str, state_type: str, message: str | None = None) -> None:
+        """Propose a state for a run, which Prefect may turn down."""
+        state = {"type": state_type, "name": state_type.capitalize(), "message": message}
+        self._ask("POST", f"/flow_runs/{run_id}/set_state", {"state": state}, answer=object)
 
     def deployment(self, deployment_id: str) -> Deployment:
         """The deployment of that id."""

@@ -5,15 +5,16 @@ what others hold, and changes nothing that is as it should be. A run that is mer
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 from blocks import logs
 from blocks.prefect_api import UNDER_WAY, PrefectApi, PrefectUnavailable, RunState
+from blocks.settings import Settings
 from blocks.store import annotation, counts, jobs, outbox, runs, webhooks
 from blocks.store.database import Database, Transaction
 from blocks.store.runs import Launched
+from blocks.stuck_runs import end_stuck_runs
 
 logger = logs.get_logger("refinery.reconcile")
 
@@ -24,10 +25,6 @@ _SETTLED_MAX = 10  # each locks its job
 _NOTIFICATIONS_KEPT_DAYS = 30
 _COUNTS_MAX = 50_000
 
-# Whoever dies between taking a run and starting its process leaves it Pending. Pulling an image may take
-# minutes too, and a second run of one job does no harm.
-_PENDING_MAX = timedelta(minutes=5)
-
 
 class Reconciled(msgspec.Struct, frozen=True):
     """What was done, in numbers of rows."""
@@ -36,6 +33,8 @@ class Reconciled(msgspec.Struct, frozen=True):
     """Runs that crashed, failed or were lost, and whose work is not done: another one is started."""
     runs_stopped: int = 0
     """Runs that an operator has cancelled: their jobs wait until one is retried."""
+    runs_ended: int = 0
+    """Runs, of whatever flow, that no worker was going to begin or to stop any more."""
     runs_added: int = 0
     """Jobs that had nothing to bring them on."""
     jobs_settled: int = 0
@@ -59,8 +58,8 @@ class Reconciled(msgspec.Struct, frozen=True):
         return self != Reconciled()
 
 
-def reconcile(database: Database, prefect: PrefectApi, *, credentials_keep_s: int) -> Reconciled:
-    """One pass; credentials are wiped `credentials_keep_s` after nothing needs them any more.
+def reconcile(database: Database, prefect: PrefectApi, settings: Settings) -> Reconciled:
+    """One pass.
 
     Raises:
         DatabaseUnavailable: nothing that was done before is lost.
@@ -73,7 +72,7 @@ def reconcile(database: Database, prefect: PrefectApi, *, credentials_keep_s: in
     keys = _in_batches(database, lambda tx: jobs.purge_idempotency_keys(tx, limit=_BATCH), _BATCH)
     wiped = _in_batches(
         database,
-        lambda tx: jobs.wipe_old_credentials(tx, keep_s=credentials_keep_s, limit=_BATCH),
+        lambda tx: jobs.wipe_old_credentials(tx, keep_s=settings.credentials_keep_s, limit=_BATCH),
         _BATCH,
     )
     notifications = _in_batches(
@@ -83,9 +82,10 @@ def reconcile(database: Database, prefect: PrefectApi, *, credentials_keep_s: in
     )
     with database.transaction() as tx:
         counts.fold(tx, limit=_COUNTS_MAX)
-    relaunched = stopped = 0
+    ended = relaunched = stopped = 0
     reachable = True
     try:
+        ended = end_stuck_runs(prefect, pending_s_max=settings.pending_s_max)
         relaunched, stopped = _look_after_runs(database, prefect)
     except PrefectUnavailable as error:
         reachable = False
@@ -93,6 +93,7 @@ def reconcile(database: Database, prefect: PrefectApi, *, credentials_keep_s: in
     done = Reconciled(
         runs_relaunched=relaunched,
         runs_stopped=stopped,
+        runs_ended=ended,
         runs_added=added,
         jobs_settled=settled,
         leases_returned=leases,
@@ -150,8 +151,6 @@ def _why_not_live(run: Launched, state: RunState | None) -> str | None:
         return "Whoever asked Prefect for a run has died." if run.is_old else None
     if state is None:
         return "Prefect does not know the run."
-    if state.type == "PENDING" and datetime.now(UTC) - state.since > _PENDING_MAX:
-        return "The run was taken by a worker and never began."
     return None if state.type in UNDER_WAY else f"The run ended as {state.type}."
 
 

@@ -87,6 +87,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How many runs of Prefect are asked for at once."""
     runs_per_customer_max: _Count = 4
     """How many of those are one customer's."""
+    pending_s_max: _Count = 300
+    """How long a worker may take to begin a run that it has taken, in a pool of another type than
+    `refinery`: pulling an image, or a new machine, takes minutes."""
     wait_s_max: _Count = 24 * 60 * 60
     """How long a job is tried whose store or delivery fails for reasons that time may mend."""
     public_url: str = ""

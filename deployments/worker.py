@@ -15,6 +15,7 @@ import runpy
 import signal
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, cast
@@ -22,10 +23,12 @@ from uuid import UUID
 
 import anyio
 import anyio.to_thread
+import httpx
 from anyio.abc import TaskStatus
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, WorkPool
+from prefect.exceptions import PrefectException
 from prefect.flows import load_flow_from_flow_run
-from prefect.runner._flow_run_executor import FlowRunExecutionResult, FlowRunExecutorContext
+from prefect.runner._flow_run_executor import FlowRunExecutionResult
 from prefect.runner._process_manager import ProcessHandle
 from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.workers.base import (
@@ -36,6 +39,8 @@ from prefect.workers.base import (
 )
 from pydantic import Field
 
+from deployments.cancellation import CancellableContext, is_cancelling
+from deployments.lost_runs import take_up_lost_runs
 from deployments.names import WORKER_TYPE
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -85,6 +90,28 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._started: set[UUID] = set()
+        self._lost_before: datetime | None = datetime.now(UTC)
+
+    async def _initialize_after_sync(self) -> None:
+        # Before the first run is taken, and at the next sync where Prefect's server fails.
+        if self._work_pool is not None and self._lost_before is not None:
+            await self._take_up_lost_runs(self._work_pool, self._lost_before)
+        await super()._initialize_after_sync()
+
+    async def _take_up_lost_runs(self, pool: WorkPool, before: datetime) -> None:
+        try:
+            lost = await take_up_lost_runs(self.client, pool, self.name, before=before)
+        except (httpx.HTTPError, PrefectException) as error:
+            self._logger.warning("Runs of a worker that died were not looked for: %r", error)
+            return
+        self._lost_before = None
+        for run_id in lost:
+            self._logger.info("Flow run '%s' was taken and never begun; scheduled again.", run_id)
+
+    async def _cancel_run(self, flow_run_id: UUID) -> None:
+        # Prefect tells a new listener of the last minute's events again.
+        if await is_cancelling(self.client, flow_run_id):
+            await super()._cancel_run(flow_run_id)
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         try:
@@ -117,7 +144,7 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
             RuntimeError: the process could not be started.
         """
         executions: list[FlowRunExecutionResult | None] = []
-        async with FlowRunExecutorContext() as context:
+        async with CancellableContext() as context:
             starter = _ForkStarter(configuration, context.control_channel)
             executor = context.create_executor(
                 flow_run, starter, resolve_flow=load_flow_from_flow_run, propose_submitting=False
@@ -130,6 +157,8 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
                 handle = await group.start(execute)
                 if task_status:
                     task_status.started(handle.pid)
+                # What came before it was listened for its process is told to nobody.
+                context.cancel_if_asked(flow_run.id)
         execution = executions[0]
         if execution is None or execution.status_code is None:
             raise RuntimeError("The process of the flow run could not be started.")

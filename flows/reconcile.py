@@ -43,5 +43,4 @@ def show(done: Reconciled) -> None:
 def reconcile_once() -> Reconciled:
     """One pass, in bounded batches."""
     with PrefectApi(settings()) as prefect:
-        keep_s = settings().credentials_keep_s
-        return reconciler.reconcile(database(), prefect, credentials_keep_s=keep_s)
+        return reconciler.reconcile(database(), prefect, settings())

@@ -20,6 +20,7 @@ class FakePrefect:
         self.out = threading.Event()
         self.out_answer: tuple[int, Any] = (503, {})
         self.under_way: dict[str, str] = {}
+        self.pools: dict[str, str] = {}
         self.states: queue.Queue[tuple[str, str]] = queue.Queue()
         self.deployments = {
             "process-job/process-job": "id-process",
@@ -68,22 +69,14 @@ class FakePrefect:
         if path == "/api/events":
             self.events.put(body)
             return 204, None
-        if path == "/api/flow_runs/filter" and "id" in body["flow_runs"]:
-            ids = body["flow_runs"]["id"]["any_"]
-            return 200, [self.made[id_] for id_ in ids if id_ in self.made]
-        if path == "/api/flow_runs/filter":
-            assert body["flow_runs"]["state"]["type"]["any_"] == [
-                "SCHEDULED", "PENDING", "RUNNING", "PAUSED",
-            ]  # fmt: skip
-            tags = body["flow_runs"]["tags"]["all_"]
-            found = [
-                {"id": id_, "name": "run"} for id_, tag in self.under_way.items() if tag in tags
-            ]
-            return 200, found
+        if path.endswith("/filter"):
+            return 200, self.filter(path, body)
         if path.startswith("/api/flow_runs/"):
             _, _, _, run_id, action = path.split("/")
             assert action == "set_state"
             self.states.put((run_id, body["state"]["type"]))
+            if run_id in self.made:
+                self.move(run_id, body["state"]["type"])
             return 201, {}
         _, _, kind, deployment_id, action = path.split("/")
         if (kind, action) != ("deployments", "create_flow_run"):
@@ -101,6 +94,23 @@ class FakePrefect:
             self.made[run["id"]] = run
             self.move(run["id"], "SCHEDULED")
         return 201, (known or [run])[0]
+
+    def filter(self, path: str, body: Any) -> list[Any]:
+        if path == "/api/work_pools/filter":
+            assert body == {"work_pools": {"type": {"any_": ["refinery"]}}}
+            return [{"name": "refinery"}]
+        if "flows" in body:
+            types = body["flow_runs"]["state"]["type"]["any_"]
+            made = [run for run in self.made.values() if run["state"]["type"] in types]
+            return [run | {"name": "", "work_pool_name": self.pools.get(run["id"])} for run in made]
+        if "id" in body["flow_runs"]:
+            ids = body["flow_runs"]["id"]["any_"]
+            return [self.made[id_] for id_ in ids if id_ in self.made]
+        assert body["flow_runs"]["state"]["type"]["any_"] == [
+            "SCHEDULED", "PENDING", "RUNNING", "PAUSED",
+        ]  # fmt: skip
+        tags = body["flow_runs"]["tags"]["all_"]
+        return [{"id": id_, "name": "run"} for id_, tag in self.under_way.items() if tag in tags]
 
     def move(self, run_id: str, state: str, *, ago: timedelta = timedelta()) -> None:
         """Have a run be in that state since then."""

@@ -9,6 +9,7 @@ from typing import cast
 from uuid import UUID, uuid4
 
 import msgspec
+import psycopg
 import pytest
 from litestar.testing import TestClient
 
@@ -20,6 +21,7 @@ from blocks.store import customers, jobs, outbox, runs
 from blocks.store.database import Transaction
 from blocks.store.jobs import Idempotency
 from blocks.store.runs import Launch
+from tests.conftest import KEY
 from tests.fake_prefect import FakePrefect
 from tests.integration.conftest import DELIVERY, JOB_BODY, Api, Shop, at_once, make_app, make_chunk
 from tests.integration.test_api_jobs import CANARY, CREDENTIALS
@@ -27,7 +29,7 @@ from tests.integration.test_plans import Explained
 
 pytestmark = pytest.mark.integration
 
-reconcile = partial(reconciler.reconcile, credentials_keep_s=7 * 24 * 3600)
+reconcile = partial(reconciler.reconcile, settings=Settings(database_url="", encryption_key=KEY))
 
 # The last three are of a proxy that has something of its own to say.
 OUT_ANSWERS = [(503, {}), (200, {}), (200, ["welcome"]), (200, None)]
@@ -309,9 +311,9 @@ def test_the_next_is_found_among_a_hundred_thousand_of_one_customer(shop: Shop) 
     assert launch.job_id == job_id
     assert explained.pages() < 100  # there are thousands
     shop.run("update runs set failing_since = now() where customer_id <> %s", other)
-    shop.run("vacuum analyze runs")
+    with psycopg.connect(shop.url, autocommit=True) as connection:
+        connection.execute("vacuum analyze runs")
     fresh = shop.submit().job_id
-    take(shop)
     with shop.held() as tx:
         explained = Explained(tx)
         launch = runs.take(cast(Transaction, explained), runs_max=100, per_customer_max=100)
@@ -369,12 +371,39 @@ def test_a_run_that_is_slow_is_left_alone(
     assert take(shop) is None
 
 
-def test_a_run_that_its_worker_took_and_lost_is_followed_by_another(
-    shop: Shop, prefect: FakePrefect, prefect_api: PrefectApi
+@pytest.mark.parametrize(
+    "pool, state, ago_s, end",
+    [
+        ("refinery", "PENDING", 70, "CRASHED"),
+        ("refinery", "CANCELLING", 70, "CANCELLED"),
+        ("refinery", "PENDING", 50, None),
+        ("refinery", "SCHEDULED", 3600, None),
+        ("elsewhere", "PENDING", 310, "CRASHED"),
+        ("elsewhere", "CANCELLING", 310, "CANCELLED"),
+        ("elsewhere", "PENDING", 290, None),
+        ("elsewhere", "CANCELLING", 290, None),
+    ],
+)
+def test_a_run_that_its_worker_took_and_lost_is_ended(
+    pool: str,
+    state: str,
+    ago_s: float,
+    end: str | None,
+    shop: Shop,
+    prefect: FakePrefect,
+    prefect_api: PrefectApi,
 ) -> None:
     shop.submit()
-    prefect.move(launch(shop, prefect_api), "PENDING", ago=timedelta(minutes=6))
-    assert reconcile(shop.database, prefect_api).runs_relaunched == 1
+    run_id = launch(shop, prefect_api)
+    prefect.pools[run_id] = pool
+    prefect.move(run_id, state, ago=timedelta(seconds=ago_s))
+    done = reconcile(shop.database, prefect_api)
+    assert (done.runs_ended, done.runs_relaunched, done.runs_stopped) == (
+        int(end is not None), int(end == "CRASHED"), int(end == "CANCELLED"),
+    )  # fmt: skip
+    if end:
+        assert prefect.states.get_nowait() == (run_id, end)
+    assert prefect.states.empty()
 
 
 def test_what_crashes_again_and_again_waits_longer_each_time(

@@ -163,7 +163,7 @@ def test_reconcile_folds_counts(shop: Shop, database: Database, api_settings: Se
     for _ in range(5):
         shop.submit()
     with PrefectApi(api_settings) as prefect:
-        reconcile(database, prefect, credentials_keep_s=1)
+        reconcile(database, prefect, api_settings)
     assert shop.value("select count(*) from counts where name = 'jobs'") == 1
     assert shop.value("select sum(amount) from counts") == 5
 
