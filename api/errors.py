@@ -9,9 +9,10 @@ from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.openapi import ResponseSpec
 
-from api.choices import with_choices
 from api.hangups import ClientGone
 from blocks import logs
+from blocks.bodies import Fault
+from blocks.choices import with_choices
 from blocks.errors import IdempotencyConflict, RefineryError, Transient
 from blocks.store.quotas import QuotaExceeded
 
@@ -21,14 +22,6 @@ _RETRY_AFTER_S = 5
 _CLIENT_CLOSED_REQUEST = 499
 TIMED_OUT = {"error": "The request was not complete in time.", "code": "request_timeout"}
 """The body of a 408, which the server answers without the application."""
-
-
-class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is wrong with one field of a request; `code` where it was tried out, and did not work."""
-
-    field: str
-    message: str
-    code: str | None = None
 
 
 class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):

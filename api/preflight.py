@@ -9,9 +9,10 @@ from http import HTTPStatus
 import anyio
 import anyio.to_thread
 
-from api.errors import Fault, too_many_requests, with_faults
+from api.errors import too_many_requests, with_faults
 from api.threads import PREFLIGHTS_MAX
 from blocks import magic
+from blocks.bodies import Fault
 from blocks.buckets import Bucket, open_bucket
 from blocks.credentials import decode_credentials
 from blocks.egress import Egress

@@ -10,9 +10,10 @@ from litestar.types import Receive, Scope, Send
 
 from api.bodies import parse
 from api.body_limits import BodyLimits
-from api.errors import ApiError, Fault, invalid_request, not_found
+from api.errors import ApiError, invalid_request, not_found
 from api.hangups import told_of_hangups
 from api.threads import run
+from blocks.bodies import Fault
 
 # Larger bodies are parsed in a thread, so that the event loop serves others meanwhile.
 _LOOP_BYTES_MAX = 64 * 1024

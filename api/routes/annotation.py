@@ -11,10 +11,10 @@ from litestar.params import JSONBody
 from msgspec import Meta
 
 from api.auth import annotators_only
-from api.bodies import Body
 from api.errors import documented
 from api.metrics import Metrics
 from api.routes.job_views import LabelSpec
+from blocks.bodies import Body
 from blocks.model import LabelOutcome, ReleaseOutcome, TaskType
 from blocks.settings import Settings
 from blocks.store import annotation

@@ -9,12 +9,12 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from api.auth import customers_only
-from api.bodies import Body, RawObject, struct_faults, value_of
-from api.errors import ApiError, Fault, conflict, documented, invalid_request
-from api.routes.job_bodies import CredentialsBody, DeliveryBody, RawDelivery, s3_only_faults
+from api.errors import ApiError, conflict, documented, invalid_request
 from api.routes.job_views import JobView
 from api.routes.jobs import find_job, show
+from blocks.bodies import Body, Fault, RawObject, struct_faults, value_of
 from blocks.credentials import credentials_type
+from blocks.job_bodies import CredentialsBody, DeliveryBody, RawDelivery, s3_only_faults
 from blocks.model import DeliveryStatus, JobStatus
 from blocks.object_urls import StoreType
 from blocks.store import jobs

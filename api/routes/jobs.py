@@ -20,10 +20,10 @@ from api.errors import conflict, documented, not_found
 from api.etags import NOT_MODIFIED, IfNoneMatch, etag_of, matches
 from api.hangups import pause
 from api.preflight import Preflights
-from api.routes.job_bodies import JobBody
 from api.routes.job_views import JobView, steady, views
 from api.streams import NDJSON, LongReads, stream
 from blocks.ids import is_job_id
+from blocks.job_bodies import JobBody
 from blocks.model import DeliveryStatus, JobStatus
 from blocks.settings import Settings
 from blocks.store import jobs, quotas, results

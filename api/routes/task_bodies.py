@@ -5,11 +5,12 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from api.bodies import Body, JsonObject, check_json, digest
-from api.routes.job_bodies import Checks, LabelSpecBody, check_https_url, normalized
-from api.routes.show_metadata import ShowMetadata
+from api.bodies import digest
+from blocks.bodies import Body, JsonObject, check_json
+from blocks.job_bodies import Checks, LabelSpecBody, check_https_url, normalized
 from blocks.metadata import named_members
 from blocks.model import TaskType
+from blocks.show_metadata import ShowMetadata
 from blocks.store.tasks import NewTask, Rule
 from blocks.urls import is_data_url
 

@@ -12,10 +12,10 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
 from api.auth import customer_id, customers_only
-from api.bodies import Body
-from api.errors import Fault, conflict, documented, invalid_request, not_found
-from api.routes.job_bodies import check_https_url
+from api.errors import conflict, documented, invalid_request, not_found
 from api.signatures import check_secret, new_secret
+from blocks.bodies import Body, Fault
+from blocks.job_bodies import check_https_url
 from blocks.settings import Settings
 from blocks.store import quotas, webhooks
 from blocks.store.customers import Principal

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.bodies import Body, parse
+from api.bodies import parse
 from api.errors import ApiError
-from api.routes.job_bodies import JobBody
+from blocks.bodies import Body
 from blocks.credentials import GcsCredentials, S3Credentials, decode_credentials
+from blocks.job_bodies import JobBody
 from blocks.model import TaskType
 from blocks.object_urls import StoreType
 from blocks.store.jobs import DeliveryTarget

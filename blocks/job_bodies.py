@@ -1,4 +1,4 @@
-"""What `POST /v1/jobs` takes, with every rule on it."""
+"""What a job is made of, with every rule on it: of `POST /v1/jobs`, and of a stream of manifests."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -6,14 +6,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from api.bodies import Body, RawObject, struct_faults, value_of
-from api.errors import Fault
-from api.routes.show_metadata import ShowMetadata
+from blocks.bodies import Body, Fault, RawObject, struct_faults, value_of
 from blocks.credentials import credentials_type
 from blocks.errors import Terminal
 from blocks.metadata import named_members
 from blocks.model import TaskType
 from blocks.object_urls import StoreType, is_bucket_name, parse_object_url
+from blocks.show_metadata import ShowMetadata
 from blocks.store.jobs import DeliveryTarget, NewJob
 from blocks.urls import URL_CHARACTERS_MAX, has_user, is_data_url, normalize_url
 
