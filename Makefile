@@ -37,7 +37,7 @@ test: check ## Run the checks, then every test; PYTEST_ARGS="-k name" is passed 
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 faults: $(READY) ## Attack the stack in every way that the tests know, and hold the neighbours' p95
-	$(BIN)/python -m pytest tests/e2e/test_hostile_neighbour.py --faults-all -s -q $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/e2e/test_injected_faults.py tests/e2e/test_hostile_neighbour.py --faults-all -s -q $(PYTEST_ARGS)
 
 check: $(READY) ## Check format, lint, types, who imports whom, and the lock
 	$(BIN)/ruff format --check .

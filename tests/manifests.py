@@ -32,6 +32,8 @@ METADATA = [
     '{"dup":1,"dup":2}',
 ]
 
+LINE_BYTES_MAX = 1024 * 1024
+
 
 @dataclass
 class Manifest:
@@ -42,14 +44,24 @@ class Manifest:
     bad: list[tuple[int, int, str]] = field(default_factory=list)
 
 
-def make_manifest(lines: int, *, bad_share: float = 0.01, seed: int = 1) -> Manifest:
-    """A manifest of that many lines, blank ones among them, some ending in CRLF."""
+def make_manifest(
+    lines: int, *, bad_share: float = 0.01, seed: int = 1, padding_max: int = 0, hard: bool = False
+) -> Manifest:
+    """A manifest of that many lines, blank ones among them, some ending in CRLF.
+
+    Metadata is padded by up to `padding_max` bytes. A `hard` one begins with a BOM, and has a line of the
+    longest kind and one that is too long in it.
+    """
     dice = random.Random(seed)
     manifest = Manifest()
     parts: list[bytes] = []
     offset = 0
     for line in range(1, lines + 1):
-        raw = _line(manifest, line, offset, dice, bad_share)
+        raw = b"\xef\xbb\xbf" if hard and line == 1 else b""
+        if hard and line in {lines // 3, lines // 2}:
+            raw += _long_line(manifest, line, offset, too_long=line == lines // 2)
+        else:
+            raw += _line(manifest, line, offset, dice, bad_share, padding_max)
         raw += b"\r\n" if dice.random() < 0.02 else b"\n"
         parts.append(raw)
         offset += len(raw)
@@ -57,8 +69,25 @@ def make_manifest(lines: int, *, bad_share: float = 0.01, seed: int = 1) -> Mani
     return manifest
 
 
+def _long_line(manifest: Manifest, line: int, offset: int, *, too_long: bool) -> bytes:
+    data_url = f"https://img.example.com/{line % 7}/{line}.jpg"
+    before, after = f'{{"data_url":"{data_url}","metadata":', "}"
+    padding = LINE_BYTES_MAX - len(before) - len('{"a":""}') - len(after)
+    metadata = f'{{"a":"{"x" * (padding + too_long)}"}}'
+    if too_long:
+        manifest.bad.append((line, offset, "line_too_long"))
+    else:
+        manifest.good.append((line, data_url, metadata))
+    return f"{before}{metadata}{after}".encode()
+
+
 def _line(
-    manifest: Manifest, line: int, offset: int, dice: random.Random, bad_share: float
+    manifest: Manifest,
+    line: int,
+    offset: int,
+    dice: random.Random,
+    bad_share: float,
+    padding_max: int,
 ) -> bytes:
     chance = dice.random()
     if chance < bad_share:
@@ -69,6 +98,8 @@ def _line(
         return dice.choice([b"", b"   ", b"\t"])
     data_url = f"https://img.example.com/{line % 7}/{line}.jpg"
     metadata = dice.choice([None, *METADATA, json.dumps({"line": line})])
+    if padding_max:
+        metadata = f'{{"padding": "{dice.randbytes(dice.randrange(padding_max) // 2).hex()}"}}'
     manifest.good.append((line, data_url, metadata))
     if metadata is None:
         return json.dumps({"data_url": data_url}).encode()

@@ -113,3 +113,9 @@ def retry(prefect: httpx.Client, run_id: str) -> None:
     """What the button "Retry" in Prefect's UI does."""
     state = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
     prefect.post(f"/flow_runs/{run_id}/set_state", json=state).raise_for_status()
+
+
+def quick_run(prefect: httpx.Client, deployment: str, body: dict[str, Any]) -> None:
+    """What "Quick run" in Prefect's UI does."""
+    found = prefect.get(f"/deployments/name/{deployment}").raise_for_status().json()
+    prefect.post(f"/deployments/{found['id']}/create_flow_run", json=body).raise_for_status()

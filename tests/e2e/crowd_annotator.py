@@ -28,11 +28,11 @@ Labels = list[tuple[str, str]]
 class Wire:
     """A connection to the API that is opened when it is needed."""
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, *, answer_s_max: float = _ANSWER_S_MAX) -> None:
         address = urlsplit(url)
         assert address.hostname
         self._http = http.client.HTTPConnection(
-            address.hostname, address.port, timeout=_ANSWER_S_MAX
+            address.hostname, address.port, timeout=answer_s_max
         )
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 
@@ -65,10 +65,15 @@ class Wire:
 
 @dataclass
 class Floor:
-    """What all annotators share: which tasks there are, whether the API is up, when to stop."""
+    """What all annotators share: which tasks there are, whether the API is up, when to stop.
+
+    Without a `task_type` they ask for one job or another, and never for whatever there is.
+    """
 
     job_ids: Sequence[str]
-    task_type: str
+    task_type: str | None = None
+    leases_s: Sequence[int] = _LEASES_S
+    limits: Sequence[int] = _LIMITS
     api_is_up: threading.Event = field(default_factory=threading.Event)
     stopping: threading.Event = field(default_factory=threading.Event)
     counted: int = 0
@@ -116,11 +121,12 @@ class RestlessAnnotator:
         # One job, or whatever there is of the type.
         which = (
             {"job_id": self._dice.choice(self._floor.job_ids)}
-            if self._dice.random() < 0.5
+            if self._floor.task_type is None or self._dice.random() < 0.5
             else {"task_types": [self._floor.task_type]}
         )
-        limit = self._dice.choice(_LIMITS)
-        body = {"limit": limit, "lease_seconds": self._dice.choice(_LEASES_S), **which}
+        limit = self._dice.choice(self._floor.limits)
+        lease_s = self._dice.choice(self._floor.leases_s)
+        body = {"limit": limit, "lease_seconds": lease_s, **which}
         sent = time.time()
         answer = self._post("claim", body)
         answered = time.time()

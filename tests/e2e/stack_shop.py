@@ -1,12 +1,11 @@
 """The database of the running stack, looked at from inside."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from blocks.ids import task_id
 from blocks.settings import Settings
 from blocks.store.database import Database
-from deployments.stack import Stack
 from tests.e2e.record_checks import Ballots
 from tests.integration.conftest import Shop
 
@@ -22,10 +21,19 @@ class RuledJob:
     stop_early: bool
 
 
+class Running(Protocol):
+    """A stack, in this process or another."""
+
+    @property
+    def database_url(self) -> str: ...
+    @property
+    def encryption_key(self) -> str: ...
+
+
 class StackShop(Shop):
     """The shop that a stack's API serves."""
 
-    def __init__(self, stack: Stack, database: Database) -> None:
+    def __init__(self, stack: Running, database: Database) -> None:
         settings = Settings(database_url=stack.database_url, encryption_key=stack.encryption_key)
         super().__init__(database, stack.database_url, settings.vault())
 

@@ -13,7 +13,7 @@ from gcsfs.core import GCSFileSystem
 from deployments import names
 from deployments.stack import Stack
 from tests.e2e.checks import check_delivery, check_errors, truth
-from tests.e2e.client import Annotator, Customer, cancel, retry, runs_of, wait_for
+from tests.e2e.client import Annotator, Customer, cancel, quick_run, retry, runs_of, wait_for
 from tests.manifests import make_manifest
 
 pytestmark = pytest.mark.e2e
@@ -175,7 +175,7 @@ def test_a_run_that_an_operator_cancels_leaves_its_job_waiting_until_it_is_retri
     waiting = "select not_before = 'infinity' from runs join jobs using (job_no) where job_id = %s"
     with psycopg.connect(stack.database_url, autocommit=True) as connection:
         # Reconcile, which comes every minute, is not waited for.
-        _quick_run(prefect, names.RECONCILE, {"parameters": {}})
+        quick_run(prefect, names.RECONCILE, {"parameters": {}})
         wait_for(
             "reconcile to see it",
             lambda: connection.execute(waiting, [job_id]).fetchone() == (True,),
@@ -229,13 +229,7 @@ def test_two_runs_of_everything_are_as_good_as_one(
 
 
 def _start_another(prefect: httpx.Client, deployment: str, job_id: str) -> None:
-    _quick_run(prefect, deployment, {"parameters": {"job_id": job_id}, "tags": [job_id]})
-
-
-def _quick_run(prefect: httpx.Client, deployment: str, body: dict[str, Any]) -> None:
-    """What "Quick run" in Prefect's UI does."""
-    found = prefect.get(f"/deployments/name/{deployment}").raise_for_status().json()
-    prefect.post(f"/deployments/{found['id']}/create_flow_run", json=body).raise_for_status()
+    quick_run(prefect, deployment, {"parameters": {"job_id": job_id}, "tags": [job_id]})
 
 
 def _ended_run(prefect: httpx.Client, job_id: str) -> dict[str, Any]:

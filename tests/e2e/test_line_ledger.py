@@ -1,22 +1,18 @@
 """Whatever dies, every line ends as exactly one of a result, a failed task and a bad line; each with its place."""
 
-import gzip
-import io
-import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import psutil
-import pyarrow.parquet as pq
 import pytest
 import s3fs
 
-from tests.e2e.checks import truth
 from tests.e2e.client import Annotator, Customer, retry, runs_of, wait_for
+from tests.e2e.ledger import OPTIONS, Discrepancies, check_same, compare, opinion
 from tests.manifests import Manifest, make_manifest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -24,8 +20,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 LINES = 20_000
 KILLS = 4  # while lines are read, and as many while results are delivered
 LIFE_S_MAX = 1.5  # of what is killed
-DISPUTES = 10  # one in so many is called something else by everybody
-OPTIONS = ["cat", "dog", "other", "none"]
 DELIVERIES: list[dict[str, str]] = [{"compression": "gzip"}, {"format": "parquet"}]
 
 
@@ -39,15 +33,6 @@ class Entry:
     @property
     def lines(self) -> int:
         return len(self.manifest.good) + len(self.manifest.bad)
-
-
-def is_disputed(data_url: str) -> bool:
-    return int(data_url.rpartition("/")[2].removesuffix(".jpg")) % DISPUTES == 0
-
-
-def opinion(nth: int) -> Callable[[dict[str, Any]], str]:
-    """What the nth of four annotators says."""
-    return lambda task: OPTIONS[nth] if is_disputed(task["data_url"]) else truth(task)
 
 
 def revive(prefect: httpx.Client, entries: list[Entry]) -> list[dict[str, Any]]:
@@ -127,51 +112,9 @@ def test_every_line_ends_in_exactly_one_way_whatever_is_killed(
             customer.http.get(f"/v1/jobs/{entry.job_id}/{what}").raise_for_status().content
             for what in ("export", "errors")
         )
-        check_ledger(results, errors, entry.manifest)
+        assert compare(results, errors, entry.manifest) == Discrepancies()
         paths = s3.find(f"{s3_bucket}/{entry.job_id}")
         check_same({p.rpartition("/")[2]: s3.cat_file(p) for p in paths}, results, errors)
         job = customer.job(entry.job_id)
         assert job["tasks_done"] == results.count(b"\n")
         assert job["tasks_failed"] == errors.count(b"\n")
-
-
-def check_ledger(results: bytes, errors: bytes, manifest: Manifest) -> None:
-    """Each line that is not blank once, with what must have become of it."""
-    found: dict[int, tuple[Any, ...]] = {}
-    for row in map(json.loads, results.splitlines()):
-        assert row["line"] not in found
-        found[row["line"]] = ("settled", row["data_url"], row["consensus_label"])
-    for row in map(json.loads, errors.splitlines()):
-        assert row["line"] not in found
-        assert row["message"]
-        found[row["line"]] = (row["code"], row["byte_offset"])
-    offsets, offset = [], 0
-    for raw in manifest.data.splitlines(keepends=True):
-        offsets.append(offset)
-        offset += len(raw)
-    expected: dict[int, tuple[Any, ...]] = {
-        line: (code, byte_offset) for line, byte_offset, code in manifest.bad
-    }
-    for line, data_url, _ in manifest.good:
-        expected[line] = (
-            ("no_consensus", offsets[line - 1])
-            if is_disputed(data_url)
-            else ("settled", data_url, truth({"data_url": data_url}))
-        )
-    assert found == expected
-
-
-def check_same(objects: Mapping[str, bytes], results: bytes, errors: bytes) -> None:
-    """What was delivered is what is exported."""
-    assert objects["errors.jsonl"] == errors
-    parts = [objects[name] for name in sorted(objects) if name.startswith("part-")]
-    assert parts
-    if parts[0].startswith(b"PAR1"):
-        columns = ["task_id", "line", "consensus_label"]
-        rows = [
-            row for p in parts for row in pq.read_table(io.BytesIO(p), columns=columns).to_pylist()
-        ]
-        exported = [json.loads(row) for row in results.splitlines()]
-        assert rows == [{name: row[name] for name in columns} for row in exported]
-    else:
-        assert b"".join(map(gzip.decompress, parts)) == results
