@@ -92,13 +92,12 @@ class Lost:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def lost(
-    request: pytest.FixtureRequest, stack: Stack, store: Database, s3: s3fs.S3FileSystem
-) -> Iterator[Lost | None]:
+def lost(request: pytest.FixtureRequest) -> Iterator[Lost | None]:
     """Begun before all tests, because Prefect takes more than a minute to notice."""
     if not any("test_worker_lost" in item.nodeid for item in request.session.items):
-        yield None
+        yield None  # nor is a stack needed, where all tests have one of their own
         return
+    stack, store, s3 = (request.getfixturevalue(name) for name in ("stack", "store", "s3"))
     customer = _new_customer(stack, store)
     yield _lose_worker(stack, customer, s3)
     customer.http.close()
