@@ -11,13 +11,14 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from api.metrics import Metrics
-from blocks import logs
+from blocks import job_page, logs
 from blocks.errors import Transient
+from blocks.model import JobStatus
 from blocks.prefect_api import PrefectApi, PrefectUnavailable
 from blocks.reconciler import reconcile
 from blocks.settings import Settings
-from blocks.store import outbox, runs
-from blocks.store.database import Database
+from blocks.store import chunks, jobs, outbox, runs
+from blocks.store.database import Database, Transaction
 from blocks.store.outbox import Entry
 from blocks.store.runs import Launch
 from deployments import names
@@ -25,6 +26,7 @@ from deployments import names
 logger = logs.get_logger("refinery.launcher")
 
 _DEPLOYMENTS = {"process_job": names.PROCESS_JOB, "deliver_job": names.DELIVER_JOB}
+_ENDS = {f"refinery.job.{end}" for end in ("completed", "failed", "cancelled")}
 _POLL_S = 5.0  # for what became due without a notification: what was postponed
 _STOP_S = 10.0
 _DELAY_S_MAX = 60.0
@@ -124,7 +126,7 @@ class Launcher:
             events = [entry for entry in entries if entry.event]
             for some in [*([entry] for entry in entries if not entry.event), events]:
                 try:
-                    self._say(some)
+                    self._say(tx, some)
                 except PrefectUnavailable as error:
                     for entry in some:
                         delay_s = _delay_s(entry.tries)
@@ -134,16 +136,28 @@ class Launcher:
                         outbox.done(tx, entry.outbox_no)
         return bool(entries)
 
-    def _say(self, entries: list[Entry]) -> None:
+    def _say(self, tx: Transaction, entries: list[Entry]) -> None:
         """Stop the runs of a cancelled job, or tell of the events of several jobs."""
         if not entries:
             return
         if entries[0].event:
             self._prefect.emit([_event(entry) for entry in entries])
+            for entry in entries:
+                if entry.event in _ENDS:
+                    self._show_end(tx, entry.job_id)
             return
         # A run that is started after this finds that its job was cancelled.
         stopped = self._prefect.cancel_runs(entries[0].job_id)
         logger.info("launcher.cancelled", job_id=entries[0].job_id, runs=len(stopped))
+
+    def _show_end(self, tx: Transaction, job_id: str) -> None:
+        """Bring the job's page in Prefect's UI up to date where no run does: nothing runs at its end."""
+        job = jobs.get(tx, job_id)
+        if job is None or (job.delivery and job.status is JobStatus.COMPLETED):
+            return  # its delivery's run shows more, where it was delivered to
+        codes = chunks.bad_codes(tx, job.job_no)
+        page = job_page.page(job, codes, public_url=self._settings.public_url)
+        self._prefect.show(job_page.key(job_id), page, job_page.description(job))
 
 
 def _delay_s(failures: int) -> float:

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from blocks.store.jobs import Job
+
 
 class DeliveredObject(msgspec.Struct, frozen=True):
     """One object of a delivery: `bytes` and `sha256` are of the object as it is stored."""
@@ -28,3 +30,9 @@ class DeliveryManifest(msgspec.Struct, frozen=True, kw_only=True):
     tasks_failed: int
     conditional_put: bool = True
     objects: list[DeliveredObject]
+
+
+def folder_of(job: Job) -> str:
+    """Return where a job's objects are delivered to, without a slash at the end."""
+    assert job.delivery is not None  # the caller has looked
+    return f"{job.delivery.prefix}/{job.job_id}".lstrip("/")

@@ -193,6 +193,11 @@ class PrefectApi:
         """
         self._ask("POST", "/events", list(events), answer=type(None))
 
+    def show(self, key: str, page: str, description: str) -> None:
+        """Make a Markdown artifact; of several under one key the UI shows the latest."""
+        body = {"key": key, "type": "markdown", "data": page, "description": description}
+        self._ask("POST", "/artifacts/", body, answer=object)
+
     def _filter(self, runs: dict[str, Any], run: type[_T]) -> list[_T]:
         return self._ask("POST", "/flow_runs/filter", {"flow_runs": runs}, answer=list[run])  # type: ignore[valid-type]
 

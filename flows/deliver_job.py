@@ -15,7 +15,7 @@ from prefect import flow, task
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from blocks.delivered import DeliveredObject
+from blocks.delivered import DeliveredObject, folder_of
 from blocks.errors import AccessDenied, RefineryError, Terminal
 from blocks.model import DeliveryStatus
 from blocks.store import jobs, results
@@ -90,7 +90,7 @@ def write_results(job_id: str) -> list[DeliveredObject]:
     with database().long_read() as tx, closing(results.export(tx, job.job_no)) as blocks:
         return delivery.write_parts(
             destination_of(job),
-            delivery.folder_of(job),
+            folder_of(job),
             blocks,
             layout=delivery.layout_of(job),
             part_bytes_max=settings().part_bytes_max,
@@ -102,7 +102,7 @@ def write_bad_lines(job_id: str) -> DeliveredObject:
     """Write `errors.jsonl`, an empty one where every line was good."""
     job = load_undelivered(job_id)
     with database().long_read() as tx, closing(results.errors(tx, job.job_no)) as blocks:
-        key = f"{delivery.folder_of(job)}/errors.jsonl"
+        key = f"{folder_of(job)}/errors.jsonl"
         return delivery.write_object(destination_of(job), key, blocks)
 
 
@@ -122,7 +122,7 @@ def tidy(job_id: str, objects: list[DeliveredObject]) -> None:
     """
     job = load_undelivered(job_id)
     try:
-        delivery.tidy(destination_of(job), delivery.folder_of(job), objects)
+        delivery.tidy(destination_of(job), folder_of(job), objects)
     except AccessDenied:
         pass  # a delivery needs no right to list or to delete
     except RefineryError as error:

@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from blocks.buckets import Bucket, ObjectFile
-from blocks.delivered import DeliveredObject, DeliveryManifest
+from blocks.delivered import DeliveredObject, DeliveryManifest, folder_of
 from blocks.errors import AccessDenied, NotSupported, ObjectExists, ObjectNotFound
 from blocks.store.jobs import Job
 from flows import parquet
@@ -38,12 +38,6 @@ class Layout(msgspec.Struct, frozen=True):
 
 
 LINES = Layout("jsonl", "none")
-
-
-def folder_of(job: Job) -> str:
-    """Where a job's objects go, without a slash at the end."""
-    assert job.delivery is not None  # the flow has looked
-    return f"{job.delivery.prefix}/{job.job_id}".lstrip("/")
 
 
 def layout_of(job: Job) -> Layout:

@@ -4,9 +4,8 @@ Artifacts go by the job's id, so that all of a job's runs are found under one na
 is logged and never fails a run.
 """
 
-import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any, ParamSpec
 from uuid import UUID
@@ -25,21 +24,17 @@ from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 from structlog.stdlib import BoundLogger
 
-from blocks import logs
-from blocks.delivered import DeliveredObject
+from blocks import job_page, logs
+from blocks.delivered import DeliveredObject, folder_of
 from blocks.errors import Transient
-from blocks.object_urls import StoreType, parse_object_url
 from blocks.store import chunks
 from blocks.store.jobs import Job
-from flows import markdown
-from flows.delivery import folder_of
 from flows.resources import database, destination_of, load_job, settings
 
 _P = ParamSpec("_P")
 
 _UPDATES_EVERY_S = 1.0
 _CHUNKS_SHOWN_MAX = 500
-_SCHEMES = {StoreType.S3: "s3", StoreType.GCS: "gs"}
 
 
 class ChunkSeen(msgspec.Struct, frozen=True):
@@ -95,7 +90,7 @@ class Progress:
     """A bar in the UI, there with the first chunk and moved once a second at most."""
 
     def __init__(self, job_id: str) -> None:
-        self._key = f"{_key(job_id)}-progress"
+        self._key = f"{job_page.key(job_id)}-progress"
         self._id: UUID | None = None
         self._share = 0.0
         self._moved_s = -_UPDATES_EVERY_S
@@ -131,7 +126,7 @@ def show_chunks(job_id: str, seen: Sequence[ChunkSeen]) -> None:
     rows = [_row(each) for each in shown]
     of = f"{len(rows)} of {len(seen)}" if len(rows) < len(seen) else str(len(rows))
     create_table_artifact(
-        key=f"{_key(job_id)}-chunks", table=rows, description=f"{of} chunks of {job_id}"
+        key=f"{job_page.key(job_id)}-chunks", table=rows, description=f"{of} chunks of {job_id}"
     )
 
 
@@ -141,12 +136,10 @@ def show_job(job_id: str, *, link: str | None = None) -> None:
     job = load_job(job_id)
     with database().transaction() as tx:
         codes = chunks.bad_codes(tx, job.job_no)
-    lines = [*_facts(job), *_bad_lines(job, codes), *_delivery(job, link)]
     create_markdown_artifact(
-        key=_key(job_id),
-        markdown="\n".join(lines),
-        description=f"{job.status}: {job.total_tasks:,} lines, {job.tasks_done:,} settled, "
-        f"{job.tasks_failed:,} without a result",
+        key=job_page.key(job_id),
+        markdown=job_page.page(job, codes, public_url=settings().public_url, link=link),
+        description=job_page.description(job),
     )
 
 
@@ -160,66 +153,8 @@ def show_delivery(job_id: str, objects: Iterable[DeliveredObject]) -> None:
     """A table of what was written."""
     rows = [msgspec.structs.asdict(each) for each in objects][:_CHUNKS_SHOWN_MAX]
     create_table_artifact(
-        key=f"{_key(job_id)}-objects", table=rows, description=f"Delivery of {job_id}"
+        key=f"{job_page.key(job_id)}-objects", table=rows, description=f"Delivery of {job_id}"
     )
-
-
-def _facts(job: Job) -> Iterator[str]:
-    url = parse_object_url(job.manifest_url)
-    yield f"# {job.job_id}"
-    yield ""
-    if job.error_message:
-        yield f"**{markdown.text(job.error_message)}** ({job.error_code})"
-        yield ""
-    yield f"| status | {job.status} |"
-    yield "|---|---|"
-    yield f"| customer | `{job.customer_id}` |"
-    manifest = f"{_SCHEMES[url.store]}://{url.bucket}/{url.key}"
-    yield f"| manifest | {markdown.code(manifest)} |"
-    yield f"| question | {markdown.text(job.question)} |"
-    yield f"| lines | {job.total_tasks:,} |"
-    yield f"| settled | {job.tasks_done:,} |"
-    yield f"| without a result | {job.tasks_failed:,} |"
-    if base := settings().public_url:
-        at = f"{base}/v1/jobs/{job.job_id}"
-        links = (("job", at), ("export", f"{at}/export"), ("errors", f"{at}/errors"))
-        yield f"| with the customer's key | {', '.join(markdown.link(*each) for each in links)} |"
-
-
-def _bad_lines(job: Job, codes: dict[str, int]) -> Iterator[str]:
-    if codes:
-        yield ""
-        yield f"## Bad lines: {sum(codes.values()):,}"
-        yield ""
-        yield "| reason | lines |"
-        yield "|---|---:|"
-        for code, count in sorted(codes.items(), key=lambda item: -item[1]):
-            yield f"| {code} | {count:,} |"
-        yield ""
-        yield f"`refinery jobs errors {job.job_id}` lists them, each with its number."
-
-
-def _delivery(job: Job, link: str | None) -> Iterator[str]:
-    if job.delivery is None:
-        return
-    scheme = _SCHEMES[StoreType(job.delivery.type)]
-    at = f"{scheme}://{job.delivery.bucket}/{folder_of(job)}"
-    yield ""
-    yield "## Delivery"
-    yield ""
-    yield f"{markdown.code(f'{at}/')}: {job.delivery_status or 'when every task has ended'}."
-    if link:
-        yield ""
-        yield markdown.link("Look at it in the store's console", link)
-    if job.delivery_status == "delivered":
-        yield ""
-        command = markdown.code(f"refinery verify {shlex.quote(at)}")
-        yield f"{command} compares every object with `manifest.json`."
-    if job.delivery_error_message:
-        yield ""
-        yield f"**{markdown.text(job.delivery_error_message)}** ({job.delivery_error_code})"
-        yield ""
-        yield "When that is mended, retry this run; or `refinery jobs deliver`, with other credentials."
 
 
 def _row(seen: ChunkSeen) -> dict[str, Any]:
@@ -232,7 +167,3 @@ def _row(seen: ChunkSeen) -> dict[str, Any]:
         "seconds": round(seen.seconds, 2),
         "retries": seen.retries,
     }
-
-
-def _key(job_id: str) -> str:
-    return job_id.replace("_", "-")

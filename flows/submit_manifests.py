@@ -20,6 +20,7 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 from pydantic import BaseModel, Field
 
+from blocks import markdown
 from blocks.buckets import Entry
 from blocks.metadata import named_members
 from blocks.model import TaskType
@@ -28,7 +29,6 @@ from blocks.prefect_blocks import load_delivery, load_source
 from blocks.store import streams
 from blocks.store.jobs import NewJob
 from blocks.store.streams import Manifest, Stream
-from flows import markdown
 from flows.monitor import only_shown, run_log
 from flows.policy import NETWORK_TASK
 from flows.resources import database, settings

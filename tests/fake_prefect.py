@@ -16,6 +16,7 @@ class FakePrefect:
         self.runs: queue.Queue[dict[str, Any]] = queue.Queue()
         self.made: dict[str, dict[str, Any]] = {}
         self.events: queue.Queue[list[dict[str, Any]]] = queue.Queue()
+        self.pages: queue.Queue[dict[str, Any]] = queue.Queue()
         self.refusals: queue.Queue[str] = queue.Queue()
         self.out = threading.Event()
         self.out_answer: tuple[int, Any] = (503, {})
@@ -66,9 +67,9 @@ class FakePrefect:
     def start(self, path: str, body: Any, authorization: str) -> tuple[int, Any]:
         if self.out.is_set():
             return self.out_answer
-        if path == "/api/events":
-            self.events.put(body)
-            return 204, None
+        if path in {"/api/events", "/api/artifacts/"}:
+            (self.events if path == "/api/events" else self.pages).put(body)
+            return 201, None
         if path.endswith("/filter"):
             return 200, self.filter(path, body)
         if path.startswith("/api/flow_runs/"):

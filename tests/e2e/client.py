@@ -119,3 +119,13 @@ def quick_run(prefect: httpx.Client, deployment: str, body: dict[str, Any]) -> N
     """What "Quick run" in Prefect's UI does."""
     found = prefect.get(f"/deployments/name/{deployment}").raise_for_status().json()
     prefect.post(f"/deployments/{found['id']}/create_flow_run", json=body).raise_for_status()
+
+
+def artifacts(prefect: httpx.Client, job_id: str, suffix: str) -> list[dict[str, Any]]:
+    """Those of a job under one key, the latest last."""
+    key = job_id.replace("_", "-") + suffix
+    body = {"artifacts": {"key": {"any_": [key]}}}
+    rows: list[dict[str, Any]] = (
+        prefect.post("/artifacts/filter", json=body).raise_for_status().json()
+    )
+    return sorted(rows, key=lambda row: str(row["created"]))

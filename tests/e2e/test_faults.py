@@ -13,7 +13,16 @@ from gcsfs.core import GCSFileSystem
 from deployments import names
 from deployments.stack import Stack
 from tests.e2e.checks import check_delivery, check_errors, truth
-from tests.e2e.client import Annotator, Customer, cancel, quick_run, retry, runs_of, wait_for
+from tests.e2e.client import (
+    Annotator,
+    Customer,
+    artifacts,
+    cancel,
+    quick_run,
+    retry,
+    runs_of,
+    wait_for,
+)
 from tests.manifests import make_manifest
 
 pytestmark = pytest.mark.e2e
@@ -80,6 +89,9 @@ def test_a_job_that_is_cancelled_while_its_manifest_is_read_stops_in_prefect_as_
     assert 0 < cancelled["tasks_failed"] == cancelled["total_tasks"] < 3_000_000
     assert _ended_run(prefect, job_id)["state"]["type"] == "CANCELLED"
     assert customer.job(job_id) == cancelled
+    *_, page = wait_for("its page", lambda: artifacts(prefect, job_id, ""))
+    assert "| status | cancelled |" in page["data"]
+    assert "](" not in page["data"]  # what a browser could not open is no link
 
 
 def test_a_refused_delivery_completes_the_job_and_says_why_and_is_tried_again_by_retry(

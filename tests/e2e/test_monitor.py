@@ -10,7 +10,7 @@ import pytest
 import s3fs
 
 from tests.e2e.checks import truth
-from tests.e2e.client import Annotator, Customer, retry, runs_of, wait_for
+from tests.e2e.client import Annotator, Customer, artifacts, retry, runs_of, wait_for
 from tests.manifests import make_manifest
 
 pytestmark = pytest.mark.e2e
@@ -64,6 +64,7 @@ def test_a_job_is_found_read_and_rerun_in_prefect_and_its_events_begin_what_was_
     (table,) = artifacts(prefect, job_id, "-chunks")
     assert table["data"].count('"chunk"') == len(chunks(prefect, process)) - 2
     *_, page = artifacts(prefect, job_id, "")
+    assert page["description"].startswith("completed: ")
     for words in (
         f"s3://{s3_bucket}/labels/{job_id}/",
         "| settled |",
@@ -120,16 +121,6 @@ def tasks_of(prefect: httpx.Client, run: dict[str, Any]) -> list[str]:
 
 def chunks(prefect: httpx.Client, run: dict[str, Any]) -> list[str]:
     return [name for name in tasks_of(prefect, run) if name.startswith(("chunk ", "judge"))]
-
-
-def artifacts(prefect: httpx.Client, job_id: str, suffix: str) -> list[dict[str, Any]]:
-    """Those of a job under one key, the latest last."""
-    key = job_id.replace("_", "-") + suffix
-    body = {"artifacts": {"key": {"any_": [key]}}}
-    rows: list[dict[str, Any]] = (
-        prefect.post("/artifacts/filter", json=body).raise_for_status().json()
-    )
-    return sorted(rows, key=lambda row: str(row["created"]))
 
 
 def events_of(prefect: httpx.Client, job_id: str) -> list[str]:

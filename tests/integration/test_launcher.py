@@ -602,3 +602,18 @@ def test_automations_hear_of_what_becomes_of_a_job(with_prefect: Api, prefect: F
     for event in events:
         assert event["resource"]["prefect.resource.id"] == f"refinery.job.{job.job_id}"
         assert event["payload"] == {"job_id": job.job_id, "customer_id": job.customer_id}
+
+
+def test_the_page_of_a_job_is_right_when_it_ends_without_a_run(
+    with_prefect: Api, prefect: FakePrefect
+) -> None:
+    shop = with_prefect.shop
+    cancelled = with_prefect.submit().json()["job_id"]
+    with_prefect.post(f"/v1/jobs/{cancelled}/cancel", None)
+    completed = shop.processing(make_chunk(0, bad=1))
+    wait_empty(shop)
+    pages = {page["key"]: page for page in prefect.pages.queue}
+    for job_id, status in ((cancelled, "cancelled"), (completed.job_id, "completed")):
+        page = pages[job_id.replace("_", "-")]
+        assert f"| status | {status} |" in page["data"]
+        assert page["description"].startswith(f"{status}: ")

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.buckets import Bucket, Entry, ObjectFile
-from blocks.delivered import DeliveredObject
+from blocks.delivered import DeliveredObject, folder_of
 from blocks.errors import NotSupported, ObjectExists, ObjectNotFound, Transient
 from blocks.model import DeliveryStatus, JobStatus, Pin, TaskType
 from blocks.store.jobs import DeliveryTarget, Job
@@ -25,7 +25,6 @@ from flows import parquet
 from flows.delivery import (
     Layout,
     encode_manifest,
-    folder_of,
     layout_of,
     standing,
     tidy,
