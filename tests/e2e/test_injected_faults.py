@@ -32,6 +32,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 DRAWN = 3
 SMALL_DISK_MIB = 1200
 STOP_S = 30.0
+PROMISED_S = 120.0  # DESIGN.md: it goes on by itself within two minutes
+PATIENCE_S = 300.0  # where the machine may be at something else, and only a hand would help
 TOLD_S_MAX = 180.0  # a sender that dies holds what it was sending for a minute
 WIPED_S_MAX = 150.0
 EVENTS = {"job.processing", "job.completed"}
@@ -75,8 +77,13 @@ def own_endpoint(server_dir: Path) -> Iterator[Endpoint]:
     found.stop()
 
 
+@pytest.fixture(scope="module")
+def patience_s(request: pytest.FixtureRequest) -> float:
+    return PROMISED_S if request.config.getoption("--faults-all") else PATIENCE_S
+
+
 @contextmanager
-def _site(data_dir: Path, endpoint: Endpoint) -> Iterator[Site]:
+def _site(data_dir: Path, endpoint: Endpoint, patience_s: float) -> Iterator[Site]:
     environment = {
         "REFINERY_EGRESS_ALLOW": "127.0.0.1",
         "SSL_CERT_FILE": str(endpoint.certificate),
@@ -90,7 +97,7 @@ def _site(data_dir: Path, endpoint: Endpoint) -> Iterator[Site]:
         installation.start()
         with Database(installation.database_url, connections_max=2) as store:
             shop = StackShop(installation, store)
-            yield Site(installation, store, shop, _s3(installation), endpoint, STOP_S)
+            yield Site(installation, store, shop, _s3(installation), endpoint, STOP_S, patience_s)
     finally:
         installation.stop()
 
@@ -107,13 +114,13 @@ def _s3(installation: Installation) -> s3fs.S3FileSystem:
 
 
 @pytest.fixture(scope="module")
-def ordinary_site(server_dir: Path, own_endpoint: Endpoint) -> Iterator[Site]:
-    with _site(server_dir / "faults", own_endpoint) as site:
+def ordinary_site(server_dir: Path, own_endpoint: Endpoint, patience_s: float) -> Iterator[Site]:
+    with _site(server_dir / "faults", own_endpoint, patience_s) as site:
         yield site
 
 
 @pytest.fixture(scope="module")
-def small_site(server_dir: Path, own_endpoint: Endpoint) -> Iterator[Site]:
+def small_site(server_dir: Path, own_endpoint: Endpoint, patience_s: float) -> Iterator[Site]:
     """One whose data directory is a disk of its own, that can be filled."""
     if not CAN_MOUNT:
         pytest.skip("a small disk needs root, who may mount one")
@@ -123,7 +130,7 @@ def small_site(server_dir: Path, own_endpoint: Endpoint) -> Iterator[Site]:
     with ExitStack() as unmounting:
         subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", disk], check=True)
         unmounting.callback(_unmount, disk)
-        with _site(disk / "faults", own_endpoint) as site:
+        with _site(disk / "faults", own_endpoint, patience_s) as site:
             yield site
 
 
