@@ -136,6 +136,7 @@ def _look_after_runs(database: Database, prefect: PrefectApi) -> tuple[int, int]
             state = states.get(run.flow_run_id) if run.flow_run_id else None
             reason = _why_not_live(run, state)
             if reason is None:
+                _see_pause(database, run, state)
                 continue
             is_stopped = state is not None and state.type == "CANCELLED"
             delay_s = None if is_stopped else _delay_s(run.launches)
@@ -143,6 +144,13 @@ def _look_after_runs(database: Database, prefect: PrefectApi) -> tuple[int, int]
                 changed = runs.wait_again(tx, run, error=reason, delay_s=delay_s)
             stopped += changed and is_stopped
             relaunched += changed and not is_stopped
+
+
+def _see_pause(database: Database, run: Launched, state: RunState | None) -> None:
+    is_paused = state is not None and state.type == "PAUSED"
+    if is_paused != run.is_paused:
+        with database.transaction() as tx:
+            runs.pause(tx, run, is_paused=is_paused)
 
 
 def _why_not_live(run: Launched, state: RunState | None) -> str | None:

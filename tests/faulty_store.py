@@ -192,6 +192,15 @@ class FaultyStore:
 
         self._choose = choose
 
+    def slow_down(self, each_s: float, until: threading.Event) -> None:
+        """Let ranged reads pass one after the other, each after `each_s` seconds, `until` that is set."""
+
+        def choose(request: Request) -> None:
+            if request.is_ranged_read:
+                until.wait(each_s)
+
+        self._choose = choose
+
     def before_ranged_read(self, nth: int, hook: Callable[[], object]) -> None:
         """Call `hook` once, before the `nth` ranged read from now on is passed on."""
         self._hook = (nth + self.ranged_reads, hook)

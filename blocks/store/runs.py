@@ -42,7 +42,10 @@ class Launch(msgspec.Struct, frozen=True):
 
 
 class Launched(msgspec.Struct, frozen=True):
-    """One that was asked for; without `flow_run_id` there was no answer yet. `is_old` after a minute."""
+    """One that was asked for; without `flow_run_id` there was no answer yet. `is_old` after a minute.
+
+    One that an operator has paused holds no place.
+    """
 
     run_no: int
     kind: str
@@ -50,6 +53,7 @@ class Launched(msgspec.Struct, frozen=True):
     launched_at: datetime
     launches: int
     is_old: bool
+    is_paused: bool
 
 
 def take(tx: Transaction, *, runs_max: int, per_customer_max: int) -> Launch | None:
@@ -104,6 +108,12 @@ def wait_again(tx: Transaction, run: Launched, *, error: str, delay_s: float | N
         "delay_s": delay_s,
     }
     return tx.execute(_SQL["wait_again"], values).fetchone() is not None
+
+
+def pause(tx: Transaction, run: Launched, *, is_paused: bool) -> bool:
+    """Record that an operator has paused or resumed a run; False if the row has changed since."""
+    values = {"run_no": run.run_no, "launched_at": run.launched_at, "is_paused": is_paused}
+    return tx.execute(_SQL["pause"], values).fetchone() is not None
 
 
 def give_back(tx: Transaction, job_id: str, kind: str, flow_run_id: UUID, *, error: str) -> bool:

@@ -123,6 +123,8 @@ def _of_run(job: Job, run: _Run) -> Waiting | None:
         return _prefect(
             run, "Prefect, which starts the runs of jobs, cannot be reached.", run.failures
         )
+    if run.is_stopped and run.launched_at:
+        return _prefect(run, "An operator has paused the run; it goes on when they resume it.")
     if run.is_stopped:
         return _prefect(run, "An operator has stopped the run; it goes on when they retry it.")
     if run.failing_since:
@@ -149,10 +151,15 @@ def _of_run(job: Job, run: _Run) -> Waiting | None:
 
 
 def _prefect(run: _Run, reason: str, tries: int = 0) -> Waiting:
-    since = run.launched_at if run.launched_at and not run.failures else run.waiting_since
-    next_try_at = None if run.launched_at and not run.failures else run.next_try_at
+    is_asked_for = run.launched_at and not run.failures
+    since = run.launched_at if is_asked_for and not run.is_stopped else None
+    next_try_at = None if is_asked_for else run.next_try_at
     return Waiting(
-        what=WaitsFor.PREFECT, reason=reason, since=since, tries=tries, next_try_at=next_try_at
+        what=WaitsFor.PREFECT,
+        reason=reason,
+        since=since or run.waiting_since,
+        tries=tries,
+        next_try_at=next_try_at,
     )
 
 

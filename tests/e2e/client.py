@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -105,20 +106,49 @@ def runs_of(prefect: httpx.Client, job_id: str) -> list[dict[str, Any]]:
 
 def cancel(prefect: httpx.Client, run_id: str) -> None:
     """What the button "Cancel" in Prefect's UI does."""
-    state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-    prefect.post(f"/flow_runs/{run_id}/set_state", json=state).raise_for_status()
+    set_state(prefect, run_id, type="CANCELLING", name="Cancelling")
 
 
 def retry(prefect: httpx.Client, run_id: str) -> None:
     """What the button "Retry" in Prefect's UI does."""
-    state = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
-    prefect.post(f"/flow_runs/{run_id}/set_state", json=state).raise_for_status()
+    message = "Retry from the UI"
+    set_state(prefect, run_id, type="SCHEDULED", name="AwaitingRetry", message=message)
 
 
-def quick_run(prefect: httpx.Client, deployment: str, body: dict[str, Any]) -> None:
-    """What "Quick run" in Prefect's UI does."""
+def pause(prefect: httpx.Client, run_id: str) -> None:
+    """What the button "Pause" in Prefect's UI does, with the time-out that stands there."""
+    details = {
+        "pause_timeout": (datetime.now(UTC) + timedelta(seconds=300)).isoformat(),
+        "pause_reschedule": True,
+        "deferred": False,
+        "untrackable_result": False,
+    }
+    set_state(prefect, run_id, type="PAUSED", name="Suspended", state_details=details)
+
+
+def resume(prefect: httpx.Client, run_id: str) -> None:
+    """What the button "Resume" in Prefect's UI does."""
+    answer = prefect.post(f"/flow_runs/{run_id}/resume").raise_for_status()
+    assert answer.json()["status"] == "ACCEPT", answer.text
+
+
+def delete(prefect: httpx.Client, run_id: str) -> None:
+    """What the button "Delete" in Prefect's UI does."""
+    prefect.delete(f"/flow_runs/{run_id}").raise_for_status()
+
+
+def quick_run(prefect: httpx.Client, deployment: str, body: dict[str, Any]) -> str:
+    """What "Quick run" in Prefect's UI does; the id of the run."""
     found = prefect.get(f"/deployments/name/{deployment}").raise_for_status().json()
-    prefect.post(f"/deployments/{found['id']}/create_flow_run", json=body).raise_for_status()
+    url = f"/deployments/{found['id']}/create_flow_run"
+    run_id: str = prefect.post(url, json=body).raise_for_status().json()["id"]
+    return run_id
+
+
+def set_state(prefect: httpx.Client, run_id: str, **state: Any) -> None:
+    """What Prefect's UI does to have a run be in another state."""
+    body = {"state": state, "force": True}
+    prefect.post(f"/flow_runs/{run_id}/set_state", json=body).raise_for_status()
 
 
 def artifacts(prefect: httpx.Client, job_id: str, suffix: str) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import pytest
 from deployments.names import WORKER_TYPE
 from deployments.prefect_servers import REPOSITORY
 from deployments.stack import Stack
-from tests.e2e.client import cancel, prefect_client, wait_for
+from tests.e2e.client import cancel, prefect_client, set_state, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -47,7 +47,7 @@ def probe(folder: str, name: str, how: str) -> None:
 class Probe:
     """Runs of the flow on a worker that does one at a time."""
 
-    def __init__(self, prefect: httpx.Client, folder: Path, worker: psutil.Process) -> None:
+    def __init__(self, prefect: httpx.Client, folder: Path, worker: "Worker") -> None:
         self._prefect = prefect
         self._folder = folder
         self._runs = 0
@@ -97,25 +97,46 @@ class Probe:
         return run if run["state"]["type"] in ended else None
 
 
+class Worker:
+    """One of a pool of its own, with a name that stays."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._environment = {**os.environ, **stack.prefect_environment}
+        self._program = self._start()
+
+    @property
+    def process(self) -> psutil.Process:
+        return psutil.Process(self._program.pid)
+
+    def kill(self) -> None:
+        self._program.kill()
+        self._program.wait(30)
+
+    def start_again(self) -> None:
+        self._program = self._start()
+
+    def stop(self) -> None:
+        self._program.terminate()
+        try:
+            self._program.wait(30)
+        finally:
+            self._program.kill()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = ["-m", "deployments", "worker", "--pool", POOL, "--name", NAME, "--limit", "1"]
+        return subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, env=self._environment)
+
+
 @pytest.fixture(scope="module")
-def worker(stack: Stack) -> Iterator[psutil.Process]:
+def worker(stack: Stack) -> Iterator[Worker]:
     with prefect_client(stack) as prefect:
         prefect.post("/work_pools/", json={"name": POOL, "type": WORKER_TYPE}).raise_for_status()
-        command = ["-m", "deployments", "worker", "--pool", POOL, "--name", NAME, "--limit", "1"]
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=REPOSITORY,
-            env={**os.environ, **stack.prefect_environment},
-        )
+        found = Worker(stack)
         try:
             wait_for("the worker", lambda: _is_online(prefect))
-            yield psutil.Process(process.pid)
+            yield found
         finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            finally:
-                process.kill()
+            found.stop()
             prefect.delete(f"/work_pools/{POOL}")
 
 
@@ -125,7 +146,7 @@ def _is_online(prefect: httpx.Client) -> bool:
 
 
 @pytest.fixture
-def probe(worker: psutil.Process, prefect: httpx.Client, tmp_path: Path) -> Probe:
+def probe(worker: Worker, prefect: httpx.Client, tmp_path: Path) -> Probe:
     return Probe(prefect, tmp_path, worker)
 
 
@@ -145,7 +166,7 @@ def test_a_child_that_dies_is_a_crashed_run_and_nothing_else(probe: Probe) -> No
     failed = probe.start("fail")
     assert probe.end(failed)["state"]["type"] == "FAILED"
     assert probe.end(probe.start("end"))["state"]["type"] == "COMPLETED"
-    assert probe.worker.is_running()
+    assert probe.worker.process.is_running()
 
 
 def test_no_more_run_at_once_than_the_limit(probe: Probe) -> None:
@@ -166,6 +187,18 @@ def test_a_fork_server_that_was_killed_is_made_anew(probe: Probe) -> None:
     assert _fork_server(probe) != before
 
 
+def test_what_a_killed_worker_had_taken_is_begun_when_it_is_back(
+    probe: Probe, prefect: httpx.Client
+) -> None:
+    probe.worker.kill()
+    taken = [probe.start("end") for _ in range(2)]
+    # As the worker leaves them that has taken them and not started their processes yet.
+    for run_id, name in zip(taken, ("Pending", "Submitting"), strict=True):
+        set_state(prefect, run_id, type="PENDING", name=name)
+    probe.worker.start_again()
+    assert [probe.end(run_id)["state"]["type"] for run_id in taken] == ["COMPLETED"] * 2
+
+
 def _began(run: dict[str, Any]) -> datetime:
     return datetime.fromisoformat(run["start_time"])
 
@@ -173,7 +206,7 @@ def _began(run: dict[str, Any]) -> datetime:
 def _fork_server(probe: Probe) -> psutil.Process:
     (found,) = [
         child
-        for child in probe.worker.children()
+        for child in probe.worker.process.children()
         if child.status() != psutil.STATUS_ZOMBIE and "forkserver" in " ".join(child.cmdline())
     ]
     return found

@@ -17,7 +17,7 @@ from blocks import reconciler
 from blocks.prefect_api import PrefectApi
 from blocks.reconciler import Reconciled
 from blocks.settings import Settings
-from blocks.store import customers, jobs, outbox, runs
+from blocks.store import customers, jobs, outbox, runs, waits
 from blocks.store.database import Transaction
 from blocks.store.jobs import Idempotency
 from blocks.store.runs import Launch
@@ -427,6 +427,29 @@ def test_a_run_that_an_operator_has_cancelled_is_not_started_again(
     assert take(shop) is None
     assert reconcile(shop.database, prefect_api) == Reconciled()
     assert shop.runs(job) == ["process_job"]
+
+
+def test_a_run_that_an_operator_has_paused_holds_no_place_until_it_is_resumed(
+    shop: Shop, prefect: FakePrefect, prefect_api: PrefectApi
+) -> None:
+    job = shop.submit()
+    run_id = launch(shop, prefect_api)
+    shop.submit()
+    assert take(shop, per_customer_max=1) is None
+    prefect.move(run_id, "PAUSED")
+    assert reconcile(shop.database, prefect_api) == Reconciled()
+    waiting = shop.do(waits.of_jobs, [job])[job.job_no]
+    assert waiting.reason == "An operator has paused the run; it goes on when they resume it."
+    assert waiting.next_try_at is None
+    prefect.move(run_id, "SCHEDULED")
+    reconcile(shop.database, prefect_api)
+    assert take(shop, per_customer_max=1) is None
+    prefect.move(run_id, "PAUSED")
+    reconcile(shop.database, prefect_api)
+    shop.do(runs.adopt, job.job_no, "process_job", UUID(run_id))  # it begins again first
+    assert take(shop, per_customer_max=1) is None
+    prefect.move(run_id, "FAILED")  # nobody has resumed it in time
+    assert reconcile(shop.database, prefect_api).runs_relaunched == 1
 
 
 def test_a_run_that_somebody_retries_after_that_is_looked_after_again(

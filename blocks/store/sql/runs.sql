@@ -54,11 +54,11 @@ update runs set flow_run_id = %(flow_run_id)s, failures = 0, last_error = null
 where run_no = %(run_no)s and launches = %(launches)s;
 
 -- adopt --
--- A run that somebody has started or retried counts as the one that was asked for, where none is under way: what
--- becomes of it is looked after, and no other one is started beside it.
+-- A run that somebody has started, retried or resumed counts as the one that was asked for, where none is under
+-- way: what becomes of it is looked after, and no other one is started beside it.
 update runs
 set launched_at = now(), flow_run_id = %(flow_run_id)s, launches = launches + 1, failures = 0, not_before = now()
-where job_no = %(job_no)s and kind = %(kind)s and launched_at is null;
+where job_no = %(job_no)s and kind = %(kind)s and (launched_at is null or not isfinite(not_before));
 
 -- postpone --
 -- Prefect could not be asked; nothing was launched.
@@ -69,7 +69,8 @@ where run_no = %(run_no)s and launches = %(launches)s;
 
 -- under_way --
 -- A page of the runs that were launched, for whoever asks Prefect what became of them.
-select run_no, kind, flow_run_id, launched_at, launches, now() - launched_at > interval '1 minute' as is_old
+select run_no, kind, flow_run_id, launched_at, launches, now() - launched_at > interval '1 minute' as is_old,
+       not isfinite(not_before) as is_paused
 from runs where launched_at is not null and run_no > %(after)s
 order by run_no limit %(limit)s;
 
@@ -80,6 +81,16 @@ update runs r
 set launched_at = null, last_error = %(error)s, waiting_since = now(),
     not_before = case when %(delay_s)s::float8 is null then 'infinity'
                       else now() + make_interval(secs => %(delay_s)s) end
+where r.run_no = (
+    select run_no from runs
+    where run_no = %(run_no)s and launched_at = %(launched_at)s for update skip locked
+)
+returning r.run_no;
+
+-- pause --
+-- An operator has paused a run that was launched, or has resumed it.
+update runs r
+set waiting_since = now(), not_before = case when %(is_paused)s then 'infinity' else now() end
 where r.run_no = (
     select run_no from runs
     where run_no = %(run_no)s and launched_at = %(launched_at)s for update skip locked
