@@ -21,7 +21,15 @@ logger = logs.get_logger("refinery.api")
 _RETRY_AFTER_S = 5
 _CLIENT_CLOSED_REQUEST = 499
 TIMED_OUT = {"error": "The request was not complete in time.", "code": "request_timeout"}
-"""The body of a 408, which the server answers without the application."""
+"""The body of a 408, which the server answers without the application; as are the next two."""
+HEAD_TOO_LARGE = {
+    "error": "The URL and the headers may have 64 KiB together.",
+    "code": "headers_too_large",
+}
+INVALID_HTTP = {
+    "error": "This is not HTTP/1.1, or more than 100 requests were sent ahead of their answers.",
+    "code": "invalid_http",
+}
 
 
 class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,4 +1,4 @@
-"""The HTTP server's protocol: uvicorn's, with a time limit for the head and the body of a request."""
+"""The HTTP server's protocol: uvicorn's, with limits on the time and the size of what a client sends."""
 
 import asyncio
 import json
@@ -8,16 +8,34 @@ from typing import Any
 from litestar import Litestar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from api.errors import TIMED_OUT
+from api.errors import HEAD_TOO_LARGE, INVALID_HTTP, TIMED_OUT
 
+_HEAD_BYTES_MAX = 64 * 1024
+_WAITING_REQUESTS_MAX = 100
 _UNSENT_BYTES_MAX = 128 * 1024
 _UNWANTED_BYTES_PER_S = 1024 * 1024
 _UNWANTED_BYTES_MAX = 8 * 1024 * 1024
-_BODY = json.dumps(TIMED_OUT).encode()
-_ANSWER = (
-    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\n"
-    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_BODY), _BODY)
-)
+
+
+def _last_answer(status: bytes, error: dict[str, str]) -> bytes:
+    body = json.dumps(error).encode()
+    return (
+        b"HTTP/1.1 %b\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, len(body), body)
+    )
+
+
+_TIMED_OUT = _last_answer(b"408 Request Timeout", TIMED_OUT)
+_HEAD_TOO_LARGE = _last_answer(b"431 Request Header Fields Too Large", HEAD_TOO_LARGE)
+_INVALID_HTTP = _last_answer(b"400 Bad Request", INVALID_HTTP)
+
+
+class _HeadTooLarge(Exception):
+    """Stops the parser, which would go on to the end of what was received."""
+
+
+class _TooManyWaiting(Exception):
+    """Stops the parser: so many requests were sent ahead of their answers."""
 
 
 class TimedProtocol(HttpToolsProtocol):
@@ -32,6 +50,10 @@ class TimedProtocol(HttpToolsProtocol):
     A client that goes on sending a body after it was answered is read slowly, so that it finds its
     answer and costs next to nothing, and is cut off after 8 MiB.
 
+    The line, the headers and the trailers of a request are 64 KiB at most, else it is answered 431: the
+    parser has no limit, and copies what it has of a header with every piece that comes. Not more than
+    100 requests may wait for the answers before them, since the parser takes each that it is given.
+
     A client that takes nothing of an answer for `unread_answer_s` is cut off, so that it sees an answer
     that is not complete; what it waited for in the application ends.
     """
@@ -39,6 +61,10 @@ class TimedProtocol(HttpToolsProtocol):
     _unread: asyncio.TimerHandle | None = None
     _deadline: asyncio.TimerHandle | None = None
     _unwanted_bytes = 0
+    _head_bytes = 0
+    _unseen_bytes = 0  # received since the parser has last told of anything
+    _is_head = True
+    _is_head_too_large = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
@@ -70,15 +96,44 @@ class TimedProtocol(HttpToolsProtocol):
         """Take bytes: the first ones after an answer begin the next request."""
         if self._deadline is None and not self._answering():
             self._wait(self._head_s)
+        self._unseen_bytes += len(data)
         super().data_received(data)
+        if self._unseen_bytes > _HEAD_BYTES_MAX and not self.transport.is_closing():
+            self._end_with(_HEAD_TOO_LARGE)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - a sentence of uvicorn
+        """Answer what is not HTTP, or has too much of it."""
+        self._end_with(_HEAD_TOO_LARGE if self._is_head_too_large else _INVALID_HTTP)
+
+    def on_message_begin(self) -> None:
+        """Begin to count the bytes of a head."""
+        self._head_bytes = self._unseen_bytes = 0
+        self._is_head = True
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Take some of the URL."""
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; a trailer is none, and is dropped."""
+        self._count_head(len(name) + len(value))
+        if self._is_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Begin to wait for the body, which may be empty."""
+        self._is_head = False
+        self._unseen_bytes = 0
+        if len(self.pipeline) >= _WAITING_REQUESTS_MAX:
+            raise _TooManyWaiting
         self._wait(self._body_s)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take some of the body, or let it go if the request was answered already."""
+        self._unseen_bytes = 0
         super().on_body(body)
         if self.cycle.response_complete:
             self._let_go(len(body))
@@ -86,8 +141,15 @@ class TimedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Stop waiting: the request is complete."""
         self._wait(None)
-        self._unwanted_bytes = 0
+        self._unwanted_bytes = self._unseen_bytes = 0
         super().on_message_complete()
+
+    def _count_head(self, size: int) -> None:
+        self._unseen_bytes = 0
+        self._head_bytes += size
+        if self._head_bytes > _HEAD_BYTES_MAX:
+            self._is_head_too_large = True
+            raise _HeadTooLarge
 
     def _let_go(self, size: int) -> None:
         self._unwanted_bytes += size
@@ -132,13 +194,18 @@ class TimedProtocol(HttpToolsProtocol):
         if self.flow.read_paused and self._answering():  # it is we who do not read
             self._wait(self._body_s)
             return
-        has_begun = self._answering() and self.cycle.response_started
+        self._end_with(_TIMED_OUT)
+
+    def _end_with(self, answer: bytes) -> None:
+        """Close the connection, with this answer where no other one was begun or is due before it."""
+        is_due = True
         if self._answering():
+            is_due = not self.cycle.response_started and not self.pipeline
             # The application is told that the client has gone, and its answer is dropped.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if not has_begun:
-            self.transport.write(_ANSWER)
+        if is_due:
+            self.transport.write(answer)
         self.transport.close()
 
 

@@ -43,6 +43,12 @@ async def length(request: Request[object, object, State]) -> int:
     return len(await request.body())
 
 
+@post("/headers", status_code=200)
+async def headers(request: Request[object, object, State]) -> list[str]:
+    await request.body()
+    return list(request.headers)
+
+
 @post("/refused")
 async def refused() -> None:
     raise ClientException
@@ -52,7 +58,7 @@ async def refused() -> None:
 def port() -> Iterator[int]:
     """Of a server with the protocol, and an application that tells the length of a body."""
     limits = SimpleNamespace(request_head_s=HEAD_S, request_body_s=BODY_S, unread_answer_s=HEAD_S)
-    app = Litestar([nothing, length, refused], state=State({"settings": limits}))
+    app = Litestar([nothing, length, headers, refused], state=State({"settings": limits}))
     found = free_port()
     running = uvicorn.Server(
         uvicorn.Config(app, "127.0.0.1", found, http=TimedProtocol, log_level="critical")
@@ -126,6 +132,79 @@ def test_a_slow_upload_within_the_time_is_taken(port: int) -> None:
 def test_a_body_that_nobody_reads_is_no_reason_to_keep_the_connection(port: int) -> None:
     answer = asyncio.run(answer_to(port, BODY.replace(b"/length", b"/refused") + b"abc"))
     assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+HEADER = b"A: %b\r\n" % (b"y" * 1024)
+LAST_CHUNK = CHUNKED + b"0\r\nA: "
+WITHOUT_END = {
+    "white space": (b"", b"\r\n" * 512),
+    "method": (b"GET", b"T" * 1024),
+    "URL": (b"GET /length?a=", b"y" * 1024),
+    "header name": (WHOLE[:-2], b"y" * 1024),
+    "header": (WHOLE[:-2] + b"A: ", b"y" * 1024),
+    "headers": (WHOLE[:-2], HEADER),
+    "trailer": (LAST_CHUNK, b"y" * 1024),
+    "trailers": (CHUNKED + b"0\r\n", HEADER),
+    "size of a chunk": (CHUNKED, b"0" * 1024),
+    "extension of a chunk": (CHUNKED + b"5;a=", b"y" * 1024),
+    "requests": (b"", WHOLE * 30),
+}
+
+
+@pytest.mark.parametrize("size", [1, 512], ids=["small pieces", "large pieces"])
+@pytest.mark.parametrize("kind", WITHOUT_END)
+def test_what_has_no_end_is_cut_off_before_it_costs_anything(
+    port: int, kind: str, size: int
+) -> None:
+    begin, more = WITHOUT_END[kind]
+    sent = 0
+
+    async def pour() -> bytes:
+        nonlocal sent
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reading = asyncio.ensure_future(reader.read())
+        with contextlib.suppress(ConnectionError):
+            writer.write(begin)
+            while True:
+                writer.write(more * size)
+                await writer.drain()
+                sent += len(more) * size
+                await asyncio.sleep(0)
+        with contextlib.suppress(ConnectionError):
+            return await asyncio.wait_for(reading, ENOUGH_S)
+        return b""
+
+    answer = asyncio.run(asyncio.wait_for(pour(), ENOUGH_S))
+    assert sent < 32 * 1024**2  # the limit, and what the system's buffers take
+    refused = answer[answer.rfind(b"HTTP/1.1") :] if answer.count(b"HTTP/1.1") == 1 else b""
+    if refused:  # else the connection was reset before it could be read, or other answers were due
+        assert refused.split()[1] in (b"400", b"431")
+
+
+@pytest.mark.parametrize("kind", ["URL", "header", "headers"])
+def test_a_head_is_refused_with_what_is_allowed_and_taken_up_to_that(port: int, kind: str) -> None:
+    begin, more = WITHOUT_END[kind]
+    end = b"" if kind == "headers" else b" HTTP/1.1\r\n" if kind == "URL" else b"\r\n"
+    end += b"Host: x\r\nConnection: close\r\n\r\n"
+    taken = asyncio.run(answer_to(port, begin + more * 60 + end))
+    assert taken.startswith(b"HTTP/1.1 200 ")
+    refused = asyncio.run(answer_to(port, begin + more * 70 + end))
+    assert refused.startswith(b"HTTP/1.1 431 ")
+    assert b'"code": "headers_too_large"' in refused
+
+
+def test_a_hundred_requests_may_be_sent_ahead(port: int) -> None:
+    last = WHOLE.replace(b"Host: x", b"Connection: close")
+    assert asyncio.run(answer_to(port, WHOLE * 99 + last)).count(b"HTTP/1.1 200 ") == 100
+
+
+def test_a_trailer_is_no_header(port: int) -> None:
+    """Else a proxy that strips a header could be got round by a trailer."""
+    body = CHUNKED.replace(b"/length", b"/headers") + b"3\r\nabc\r\n0\r\nX-Trailer: y\r\n\r\n"
+    last = WHOLE.replace(b"Host: x", b"Connection: close")
+    answer = asyncio.run(answer_to(port, body, last))
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+    assert b"x-trailer" not in answer
 
 
 def upload(path: bytes, size: int) -> bytes:
