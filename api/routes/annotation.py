@@ -5,26 +5,38 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, post
+from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
-from litestar.params import JSONBody
+from litestar.params import HeaderParameter, JSONBody, QueryParameter
 from msgspec import Meta
 
 from api.auth import annotators_only
-from api.errors import documented
+from api.bodies import digest
+from api.errors import documented, invalid_request
 from api.metrics import Metrics
 from api.routes.job_views import LabelSpec
-from blocks.bodies import Body
+from blocks.bodies import Body, Fault
 from blocks.model import LabelOutcome, ReleaseOutcome, TaskType
 from blocks.settings import Settings
-from blocks.store import annotation
+from blocks.store import annotation, leases
+from blocks.store.annotation import ClaimKey
 from blocks.store.customers import Principal
 from blocks.store.database import Database
 
 _BATCH_MAX = 500
+_PAGE_DEFAULT = 100
 _LEASE_S_MAX = 24 * 3600
 
 _Request = Request[Principal, Any, Any]
+_IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="The same key and body gives the same tasks again, as long as they are held.",
+    ),
+]
 
 
 class ClaimBody(Body, frozen=True, kw_only=True):
@@ -47,6 +59,13 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     task_type: TaskType
     label_spec: LabelSpec
     lease_expires_at: datetime
+
+
+class HeldTasks(msgspec.Struct, frozen=True):
+    """A page of what the annotator holds; `next_cursor` is null on the last page."""
+
+    tasks: list[Claimed]
+    next_cursor: str | None
 
 
 class ClaimedTasks(msgspec.Struct, frozen=True):
@@ -106,7 +125,7 @@ class Releases(msgspec.Struct, frozen=True):
     summary="Take tasks",
     tags=["Annotation"],
     guards=[annotators_only],
-    responses=documented(400, 401, 403, 413, 415),
+    responses=documented(400, 401, 403, 409, 413, 415),
     status_code=200,
     sync_to_thread=True,
 )
@@ -116,19 +135,56 @@ def claim(
     database: NamedDependency[Database],
     settings: NamedDependency[Settings],
     metrics: NamedDependency[Metrics],
-) -> ClaimedTasks:
+    *,
+    idempotency_key: _IdempotencyKey = None,
+) -> Response[ClaimedTasks]:
     """Take tasks to label, for a while; never one that this annotator has labelled or holds."""
+    annotator_no = _annotator(request)
+    key = ClaimKey(idempotency_key, digest(data)) if idempotency_key else None
     with database.transaction() as tx:
+        if key:
+            annotation.await_claims(tx, annotator_no)
+            earlier = leases.claimed(tx, annotator_no, key)
+            if earlier:
+                answer = ClaimedTasks([_claimed(task) for task in earlier])
+                return Response(answer, headers={"Idempotent-Replayed": "true"})
         tasks = annotation.claim(
             tx,
-            _annotator(request),
+            annotator_no,
             limit=data.limit,
             lease_s=data.lease_seconds or settings.lease_s,
             task_types=data.task_types,
             job_id=data.job_id,
+            key=key,
         )
     metrics.claimed_tasks.inc(len(tasks))
-    return ClaimedTasks([_claimed(task) for task in tasks])
+    return Response(ClaimedTasks([_claimed(task) for task in tasks]))
+
+
+@get(
+    "/v1/annotation/leases",
+    operation_id="list_leases",
+    summary="Tasks that are held",
+    tags=["Annotation"],
+    guards=[annotators_only],
+    responses=documented(400, 401, 403),
+    sync_to_thread=True,
+)
+def index(
+    request: _Request,
+    database: NamedDependency[Database],
+    limit: Annotated[int, QueryParameter(ge=1, le=_BATCH_MAX)] = _PAGE_DEFAULT,
+    cursor: Annotated[
+        str | None, QueryParameter(description="The `next_cursor` of the page before.")
+    ] = None,
+) -> HeldTasks:
+    """A page of the tasks that the annotator has claimed and has to label yet, of all their claims."""
+    with database.transaction() as tx:
+        found = leases.page(tx, _annotator(request), limit=limit + 1, after=cursor)
+    if found is None:
+        raise invalid_request([Fault("cursor", "This is not the next_cursor of any page.")])
+    page = [_claimed(task) for task in found[:limit]]
+    return HeldTasks(page, page[-1].task_id if len(found) > limit else None)
 
 
 @post(
@@ -194,4 +250,4 @@ def _claimed(task: annotation.ClaimedTask) -> Claimed:
     )
 
 
-HANDLERS = [claim, submit, release]
+HANDLERS = [claim, index, submit, release]

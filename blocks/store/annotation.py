@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -48,6 +48,13 @@ class ClaimedTask(msgspec.Struct, frozen=True):
     job: LabelledJob
 
 
+class ClaimKey(NamedTuple):
+    """By what a claim is known when it comes again: its key, and the SHA-256 of what it asked for."""
+
+    key: str
+    digest: bytes
+
+
 class Label(msgspec.Struct, frozen=True):
     """What an annotator says of a task: one of its job's options."""
 
@@ -69,12 +76,16 @@ def take_leases_back(tx: Transaction, annotator_no: int) -> int:
     Those are all of them, where every key of theirs is revoked, and else those of customers that
     they are not for. Others are handed them at once.
     """
-    annotator = {"annotator_no": annotator_no, "lock": _CLAIM_LOCK}
-    tx.execute(_SQL["lock_claims"], annotator)
-    row = tx.execute(_SQL["take_leases_back"], annotator).fetchone()
+    await_claims(tx, annotator_no)
+    row = tx.execute(_SQL["take_leases_back"], {"annotator_no": annotator_no}).fetchone()
     assert row is not None  # a sum
     tasks: int = row["tasks"]
     return tasks
+
+
+def await_claims(tx: Transaction, annotator_no: int) -> None:
+    """Wait for the annotator's claims that are under way, and let no other begin before the commit."""
+    tx.execute(_SQL["lock_claims"], {"annotator_no": annotator_no, "lock": _CLAIM_LOCK})
 
 
 def claim(
@@ -85,8 +96,12 @@ def claim(
     lease_s: int,
     task_types: Sequence[str] | None = None,
     job_id: str | None = None,
+    key: ClaimKey | None = None,
 ) -> list[ClaimedTask]:
-    """Up to `limit` tasks of jobs by their priority; of one priority, customers have equal shares."""
+    """Up to `limit` tasks of jobs by their priority; of one priority, customers have equal shares.
+
+    Their leases keep `key`, for `leases.claimed`.
+    """
     annotator = {"annotator_no": annotator_no}
     begin = annotator | {"lock": _CLAIM_LOCK, "leases_max": _LEASES_RETURNED_MAX}
     tx.execute(_SQL["begin_claim"], begin)
@@ -98,12 +113,17 @@ def claim(
         "vacancies_max": _VACANCIES_MAX,
     }
     claimable = tx.execute(_SQL["claimable_jobs"], survey).fetchall()
-    taking = _Claim(tx, annotator | {"lease_s": lease_s}, limit)
+    lease = {
+        "lease_s": lease_s,
+        "claim_key": key.key if key else None,
+        "claim_digest": key.digest if key else None,
+    }
+    taking = _Claim(tx, annotator | lease, limit)
     for job in claimable:
         taking.take(job)
     if claimable and not taking.rows:
         taking.insist(claimable)
-    return taking.tasks()
+    return claimed_tasks(tx, taking.rows)
 
 
 class _Claim:
@@ -158,14 +178,15 @@ class _Claim:
             self.rows += ((job_no, row) for row in rows if row["byte_offset"] is not None)
             window = _WINDOW_TASKS
 
-    def tasks(self) -> list[ClaimedTask]:
-        """What was taken, in the order that it was taken in."""
-        if not self.rows:
-            return []
-        job_nos = list({job_no for job_no, _ in self.rows})
-        described = self._tx.execute(_SQL["describe_jobs"], {"job_nos": job_nos}).fetchall()
-        jobs_by_no = {row["job_no"]: msgspec.convert(row, LabelledJob) for row in described}
-        return [_task(jobs_by_no[job_no], row) for job_no, row in self.rows]
+
+def claimed_tasks(tx: Transaction, rows: Sequence[tuple[int, dict[str, Any]]]) -> list[ClaimedTask]:
+    """Return rows of tasks, each with its job's number, as annotators are told of them."""
+    if not rows:
+        return []
+    job_nos = list({job_no for job_no, _ in rows})
+    described = tx.execute(_SQL["describe_jobs"], {"job_nos": job_nos}).fetchall()
+    jobs_by_no = {row["job_no"]: msgspec.convert(row, LabelledJob) for row in described}
+    return [_task(jobs_by_no[job_no], row) for job_no, row in rows]
 
 
 def _task(job: LabelledJob, row: dict[str, Any]) -> ClaimedTask:

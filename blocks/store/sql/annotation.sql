@@ -22,9 +22,12 @@ held as materialized (
 -- lease_given --
 -- One lease for all tasks of one job that are given.
 leased as (
-    insert into leases (job_no, annotator_no, first_offset, last_offset, byte_offsets, expires_at)
+    insert into leases (
+        job_no, annotator_no, first_offset, last_offset, byte_offsets, expires_at, claim_key, claim_digest
+    )
     select %(job_no)s, %(annotator_no)s, min(byte_offset), max(byte_offset),
-           array_agg(byte_offset order by byte_offset), now() + make_interval(secs => %(lease_s)s)
+           array_agg(byte_offset order by byte_offset), now() + make_interval(secs => %(lease_s)s),
+           %(claim_key)s, %(claim_digest)s::bytea
     from given having count(*) > 0
     returning expires_at
 );

@@ -1,0 +1,46 @@
+"""What annotators hold: asked for again by the key of a claim, or page by page."""
+
+from blocks.errors import IdempotencyConflict
+from blocks.ids import parse_task_id
+from blocks.store.annotation import ClaimedTask, ClaimKey, claimed_tasks
+from blocks.store.database import Transaction
+from blocks.store.queries import load
+
+_SQL = load("leases")
+
+
+def claimed(tx: Transaction, annotator_no: int, key: ClaimKey) -> list[ClaimedTask]:
+    """Return what the annotator still holds of the claim of that key; nothing if it gave nothing.
+
+    Raises:
+        IdempotencyConflict: the claim of that key asked for something else.
+    """
+    values = {"annotator_no": annotator_no, "claim_key": key.key}
+    rows = tx.execute(_SQL["claimed"], values).fetchall()
+    if any(row["claim_digest"] != key.digest for row in rows):
+        raise IdempotencyConflict("This Idempotency-Key was used for another claim.")
+    return claimed_tasks(tx, [(row["job_no"], row) for row in rows])
+
+
+def page(
+    tx: Transaction, annotator_no: int, *, limit: int, after: str | None
+) -> list[ClaimedTask] | None:
+    """Return up to `limit` of the tasks that the annotator holds, from behind the task `after` on.
+
+    None where `after` is no task's id.
+    """
+    job_no, byte_offset = 0, 0
+    if after is not None:
+        key = parse_task_id(after)
+        row = tx.execute(_SQL["job_no"], {"job_id": key[0]}).fetchone() if key else None
+        if key is None or row is None:
+            return None
+        job_no, byte_offset = row["job_no"], key[1]
+    values = {
+        "annotator_no": annotator_no,
+        "after_job_no": job_no,
+        "after_offset": byte_offset,
+        "limit": limit,
+    }
+    rows = tx.execute(_SQL["page"], values).fetchall()
+    return claimed_tasks(tx, [(row["job_no"], row) for row in rows])

@@ -1,0 +1,26 @@
+-- held --
+-- The tasks that an annotator holds, of jobs that still want labels.
+select l.lease_no, l.job_no, l.expires_at, l.claim_digest, t.byte_offset, t.data_url, t.metadata
+from leases l
+join jobs j on j.job_no = l.job_no and j.status = 'processing'
+cross join unnest(l.byte_offsets) as o (byte_offset)
+cross join lateral (
+    select t.byte_offset, t.data_url, t.metadata from tasks t
+    where (t.job_no, t.byte_offset) = (l.job_no, o.byte_offset) offset 0
+) t
+where l.annotator_no = %(annotator_no)s and l.expires_at > now();
+
+-- claimed --
+-- What the claim of one key has given, in the order of its answer.
+{held} and l.claim_key = %(claim_key)s
+order by l.lease_no, byte_offset;
+
+-- page --
+-- A page of all that the annotator holds, from behind a task on.
+{held} and (l.job_no, o.byte_offset) > (%(after_job_no)s, %(after_offset)s)
+order by l.job_no, byte_offset
+limit %(limit)s;
+
+-- job_no --
+-- The number of a job, for a page that begins inside it.
+select job_no from jobs where job_id = %(job_id)s;
