@@ -21,12 +21,14 @@ from api.launcher import Launcher
 from api.metrics import Metrics, RequestClock
 from api.page_headers import add_page_headers
 from api.preflight import Preflights
+from api.probes import Probes
 from api.rate_limits import add_rate_headers
 from api.requests import StrictRequest, check_request
 from api.routes import annotation, deliveries, health, job_control, jobs, quality, tasks, webhooks
 from api.streams import LongReads
 from api.threads import Threads
 from blocks import logs
+from blocks.prefect_api import PrefectApi
 from blocks.settings import Settings
 from blocks.store.database import Database
 
@@ -42,7 +44,13 @@ _HANDLERS = [
 ]
 _PUBLIC = ["^/health/", "^/metrics$", "^/schema"]
 _LOOKUP_CONNECTIONS_MAX = 4
-_HANDLERS_MIN = 16
+_PROBE_CONNECTIONS_MAX = 2
+_BACKGROUND_CONNECTIONS_MAX = 4
+# How long a statement may take, and how long it may wait for a lock.
+_REQUEST_S_MAX = 10.0
+_LOOKUP_S_MAX = 3.0
+_BACKGROUND_S_MAX = 60.0
+_LOCK_S_MAX = 5.0
 _GZIP_BYTES_MIN = 500
 _GZIP_LEVEL = 1  # it is done in the event loop, where level 9 doubles the time of an export
 
@@ -56,26 +64,30 @@ def from_environment() -> Litestar:
 
 def create_app(settings: Settings) -> Litestar:
     """The application. Connects to nothing before it is started."""
-    database = Database(settings.database_url, connections_max=settings.database_connections_max)
-    # Keys, health and metrics have connections of their own, as they have threads of their own.
-    lookups = Database(settings.database_url, connections_max=_LOOKUP_CONNECTIONS_MAX)
-    metrics = Metrics(lookups)
-    launcher = Launcher(settings, database, metrics)
-    dispatcher = Dispatcher(settings, database, metrics)
+    # What must not be held up by another's work has connections of its own, as it has threads.
+    database = _database(settings, settings.database_connections_max, _REQUEST_S_MAX)
+    lookups = _database(settings, _LOOKUP_CONNECTIONS_MAX, _LOOKUP_S_MAX)
+    probed = _database(settings, _PROBE_CONNECTIONS_MAX, _LOOKUP_S_MAX)
+    background = _database(settings, _BACKGROUND_CONNECTIONS_MAX, _BACKGROUND_S_MAX)
+    metrics = Metrics()
+    launcher = Launcher(settings, background, metrics)
+    dispatcher = Dispatcher(settings, background, metrics)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        threads = app.state.threads = Threads(max(settings.database_connections_max, _HANDLERS_MIN))
-        launcher.start()
-        dispatcher.start()
-        try:
-            yield
-        finally:
-            await anyio.to_thread.run_sync(dispatcher.stop)
-            await anyio.to_thread.run_sync(launcher.stop)
-            threads.stop()
-            await anyio.to_thread.run_sync(lookups.close)
-            await anyio.to_thread.run_sync(database.close)
+        threads = app.state.threads = Threads(settings.database_connections_max)
+        async with threads.watched():
+            with PrefectApi(settings) as prefect:
+                app.state.probes = Probes(threads, probed, prefect)
+                launcher.start()
+                dispatcher.start()
+                try:
+                    yield
+                finally:
+                    await anyio.to_thread.run_sync(dispatcher.stop)
+                    await anyio.to_thread.run_sync(launcher.stop)
+        for each in (database, lookups, probed, background):
+            await anyio.to_thread.run_sync(each.close)
 
     vault = settings.vault()
     return AppWithHead(
@@ -93,7 +105,6 @@ def create_app(settings: Settings) -> Litestar:
         state=State(
             {
                 "body_limits": BodyLimits(settings),
-                "lookups": lookups,
                 "key_ring": KeyRing(lookups),
                 "launcher": launcher,
                 "rate_limits": RateLimits(settings),
@@ -112,6 +123,15 @@ def create_app(settings: Settings) -> Litestar:
         openapi_config=openapi.CONFIG,
         lifespan=[lifespan],
         logging_config=None,
+    )
+
+
+def _database(settings: Settings, connections_max: int, statement_s_max: float) -> Database:
+    return Database(
+        settings.database_url,
+        connections_max=connections_max,
+        statement_s_max=statement_s_max,
+        lock_s_max=_LOCK_S_MAX,
     )
 
 

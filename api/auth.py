@@ -8,8 +8,9 @@ from litestar.exceptions import NotAuthorizedException, PermissionDeniedExceptio
 from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 
+from api import requesters
 from api.rate_limits import REQUESTS, TokenBuckets, address_of, note_rate
-from api.threads import run
+from api.requesters import Requester
 from blocks.settings import Settings
 from blocks.store import customers
 from blocks.store.customers import Principal
@@ -19,6 +20,10 @@ _KEY_CHARACTERS_MAX = 100
 # To look a key up takes longer than to serve a small request. A revoked key is refused after this.
 _TRUSTED_S = 1.0
 _TRUSTED_KEYS_MAX = 10_000
+# Of the places for requests. An annotator's claims wait for each other.
+_CUSTOMER_SHARE = 1 / 2
+_ANNOTATORS_SHARE = 3 / 4
+_ANNOTATOR_SHARE = 1 / 4
 
 Connection = ASGIConnection[Any, Principal, Any, Any]
 
@@ -42,12 +47,22 @@ class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
             # so that whoever shares its address cannot shut it out.
             if not keys.is_familiar(key):
                 limits.wrong_keys.check(address)
-            principal = await run(connection.app.state.threads.keys, keys.find, key)
+            principal = await connection.app.state.threads.keys.run(keys.find, key)
             if principal is None:
                 limits.wrong_keys.take(address)
                 raise NotAuthorizedException
         note_rate(connection.scope, limits.keys.take(customers.key_hash(key)))
+        requesters.note(connection.scope, Requester(_shares(principal)))
         return AuthenticationResult(user=principal, auth=None)
+
+
+def _shares(principal: Principal) -> dict[str, float]:
+    if principal.customer_id is not None:
+        return {principal.customer_id: _CUSTOMER_SHARE}
+    return {
+        "annotators": _ANNOTATORS_SHARE,
+        f"annotator {principal.annotator_no}": _ANNOTATOR_SHARE,
+    }
 
 
 class RateLimits:

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -22,6 +22,7 @@ from blocks.errors import RefineryError, Transient
 from blocks.settings import Settings
 from blocks.store import webhooks
 from blocks.store.database import Database
+from blocks.store.interrupts import Interrupt
 from blocks.store.webhooks import Attempt, Notification
 
 logger = logs.get_logger("refinery.webhooks")
@@ -64,6 +65,7 @@ class Dispatcher:
         self._vault = settings.vault()
         self._sender = WebhookSender(Egress(settings.egress_allow))
         self._stopping = threading.Event()
+        self._listening = Interrupt()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._pool = ThreadPoolExecutor(_IN_FLIGHT_MAX, thread_name_prefix="webhook")
         self._in_flight: Counter[int] = Counter()
@@ -76,11 +78,7 @@ class Dispatcher:
     def stop(self) -> None:
         """End after the attempts that are under way."""
         self._stopping.set()
-        try:
-            with self._database.transaction() as tx:
-                webhooks.wake(tx)
-        except Transient:
-            pass  # the thread has lost its connection as well, and looks at the event
+        self._listening.fire()
         with self._changed:
             self._changed.notify_all()
         self._thread.join(timeout=_STOP_S)
@@ -89,17 +87,21 @@ class Dispatcher:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                for _ in self._database.listen(webhooks.CHANNEL, timeout_s=_POLL_S):
+                for _ in self._listen():
                     while not self._stopping.is_set() and self._send_some():
                         pass
                     if self._stopping.is_set():
                         return
             except Transient as error:
+                if self._stopping.wait(_RECONNECT_S):
+                    return
                 logger.warning("webhooks.database_lost", reason=error.message)
-                self._stopping.wait(_RECONNECT_S)
             except Exception:
                 logger.exception("webhooks.failed")
                 self._stopping.wait(_RECONNECT_S)
+
+    def _listen(self) -> Iterator[None]:
+        return self._database.listen(webhooks.CHANNEL, timeout_s=_POLL_S, interrupt=self._listening)
 
     def _send_some(self) -> bool:
         """Hand out what is due and has room; whether to look again at once."""

@@ -10,15 +10,16 @@ from litestar.exceptions import HTTPException
 from litestar.openapi import ResponseSpec
 
 from api.hangups import ClientGone
+from api.places import Overloaded
 from blocks import logs
 from blocks.bodies import Fault
 from blocks.choices import with_choices
 from blocks.errors import IdempotencyConflict, RefineryError, Transient
+from blocks.store.database import Locked
 from blocks.store.quotas import QuotaExceeded
 
 logger = logs.get_logger("refinery.api")
 
-_RETRY_AFTER_S = 5
 _CLIENT_CLOSED_REQUEST = 499
 TIMED_OUT = {"error": "The request was not complete in time.", "code": "request_timeout"}
 """The body of a 408, which the server answers without the application; as are the next two."""
@@ -87,6 +88,12 @@ def too_many_requests(
     return ApiError(HTTPStatus.TOO_MANY_REQUESTS, code, message, headers=more)
 
 
+_UNAVAILABLE = ErrorBody("The service is not available just now; try again.", "unavailable"), 5
+_UNAVAILABLE_BY: dict[type[Transient], tuple[ErrorBody, int]] = {
+    Locked: (ErrorBody("Other work holds what this needs; try again.", "locked"), 2),
+    Overloaded: (ErrorBody("Too many requests wait already; try again.", "overloaded"), 2),
+}
+
 _Handled = Request[Any, Any, Any]
 
 
@@ -122,8 +129,8 @@ def handle_client_gone(request: _Handled, error: ClientGone) -> Response[ErrorBo
 def handle_transient(_: _Handled, error: Transient) -> Response[ErrorBody]:
     """503: what failed is not the client's fault, and may be mended by time."""
     logger.warning("request.unavailable", code=error.code, reason=error.message)
-    body = ErrorBody("The service is not available just now; try again.", "unavailable")
-    return _respond(HTTPStatus.SERVICE_UNAVAILABLE, body, {"Retry-After": str(_RETRY_AFTER_S)})
+    body, retry_after_s = _UNAVAILABLE_BY.get(type(error), _UNAVAILABLE)
+    return _respond(HTTPStatus.SERVICE_UNAVAILABLE, body, {"Retry-After": str(retry_after_s)})
 
 
 _FRAMEWORK: dict[int, tuple[str, str]] = {

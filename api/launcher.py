@@ -7,6 +7,7 @@ is one run. What cannot be said to Prefect now stays, and is tried again.
 
 import random
 import threading
+from collections.abc import Iterator
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -19,6 +20,7 @@ from blocks.reconciler import reconcile
 from blocks.settings import Settings
 from blocks.store import chunks, jobs, outbox, runs
 from blocks.store.database import Database, Transaction
+from blocks.store.interrupts import Interrupt
 from blocks.store.outbox import Entry
 from blocks.store.runs import Launch
 from deployments import names
@@ -43,6 +45,7 @@ class Launcher:
         self._metrics = metrics
         self._prefect = PrefectApi(settings)
         self._stopping = threading.Event()
+        self._listening = Interrupt()
         self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
 
     def start(self) -> None:
@@ -51,23 +54,15 @@ class Launcher:
     def stop(self) -> None:
         """End after the run that is being asked for."""
         self._stopping.set()
-        try:
-            with self._database.transaction() as tx:
-                outbox.wake(tx)
-        except Transient:
-            pass  # the thread has lost its connection as well, and looks at the event
+        self._listening.fire()
         self._thread.join(timeout=_STOP_S)
         self._prefect.close()
-
-    def prefect_is_reachable(self) -> bool:
-        """Whether Prefect's server answers."""
-        return self._prefect.is_reachable()
 
     def _run(self) -> None:
         is_fresh = True
         while not self._stopping.is_set():
             try:
-                for _ in self._database.listen(outbox.CHANNEL, timeout_s=_POLL_S):
+                for _ in self._listen():
                     if is_fresh:
                         reconcile(self._database, self._prefect, self._settings)
                         is_fresh = False
@@ -76,11 +71,15 @@ class Launcher:
                     if self._stopping.is_set():
                         return
             except Transient as error:
+                if self._stopping.wait(_RECONNECT_S):
+                    return
                 logger.warning("launcher.database_lost", reason=error.message)
-                self._stopping.wait(_RECONNECT_S)
             except Exception:
                 logger.exception("launcher.failed")
                 self._stopping.wait(_RECONNECT_S)
+
+    def _listen(self) -> Iterator[None]:
+        return self._database.listen(outbox.CHANNEL, timeout_s=_POLL_S, interrupt=self._listening)
 
     def _launch_next(self) -> bool:
         """Whether there was one to launch."""

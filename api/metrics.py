@@ -4,9 +4,8 @@ A count of one process starts at zero with it, and Prometheus adds them up; what
 the same whichever process is asked.
 """
 
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
@@ -29,14 +28,11 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from blocks.errors import Transient
 from blocks.model import DeliveryStatus, JobStatus, LabelOutcome
 from blocks.store import counts
 from blocks.store.counts import Queue
 from blocks.store.database import Database
 
-# Whoever asks more often, or in vain, costs the database nothing.
-_KEPT_S = 1.0
 _LAG_BOUNDS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3600)
 _LAUNCH_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -46,7 +42,7 @@ _BEGAN_S = "began_s"
 class Metrics:
     """The counts of one process; safe to use from several threads."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self) -> None:
         # Else there would be a series more for each, of no use to anybody here.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         ours = self._registry = CollectorRegistry()
@@ -92,12 +88,20 @@ class Metrics:
         )
         for outcome in LabelOutcome:
             self.labels.labels(outcome)
-        ours.register(_Kept(database))
+        self._outside = _Outside()
+        ours.register(self._outside)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=ours)
 
-    def encoded(self, accept: str) -> tuple[bytes, str]:
-        """Everything, as text of the format that the client asks for, and its media type."""
+    def encoded(
+        self, accept: str, kept: Sequence[Metric] | None, has_prefect: bool
+    ) -> tuple[bytes, str]:
+        """Everything, as text of the format that the client asks for, and its media type.
+
+        `kept` is what `read_kept` has found, None where the database does not answer. Not for several
+        threads at once.
+        """
+        self._outside.found = [*_up(kept, has_prefect), *(kept or ())]
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
 
@@ -124,39 +128,38 @@ class RequestClock(ASGIMiddleware):
         await next_app(scope, receive, send)
 
 
-class _Kept(Collector):
-    """What the database keeps, read once a second at most."""
+class _Outside(Collector):
+    """What is known of the database and of Prefect, for one scrape."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._lock = threading.Lock()
-        self._read_s = float("-inf")
-        self._found: list[Metric] = []
+    def __init__(self) -> None:
+        self.found: Sequence[Metric] = ()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: to be registered must not ask the database."""
+        """Nothing: to be registered must not ask anybody."""
         return []
 
     def collect(self) -> Iterable[Metric]:
-        with self._lock:
-            if time.monotonic() - self._read_s > _KEPT_S:
-                self._found = [*self._read()]
-                self._read_s = time.monotonic()
-            return self._found
+        return self.found
 
-    def _read(self) -> Iterator[Metric]:
-        up = GaugeMetricFamily("refinery_database_up", "Whether the database answers.")
-        try:
-            with self._database.transaction() as tx:
-                totals, queues = counts.totals(tx), counts.queues(tx)
-        except Transient:
-            up.add_metric([], 0)
-            yield up
-            return
-        up.add_metric([], 1)
-        yield up
-        yield from _totals(totals)
-        yield from _queues(queues)
+
+def _up(kept: Sequence[Metric] | None, has_prefect: bool) -> Iterator[Metric]:
+    database = GaugeMetricFamily("refinery_database_up", "Whether the database answers.")
+    database.add_metric([], float(kept is not None))
+    yield database
+    prefect = GaugeMetricFamily("refinery_prefect_up", "Whether Prefect answers.")
+    prefect.add_metric([], float(has_prefect))
+    yield prefect
+
+
+def read_kept(database: Database) -> Sequence[Metric]:
+    """What the database keeps, as metrics.
+
+    Raises:
+        DatabaseUnavailable: it does not answer.
+    """
+    with database.transaction() as tx:
+        totals, queues = counts.totals(tx), counts.queues(tx)
+    return [*_totals(totals), *_queues(queues)]
 
 
 def _totals(totals: Mapping[tuple[str, str], float]) -> Iterator[Metric]:

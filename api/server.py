@@ -9,6 +9,7 @@ from litestar import Litestar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.errors import HEAD_TOO_LARGE, INVALID_HTTP, TIMED_OUT
+from api.requesters import note_hangup
 
 _HEAD_BYTES_MAX = 64 * 1024
 _WAITING_REQUESTS_MAX = 100
@@ -77,9 +78,11 @@ class TimedProtocol(HttpToolsProtocol):
         self._wait(self._head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Wait for nothing any more, and have the application not work for nobody."""
         self._wait(None)
         self._stop_watching()
+        if self._answering():
+            note_hangup(self.cycle.scope)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:

@@ -1,41 +1,62 @@
 """Threads of the API, apart by what they are for: none of them can be held up by another's work.
 
-The handlers themselves have a pool of their own, the event loop's default one, which Litestar uses.
+The handlers themselves are in the event loop's default executor, which Litestar uses.
 """
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
 import anyio.to_thread
 
+from api.places import Places
+
 _T = TypeVar("_T")
 
-_LOOKUPS_MAX = 4
+_KEYS_MAX = 4
+_KEY_S_MAX = 4.0
+_HANDLER_S_MAX = 12.0
+_PROBE_S_MAX = 5.0
+_LOOK_S = 0.25
 _PARSING_MAX = 1  # it holds the interpreter: two at once would only hold up the event loop
 _LONG_READS_MAX = 32
 PREFLIGHTS_MAX = 32
 
 
 class Threads:
-    """One limiter for each kind of work; made where an event loop runs."""
+    """Places or a limiter for each kind of work; made where an event loop runs."""
 
     def __init__(self, handlers_max: int) -> None:
-        # As many as there are connections to the database; asyncio's own pool has six on two cores.
-        self._handlers = ThreadPoolExecutor(handlers_max, thread_name_prefix="handler")
-        asyncio.get_running_loop().set_default_executor(self._handlers)
-        self.keys = anyio.CapacityLimiter(_LOOKUPS_MAX)
-        self.health = anyio.CapacityLimiter(_LOOKUPS_MAX)
-        self.metrics = anyio.CapacityLimiter(1)
+        self.handlers = Places("handler", handlers_max, call_s_max=_HANDLER_S_MAX)
+        self.keys = Places("key", _KEYS_MAX, call_s_max=_KEY_S_MAX)
+        self.writes = Places("health", 1, call_s_max=_PROBE_S_MAX)
+        self.prefect = Places("prefect", 1, call_s_max=_PROBE_S_MAX)
+        self.metrics = Places("metrics", 1, call_s_max=_PROBE_S_MAX)
+        self.encoding = anyio.CapacityLimiter(1)
         self.parsing = anyio.CapacityLimiter(_PARSING_MAX)
         self.preflights = anyio.CapacityLimiter(PREFLIGHTS_MAX)
         self.long_reads = anyio.CapacityLimiter(_LONG_READS_MAX)
+        self._places = [self.handlers, self.keys, self.writes, self.prefect, self.metrics]
 
-    def stop(self) -> None:
-        """Take no more work; what is under way ends by its own time limits."""
-        self._handlers.shutdown(wait=False)
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Give up what takes too long until the block ends, and then what is still under way."""
+        asyncio.get_running_loop().set_default_executor(self.handlers)
+        watching = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            for places in self._places:
+                places.close()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            for places in self._places:
+                places.give_up()
 
 
 async def run(

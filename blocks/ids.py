@@ -38,6 +38,11 @@ def is_job_id(text: str) -> bool:
     return _JOB.fullmatch(text) is not None
 
 
+def job_of_task(text: str) -> str:
+    """The part of a task's id that says which job it is of, unchecked."""
+    return text[: len("tsk_") + _LENGTH]
+
+
 def parse_task_id(text: str) -> tuple[str, int] | None:
     """The job id and byte offset in a task id, or None if it is not one of ours."""
     match = _TASK.fullmatch(text)

@@ -1,11 +1,13 @@
 """Annotators: claim tasks, hand in labels, hand tasks back."""
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.concurrency import sync_to_thread
 from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, JSONBody, QueryParameter
 from msgspec import Meta
@@ -14,8 +16,10 @@ from api.auth import annotators_only
 from api.bodies import digest
 from api.errors import documented, invalid_request
 from api.metrics import Metrics
+from api.requesters import current
 from api.routes.job_views import LabelSpec
 from blocks.bodies import Body, Fault
+from blocks.ids import job_of_task
 from blocks.model import LabelOutcome, ReleaseOutcome, TaskType
 from blocks.settings import Settings
 from blocks.store import annotation, leases
@@ -26,6 +30,7 @@ from blocks.store.database import Database
 _BATCH_MAX = 500
 _PAGE_DEFAULT = 100
 _LEASE_S_MAX = 24 * 3600
+_JOB_SHARE = 1 / 2  # of the places for requests
 
 _Request = Request[Principal, Any, Any]
 _IdempotencyKey = Annotated[
@@ -195,9 +200,8 @@ def index(
     guards=[annotators_only],
     responses=documented(400, 401, 403, 413, 415),
     status_code=200,
-    sync_to_thread=True,
 )
-def submit(
+async def submit(
     request: _Request,
     data: JSONBody[LabelsBody],
     database: NamedDependency[Database],
@@ -205,12 +209,21 @@ def submit(
 ) -> Outcomes:
     """Hand in labels. A label cannot be changed; one handed in again is a `duplicate`."""
     labels = [annotation.Label(label.task_id, label.label) for label in data.labels]
-    with database.transaction() as tx:
-        outcomes = annotation.submit(tx, _annotator(request), labels)
+    # What locks a job's rows holds up its labels, and must not hold up those of other jobs.
+    jobs = {job_of_task(label.task_id) for label in labels}
+    current().count_in({f"labels of {job}": _JOB_SHARE for job in jobs})
+    outcomes = await sync_to_thread(_submit, database, _annotator(request), labels)
     for outcome, count in Counter(outcomes).items():
         metrics.labels.labels(outcome).inc(count)
     pairs = zip(labels, outcomes, strict=True)
     return Outcomes([Outcome(label.task_id, outcome) for label, outcome in pairs])
+
+
+def _submit(
+    database: Database, annotator_no: int, labels: Sequence[annotation.Label]
+) -> Sequence[LabelOutcome]:
+    with database.transaction() as tx:
+        return annotation.submit(tx, annotator_no, labels)
 
 
 @post(

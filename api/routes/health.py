@@ -9,9 +9,8 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 
 from api.metrics import Metrics
-from api.threads import Threads, run
-from blocks.errors import Transient
-from blocks.store.database import Database
+from api.probes import Probes
+from api.threads import run
 
 
 @get(
@@ -35,27 +34,23 @@ async def live() -> dict[str, str]:
     responses={503: ResponseSpec(dict[str, str], description="Not ready.")},
 )
 async def ready(state: State) -> Response[dict[str, str]]:
-    """200 when the database and Prefect can be reached, otherwise 503 and which of them cannot."""
-    threads: Threads = state.threads
-    has_database = await run(threads.health, _database_answers, state.lookups)
-    has_prefect = await run(threads.health, state.launcher.prefect_is_reachable)
-    checks = {
-        "database": "ok" if has_database else "unreachable",
-        "prefect": "ok" if has_prefect else "unreachable",
+    """200 while the database takes writes, otherwise 503 and why not. Within a second, whatever hangs.
+
+    `prefect` is told beside it: without Prefect, jobs are accepted and wait, and all else works.
+    """
+    probes: Probes = state.probes
+    database, prefect = await probes.health()
+    is_ready = database == "ok"
+    content = {
+        "status": "ready" if is_ready else "not_ready",
+        "database": database,
+        "prefect": prefect,
     }
-    healthy = set(checks.values()) == {"ok"}
-    status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
-    content = {"status": "ready" if healthy else "not_ready", **checks}
-    return Response(content, status_code=status, headers={} if healthy else {"Retry-After": "5"})
-
-
-def _database_answers(database: Database) -> bool:
-    try:
-        with database.transaction() as tx:
-            tx.execute("select 1")
-    except Transient:
-        return False
-    return True
+    if is_ready:
+        return Response(content)
+    return Response(
+        content, status_code=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "5"}
+    )
 
 
 @get(
@@ -69,9 +64,16 @@ def _database_answers(database: Database) -> bool:
 async def metrics(
     request: Request[Any, Any, Any], metrics: NamedDependency[Metrics], state: State
 ) -> Response[bytes]:
-    """Counts and queues, in the text format of Prometheus or in OpenMetrics."""
+    """Counts and queues, in the text format of Prometheus or in OpenMetrics.
+
+    Within a second: what the database keeps is left out while it does not answer.
+    """
+    probes: Probes = state.probes
+    kept, has_prefect = await probes.kept()
     accepted = request.headers.get("Accept", "")
-    content, media_type = await run(state.threads.metrics, metrics.encoded, accepted)
+    content, media_type = await run(
+        state.threads.encoding, metrics.encoded, accepted, kept, has_prefect
+    )
     return Response(content, media_type=media_type)
 
 

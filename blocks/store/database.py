@@ -3,13 +3,16 @@
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import psycopg
+from psycopg import errors
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from blocks.errors import Transient
+from blocks.store import interrupts
+from blocks.store.interrupts import Interrupt
 
 Transaction = psycopg.Connection[DictRow]
 
@@ -20,21 +23,23 @@ _WAIT_FOR_CONNECTION_S = 5.0
 # Exports that are read slowly must not take all the connections that the server has.
 _LONG_READS_MAX = 32
 # A statement that runs longer holds locks that everybody waits for.
-_STATEMENT_TIMEOUT_MS = 60_000
+_STATEMENT_S_MAX = 60.0
+_FOR_EVER_S = 0.0  # as PostgreSQL has it
 # The pool would wait up to five minutes before it asks again whether the server is back.
 _RECONNECT_S_MAX = 5.0
 # Short statements look rows up by their keys, and are planned once. To plan them each time takes longer
 # than to run them, and statistics mislead: tables grow from nothing to millions within minutes.
 SHORT_STATEMENTS = (
-    f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} "
     "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
 )
 _CONNECTION: dict[str, Any] = {
     "connect_timeout": 10,
-    "options": "-c timezone=UTC",
+    # What a client asked for that has gone is ended by the server, which looks each second.
+    "options": "-c timezone=UTC -c client_connection_check_interval=1000",
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
 }
 
 
@@ -42,13 +47,47 @@ class DatabaseUnavailable(Transient):
     """PostgreSQL cannot be reached, is starting, or has no room."""
 
     code = "database_unavailable"
+    status: ClassVar[str] = "unreachable"
+    """What `/health/ready` says of it."""
+
+
+class ReadOnly(DatabaseUnavailable):
+    """It takes no writes: a standby, or a server that was set to that."""
+
+    status = "read_only"
+
+
+class DiskFull(DatabaseUnavailable):
+    """There is no room for what would be written."""
+
+    status = "disk_full"
+
+
+class Locked(DatabaseUnavailable):
+    """What a statement needs is held by somebody else, for longer than it may wait."""
+
+    code = "locked"
+    status = "locked"
 
 
 class Database:
-    """A pool of connections to the store; opened lazily, closed by `with` or `close`."""
+    """A pool of connections to the store; opened lazily, closed by `with` or `close`.
 
-    def __init__(self, url: str, *, connections_max: int) -> None:
+    A statement may take `statement_s_max` seconds, and wait `lock_s_max` for each lock; 0 is for ever.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        connections_max: int,
+        statement_s_max: float = _STATEMENT_S_MAX,
+        lock_s_max: float = _FOR_EVER_S,
+    ) -> None:
         self._url = url
+        waits = f"{_CONNECTION['options']} -c lock_timeout={lock_s_max * 1000:.0f}"
+        self._connection = _CONNECTION | {"row_factory": dict_row, "options": waits}
+        statements = f"{SHORT_STATEMENTS} -c statement_timeout={statement_s_max * 1000:.0f}"
         self._long_reads = threading.BoundedSemaphore(_LONG_READS_MAX)
         self._pool = ConnectionPool[Transaction](
             url,
@@ -58,10 +97,9 @@ class Database:
             reconnect_timeout=_RECONNECT_S_MAX,
             check=_begin,
             kwargs={
-                "row_factory": dict_row,
+                **self._connection,
                 "autocommit": True,  # `_begin` does what the driver would do on top of it
-                **_CONNECTION,
-                "options": f"{_CONNECTION['options']} {SHORT_STATEMENTS}",
+                "options": f"{waits} {statements}",
             },
             open=False,
         )
@@ -71,14 +109,23 @@ class Database:
         """One transaction: committed at the end, rolled back when something is raised.
 
         Raises:
-            DatabaseUnavailable: no connection in time, it broke, or the server gave way.
+            Locked: a statement waited for a lock for too long.
+            DatabaseUnavailable: no connection in time, it broke, the server gave way, or the
+                thread's `Interrupt` has ended it.
         """
         self._pool.open()
-        with translated(), self._pool.connection() as connection:
+        with translated():
+            connection = self._pool.getconn()
             try:
-                yield connection
-            except Rollback:
-                connection.rollback()
+                _refuse_interrupted()
+                with connection:
+                    try:
+                        yield connection
+                    except Rollback:
+                        connection.rollback()
+            finally:
+                interrupts.of_this_thread().let_go()
+                self._pool.putconn(connection)
 
     @contextmanager
     def long_read(self) -> Iterator[Transaction]:
@@ -90,18 +137,25 @@ class Database:
         if not self._long_reads.acquire(blocking=False):
             raise DatabaseUnavailable(f"{_LONG_READS_MAX} long reads are under way.")
         try:
-            kwargs: dict[str, Any] = {"row_factory": dict_row, **_CONNECTION}
             # Closed, not rolled back: that would wait for ever for a COPY that nobody reads.
-            with translated(), closing(psycopg.connect(self._url, **kwargs)) as connection:
+            with (
+                translated(),
+                closing(psycopg.connect(self._url, **self._connection)) as connection,
+            ):
                 yield connection
         finally:
             self._long_reads.release()
 
-    def listen(self, channel: str, *, timeout_s: float) -> Iterator[None]:
-        """Yields when it listens, then after each notification, or after `timeout_s` without one."""
+    def listen(self, channel: str, *, timeout_s: float, interrupt: Interrupt) -> Iterator[None]:
+        """Yields when it listens, then after each notification, or after `timeout_s` without one.
+
+        Raises:
+            DatabaseUnavailable: the connection broke, or `interrupt` has ended it.
+        """
         with (
             translated(),
             psycopg.connect(self._url, autocommit=True, **_CONNECTION) as connection,
+            _interruptible(connection, interrupt),
         ):
             connection.execute(psycopg.sql.SQL("listen {}").format(psycopg.sql.Identifier(channel)))
             while True:
@@ -119,9 +173,45 @@ class Database:
         self.close()
 
 
+def take_time(tx: Transaction, seconds: int) -> None:
+    """Let the statements of this transaction take so long, where their work has no bound."""
+    tx.execute("select set_config('statement_timeout', %s, true)", [f"{seconds}s"])
+    interrupts.of_this_thread().needs_s = seconds
+
+
 def _begin(connection: Transaction) -> None:
     """Begin the transaction that the connection is taken for, and see in this way that it works."""
-    connection.execute("begin")
+    interrupt = interrupts.of_this_thread()
+    if not interrupt.hold(connection):
+        return  # `transaction` says so
+    try:
+        connection.execute("begin")
+    except BaseException:
+        interrupt.let_go()
+        raise
+
+
+def _refuse_interrupted() -> None:
+    if interrupts.of_this_thread().has_fired:
+        raise DatabaseUnavailable("The database has not answered in time.")
+
+
+@contextmanager
+def _interruptible(connection: psycopg.Connection[Any], interrupt: Interrupt) -> Iterator[None]:
+    try:
+        if interrupt.hold(connection):
+            yield
+        else:
+            raise DatabaseUnavailable("Nobody waits for it any more.")
+    finally:
+        interrupt.let_go()
+
+
+_KINDS: tuple[tuple[type[Exception], type[DatabaseUnavailable]], ...] = (
+    (errors.LockNotAvailable, Locked),
+    (errors.ReadOnlySqlTransaction, ReadOnly),
+    (errors.DiskFull, DiskFull),
+)
 
 
 @contextmanager
@@ -129,7 +219,13 @@ def translated() -> Iterator[None]:
     """Raise what the driver raises when the server is not to be had as `DatabaseUnavailable`."""
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+    except (
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+        PoolTimeout,
+        errors.ReadOnlySqlTransaction,
+    ) as error:
         # Lost connections, a server that is starting, a full disk, deadlocks, timeouts.
+        kind = next((ours for theirs, ours in _KINDS if isinstance(error, theirs)), None)
         reason = str(error).strip().partition("\n")[0]
-        raise DatabaseUnavailable(f"The database is not available: {reason}") from error
+        raise (kind or DatabaseUnavailable)(f"The database is not available: {reason}") from error

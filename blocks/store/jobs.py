@@ -9,13 +9,14 @@ from blocks.errors import CredentialsWiped, IdempotencyConflict
 from blocks.ids import new_id
 from blocks.model import DeliveryStatus, JobStatus, Pin, TaskType
 from blocks.object_urls import StoreType
-from blocks.store.database import Rollback, Transaction
+from blocks.store.database import Rollback, Transaction, take_time
 from blocks.store.queries import load
 from blocks.vault import Vault
 
 _SQL = load("jobs")
 
 _AFTER_ALL = 2**63 - 1
+_CANCEL_S_MAX = 60  # there may be millions of vacancies to delete
 
 
 class DeliveryTarget(msgspec.Struct, frozen=True):
@@ -254,6 +255,7 @@ def fail(tx: Transaction, job_no: int, code: str, message: str) -> None:
 def cancel(tx: Transaction, job_no: int) -> bool:
     """accepted, processing → cancelled, and whether it was; one that has ended stays as it is."""
     tx.execute(_SQL["lock_job"], {"job_no": job_no})  # a chunk that is being committed comes first
+    take_time(tx, _CANCEL_S_MAX)
     cancelled = tx.execute(_SQL["cancel_job"], {"job_no": job_no}).fetchone() is not None
     _hand_out_no_more(tx, job_no)
     return cancelled

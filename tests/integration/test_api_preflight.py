@@ -242,7 +242,7 @@ def test_keys_health_and_metrics_are_answered_while_every_handler_is_stuck(
         api = Api(client, shop)
         try:
             for _ in range(100):
-                app.state.threads._handlers.submit(going_on.wait)
+                app.state.threads.handlers.submit(going_on.wait)
             assert client.get("/health/live").status_code == 200
             assert client.get("/health/ready").json()["database"] == "ok"
             assert client.get("/metrics").status_code == 200

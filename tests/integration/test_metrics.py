@@ -41,7 +41,7 @@ def scrape(api: Api) -> Mapping[tuple[str, ...], float]:
 
 @pytest.fixture(autouse=True)
 def _read_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.metrics._KEPT_S", -1.0)
+    monkeypatch.setattr("api.probes._KEPT_S", -1.0)
 
 
 def test_nobody_needs_a_key_and_openmetrics_may_be_asked_for(api: Api) -> None:

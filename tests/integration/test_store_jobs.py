@@ -10,6 +10,7 @@ from blocks.ids import new_id
 from blocks.model import JOB_ARROWS, Pin
 from blocks.settings import Settings
 from blocks.store import customers, jobs, outbox
+from blocks.store.interrupts import Interrupt
 from blocks.store.jobs import Idempotency, Job, NewJob
 from blocks.vault import Vault
 from tests.integration.conftest import DELIVERY, Chunk, Shop, Side, at_once, make_chunk
@@ -355,7 +356,7 @@ def test_a_postponed_entry_is_due_later(shop: Shop) -> None:
 
 
 def test_who_listens_hears_of_a_job_when_it_is_committed(shop: Shop) -> None:
-    heard = shop.database.listen(outbox.CHANNEL, timeout_s=20)
+    heard = shop.database.listen(outbox.CHANNEL, timeout_s=20, interrupt=Interrupt())
     next(heard)
     listening = Side(lambda: next(heard))
     with shop.held() as tx:

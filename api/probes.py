@@ -1,0 +1,97 @@
+"""What health and metrics know of PostgreSQL and Prefect, and never wait for for long."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from prometheus_client.core import Metric
+
+from api.metrics import read_kept
+from api.places import Places
+from api.threads import Threads
+from blocks import logs
+from blocks.prefect_api import PrefectApi
+from blocks.store import write_checks
+from blocks.store.database import Database, DatabaseUnavailable
+
+logger = logs.get_logger("refinery.probes")
+
+_T = TypeVar("_T")
+
+# Whoever asks more often, or in vain, costs nobody anything.
+_KEPT_S = 1.0
+_WAIT_S = 0.8
+# A busy machine may take longer than a caller waits; what hangs is noticed all the same.
+_FRESH_S = 5.0
+
+
+class Probe(Generic[_T]):
+    """A look at something that may hang: one at a time, in a place of its own."""
+
+    def __init__(self, places: Places, look: Callable[[], _T]) -> None:
+        self._places = places
+        self._look = look
+        self._looking: asyncio.Future[None] | None = None
+        self._found: tuple[float, _T] | None = None
+
+    async def latest(self) -> _T | None:
+        """What was found a moment ago; None where no look has ended for five seconds.
+
+        Waits for a look for less than a second.
+        """
+        found = self._since(_KEPT_S)
+        if found is None:
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.ensure_future(self._look_once())
+            await asyncio.wait([self._looking], timeout=_WAIT_S)
+            found = self._since(_FRESH_S)
+        return found
+
+    def _since(self, seconds: float) -> _T | None:
+        if self._found is None or self._found[0] + seconds < time.monotonic():
+            return None
+        return self._found[1]
+
+    async def _look_once(self) -> None:
+        try:
+            found = await self._places.run(self._look)
+            self._found = time.monotonic(), found
+        except Exception:
+            self._found = None
+            logger.exception("probe.failed")
+
+
+class Probes:
+    """The probes of one process."""
+
+    def __init__(self, threads: Threads, database: Database, prefect: PrefectApi) -> None:
+        self._database = Probe(threads.writes, lambda: _database_status(database))
+        self._prefect = Probe(threads.prefect, prefect.is_reachable)
+        self._kept = Probe(threads.metrics, lambda: _kept(database))
+
+    async def health(self) -> tuple[str, str]:
+        """How the database and Prefect are: `ok`, or what is wrong."""
+        database, prefect = await asyncio.gather(self._database.latest(), self._prefect.latest())
+        return database or DatabaseUnavailable.status, "ok" if prefect else "unreachable"
+
+    async def kept(self) -> tuple[Sequence[Metric] | None, bool]:
+        """What the database keeps, None where it does not answer; and whether Prefect does."""
+        kept, prefect = await asyncio.gather(self._kept.latest(), self._prefect.latest())
+        return kept or None, bool(prefect)
+
+
+def _database_status(database: Database) -> str:
+    try:
+        with database.transaction() as tx:
+            write_checks.write(tx)
+    except DatabaseUnavailable as error:
+        return error.status
+    return "ok"
+
+
+def _kept(database: Database) -> Sequence[Metric]:
+    try:
+        return read_kept(database)
+    except DatabaseUnavailable:
+        return ()

@@ -1,0 +1,88 @@
+"""Ending what a thread waits for in the database, from another thread.
+
+A server that hangs answers nothing, not even a request to cancel. So the connection is shut: whoever
+reads from it sees its end, and the server, which looks after its clients each second, ends the
+statement.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+
+Connection = psycopg.Connection[Any]
+
+
+class Interrupt:
+    """Ends the transaction that one thread is in, and lets it begin no other.
+
+    `needs_s` says how many seconds the thread may need by what it does.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self.has_fired = False
+        self.needs_s = 0.0
+
+    def fire(self) -> None:
+        """Shut the connection that is in use, if any. Waits for nothing."""
+        with self._lock:
+            self.has_fired = True
+            if self._connection is not None:
+                _shut(self._connection)
+
+    def hold(self, connection: Connection) -> bool:
+        """Take charge of `connection` until `let_go`; return False if it is too late for that."""
+        with self._lock:
+            if not self.has_fired:
+                self._connection = connection
+            return not self.has_fired
+
+    def let_go(self) -> None:
+        """Leave the connection alone: it goes back to the pool."""
+        with self._lock:
+            self._connection = None
+
+    @contextmanager
+    def over_this_thread(self) -> Iterator[None]:
+        """Have it end the transactions that this thread begins inside the block."""
+        before, _here.interrupt = of_this_thread(), self
+        try:
+            yield
+        finally:
+            _here.interrupt = before
+
+
+class _Never(Interrupt):
+    """For threads that nobody ends."""
+
+    def hold(self, connection: Connection) -> bool:
+        del connection
+        return True
+
+    def let_go(self) -> None:
+        pass
+
+
+_NEVER = _Never()
+_here = threading.local()
+
+
+def of_this_thread() -> Interrupt:
+    """Return the one that can end what this thread does."""
+    found: Interrupt = getattr(_here, "interrupt", _NEVER)
+    return found
+
+
+def _shut(connection: Connection) -> None:
+    try:
+        descriptor = os.dup(connection.fileno())
+    except (psycopg.Error, OSError):
+        return  # it has been closed
+    with socket.socket(fileno=descriptor) as shared, suppress(OSError):
+        shared.shutdown(socket.SHUT_RDWR)
