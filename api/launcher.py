@@ -15,7 +15,7 @@ from api.metrics import Metrics
 from blocks import job_page, logs
 from blocks.errors import Transient
 from blocks.model import JobStatus
-from blocks.prefect_api import PrefectApi, PrefectUnavailable
+from blocks.prefect_api import PrefectApi, PrefectUnavailable, PrefectUnreachable
 from blocks.reconciler import reconcile
 from blocks.settings import Settings
 from blocks.store import chunks, jobs, outbox, runs
@@ -34,6 +34,9 @@ _STOP_S = 10.0
 _DELAY_S_MAX = 60.0
 _RECONNECT_S = 1.0
 _ENTRIES_MAX = 100
+# Longer than Prefect is waited for: who asked then has died.
+_UNANSWERED_S = 15.0
+_UNANSWERED_MAX = 100
 
 
 class Launcher:
@@ -61,8 +64,12 @@ class Launcher:
     def _run(self) -> None:
         is_fresh = True
         while not self._stopping.is_set():
+            unanswered_s = 0.0
             try:
                 for _ in self._listen():
+                    # Whoever has lost the database may have lost an answer of Prefect's by that.
+                    self._ask_again(unanswered_s)
+                    unanswered_s = _UNANSWERED_S
                     if is_fresh:
                         reconcile(self._database, self._prefect, self._settings)
                         is_fresh = False
@@ -91,6 +98,19 @@ class Launcher:
             )
         if launch is None:
             return False
+        self._launch(launch)
+        return True
+
+    def _ask_again(self, after_s: float) -> None:
+        """Ask again for the runs of which no id is known: with their keys, none is started twice."""
+        with self._database.transaction() as tx:
+            unanswered = runs.unanswered(tx, after_s=after_s, limit=_UNANSWERED_MAX)
+        for launch in unanswered:
+            if self._stopping.is_set() or not self._launch(launch):
+                return
+
+    def _launch(self, launch: Launch) -> bool:
+        """Whether Prefect has a run for it now; else it is due again later."""
         log = logger.bind(job_id=launch.job_id, kind=launch.kind, launches=launch.launches)
         try:
             with self._metrics.launch_seconds.time():
@@ -101,11 +121,11 @@ class Launcher:
                 delay_s = _delay_s(launch.failures)
                 runs.postpone(tx, launch, error=error.message, delay_s=delay_s)
             log.warning("launcher.postponed", reason=error.message)
-        else:
-            self._metrics.launches.labels(launch.kind, "started").inc()
-            with self._database.transaction() as tx:
-                runs.launched(tx, launch, flow_run_id)
-            log.info("launcher.started", flow_run_id=flow_run_id)
+            return False
+        self._metrics.launches.labels(launch.kind, "started").inc()
+        with self._database.transaction() as tx:
+            runs.launched(tx, launch, flow_run_id)
+        log.info("launcher.started", flow_run_id=flow_run_id)
         return True
 
     def _create_run(self, launch: Launch) -> str:
@@ -123,17 +143,25 @@ class Launcher:
         with self._database.transaction() as tx:
             entries = outbox.claim(tx, limit=_ENTRIES_MAX)
             events = [entry for entry in entries if entry.event]
+            error: PrefectUnavailable | None = None
             for some in [*([entry] for entry in entries if not entry.event), events]:
-                try:
-                    self._say(tx, some)
-                except PrefectUnavailable as error:
-                    for entry in some:
-                        delay_s = _delay_s(entry.tries)
-                        outbox.postpone(tx, entry.outbox_no, error=error.message, delay_s=delay_s)
-                else:
-                    for entry in some:
+                if not isinstance(error, PrefectUnreachable):
+                    error = self._try_to_say(tx, some)
+                for entry in some:
+                    if error is None:
                         outbox.done(tx, entry.outbox_no)
+                        continue
+                    delay_s = _delay_s(entry.tries)
+                    outbox.postpone(tx, entry.outbox_no, error=error.message, delay_s=delay_s)
         return bool(entries)
+
+    def _try_to_say(self, tx: Transaction, entries: list[Entry]) -> PrefectUnavailable | None:
+        """Return why it could not be said, or None."""
+        try:
+            self._say(tx, entries)
+        except PrefectUnavailable as error:
+            return error
+        return None
 
     def _say(self, tx: Transaction, entries: list[Entry]) -> None:
         """Stop the runs of a cancelled job, or tell of the events of several jobs."""

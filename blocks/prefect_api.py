@@ -29,6 +29,10 @@ class PrefectUnavailable(Transient):
     code = "prefect_unavailable"
 
 
+class PrefectUnreachable(PrefectUnavailable):
+    """Nothing was answered: what else is asked for now will not be either."""
+
+
 class RunState(msgspec.Struct, frozen=True):
     """What became of a run: `type` is Prefect's, RUNNING for one; `since` when."""
 
@@ -212,6 +216,8 @@ class PrefectApi:
             given = self._http.request(method, path, json=body).raise_for_status()
             # A proxy may answer 200 with something of its own.
             return msgspec.json.decode(given.content or b"null", type=answer)
+        except httpx.TransportError as error:
+            raise PrefectUnreachable(f"Prefect is not available: {error!r}") from error
         except (httpx.HTTPError, ValueError) as error:
             raise PrefectUnavailable(f"Prefect is not available: {error!r}") from error
 

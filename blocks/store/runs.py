@@ -78,6 +78,12 @@ def launched(tx: Transaction, launch: Launch, flow_run_id: str) -> None:
     tx.execute(_SQL["launched"], values)
 
 
+def unanswered(tx: Transaction, *, after_s: float, limit: int) -> Sequence[Launch]:
+    """Launches of `after_s` seconds ago or earlier of which no run is known."""
+    values = {"after_s": after_s, "limit": limit}
+    return [msgspec.convert(row, Launch) for row in tx.execute(_SQL["unanswered"], values)]
+
+
 def adopt(tx: Transaction, job_no: int, kind: str, flow_run_id: UUID) -> None:
     """Take a run that somebody has started for the one that was asked for, if none is under way."""
     values = {"job_no": job_no, "kind": kind, "flow_run_id": flow_run_id}

@@ -23,7 +23,16 @@ from blocks.store.jobs import Idempotency
 from blocks.store.runs import Launch
 from tests.conftest import KEY
 from tests.fake_prefect import FakePrefect
-from tests.integration.conftest import DELIVERY, JOB_BODY, Api, Shop, at_once, make_app, make_chunk
+from tests.integration.conftest import (
+    DELIVERY,
+    JOB_BODY,
+    Api,
+    Shop,
+    at_once,
+    make_app,
+    make_chunk,
+    wait_until,
+)
 from tests.integration.test_api_jobs import CANARY, CREDENTIALS
 from tests.integration.test_plans import Explained
 
@@ -173,6 +182,64 @@ def test_a_run_that_is_asked_for_again_is_one_run(with_prefect: Api, prefect: Fa
     assert prefect.run()["idempotency_key"] == first["idempotency_key"]
     wait_empty(shop)
     assert len(prefect.made) == 1
+
+
+def lose_answer(shop: Shop) -> None:
+    """Be as when the database went away before a launcher could note Prefect's answer."""
+    shop.run("update runs set flow_run_id = null, launched_at = now()")
+
+
+def test_a_launcher_that_lost_the_database_asks_at_once_for_what_it_does_not_know(
+    with_prefect: Api, prefect: FakePrefect
+) -> None:
+    shop = with_prefect.shop
+    with_prefect.submit()
+    first = prefect.run()
+    wait_empty(shop)
+    lose_answer(shop)
+    shop.run(
+        "select pg_terminate_backend(pid) from pg_stat_activity "
+        "where datname = current_database() and query ilike 'listen%outbox%'"
+    )
+    assert prefect.run()["idempotency_key"] == first["idempotency_key"]
+    wait_empty(shop)
+    assert len(prefect.made) == 1
+    assert shop.value("select launches from runs") == 1
+
+
+def test_what_another_launcher_has_asked_for_and_died_is_asked_for_soon(
+    with_prefect: Api, prefect: FakePrefect
+) -> None:
+    shop = with_prefect.shop
+    with_prefect.submit()
+    first = prefect.run()
+    wait_empty(shop)
+    lose_answer(shop)
+    shop.run("update runs set launched_at = now() - interval '16 seconds'")
+    assert prefect.run()["idempotency_key"] == first["idempotency_key"]
+    wait_empty(shop)
+
+
+def test_a_prefect_that_is_away_is_asked_for_one_thing_and_not_for_all_that_waits(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    cancel_runs = PrefectApi.cancel_runs
+
+    def noted(prefect: PrefectApi, tag: str) -> list[str]:
+        asked.append(tag)
+        return cancel_runs(prefect, tag)
+
+    monkeypatch.setattr(PrefectApi, "cancel_runs", noted)
+    shop = api.shop
+    made = [shop.submit() for _ in range(5)]
+    with shop.held() as tx:  # so that one pass finds all of them
+        for job in made:
+            jobs.cancel(tx, job.job_no)
+    wait_until(
+        lambda: shop.value("select count(*) from outbox where event is null and tries > 0") == 5
+    )
+    assert len(asked) < shop.value("select sum(tries) from outbox where event is null")
 
 
 def test_two_processes_start_each_job_once(

@@ -53,6 +53,13 @@ returning r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id;
 update runs set flow_run_id = %(flow_run_id)s, failures = 0, last_error = null
 where run_no = %(run_no)s and launches = %(launches)s;
 
+-- unanswered --
+-- Launches of which no run is known: whoever asked Prefect has died, or has lost the database before it could say.
+select r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id
+from runs r join jobs j using (job_no)
+where r.launched_at < now() - make_interval(secs => %(after_s)s) and r.flow_run_id is null
+order by r.run_no limit %(limit)s;
+
 -- adopt --
 -- A run that somebody has started, retried or resumed counts as the one that was asked for, where none is under
 -- way: what becomes of it is looked after, and no other one is started beside it.
@@ -65,7 +72,7 @@ where job_no = %(job_no)s and kind = %(kind)s and (launched_at is null or not is
 update runs
 set launched_at = null, launches = launches - 1, failures = failures + 1, last_error = %(error)s,
     not_before = now() + make_interval(secs => %(delay_s)s)
-where run_no = %(run_no)s and launches = %(launches)s;
+where run_no = %(run_no)s and launches = %(launches)s and flow_run_id is null;
 
 -- under_way --
 -- A page of the runs that were launched, for whoever asks Prefect what became of them.
