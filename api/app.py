@@ -70,13 +70,14 @@ def create_app(settings: Settings) -> Litestar:
     probed = _database(settings, _PROBE_CONNECTIONS_MAX, _LOOKUP_S_MAX)
     background = _database(settings, _BACKGROUND_CONNECTIONS_MAX, _BACKGROUND_S_MAX)
     metrics = Metrics()
+    long_reads = LongReads()
     launcher = Launcher(settings, background, metrics)
     dispatcher = Dispatcher(settings, background, metrics)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         threads = app.state.threads = Threads(settings.database_connections_max)
-        async with threads.watched():
+        async with threads.watched(long_reads.give_up):
             with PrefectApi(settings) as prefect:
                 app.state.probes = Probes(threads, probed, prefect)
                 launcher.start()
@@ -96,7 +97,7 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=[Router("/", route_handlers=_HANDLERS), *openapi.HANDLERS],
         dependencies={
             "database": _constant(database),
-            "long_reads": _constant(LongReads()),
+            "long_reads": _constant(long_reads),
             "metrics": _constant(metrics),
             "preflights": _constant(Preflights(settings)),
             "settings": _constant(settings),

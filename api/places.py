@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from api import requesters
 from api.hangups import ClientGone
-from api.requesters import Requester
+from api.requesters import GONE_S, Requester
 from blocks.errors import Transient
 from blocks.store.interrupts import Interrupt
 
@@ -24,8 +24,6 @@ _T = TypeVar("_T")
 
 _WAITING_MAX = 512
 _WAIT_S_MAX = 5.0
-# A client that has sent its request and hangs up may have wanted it done.
-_GONE_S = 1.0
 
 
 class Overloaded(Transient):
@@ -108,7 +106,7 @@ class Places(ThreadPoolExecutor):
                 call
                 for call in self._running
                 if call.since_s + max(self._call_s_max, call.interrupt.needs_s) < now_s
-                or call.requester.has_gone(_GONE_S)
+                or call.requester.has_gone(GONE_S)
             ]
             left = [call for call in self._waiting if call.requester.has_gone(0)]
             late = [call for call in self._waiting if call.since_s + _WAIT_S_MAX < now_s]

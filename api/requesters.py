@@ -8,6 +8,8 @@ from typing import Any
 from litestar.types import Scope
 
 _STATE = "requester"
+GONE_S = 1.0
+"""How long work goes on for a client that has hung up: it may have wanted it done."""
 
 
 class Requester:

@@ -8,8 +8,11 @@ from contextlib import contextmanager
 import anyio
 from litestar.response import Stream
 
+from api import requesters
 from api.errors import too_many_requests
+from api.requesters import GONE_S, Requester
 from api.threads import run
+from blocks.store.interrupts import Interrupt
 
 NDJSON = "application/x-ndjson"
 _PER_CUSTOMER_MAX = 4
@@ -21,11 +24,20 @@ class LongReads:
 
     def __init__(self) -> None:
         self._under_way: Counter[str] = Counter()
+        self._readers: dict[Interrupt, Requester] = {}
         self._lock = threading.Lock()
 
+    def give_up(self) -> None:
+        """End those whose clients have hung up, also before anything was sent."""
+        with self._lock:
+            readers = list(self._readers.items())
+        for interrupt, reader in readers:
+            if reader.has_gone(GONE_S):
+                interrupt.fire()
+
     @contextmanager
-    def one_of(self, customer_id: str) -> Iterator[None]:
-        """Count one until the end of the block.
+    def one_of(self, customer_id: str) -> Iterator[Interrupt]:
+        """Count one until the end of the block, which reads with the `Interrupt` that it is given.
 
         Raises:
             ApiError: 429, the customer has four already.
@@ -35,10 +47,13 @@ class LongReads:
                 message = f"{_PER_CUSTOMER_MAX} long reads of yours are under way; end one first."
                 raise too_many_requests("too_many_reads", message, _RETRY_AFTER_S)
             self._under_way[customer_id] += 1
+            interrupt = Interrupt()
+            self._readers[interrupt] = requesters.current()
         try:
-            yield
+            yield interrupt
         finally:
             with self._lock:
+                del self._readers[interrupt]
                 self._under_way[customer_id] -= 1
                 if not self._under_way[customer_id]:
                     del self._under_way[customer_id]

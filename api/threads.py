@@ -41,10 +41,13 @@ class Threads:
         self._places = [self.handlers, self.keys, self.writes, self.prefect, self.metrics]
 
     @asynccontextmanager
-    async def watched(self) -> AsyncIterator[None]:
-        """Give up what takes too long until the block ends, and then what is still under way."""
+    async def watched(self, give_up: Callable[[], None]) -> AsyncIterator[None]:
+        """Give up what takes too long until the block ends, and then what is still under way.
+
+        `give_up` is called now and then, to do the same for work elsewhere.
+        """
         asyncio.get_running_loop().set_default_executor(self.handlers)
-        watching = asyncio.create_task(self._watch())
+        watching = asyncio.create_task(self._watch(give_up))
         try:
             yield
         finally:
@@ -52,11 +55,12 @@ class Threads:
             for places in self._places:
                 places.close()
 
-    async def _watch(self) -> None:
+    async def _watch(self, give_up: Callable[[], None]) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
             for places in self._places:
                 places.give_up()
+            give_up()
 
 
 async def run(

@@ -274,7 +274,7 @@ def _read(
     job: Job,
     read: Callable[[Transaction, int], Iterator[bytes]],
 ) -> Generator[bytes, None, None]:
-    with long_reads.one_of(job.customer_id), database.long_read() as tx:
+    with long_reads.one_of(job.customer_id) as interrupt, database.long_read(interrupt) as tx:
         yield from read(tx, job.job_no)
 
 

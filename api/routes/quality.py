@@ -18,6 +18,7 @@ from api.threads import run
 from blocks.store import quality
 from blocks.store.customers import Principal
 from blocks.store.database import Database
+from blocks.store.interrupts import Interrupt
 from blocks.store.jobs import Job
 from blocks.store.quality import Quality
 
@@ -113,12 +114,13 @@ async def read(
 ) -> QualityView:
     """How well annotators agree, at any time; a large job takes a second or two."""
     job = await sync_to_thread(find_job, request, job_id, database)
-    with long_reads.one_of(customer_id(request)):
-        return await run(request.app.state.threads.long_reads, _measure, job, database)
+    with long_reads.one_of(customer_id(request)) as interrupt:
+        limiter = request.app.state.threads.long_reads
+        return await run(limiter, _measure, job, database, interrupt)
 
 
-def _measure(job: Job, database: Database) -> QualityView:
-    with database.long_read() as tx:
+def _measure(job: Job, database: Database, interrupt: Interrupt) -> QualityView:
+    with database.long_read(interrupt) as tx:
         return _view(job, quality.measure(tx, job.job_no))
 
 

@@ -128,8 +128,8 @@ class Database:
                 self._pool.putconn(connection)
 
     @contextmanager
-    def long_read(self) -> Iterator[Transaction]:
-        """A transaction on a connection of its own and without a time limit.
+    def long_read(self, interrupt: Interrupt | None = None) -> Iterator[Transaction]:
+        """A transaction on a connection of its own and without a time limit; `interrupt` can end it.
 
         Raises:
             DatabaseUnavailable: as in `transaction`, or too many are under way.
@@ -141,6 +141,7 @@ class Database:
             with (
                 translated(),
                 closing(psycopg.connect(self._url, **self._connection)) as connection,
+                _interruptible(connection, interrupt or Interrupt()),
             ):
                 yield connection
         finally:

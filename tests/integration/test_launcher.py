@@ -23,11 +23,13 @@ from blocks.store.jobs import Idempotency
 from blocks.store.runs import Launch
 from tests.conftest import KEY
 from tests.fake_prefect import FakePrefect
+from tests.integration.blockades import stopped_postgresql
 from tests.integration.conftest import (
     DELIVERY,
     JOB_BODY,
     Api,
     Shop,
+    Side,
     at_once,
     make_app,
     make_chunk,
@@ -199,12 +201,25 @@ def test_a_launcher_that_lost_the_database_asks_at_once_for_what_it_does_not_kno
     lose_answer(shop)
     shop.run(
         "select pg_terminate_backend(pid) from pg_stat_activity "
-        "where datname = current_database() and query ilike 'listen%outbox%'"
+        "where datname = current_database() and query ilike 'listen%%outbox%%'"
     )
     assert prefect.run()["idempotency_key"] == first["idempotency_key"]
     wait_empty(shop)
     assert len(prefect.made) == 1
     assert shop.value("select launches from runs") == 1
+
+
+def test_a_launcher_goes_on_when_its_database_has_hung(
+    with_prefect: Api, prefect: FakePrefect
+) -> None:
+    with_prefect.submit()
+    prefect.run()
+    with stopped_postgresql(with_prefect.shop):
+        asked = Side(with_prefect.submit)
+        assert not asked.wait(0.5)  # so that the launcher has looked as well
+    job_id = asked.join().json()["job_id"]
+    assert prefect.run()["parameters"] == {"job_id": job_id}
+    wait_empty(with_prefect.shop)
 
 
 def test_what_another_launcher_has_asked_for_and_died_is_asked_for_soon(
