@@ -23,10 +23,6 @@ from blocks.object_urls import ObjectUrl, StoreType, is_bucket_name
 from blocks.settings import Settings
 from blocks.store.jobs import DeliveryTarget
 
-_LOGO_URL = (
-    "https://raw.githubusercontent.com/PrefectHQ/prefect/420d0d6a78bb6df1fc18bcf188fdad43c1d22ea9"
-    "/assets/block-logos/process.png"
-)
 _REGION = "us-east-1"
 _TIMEOUT_S = 30.0
 _STORES = {"s3": StoreType.S3, "gs": StoreType.GCS}
@@ -51,7 +47,6 @@ class ManifestSource(Block):
 
     _block_type_name = "Refinery Manifest Source"
     _block_type_slug = "refinery-manifest-source"
-    _logo_url = _LOGO_URL  # type: ignore[assignment]
     _description = (
         "A bucket in S3, GCS or a store that speaks S3, with the operator's own credentials. "
         "`submit-manifests` looks for manifests in it, and its jobs are read and delivered with them."
@@ -159,7 +154,6 @@ class ResultsDelivery(Block):
 
     _block_type_name = "Refinery Results Delivery"
     _block_type_slug = "refinery-results-delivery"
-    _logo_url = _LOGO_URL  # type: ignore[assignment]
     _description = (
         "Where the results of jobs of `submit-manifests` go, and in which format. They are written with "
         "the credentials of the manifest source, so it has to be a bucket that those can write."
@@ -210,7 +204,6 @@ class RefineryService(Block):
 
     _block_type_name = "Refinery Service"
     _block_type_slug = "refinery-service"
-    _logo_url = _LOGO_URL  # type: ignore[assignment]
     _description = "The HTTP API of Refinery Jobs and a customer's key, for flows that submit jobs."
     _code_example = """\
 ```python

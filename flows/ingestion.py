@@ -13,7 +13,7 @@ from blocks.errors import ManifestRefused, NoValidLines, TooManyBadLines
 from blocks.magic import Codec, codec_of
 from blocks.object_urls import parse_object_url
 from blocks.store import chunks, jobs, waits
-from blocks.store.chunks import Committed
+from blocks.store.chunks import Committed, Tally
 from blocks.store.jobs import Job
 from flows import compressed, manifest
 from flows.batches import validate_lines
@@ -164,8 +164,8 @@ def judge(job_id: str, *, at_end: bool = False) -> None:
         )
 
 
-def finish(job_id: str) -> Job:
-    """Close the ingestion, if every line that was read is recorded; return the job as it was.
+def finish(job_id: str) -> Tally:
+    """Close the ingestion, if every line that was read is recorded; return what they came to.
 
     Raises:
         LedgerMismatch: one is not.
@@ -175,7 +175,7 @@ def finish(job_id: str) -> Job:
     with database().transaction() as tx:
         chunks.ledger(tx, job.job_no).check()
         jobs.finish_ingestion(tx, job.job_no)
-    return job
+        return chunks.tally(tx, job.job_no)
 
 
 def _codec(job: Job) -> Codec | None:

@@ -33,6 +33,7 @@ from flows.resources import database, destination_of, load_job, settings
 
 _P = ParamSpec("_P")
 
+BAD_LINES_TAG = "bad-lines"
 _UPDATES_EVERY_S = 1.0
 _CHUNKS_SHOWN_MAX = 500
 
@@ -84,6 +85,20 @@ def mark_run(job: Job, what: str) -> None:
             client.update_flow_run(
                 UUID(flow_run.id), name=f"{what} {job.job_id}", tags={*flow_run.tags, *missing}
             )
+
+
+@only_shown
+def mark_bad_lines(job: Job, bad_lines: int) -> None:
+    """Have a list of green runs say which of them have bad lines, and how many.
+
+    A state of another name would show too, but automations wait for one that is called `Completed`.
+    """
+    if bad_lines:
+        marks = [f"{bad_lines} bad", BAD_LINES_TAG]  # first: a list shows three, and how many more
+        with get_client(sync_client=True) as client:
+            others = {*flow_run.tags, job.job_id, job.customer_id}.difference(marks)
+            tags = [*marks, *others]
+            client.update_flow_run(UUID(flow_run.id), tags=tags)
 
 
 class Progress:

@@ -23,7 +23,15 @@ from blocks.store import jobs
 from blocks.store.chunks import Committed
 from flows import ingestion
 from flows.ingestion import Range
-from flows.monitor import ChunkSeen, Progress, mark_run, run_log, show_chunks, show_job
+from flows.monitor import (
+    ChunkSeen,
+    Progress,
+    mark_bad_lines,
+    mark_run,
+    run_log,
+    show_chunks,
+    show_job,
+)
 from flows.policy import NETWORK_TASK, chunk_runner
 from flows.resources import Overtaken, adopt_run, database, load_job, load_unread, settings
 from flows.setbacks import PROCESS_JOB, recorded
@@ -112,8 +120,9 @@ def judge(job_id: str, *, at_end: bool = False) -> None:
 @task(task_run_name="finish", **NETWORK_TASK)
 def finish_ingestion(job_id: str) -> str:
     """Say that every line is recorded, and what they came to."""
-    job = ingestion.finish(job_id)
-    return f"{job_id}: {job.total_tasks} lines, {job.tasks_failed} of them bad."
+    tally = ingestion.finish(job_id)
+    mark_bad_lines(load_job(job_id), tally.bad_lines)
+    return f"{job_id}: {tally.tasks + tally.bad_lines} lines, {tally.bad_lines} of them bad."
 
 
 @task(task_run_name="fail job", **NETWORK_TASK)

@@ -52,6 +52,9 @@ def test_a_job_is_found_read_and_rerun_in_prefect_and_its_events_begin_what_was_
         # An automation that waits for `Completed` waits for this name.
         assert run["state"]["name"] == "Completed"
     assert f"{len(manifest.bad)} of them bad" in process["state"]["message"]
+    assert {"bad-lines", f"{len(manifest.bad)} bad"} <= set(
+        process["tags"]
+    )  # as a list of runs shows
     assert tasks_of(prefect, process) == [
         "pin manifest",
         "plan chunks",
