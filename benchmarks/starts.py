@@ -19,7 +19,7 @@ from benchmarks.servers import Servers
 from blocks.prefect_auth import PrefectAuth
 from deployments.environment import python_environment
 from deployments.names import PROCESS_JOB, WORK_POOL
-from deployments.prefect_servers import REPOSITORY
+from deployments.registered import REPOSITORY
 from deployments.registration import work_pools
 from deployments.worker import QUERY_S
 

@@ -65,19 +65,21 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
     """
     stack = Stack(data_dir or default_data_dir(), object_store=store)
     try:
-        stack.start(lambda step: _console.print(f"  [dim]{step}[/]"))
+        stack.start_api(lambda step: _console.print(f"  [dim]{escape(step)}[/]"))
         with kept_environment(stack):
             _console.print(
-                f"\n[bold]Refinery is up[/], with everything in {stack.data_dir}\n"
+                f"\n[bold]The API answers[/], with everything in {stack.data_dir}\n"
                 f"  API          {stack.api_url}\n"
                 f"  OpenAPI      {stack.openapi_url}\n"
                 f"  Prefect UI   {stack.prefect_sign_in_url}\n"
                 f"{_store_line(stack)}"
                 f"\nA first customer:  refinery customers add NAME{_hint(data_dir)}\n"
-                "[dim]Ctrl-C stops it.[/]",
+                "[dim]Ctrl-C stops it.[/]\n",
                 soft_wrap=True,  # a link that is broken over two lines cannot be clicked
             )
-            stack.wait(_console.print)
+            stack.wait_complete()
+            _console.print("[bold]Refinery is up.[/]")
+            stack.wait()
     finally:
         stack.stop()
 

@@ -63,7 +63,7 @@ def run_demo(console: Console, *, keep: bool = False) -> None:
             console.print(f"\nAll of it took {time.monotonic() - began:.0f} s.")
             if keep:
                 console.print("[bold]The servers stay up[/] until Ctrl-C.")
-                stack.wait(console.print)
+                stack.wait()
         finally:
             stack.stop()
 

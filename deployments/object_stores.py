@@ -105,6 +105,7 @@ class SeaweedFS:
             environment=plain_environment() | credentials | keys | {"GOMEMLIMIT": SEAWEEDFS_MEMORY},
             folder=self._folder,
             is_ready=self._asks_for_credentials,
+            is_alive=lambda: get_status(self.address.endpoint_url) is not None,
             start_timeout_s=START_TIMEOUT_S,
             stop_timeout_s=SEAWEEDFS_STOP_TIMEOUT_S,
         )

@@ -12,6 +12,8 @@ from urllib.parse import quote
 import psutil
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PGconn, Ping
 
 from deployments.endings import kill_and_wait, wait_ended
 from deployments.environment import plain_environment
@@ -91,6 +93,11 @@ class Postgres:
         password = quote(self._password, safe="")
         return f"{scheme}://{SUPERUSER}:{password}@{LOOPBACK}:{self.port}/{database}"
 
+    @property
+    def is_new(self) -> bool:
+        """Whether there is no cluster yet."""
+        return not self._cluster.exists()
+
     def program(self) -> Program:
         """The server; its preparation makes the cluster when there is none."""
         self._make_folder()
@@ -101,6 +108,7 @@ class Postgres:
             environment=plain_environment(),
             folder=self._folder,
             is_ready=self._answers,
+            is_alive=self._is_alive,
             prepare=self._prepare,
             user=self._user,
             # "Fast": open transactions are rolled back. SIGTERM would wait for clients to leave.
@@ -119,12 +127,23 @@ class Postgres:
                 if name not in present:
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
-    def _answers(self) -> bool:
+    def _answers(self, database: str = "postgres") -> bool:
         try:
-            psycopg.connect(self.url("postgres"), connect_timeout=CONNECT_TIMEOUT_S).close()
+            psycopg.connect(self.url(database), connect_timeout=CONNECT_TIMEOUT_S).close()
         except psycopg.OperationalError:
             return False
         return True
+
+    def has_database(self) -> bool:
+        """Whether the database of ours can be used now."""
+        return self._answers(DATABASE)
+
+    def _is_alive(self) -> bool:
+        """Whether it says anything: that it recovers, or has no connection left, is an answer.
+
+        To kill it in the middle of a long recovery would make it begin again, for ever.
+        """
+        return _ping(self.url("postgres")) in (Ping.OK, Ping.REJECT)
 
     def _prepare(self) -> None:
         self._stop_orphans()
@@ -163,14 +182,21 @@ class Postgres:
         unfinished.rename(self._cluster)
 
     def _write(self, name: str, text: str, folder: Path | None = None) -> None:
-        """Writes a file that PostgreSQL's user owns, with mode 600."""
+        """Writes a file that PostgreSQL's user owns, with mode 600.
+
+        One that has this text already is left alone: on a full disk there is no room for another.
+        """
         path = (folder or self._cluster) / name
-        path.unlink(missing_ok=True)
+        if path.is_file() and path.read_text() == text:
+            return
+        new = path.with_name(f".{name}.new")
+        new.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        with os.fdopen(os.open(path, flags, FILE_MODE), "w") as file:
+        with os.fdopen(os.open(new, flags, FILE_MODE), "w") as file:
             if self._user is not None:
                 os.fchown(file.fileno(), self._user.uid, self._user.gid)
             file.write(text)
+        new.replace(path)
 
     def _stop_orphans(self) -> None:
         """Stops what a killed supervisor or a killed postmaster left running on this cluster.
@@ -225,3 +251,8 @@ class Postgres:
         )
         if check and finished.returncode != 0:
             raise StackError(f"{tool} failed:\n{finished.stdout.strip()}")
+
+
+def _ping(url: str) -> Ping:
+    conninfo = make_conninfo(url, connect_timeout=CONNECT_TIMEOUT_S)
+    return Ping(PGconn.ping(conninfo.encode()))

@@ -5,8 +5,12 @@ Run by `python -m uvicorn --factory deployments.prefect_app:create`.
 
 import base64
 import hashlib
+import os
+import time
 
+import psycopg
 from prefect.server.api.server import create_app
+from sqlalchemy import make_url
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,6 +34,9 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 
+_CONNECT_S = 2
+_POLL_S = 0.1
+
 
 class _SignIn:
     """Answers for the link that signs a browser in, and hands all else on."""
@@ -45,5 +52,21 @@ class _SignIn:
 
 
 def create() -> ASGIApp:
-    """Prefect's API and UI for this machine's names alone, with a page that signs a browser in."""
+    """Prefect's API and UI for this machine's names alone, with a page that signs a browser in.
+
+    PostgreSQL is started beside us: we are imported while it starts, and wait for it here.
+    """
+    _wait_for_database()
     return TrustedHostMiddleware(_SignIn(create_app(final=True)), allowed_hosts=HOSTS)
+
+
+def _wait_for_database() -> None:
+    url = make_url(os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"])
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    while True:
+        try:
+            psycopg.connect(plain, connect_timeout=_CONNECT_S).close()
+        except psycopg.OperationalError:
+            time.sleep(_POLL_S)
+        else:
+            return

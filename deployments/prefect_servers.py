@@ -1,36 +1,38 @@
 """The Prefect server on our PostgreSQL, the deployments of `prefect.yaml`, and their worker."""
 
 import base64
-import functools
 import os
 import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import certifi
 import httpx
 
 from blocks.prefect_auth import PrefectAuth
+from deployments import registered
 from deployments.environment import plain_environment, python_environment, without_proxy
 from deployments.loopback_http import client, get_status
-from deployments.names import WORK_POOL, WORKER_TYPE
+from deployments.names import WORK_POOL
 from deployments.ports import LOOPBACK
 from deployments.prefect_hosts import HOSTS, SIGN_IN_PATH
 from deployments.private_files import kept_secret, private_folder, write_private
 from deployments.processes import Program
-
-# Where prefect.yaml is.
-REPOSITORY = Path(__file__).resolve().parents[1]
+from deployments.registered import REPOSITORY
 
 WORKER = "embedded"
 
 SERVER_START_TIMEOUT_S = 120.0
 # It waits for its clients' websockets when asked to stop, and there is always one.
 SERVER_STOP_TIMEOUT_S = 5.0
-DEPLOY_TIMEOUT_S = 120.0
+# It waits for Prefect, and on a busy machine it takes a minute itself.
+DEPLOY_TIMEOUT_S = 300.0
 WORKER_START_TIMEOUT_S = 60.0
 WORKER_STOP_TIMEOUT_S = 10.0
+# One that has missed three counts as offline. After another minute of that we kill it.
+WORKER_HEARTBEAT_S = 10
 
 HTTP_OK = 200
 
@@ -99,6 +101,7 @@ class PrefectServer:
             environment=self._environment(),
             folder=self._home,
             is_ready=self._is_ready,
+            is_alive=self._is_alive,
             start_timeout_s=SERVER_START_TIMEOUT_S,
             stop_timeout_s=SERVER_STOP_TIMEOUT_S,
             stop_stage=1,
@@ -107,6 +110,9 @@ class PrefectServer:
     def _is_ready(self) -> bool:
         # Asks the database too, which /api/health does not.
         return get_status(f"{self.api_url}/ready") == HTTP_OK
+
+    def _is_alive(self) -> bool:
+        return get_status(f"{self.api_url}/health") == HTTP_OK
 
     def _environment(self) -> dict[str, str]:
         plain = plain_environment()
@@ -147,21 +153,10 @@ class PrefectServer:
         }
         return python_environment({**NO_TELEMETRY, **ours, **extra})
 
-    def make_work_pool(self) -> None:
-        """Makes the pool if it is missing: then deploying and the worker need not wait in turn.
-
-        The worker fills in the pool's template when it starts.
-        """
-        with client(self._auth) as session:
-            body = {"name": WORK_POOL, "type": WORKER_TYPE}
-            answer = session.post(f"{self.api_url}/work_pools/", json=body)
-        if answer.status_code != httpx.codes.CONFLICT:
-            answer.raise_for_status()
-
     def deploy_program(self) -> Program:
         """Registers everything that is ours; ends by itself."""
         return Program(
-            name="Prefect deploy",
+            name="Registration",
             arguments=[sys.executable, "-m", "deployments", "deploy"],
             environment=self.client_environment({}),
             folder=REPOSITORY,
@@ -170,38 +165,53 @@ class PrefectServer:
 
     def worker_program(self, extra: Mapping[str, str]) -> Program:
         """Our worker; its flow runs inherit `extra`."""
+        ours = {"PREFECT_WORKER_HEARTBEAT_SECONDS": str(WORKER_HEARTBEAT_S)}
         return Program(
             name="Prefect worker",
             arguments=[sys.executable, "-m", "deployments", "worker", "--name", WORKER],
-            environment=self.client_environment(extra),
+            environment=self.client_environment({**ours, **extra}),
             folder=self._home,
             prepare=self._forget_worker,
-            is_ready=self._worker_is_online,
+            is_ready=lambda: self._worker_is_online() is True,
+            # It waits for a Prefect that is away.
+            is_alive=lambda: self._worker_is_online() is not False,
             start_timeout_s=WORKER_START_TIMEOUT_S,
             stop_timeout_s=WORKER_STOP_TIMEOUT_S,
         )
-
-    @functools.cached_property
-    def _workers_url(self) -> str:
-        return f"{self.api_url}/work_pools/{WORK_POOL}/workers"
 
     def _forget_worker(self) -> None:
         """A killed worker counts as online for another 90 s, which would be the wrong answer."""
         try:
             with client(self._auth) as session:
-                session.delete(f"{self._workers_url}/{WORKER}")
+                session.delete(f"{self.api_url}/work_pools/{WORK_POOL}/workers/{WORKER}")
         except httpx.TransportError:
             # The server is away; then the worker cannot come online either until it is back.
             return
 
-    def _worker_is_online(self) -> bool:
+    def _worker_is_online(self) -> bool | None:
+        """Whether it has given a heartbeat lately; None if Prefect does not say."""
         online = {"workers": {"status": {"any_": ["ONLINE"]}}}
+        workers = self._ask(f"work_pools/{WORK_POOL}/workers/filter", online)
+        return None if workers is None else any(each["name"] == WORKER for each in workers)
+
+    def _ask(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The answer to a POST, or None where there is none."""
         try:
             with client(self._auth) as session:
-                answer = session.post(f"{self._workers_url}/filter", json=online)
+                answer = session.post(f"{self.api_url}/{path}", json=body)
         except httpx.TransportError:
-            return False
-        return answer.status_code == HTTP_OK and any(w["name"] == WORKER for w in answer.json())
+            return None
+        return answer.json() if answer.status_code == HTTP_OK else None
+
+    def has_registration(self) -> bool:
+        """Whether all that is ours is registered, as it is now.
+
+        Raises:
+            httpx.HTTPError: Prefect cannot be asked.
+        """
+        with client(self._auth) as session:
+            session.base_url = httpx.URL(f"{self.api_url}/")
+            return registered.is_registered(session, WORK_POOL)
 
 
 def _first_certificate() -> str:

@@ -6,6 +6,7 @@ imported and not used.
 
 # ruff: noqa: F401
 import gc
+import logging
 import traceback
 
 try:
@@ -29,6 +30,9 @@ try:
 except Exception:  # noqa: BLE001 - the fork server would end, and every run with it, or swallow it
     # Each run does what is missing, or fails by itself.
     traceback.print_exc()
+# What a run says is kept by Prefect. In the log of the worker it would be a second time.
+for name in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(name).propagate = False
 # A run's collector has no need to look at any of this.
 gc.collect()
 gc.freeze()

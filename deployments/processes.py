@@ -16,14 +16,11 @@ import psutil
 from deployments.errors import ServerFailed
 from deployments.exec_child import KEEP
 from deployments.guard import Guard
-from deployments.private_files import FILE_MODE
+from deployments.process_log import ProcessLog
 
 EXEC_CHILD = Path(__file__).with_name("exec_child.py")
 
 READY_POLL_S = 0.05
-LOG_BYTES_MAX = 16 * 1024 * 1024
-LOG_TAIL_BYTES = 4096
-LOG_TAIL_LINES = 15
 PRIVATE_UMASK = 0o077
 
 
@@ -57,6 +54,9 @@ class Program:
     environment: Mapping[str, str]
     folder: Path
     is_ready: Callable[[], bool] = _never
+    is_alive: Callable[[], bool] | None = None
+    """Whether it answers at all, if only that it cannot work yet: such a one is left alone. One that
+    does not is killed, after `start_timeout_s` or, once it has been ready, after a minute."""
     prepare: Callable[[], None] = _nothing
     """Runs before every start, restarts included."""
     user: User | None = None
@@ -75,17 +75,13 @@ class ChildProcess:
         program: Program,
         log_folder: Path,
         guard: Guard,
-        on_death: Callable[["ChildProcess"], None] = lambda _: None,
     ) -> None:
         self.program = program
-        self.log_path = log_folder / f"{program.name.lower().replace(' ', '-')}.log"
+        self.log = ProcessLog(log_folder / f"{program.name.lower().replace(' ', '-')}.log")
         self.pid = 0
         self.create_time = 0.0
         self.exit_code: int | None = None
         self._guard = guard
-        self._on_death = on_death
-        self._log_start = 0
-        self._stopping = False
         self._started = threading.Event()
         self._exited = threading.Event()
         self._exited.set()
@@ -108,7 +104,6 @@ class ChildProcess:
         """
         self.program.prepare()
         self._forget_empty_groups()
-        self._stopping = False
         self.exit_code = None
         self._exited.clear()
         self._started.clear()
@@ -132,20 +127,18 @@ class ChildProcess:
             return
         self.pid = process.pid
         # Read before the process is reaped, so that it is there even if the program ended at once.
-        self.create_time = psutil.Process(process.pid).create_time()
+        self.create_time = _create_time(process.pid)
         self._groups.add(process.pid)
         self._guard.watch(process.pid)
         self._started.set()
         self.exit_code = process.wait()
         self._exited.set()
-        if not self._stopping:
-            self._on_death(self)
 
     def _popen(self) -> subprocess.Popen[bytes]:
         user = self.program.user
         uid, gid = (user.uid, user.gid) if user else (KEEP, KEEP)
         shim = [sys.executable, "-I", "-S", str(EXEC_CHILD), str(os.getpid()), str(uid), str(gid)]
-        log = self._open_log()
+        log = self.log.open()
         try:
             return subprocess.Popen(
                 [*shim, *self.program.arguments],
@@ -160,28 +153,32 @@ class ChildProcess:
         finally:
             os.close(log)
 
-    def _open_log(self) -> int:
-        if self.log_path.exists() and self.log_path.stat().st_size > LOG_BYTES_MAX:
-            self.log_path.replace(self.log_path.with_suffix(".log.1"))
-        log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE)
-        self._log_start = os.lseek(log, 0, os.SEEK_END)
-        return log
-
     def wait_ready(self) -> None:
-        """Returns when the server says that it is ready.
+        """Returns when the server says that it is ready, however long it takes to get so.
 
         Raises:
-            ServerFailed: it ended first, or `start_timeout_s` passed; then it is killed.
+            ServerFailed: it ended first, or gave no answer for `start_timeout_s`; then it is killed.
         """
-        deadline = time.monotonic() + self.program.start_timeout_s
+        timeout_s = self.program.start_timeout_s
+        deadline = time.monotonic() + timeout_s
         while not self.program.is_ready():
             if self._exited.wait(READY_POLL_S):
                 raise self.failure(f"ended with exit code {self.exit_code} before it was ready")
-            if time.monotonic() > deadline:
-                self._signal(signal.SIGKILL)
-                self._exited.wait()
-                timeout_s = self.program.start_timeout_s
+            if time.monotonic() < deadline:
+                continue
+            if self.program.is_alive is None or not self.program.is_alive():
+                self.kill()
                 raise self.failure(f"was not ready within {timeout_s:.0f} s")
+            deadline = time.monotonic() + timeout_s
+
+    def wait_exit(self, timeout_s: float | None = None) -> bool:
+        """Waits for its end; returns whether it has ended."""
+        return self._exited.wait(timeout_s)
+
+    def kill(self) -> None:
+        """Ends the process itself by force; what it started runs on."""
+        self._signal(signal.SIGKILL)
+        self._exited.wait()
 
     def start(self) -> None:
         """Spawns and waits until ready."""
@@ -208,7 +205,6 @@ class ChildProcess:
 
     def ask_to_stop(self) -> None:
         """Sends the stop signal and returns at once, so that several can stop side by side."""
-        self._stopping = True
         if self.is_running:
             self._started.wait()
             self._signal(self.program.stop_signal)
@@ -217,8 +213,7 @@ class ChildProcess:
         """Ends the program and all that it started, by force if `stop_timeout_s` was not enough."""
         self.ask_to_stop()
         if not self._exited.wait(self.program.stop_timeout_s):
-            self._signal(signal.SIGKILL)
-            self._exited.wait()
+            self.kill()
         self._sweep()
 
     def _signal(self, number: signal.Signals) -> None:
@@ -248,14 +243,12 @@ class ChildProcess:
 
     def failure(self, reason: str) -> ServerFailed:
         """The error that says this about the server, with the last lines of this run's log."""
-        return ServerFailed(self.name, reason, self.log_path, self._log_tail())
+        return ServerFailed(self.name, reason, self.log.path, self.log.tail())
 
-    def _log_tail(self) -> str:
-        try:
-            with self.log_path.open("rb") as log:
-                end = log.seek(0, os.SEEK_END)
-                log.seek(max(self._log_start, end - LOG_TAIL_BYTES))
-                lines = log.read().decode(errors="replace").splitlines()
-        except FileNotFoundError:
-            return ""
-        return "\n".join(lines[-LOG_TAIL_LINES:])
+
+def _create_time(pid: int) -> float:
+    """Seconds since the epoch; 0 where it cannot be read, and then nobody takes it for this one."""
+    try:
+        return psutil.Process(pid).create_time()
+    except (psutil.Error, OSError):
+        return 0.0

@@ -1,19 +1,28 @@
 """Registers with Prefect what is ours. Everything may be done again, by anybody, at any time."""
 
-import subprocess
+import io
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from blocks.logs import get_logger
+from deployments import registered
 from deployments.errors import RegistrationFailed
 from deployments.names import WORK_POOL, WORKER_TYPE
-from deployments.prefect_servers import REPOSITORY
+from deployments.registered import REPOSITORY
 
 _AUTOMATIONS = Path(__file__).with_name("automations.yaml")
+
+PREFECT_WAIT_S = 120.0
+PREFECT_POLL_S = 0.2
+
+logger = get_logger(__name__)
 
 OnStep = Callable[[str], None]
 
@@ -21,24 +30,59 @@ OnStep = Callable[[str], None]
 def register(pool: str, on_step: OnStep) -> None:
     """Work pool, deployments, block types and automations.
 
+    Waits for a Prefect that is starting.
+
     Raises:
         RegistrationFailed: with what Prefect said.
     """
     definition = _definition(pool)
+    content = _deployments_in(definition)
+    if not wait_for_prefect(PREFECT_WAIT_S):
+        raise RegistrationFailed(f"Prefect does not answer at {_prefect_url()}.")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "prefect.yaml"
-        YAML().dump(_deployments_in(definition), file)
+        YAML().dump(content, file)
         if definition["name"] == WORK_POOL:
             _make_work_pool()
-        deploying = _start_deploying(file)
-        # Meanwhile: both take seconds to import.
-        blocks = register_blocks()
-        output, _ = deploying.communicate()
-    if deploying.returncode:
-        raise RegistrationFailed(f"Prefect could not deploy:\n{output}")
+        _deploy(file)
     on_step(f"deployments  in the work pool {definition['name']}")
+    blocks = register_blocks()
     on_step(f"block types  {', '.join(blocks)}")
-    on_step(f"automations  {', '.join(register_automations())}")
+    automations = register_automations()
+    on_step(f"automations  {', '.join(automations)}")
+    _note(
+        pool,
+        deployments=[each["name"] for each in content["deployments"]],
+        automations=automations,
+        block_types=blocks,
+    )
+
+
+def prepare_for_worker(pool: str) -> None:
+    """Return when Prefect answers, however long that takes, and our own work pool is there."""
+    while not wait_for_prefect(PREFECT_WAIT_S):
+        logger.warning("prefect.unreachable", url=_prefect_url(), waiting=True)
+    if pool == WORK_POOL:
+        _make_work_pool()
+
+
+def wait_for_prefect(timeout_s: float) -> bool:
+    """Return whether Prefect's server answers within that time."""
+    from prefect.client.orchestration import get_client
+
+    deadline = time.monotonic() + timeout_s
+    with get_client(sync_client=True) as client:
+        while client.api_healthcheck():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(PREFECT_POLL_S)
+    return True
+
+
+def _prefect_url() -> str:
+    from prefect.settings import PREFECT_API_URL
+
+    return str(PREFECT_API_URL.value())
 
 
 def register_blocks() -> list[str]:
@@ -96,15 +140,33 @@ def _deployments_in(definition: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _start_deploying(file: Path) -> subprocess.Popen[str]:
-    command = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
-    return subprocess.Popen(
-        [sys.executable, *command],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def _deploy(file: Path) -> None:
+    """Run `prefect deploy` in this process: another one would import everything again, for 3 s."""
+    from prefect.cli import app
+
+    output = io.StringIO()
+    sys.argv = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+    code: object = None
+    with chdir(REPOSITORY), redirect_stdout(output), redirect_stderr(output):
+        try:
+            app()
+        except SystemExit as end:
+            code = end.code
+    if code:
+        raise RegistrationFailed(f"Prefect could not deploy:\n{output.getvalue()}")
+
+
+def _note(pool: str, **names: list[str]) -> None:
+    """Write down in Prefect what is registered, when all of it is: who starts next need not do it."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import VariableCreate, VariableUpdate
+
+    value = registered.record(pool, names)
+    with get_client(sync_client=True) as client:
+        if client.read_variable_by_name(registered.VARIABLE):
+            client.update_variable(VariableUpdate(name=registered.VARIABLE, value=value))
+        else:
+            client.create_variable(VariableCreate(name=registered.VARIABLE, value=value))
 
 
 def _make_work_pool() -> None:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, MappingProxyType, TracebackType
@@ -20,10 +19,12 @@ from deployments.loopback_http import get_status
 from deployments.object_stores import ObjectStoreAddress, SeaweedFS
 from deployments.ports import LOOPBACK, Ports
 from deployments.postgres import PREFECT_DATABASE, Postgres
-from deployments.prefect_servers import REPOSITORY, PrefectServer
+from deployments.prefect_servers import PrefectServer
 from deployments.private_files import FOLDER_MODE, kept_secret, private_folder
 from deployments.processes import Program
+from deployments.registered import REPOSITORY
 from deployments.state import DataDirectoryLock, State
+from deployments.supervised import Condition, Supervised
 from deployments.supervisor import Supervisor
 
 # Others may pass through root's data directory, not list it: PostgreSQL is another user's.
@@ -84,7 +85,9 @@ class Stack:
         self._lock = DataDirectoryLock(self.data_dir)
         self._state = State(self.data_dir)
         self._ports = Ports(self.data_dir / "ports.json")
-        self._supervisor = Supervisor(self.data_dir / "logs", self._write_state)
+        self._supervisor = Supervisor(self.log_folder, self._write_state, self._tell)
+        self._listener: OnStep = _silent
+        self._rest: list[Supervised] = []
 
     @property
     def openapi_url(self) -> str:
@@ -124,36 +127,61 @@ class Stack:
         return self.data_dir / "logs"
 
     def start(self, on_step: OnStep = _silent) -> None:
-        """Starts everything and returns when all of it is ready; if it cannot, it leaves nothing.
+        """Start everything and return when all of it is ready; if it cannot, leave nothing.
 
         Raises:
             AlreadyRunning: another process has started from this data directory.
             ServerFailed: a server ended or was not ready in time.
             FolderUnreachable: PostgreSQL's user cannot reach the data directory.
         """
+        self.start_api(on_step)
+        with self._stops_on_error():
+            for supervised in self._rest:
+                supervised.wait_first_try()
+
+    def start_api(self, on_step: OnStep = _silent) -> None:
+        """Start everything and return when the API answers; raises as `start` does.
+
+        The rest gets ready meanwhile and afterwards, however many tries that takes. From now on what
+        dies is started again, and `on_step` hears of it, from any thread.
+        """
         _make_data_dir(self.data_dir)
         self._lock.acquire()
+        self._listener = on_step
+        with self._stops_on_error():
+            self._start()
+
+    def wait_complete(self) -> None:
+        """Return when the rest is ready as well."""
+        with self._stops_on_error():
+            for supervised in self._rest:
+                supervised.wait_ready()
+
+    def wait(self) -> None:
+        """Return on SIGINT or SIGTERM."""
+        with _signals_interrupt(), contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+    @contextlib.contextmanager
+    def _stops_on_error(self) -> Iterator[None]:
         try:
             with _signals_interrupt():
-                self._start(_Clock(on_step))
+                yield
         except BaseException:
             self.stop()
             raise
 
-    def wait(self, on_step: OnStep = _silent) -> None:
-        """Returns on SIGINT or SIGTERM; until then, what dies is started again.
-
-        Raises:
-            ServerFailed: a server dies again and again.
-        """
-        with _signals_interrupt(), contextlib.suppress(KeyboardInterrupt):
-            self._supervisor.watch(on_step)
+    def _tell(self, text: str) -> None:
+        # The terminal may be gone, or the disk full that a log of ours is on.
+        with contextlib.suppress(OSError, ValueError):
+            self._listener(text)
 
     def stop(self) -> None:
         """Stops everything; a second call does nothing."""
         if not self._lock.is_held:
             return
         self._supervisor.stop()
+        self._rest.clear()
         self._ports.release()
         self._state.clear()
         self._lock.release()
@@ -169,40 +197,32 @@ class Stack:
     ) -> None:
         self.stop()
 
-    def _start(self, clock: "_Clock") -> None:
+    def _start(self) -> None:
         if leftovers := self._state.stop_leftovers():
-            clock.step(f"stopped what an earlier run left: {', '.join(leftovers)}")
+            self._tell(f"stopped what an earlier run left: {', '.join(leftovers)}")
         # What a killed worker left half-done there is of no use to anybody.
         shutil.rmtree(self.data_dir / "tmp", ignore_errors=True)
         private_folder(self.log_folder)
-        self._supervisor.start_guard()
         postgres, prefect = self._configure()
-        spawn = self._supervisor.spawn
+        self._supervisor.start()
+        keep = self._supervisor.keep
 
-        database = spawn(postgres.program())
-        store = spawn(self._seaweedfs().program()) if self._wants_object_store else None
-        database.wait_ready()
+        is_new = postgres.is_new
+        database = keep(postgres.program())
+        # Imports for seconds before it needs its database, for which it waits.
+        server = keep(prefect.program())
+        if self._wants_object_store:
+            self._rest.append(keep(self._seaweedfs().program()))
+        database.wait_first_try()
         postgres.create_databases()
-        clock.step("PostgreSQL is ready")
-
-        server = spawn(prefect.program())
         migrate(self.database_url)
-        api = spawn(self._api_program())
-        if store:
-            store.wait_ready()
-            clock.step("SeaweedFS is ready")
-        server.wait_ready()
-        clock.step("Prefect is ready")
+        keep(self._api_program(postgres)).wait_first_try()
 
-        prefect.make_work_pool()
-        deployments = self._supervisor.spawn_once(prefect.deploy_program())
-        worker = spawn(prefect.worker_program(self.environment))
-        deployments.wait_success()
-        clock.step("flows are deployed")
-        worker.wait_ready()
-        clock.step("the Prefect worker is online")
-        api.wait_ready()
-        clock.step("the API is ready")
+        # Both wait for Prefect by themselves, when they have been imported.
+        registered = None if is_new else Condition(server, prefect.has_registration)
+        registration = self._supervisor.finish(prefect.deploy_program(), registered)
+        worker = keep(prefect.worker_program(self.environment))
+        self._rest += [server, worker, registration]
 
     def _configure(self) -> tuple[Postgres, PrefectServer]:
         postgres = Postgres(self.data_dir, self._ports.port("postgres"), durable=self._durable)
@@ -230,7 +250,10 @@ class Stack:
             self.data_dir / "encryption.key", lambda: secrets.token_hex(KEY_BYTES)
         )
 
-    def _api_program(self) -> Program:
+    def _api_program(self, postgres: Postgres) -> Program:
+        def is_live() -> bool:
+            return get_status(f"{self.api_url}/health/live") == HTTP_OK
+
         address = ["--host", LOOPBACK, "--port", str(self._ports.port("api"))]
         # A request that streams must not hold up the stop.
         limits = ["--no-access-log", "--timeout-graceful-shutdown", str(API_REQUESTS_FINISH_S)]
@@ -239,7 +262,9 @@ class Stack:
             arguments=[sys.executable, "-m", "api", *address, *limits],
             environment=python_environment(self.environment),
             folder=REPOSITORY,
-            is_ready=lambda: get_status(f"{self.api_url}/health/ready") == HTTP_OK,
+            # Prefect is not asked: without it jobs are taken and labelled.
+            is_ready=lambda: is_live() and postgres.has_database(),
+            is_alive=is_live,
             start_timeout_s=API_START_TIMEOUT_S,
             stop_timeout_s=API_STOP_TIMEOUT_S,
         )
@@ -254,17 +279,6 @@ class Stack:
         if self.object_store:
             urls["object_store"] = self.object_store.endpoint_url
         self._state.write(urls, self._supervisor.children)
-
-
-class _Clock:
-    """Says what is done and how long it took since the start."""
-
-    def __init__(self, on_step: OnStep) -> None:
-        self._on_step = on_step
-        self._start = time.monotonic()
-
-    def step(self, text: str) -> None:
-        self._on_step(f"{text} ({time.monotonic() - self._start:.1f} s)")
 
 
 def _make_data_dir(folder: Path) -> None:

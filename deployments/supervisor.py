@@ -1,97 +1,105 @@
-"""Keeps children running: what dies unexpectedly is started again, more slowly each time."""
+"""Keeps the programs of one stack running, its logs short and its state written down."""
 
-import queue
+import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
-from deployments.errors import ServerFailed
 from deployments.guard import Guard
 from deployments.processes import ChildProcess, Program
+from deployments.supervised import Condition, Errand, Say, Supervised
 
-RESTART_DELAY_MIN_S = 0.5
-RESTART_DELAY_MAX_S = 30.0
-# More deaths than this within the window are no accident: the supervisor gives up and says why.
-DEATHS_MAX = 6
-DEATHS_WINDOW_S = 180.0
+TIDY_PERIOD_S = 5.0
+
+_Each = TypeVar("_Each", bound=Supervised)
 
 
 class Supervisor:
     """The children of one stack, in the order in which they were added."""
 
-    def __init__(self, log_folder: Path, on_change: Callable[[], None]) -> None:
-        """`on_change` is called after every start, with the new processes in `children`."""
-        self.children: list[ChildProcess] = []
-        self._log_folder = log_folder
-        self._on_change = on_change
-        self._guard = Guard()
-        self._deaths: queue.SimpleQueue[ChildProcess] = queue.SimpleQueue()
-        self._death_times: dict[ChildProcess, list[float]] = defaultdict(list)
-
-    def start_guard(self) -> None:
-        self._guard.start()
-
-    def spawn(self, program: Program) -> ChildProcess:
-        """Starts a program that is to run until it is stopped."""
-        return self._spawn(program, self._deaths.put)
-
-    def spawn_once(self, program: Program) -> ChildProcess:
-        """Starts a program that ends by itself."""
-        return self._spawn(program, lambda _: None)
-
-    def _spawn(self, program: Program, on_death: Callable[[ChildProcess], None]) -> ChildProcess:
-        child = ChildProcess(program, self._log_folder, self._guard, on_death)
-        self.children.append(child)
-        child.spawn()
-        self._on_change()
-        return child
-
-    def watch(self, on_step: Callable[[str], None]) -> None:
-        """Starts again what dies; never returns.
-
-        Raises:
-            ServerFailed: one server died more than `DEATHS_MAX` times within `DEATHS_WINDOW_S`.
+    def __init__(self, log_folder: Path, write_state: Callable[[], None], say: Say) -> None:
+        """`write_state` is called after every start, with the new processes in `children`; where it
+        raises OSError, again every few seconds. `say` hears what died and what is tried again, from
+        any thread; it must not raise.
         """
-        due: dict[ChildProcess, float] = {}
-        while True:
-            pause_s = max(0.0, min(due.values()) - time.monotonic()) if due else None
+        self._log_folder = log_folder
+        self._write_state = write_state
+        self._say = say
+        self._guard = Guard()
+        self._supervised: list[Supervised] = []
+        self._state_lock = threading.Lock()
+        self._state_is_written = True
+        self._stopping = threading.Event()
+        self._tidier: threading.Thread | None = None
+        self._began = 0.0
+
+    @property
+    def children(self) -> Sequence[ChildProcess]:
+        return [each.child for each in self._supervised]
+
+    def start(self) -> None:
+        """Begin to look after logs and state; and start the guard, which survives this process."""
+        self._guard.start()
+        self._began = time.monotonic()
+        self._stopping.clear()
+        self._tidier = threading.Thread(target=self._tidy, name="supervisor", daemon=True)
+        self._tidier.start()
+
+    def keep(self, program: Program) -> Supervised:
+        """Start a program that is to run until it is stopped."""
+        child = self._child(program)
+        return self._add(Supervised(child, self._say, self._note_change, self._began))
+
+    def finish(self, program: Program, condition: Condition | None) -> Errand:
+        """Start a program that ends by itself, where the condition says so; until it succeeds."""
+        child = self._child(program)
+        return self._add(Errand(child, self._say, self._note_change, self._began, condition))
+
+    def _child(self, program: Program) -> ChildProcess:
+        return ChildProcess(program, self._log_folder, self._guard)
+
+    def _add(self, supervised: _Each) -> _Each:
+        self._supervised.append(supervised)
+        supervised.start()
+        return supervised
+
+    def _note_change(self) -> None:
+        with self._state_lock:
             try:
-                child = self._deaths.get(timeout=pause_s)
-            except queue.Empty:
-                child = min(due, key=lambda waiting: due[waiting])
-                del due[child]
-                self._restart(child, on_step)
+                self._write_state()
+            except OSError as error:
+                if self._state_is_written:
+                    self._say(f"The state could not be written, tried again: {error}")
+                self._state_is_written = False
             else:
-                due[child] = time.monotonic() + self._delay_s(child)
+                self._state_is_written = True
 
-    def _delay_s(self, child: ChildProcess) -> float:
-        now = time.monotonic()
-        recent = [t for t in self._death_times[child] if now - t < DEATHS_WINDOW_S] + [now]
-        self._death_times[child] = recent
-        if len(recent) > DEATHS_MAX:
-            raise child.failure(f"died {len(recent)} times within {DEATHS_WINDOW_S:.0f} s")
-        return min(RESTART_DELAY_MAX_S, RESTART_DELAY_MIN_S * 2.0 ** (len(recent) - 1))
-
-    def _restart(self, child: ChildProcess, on_step: Callable[[str], None]) -> None:
-        exit_code = child.exit_code
-        try:
-            child.spawn()
-            self._on_change()
-            child.wait_ready()
-        except ServerFailed as error:
-            # Its end is in the queue like any other, and the next try waits longer than this one.
-            on_step(f"{child.name} died (exit {exit_code}), and then {error.reason}")
-        else:
-            on_step(f"{child.name} died (exit {exit_code}), started again")
+    def _tidy(self) -> None:
+        while not self._stopping.wait(TIDY_PERIOD_S):
+            for child in self.children:
+                # A full disk: no log grows meanwhile, and the next round tries again.
+                with suppress(OSError):
+                    child.log.rotate()
+            if not self._state_is_written:
+                self._note_change()
 
     def stop(self) -> None:
-        """Stops stage after stage; the children of one stage stop side by side."""
-        for stage in sorted({child.program.stop_stage for child in self.children}):
-            children = [child for child in self.children if child.program.stop_stage == stage]
-            for child in children:
-                child.ask_to_stop()
-            for child in children:
-                child.stop()
-        self.children.clear()
+        """Stop stage after stage; the children of one stage stop side by side."""
+        self._stopping.set()
+        for each in self._supervised:
+            each.hold()
+        for stage in self._stages():
+            for each in stage:
+                each.ask_to_stop()
+            for each in stage:
+                each.stop()
+        if self._tidier:
+            self._tidier.join()
+        self._supervised.clear()
         self._guard.stop()
+
+    def _stages(self) -> Iterator[list[Supervised]]:
+        for stage in sorted({each.child.program.stop_stage for each in self._supervised}):
+            yield [each for each in self._supervised if each.child.program.stop_stage == stage]

@@ -42,6 +42,7 @@ from pydantic import Field
 from deployments.cancellation import CancellableContext, is_cancelling
 from deployments.lost_runs import take_up_lost_runs
 from deployments.names import WORKER_TYPE
+from deployments.registration import prepare_for_worker
 
 _FORKS = multiprocessing.get_context("forkserver")
 PRELOADED = ["deployments.preload"]
@@ -216,5 +217,6 @@ def run_worker(pool: str, name: str | None, limit: int | None) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     forkserver.ensure_running()  # or the first run would wait for it
+    prepare_for_worker(pool)
     with temporary_settings(set_defaults={PREFECT_WORKER_QUERY_SECONDS: QUERY_S}):
         asyncio.run(ForkWorker(work_pool_name=pool, name=name, limit=limit).start())

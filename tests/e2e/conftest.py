@@ -116,7 +116,6 @@ def _lose_worker(stack: Stack, customer: Customer, s3: s3fs.S3FileSystem) -> Los
     for pid in (worker.pid, int(run["infrastructure_pid"])):
         psutil.Process(pid).kill()
     killed_s, had = time.monotonic(), customer.job(job_id)["total_tasks"]
-    worker.spawn()  # as its supervisor would
     worker.wait_ready()
     return Lost(customer, job_id, manifest, had, killed_s)
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from deployments.stack import Stack
+from tests.e2e.client import wait_for
 from tests.e2e.crowd_annotator import Floor, RestlessAnnotator, Wire
 from tests.e2e.records import Record
 
@@ -18,22 +19,21 @@ _LOOK_S = 0.1
 
 
 class Api:
-    """The API of a stack that nobody watches over: what kills it has to start it again."""
+    """The API of a stack, whose supervisor starts it again each time."""
 
     def __init__(self, stack: Stack) -> None:
-        (self._child,) = (c for c in stack._supervisor.children if c.name == "API")
-        self._note_start = stack._write_state
+        found = [each for each in stack._supervisor._supervised if each.child.name == "API"]
+        (self._supervised,) = found
 
     def kill(self) -> None:
         """At once, in the middle of whatever it does."""
-        os.kill(self._child.pid, signal.SIGKILL)
-        self._child._exited.wait()
+        self._supervised._failures = 0  # or the supervisor would wait longer each time
+        os.kill(pid := self._supervised.child.pid, signal.SIGKILL)
+        wait_for("another one", lambda: self._supervised.child.pid != pid)
 
     def start(self) -> None:
         """Returns when it is ready."""
-        self._child.spawn()
-        self._note_start()
-        self._child.wait_ready()
+        self._supervised.wait_ready()
 
 
 class Crowd(AbstractContextManager["Crowd"]):

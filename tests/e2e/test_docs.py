@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from deployments.operator_environment import kept_environment
-from deployments.prefect_servers import REPOSITORY
+from deployments.registered import REPOSITORY
 from deployments.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(540)]

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from deployments.names import WORKER_TYPE
-from deployments.prefect_servers import REPOSITORY
+from deployments.registered import REPOSITORY
 from deployments.stack import Stack
 from tests.e2e.client import cancel, prefect_client, set_state, wait_for
 

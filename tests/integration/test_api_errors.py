@@ -21,7 +21,7 @@ from psycopg import sql
 from blocks.ids import new_id
 from blocks.settings import Settings
 from blocks.store import customers
-from deployments.prefect_servers import REPOSITORY
+from deployments.registered import REPOSITORY
 from tests.conftest import DatabaseServer
 from tests.integration.conftest import JOB_BODY, Api, Shop, make_app, make_chunk
 

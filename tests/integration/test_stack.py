@@ -2,7 +2,6 @@
 
 import json
 import os
-import queue
 import shutil
 import signal
 import socket
@@ -10,7 +9,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -28,11 +26,10 @@ from deployments.object_stores import FakeGCS, SeaweedFS
 from deployments.ports import LOOPBACK, Ports, free_port, is_free
 from deployments.postgres import Postgres
 from deployments.postgres_programs import closed_parent, unprivileged_user, wheel_folder
-from deployments.prefect_servers import REPOSITORY
 from deployments.processes import ChildProcess, Program
+from deployments.registered import REPOSITORY
 from deployments.stack import Stack, default_data_dir
 from deployments.state import State
-from deployments.supervisor import Supervisor
 
 GONE_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
@@ -140,8 +137,7 @@ def test_postgresql_listens_on_loopback_only(database: tuple[Postgres, ChildProc
 
 def test_postgresql_keeps_rows_over_a_kill_of_its_postmaster(data_dir: Path, guard: Guard) -> None:
     server = Postgres(data_dir, free_port())
-    deaths: queue.SimpleQueue[ChildProcess] = queue.SimpleQueue()
-    child = ChildProcess(server.program(), data_dir / "logs", guard, deaths.put)
+    child = ChildProcess(server.program(), data_dir / "logs", guard)
     child.start()
     try:
         with closing(psycopg.connect(server.url("postgres"), autocommit=True)) as busy:
@@ -149,7 +145,7 @@ def test_postgresql_keeps_rows_over_a_kill_of_its_postmaster(data_dir: Path, gua
             # A backend that computes does not notice the death of its postmaster by itself.
             busy.pgconn.send_query(b"SELECT count(*) FROM generate_series(1, 10000000000)")
             os.kill(child.pid, signal.SIGKILL)
-            assert deaths.get(timeout=GONE_TIMEOUT_S) is child
+            assert child.wait_exit(GONE_TIMEOUT_S)
             child.start()
         with psycopg.connect(server.url("postgres")) as connection:
             assert connection.execute("SELECT n FROM kept").fetchone() == (1,)
@@ -339,23 +335,6 @@ def test_what_a_server_started_ends_with_it(data_dir: Path, guard: Guard) -> Non
     assert not wait_ended(grandchildren, GONE_TIMEOUT_S)
 
 
-def test_a_server_that_dies_is_started_again_on_its_port(data_dir: Path) -> None:
-    supervisor = Supervisor(data_dir / "logs", on_change=lambda: None)
-    supervisor.start_guard()
-    server = FakeGCS(data_dir, free_port())
-    child = supervisor.spawn(server.program())
-    child.wait_ready()
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=supervisor.watch, args=(lines.put,), daemon=True).start()
-    try:
-        os.kill(child.pid, signal.SIGKILL)
-        assert lines.get(timeout=READ_TIMEOUT_S) == "fake-gcs-server died (exit -9), started again"
-        assert httpx.get(f"{server.endpoint_url}/storage/v1/b").is_success
-    finally:
-        supervisor.stop()
-    assert is_free(int(server.endpoint_url.rpartition(":")[2]))
-
-
 # The supervisor's own life
 
 SUPERVISOR = """
@@ -372,14 +351,14 @@ data_dir = Path(sys.argv[1])
 lock, state, ports = DataDirectoryLock(data_dir), State(data_dir), Ports(data_dir / "ports.json")
 lock.acquire()
 urls = {"api": "http://127.0.0.1:1"}
-supervisor = Supervisor(data_dir / "logs", lambda: state.write(urls, supervisor.children))
-supervisor.start_guard()
+supervisor = Supervisor(data_dir / "logs", lambda: state.write(urls, supervisor.children), id)
+supervisor.start()
 programs = [_parent_of_another(data_dir)]
 if "servers" in sys.argv:
     postgres = Postgres(data_dir, ports.port("postgres"), durable=False)
     programs += [postgres.program(), SeaweedFS(data_dir, ports).program()]
-for child in [supervisor.spawn(program) for program in programs]:
-    child.wait_ready()
+for each in [supervisor.keep(program) for program in programs]:
+    each.wait_first_try()
 print(json.dumps([ports.port("postgres"), ports.port("seaweedfs.s3.port")]), flush=True)
 signal.sigwait({signal.SIGTERM})
 supervisor.stop()
