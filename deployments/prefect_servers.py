@@ -29,7 +29,7 @@ SERVER_START_TIMEOUT_S = 120.0
 SERVER_STOP_TIMEOUT_S = 5.0
 # It waits for Prefect, and on a busy machine it takes a minute itself.
 DEPLOY_TIMEOUT_S = 300.0
-WORKER_START_TIMEOUT_S = 60.0
+WORKER_START_TIMEOUT_S = 120.0
 WORKER_STOP_TIMEOUT_S = 10.0
 # One that has missed three counts as offline. After another minute of that we kill it.
 WORKER_HEARTBEAT_S = 10

@@ -20,7 +20,8 @@ from deployments.process_log import ProcessLog
 
 EXEC_CHILD = Path(__file__).with_name("exec_child.py")
 
-READY_POLL_S = 0.05
+READY_POLL_S = 0.1
+ALIVE_POLL_S = 1.0
 PRIVATE_UMASK = 0o077
 
 
@@ -160,16 +161,17 @@ class ChildProcess:
             ServerFailed: it ended first, or gave no answer for `start_timeout_s`; then it is killed.
         """
         timeout_s = self.program.start_timeout_s
-        deadline = time.monotonic() + timeout_s
+        heard_s = asked_s = time.monotonic()
         while not self.program.is_ready():
             if self._exited.wait(READY_POLL_S):
                 raise self.failure(f"ended with exit code {self.exit_code} before it was ready")
-            if time.monotonic() < deadline:
-                continue
-            if self.program.is_alive is None or not self.program.is_alive():
+            if time.monotonic() - asked_s >= ALIVE_POLL_S:
+                asked_s = time.monotonic()
+                if self.program.is_alive and self.program.is_alive():
+                    heard_s = asked_s
+            if time.monotonic() - heard_s >= timeout_s:
                 self.kill()
                 raise self.failure(f"was not ready within {timeout_s:.0f} s")
-            deadline = time.monotonic() + timeout_s
 
     def wait_exit(self, timeout_s: float | None = None) -> bool:
         """Waits for its end; returns whether it has ended."""

@@ -30,7 +30,7 @@ from deployments.supervisor import Supervisor
 # Others may pass through root's data directory, not list it: PostgreSQL is another user's.
 ROOT_FOLDER_MODE = 0o711
 KEY_BYTES = 32
-API_START_TIMEOUT_S = 60.0
+API_START_TIMEOUT_S = 120.0
 API_REQUESTS_FINISH_S = 5
 API_STOP_TIMEOUT_S = 10.0
 HTTP_OK = 200

@@ -9,11 +9,7 @@ import httpx
 import pytest
 import s3fs
 
-<<<<<<< HEAD
 from deployments.names import WORKER_TYPE
-=======
-from deployments.registered import REPOSITORY
->>>>>>> 3f08a2f (Supervise each process by a thread of its own, without end)
 from deployments.stack import Stack
 from tests.e2e.client import Customer, wait_for
 from tests.e2e.etl_owner import EtlOwner, jobs_of

@@ -13,7 +13,7 @@ import httpx
 import psycopg
 import pytest
 
-from deployments import process_log, supervised, supervisor
+from deployments import process_log, processes, supervised, supervisor
 from deployments.object_stores import FakeGCS
 from deployments.ports import free_port, is_free
 from deployments.postgres import Postgres
@@ -54,6 +54,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes half a minute, or a minute, takes a fraction of a second."""
     monkeypatch.setattr(supervised, "RESTART_DELAY_MIN_S", 0.05)
     monkeypatch.setattr(supervised, "RESTART_DELAY_MAX_S", 0.1)
+    monkeypatch.setattr(processes, "ALIVE_POLL_S", 0.0)
     monkeypatch.setattr(supervised, "PROBE_PERIOD_S", 0.1)
     monkeypatch.setattr(supervised, "PROBES_MISSED_MAX", 2)
     monkeypatch.setattr(supervisor, "TIDY_PERIOD_S", 0.05)
@@ -187,7 +188,7 @@ def test_a_full_disk_is_survived_by_all_that_needs_it(
         _fill(small / "filler")
         with pytest.raises(psycopg.OperationalError):
             _write_much(server)
-        wait_for("tries in vain", lambda: _fill(small / "filler") or len(said) >= 6)
+        wait_for("tries in vain", lambda: _fill(small / "filler") and len(said) >= 6)
         assert any("state could not be written" in text for text in said)
         (small / "filler").unlink()
         assert child.wait_ready(WAIT_S)
@@ -199,11 +200,12 @@ def test_a_full_disk_is_survived_by_all_that_needs_it(
         subprocess.run(["umount", "-l", str(small)], check=True)
 
 
-def _fill(path: Path) -> None:
+def _fill(path: Path) -> int:
     """To the last page, also what others have given up meanwhile."""
     with path.open("ab", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
+    return path.stat().st_size
 
 
 def _write_much(server: Postgres) -> None:
@@ -218,7 +220,7 @@ def test_one_that_answers_that_it_is_not_ready_is_left_alone(
 ) -> None:
     ready = data_dir / "ready"
     program = python_program(
-        data_dir, PAUSE, is_ready=ready.exists, is_alive=lambda: True, start_timeout_s=0.1
+        data_dir, PAUSE, is_ready=ready.exists, is_alive=lambda: True, start_timeout_s=0.2
     )
     server = watched.supervisor.keep(program)
     assert not server.wait_ready(0.5)
@@ -239,13 +241,14 @@ def test_an_errand_is_done_until_it_succeeds_once(data_dir: Path, watched: Watch
 def test_an_errand_waits_for_what_it_needs_and_is_left_out_where_it_is_done(
     data_dir: Path, watched: Watched
 ) -> None:
-    ready, answers = data_dir / "ready", iter([ConnectionError("not now"), True])
+    ready = data_dir / "ready"
+    asked: list[int] = []
 
     def is_done() -> bool:
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        asked.append(len(asked))
+        if len(asked) == 1:
+            raise ConnectionError("not now")
+        return True
 
     needed = watched.supervisor.keep(python_program(data_dir, PAUSE, is_ready=ready.exists))
     program = python_program(data_dir, "open('begun', 'w')")

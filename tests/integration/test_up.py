@@ -1,0 +1,92 @@
+"""`refinery up` in a terminal: whenever it is ended, however that is done, nothing of it is left."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from deployments.endings import wait_ended
+from deployments.operator_environment import load_environment
+from deployments.registered import REPOSITORY
+from deployments.state import DataDirectoryLock
+from tests.integration.test_stack import data_dir
+
+__all__ = ["data_dir"]
+
+END_S = 60.0
+INTERRUPTED = 130
+
+
+class Up:
+    """The command in a process of its own."""
+
+    def __init__(self, data_dir: Path) -> None:
+        command = [sys.executable, "-u", "-m", "deployments", "up", "--data-dir", str(data_dir)]
+        self.process = subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self.children: list[psutil.Process] = []
+        self.said = ""
+
+    def read_until(self, words: str) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said += line
+            if words in line:
+                self.children = psutil.Process(self.process.pid).children(recursive=True)
+                return
+        raise AssertionError(f"{words!r} is not in {self.said}")
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        self.process.communicate(timeout=END_S)
+        return self.process.returncode
+
+
+@pytest.fixture
+def started() -> Iterator[list[Up]]:
+    found: list[Up] = []
+    yield found
+    for each in found:
+        each.process.kill()
+        each.process.communicate()
+
+
+def test_up_is_alone_and_leaves_nothing_when_it_is_killed_or_interrupted(
+    data_dir: Path, started: list[Up]
+) -> None:
+    started.append(first := Up(data_dir))
+    first.read_until("The API answers")
+    url = load_environment(data_dir)["REFINERY_API_URL"]
+    assert httpx.get(f"{url}/health/live").is_success
+
+    started.append(second := Up(data_dir))
+    said, _ = second.process.communicate(timeout=END_S)
+    assert second.process.returncode == 1
+    assert f"already runs from {data_dir}" in said.replace("\n", " ")
+    assert httpx.get(f"{url}/health/live").is_success
+
+    first.end(signal.SIGKILL)
+    assert len(first.children) > 4
+    assert not wait_ended(first.children, END_S)
+
+    # In the middle of its start, which finds what the killed one has left written down.
+    started.append(third := Up(data_dir))
+    third.read_until("PostgreSQL is ready")
+    assert third.end(signal.SIGINT) == INTERRUPTED
+    assert not wait_ended(third.children, 0)
+
+    started.append(fourth := Up(data_dir))
+    fourth.read_until("The API answers")
+    assert load_environment(data_dir)["REFINERY_API_URL"] == url
+    assert fourth.end(signal.SIGTERM) == INTERRUPTED
+    assert not wait_ended(fourth.children, 0)
+    assert load_environment(data_dir) == {}
+    lock = DataDirectoryLock(data_dir)
+    lock.acquire()
+    lock.release()
