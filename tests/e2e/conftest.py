@@ -109,14 +109,16 @@ def _lose_worker(stack: Stack, customer: Customer, s3: s3fs.S3FileSystem) -> Los
     s3.pipe_file("lost/m.jsonl", manifest.data)
     job_id = customer.submit(manifest_url="s3://lost/m.jsonl", credentials=_credentials(stack))
     wait_for("the first tasks", lambda: customer.job(job_id)["total_tasks"])
-    (worker,) = [c for c in stack._supervisor.children if c.name == "Prefect worker"]
+    kept = stack._supervisor._supervised
+    (worker,) = [each for each in kept if each.child.name == "Prefect worker"]
+    pid = worker.child.pid
     with prefect_client(stack) as prefect:
         (run,) = runs_of(prefect, job_id)
     # The worker first: it would tell that the run has crashed.
-    for pid in (worker.pid, int(run["infrastructure_pid"])):
-        psutil.Process(pid).kill()
+    for each in (pid, int(run["infrastructure_pid"])):
+        psutil.Process(each).kill()
     killed_s, had = time.monotonic(), customer.job(job_id)["total_tasks"]
-    worker.wait_ready()
+    wait_for("another worker", lambda: worker.child.pid != pid and worker.is_ready)
     return Lost(customer, job_id, manifest, had, killed_s)
 
 

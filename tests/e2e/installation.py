@@ -17,7 +17,7 @@ import psutil
 
 from blocks.prefect_auth import PrefectAuth
 from deployments.operator_environment import load_environment
-from deployments.prefect_servers import REPOSITORY
+from deployments.registered import REPOSITORY
 
 API, POSTGRES, PREFECT = "API", "PostgreSQL", "Prefect server"
 WORKER, STORE = "Prefect worker", "SeaweedFS"
