@@ -25,6 +25,10 @@ class Transient(RefineryError):
     code = "unavailable"
 
 
+class RunEnded(Transient):
+    """A run took as long as a run may take. Another one goes on, with what is left."""
+
+
 class Terminal(RefineryError):
     """No retry can mend it: somebody has to change something first."""
 
@@ -121,6 +125,12 @@ class NotSupported(Terminal):
     code = "not_supported_by_store"
 
 
+class StoreAnswerInvalid(Terminal):
+    """The store answers, but not what a store says."""
+
+    code = "store_answer_invalid"
+
+
 class WrongRegion(Terminal):
     """The bucket is in another region than the credentials name."""
 
@@ -140,7 +150,7 @@ class ManifestCorrupt(Terminal):
 
 
 class ManifestTooLarge(Terminal):
-    """A compressed manifest comes to more than the settings allow, or to an absurd multiple."""
+    """A manifest has, or comes decompressed to, more than the settings allow, or an absurd multiple."""
 
     code = "manifest_too_large"
 

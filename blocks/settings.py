@@ -78,6 +78,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Threads or processes of the flow's machine, or a Dask cluster."""
     dask_address: str = ""
     """The scheduler of the Dask cluster, such as `tcp://scheduler:8786`."""
+    manifest_bytes_max: _Count = 1024**4
+    """The largest manifest that is read, as it is stored."""
     decompressed_bytes_max: _Count = 1024**4
     """The most that a compressed manifest may come to."""
     part_bytes_max: _Count = 256 * 1024 * 1024
@@ -90,6 +92,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pending_s_max: _Count = 300
     """How long a worker may take to begin a run that it has taken, in a pool of another type than
     `refinery`: pulling an image, or a new machine, takes minutes."""
+    run_s_max: _Count = 6 * 60 * 60
+    """How long one run of a job or a delivery may take before another goes on in its place."""
     wait_s_max: _Count = 24 * 60 * 60
     """How long a job is tried whose store or delivery fails for reasons that time may mend."""
     public_url: str = ""

@@ -20,6 +20,7 @@ from blocks.errors import AccessDenied, RefineryError, Terminal
 from blocks.model import DeliveryStatus
 from blocks.store import jobs, results
 from flows import delivery
+from flows.deadlines import Deadline
 from flows.monitor import delivery_link, mark_run, run_log, show_delivery, show_job
 from flows.policy import NETWORK_TASK
 from flows.resources import (
@@ -42,10 +43,11 @@ def deliver_job(job_id: str) -> State[Any]:
     mark_run(load_job(job_id), "deliver")
     try:
         with recorded(job_id, DELIVER_JOB):
+            deadline = Deadline()
             link = begin_delivery(job_id, again=is_by_hand())
             objects = find_delivery(job_id)
             if objects is None:
-                objects = [*write_results(job_id), write_bad_lines(job_id)]
+                objects = [*write_results(job_id, deadline), write_bad_lines(job_id, deadline)]
                 write_manifest(job_id, objects)
             tidy(job_id, objects)
             finish_delivery(job_id, len(objects) + 1)
@@ -84,26 +86,26 @@ def find_delivery(job_id: str) -> list[DeliveredObject] | None:
 
 
 @task(task_run_name="write results", **NETWORK_TASK)
-def write_results(job_id: str) -> list[DeliveredObject]:
+def write_results(job_id: str, deadline: Deadline) -> list[DeliveredObject]:
     """Stream the settled tasks into parts of bounded size."""
     job = load_undelivered(job_id)
     with database().long_read() as tx, closing(results.export(tx, job.job_no)) as blocks:
         return delivery.write_parts(
             destination_of(job),
             folder_of(job),
-            blocks,
+            deadline.watch(blocks),
             layout=delivery.layout_of(job),
             part_bytes_max=settings().part_bytes_max,
         )
 
 
 @task(task_run_name="write bad lines", **NETWORK_TASK)
-def write_bad_lines(job_id: str) -> DeliveredObject:
+def write_bad_lines(job_id: str, deadline: Deadline) -> DeliveredObject:
     """Write `errors.jsonl`, an empty one where every line was good."""
     job = load_undelivered(job_id)
     with database().long_read() as tx, closing(results.errors(tx, job.job_no)) as blocks:
         key = f"{folder_of(job)}/errors.jsonl"
-        return delivery.write_object(destination_of(job), key, blocks)
+        return delivery.write_object(destination_of(job), key, deadline.watch(blocks))
 
 
 @task(task_run_name="write manifest", **NETWORK_TASK)

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from blocks import magic
 from blocks.batch import Counted
-from blocks.errors import ManifestRefused, NoValidLines, TooManyBadLines
+from blocks.errors import ManifestRefused, ManifestTooLarge, NoValidLines, TooManyBadLines
 from blocks.magic import Codec, codec_of
 from blocks.object_urls import parse_object_url
 from blocks.store import chunks, jobs, waits
@@ -17,6 +17,7 @@ from blocks.store.chunks import Committed, Tally
 from blocks.store.jobs import Job
 from flows import compressed, manifest
 from flows.batches import validate_lines
+from flows.deadlines import Deadline
 from flows.manifest import Read
 from flows.policy import RETRY
 from flows.resources import database, load_job, load_unread, manifest_of, settings
@@ -36,7 +37,11 @@ def is_compressed(job_id: str) -> bool:
 
 
 def pin(job_id: str) -> None:
-    """Decide which version of the manifest is read, and in chunks of which size; once for a job."""
+    """Decide which version of the manifest is read, and in chunks of which size; once for a job.
+
+    Raises:
+        ManifestTooLarge: it has more bytes than the settings allow.
+    """
     job = load_unread(job_id)
     with database().transaction() as tx:
         jobs.begin(tx, job.job_no)
@@ -47,6 +52,10 @@ def pin(job_id: str) -> None:
         bucket, url = manifest_of(job)
         found = bucket.stat(url.key)
     bounds = settings()
+    if found.size > bounds.manifest_bytes_max:
+        raise ManifestTooLarge(
+            f"The manifest has {found.size:,} bytes; at most {bounds.manifest_bytes_max:,} are allowed."
+        )
     if _codec(job):
         chunk_bytes = bounds.chunk_bytes_max  # of a text whose size nobody knows yet
     else:
@@ -77,7 +86,9 @@ def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> Committed 
     return _commit(job, chunk_no, at, text, counted)
 
 
-def create_tasks_of_compressed(job_id: str) -> Iterator[tuple[int, Committed | None, float]]:
+def create_tasks_of_compressed(
+    job_id: str, deadline: Deadline
+) -> Iterator[tuple[int, Committed | None, float]]:
     """Decompress the manifest from its start, and record the chunks that are missing.
 
     Yields each with the share of the manifest that was read by then.
@@ -95,6 +106,7 @@ def create_tasks_of_compressed(job_id: str) -> Iterator[tuple[int, Committed | N
 
     def progress(start: int, end: int) -> bytes:
         nonlocal read_bytes
+        deadline.check()
         read_bytes = end
         return read(start, end)
 

@@ -15,7 +15,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from blocks.errors import Transient
+from blocks.errors import RunEnded, Transient
 from blocks.settings import ChunkRunner, Settings
 from flows.setbacks import WAIT_IN_RUN_S, is_tried_again
 
@@ -32,7 +32,9 @@ def is_transient(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     Prefect asks this after each failure that is not the last, so the job is told of it here.
     """
     error = state.result(raise_on_failure=False)
-    return isinstance(error, Transient) and is_tried_again(task, run, error)
+    if not isinstance(error, Transient) or isinstance(error, RunEnded):
+        return False
+    return is_tried_again(task, run, error)
 
 
 NETWORK_TASK: dict[str, Any] = {

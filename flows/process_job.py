@@ -22,6 +22,7 @@ from blocks.errors import LedgerMismatch, Terminal
 from blocks.store import jobs
 from blocks.store.chunks import Committed
 from flows import ingestion
+from flows.deadlines import Deadline
 from flows.ingestion import Range
 from flows.monitor import (
     ChunkSeen,
@@ -61,16 +62,16 @@ def process_job(job_id: str) -> State[Any]:
 
 
 def _read_manifest(job_id: str, seen: list[ChunkSeen]) -> str:
-    progress = Progress(job_id)
+    progress, deadline = Progress(job_id), Deadline()
     pin_manifest(job_id)
     if ingestion.is_compressed(job_id):
-        seen += create_tasks_of_compressed(job_id, progress)
+        seen += create_tasks_of_compressed(job_id, progress, deadline)
     else:
         with chunk_runner(settings()) as runner:
             for wave in _waves(plan_chunks(job_id)):
                 if seen:
                     judge(job_id)
-                _create_all(runner, job_id, wave, progress, seen)
+                _create_all(runner, job_id, wave, progress, deadline, seen=seen)
     judge(job_id, at_end=True)
     summary = finish_ingestion(job_id)
     progress.move(1)
@@ -100,11 +101,13 @@ def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> ChunkSeen:
 
 
 @task(task_run_name="all chunks, in order", **NETWORK_TASK)
-def create_tasks_of_compressed(job_id: str, progress: Progress) -> list[ChunkSeen]:
+def create_tasks_of_compressed(
+    job_id: str, progress: Progress, deadline: Deadline
+) -> list[ChunkSeen]:
     """The same for all of a compressed manifest, which has to be read in order."""
     seen = []
     began_s = time.monotonic()
-    for chunk_no, made, share in ingestion.create_tasks_of_compressed(job_id):
+    for chunk_no, made, share in ingestion.create_tasks_of_compressed(job_id, deadline):
         seen.append(_seen(job_id, chunk_no, made, began_s))
         progress.move(share)
         began_s = time.monotonic()
@@ -147,9 +150,15 @@ def _create_all(
     job_id: str,
     wave: Sequence[Range],
     progress: Progress,
+    deadline: Deadline,
+    *,
     seen: list[ChunkSeen],
 ) -> None:
-    """Add what is made to `seen`. Where a chunk fails the others go on: a rerun has less to do."""
+    """Add what is made to `seen`. Where a chunk fails the others go on: a rerun has less to do.
+
+    Raises:
+        RunEnded: the run has no time left; chunks that are not begun are left to the next one.
+    """
     run_log(job_id=job_id).info("wave.started", first_chunk=wave[0][0], last_chunk=wave[-1][0])
     chunk_nos, starts, ends = zip(*wave, strict=True)
     parameters = {
@@ -160,13 +169,21 @@ def _create_all(
     }
     futures: list[PrefectFuture[Any]] = list(runner.map(cast(Any, create_tasks), parameters))
     size = load_job(job_id).manifest_bytes or 1
-    for done, future in enumerate(as_completed(futures), start=1):
+    for done, future in enumerate(_until(deadline, futures), start=1):
         made = future.result(raise_on_failure=False)
         if isinstance(made, ChunkSeen):
             seen.append(made)
         progress.move((starts[0] + (ends[-1] - starts[0]) * done / len(wave)) / size)
     for future in futures:
         future.result()
+
+
+def _until(deadline: Deadline, futures: list[PrefectFuture[Any]]) -> Iterator[PrefectFuture[Any]]:
+    deadline.check()
+    try:
+        yield from as_completed(futures, timeout=deadline.left_s)
+    except TimeoutError:
+        raise deadline.ended() from None
 
 
 def _seen(

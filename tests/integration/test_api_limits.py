@@ -225,6 +225,18 @@ def test_no_more_is_stored_than_the_quota(limited: Limited) -> None:
     assert codes([api.post("/v1/tasks", task_body())]) == ["202"]
 
 
+def test_manifests_that_say_they_are_endless_break_no_sum(limited: Limited) -> None:
+    api = limited()
+    for _ in range(2):
+        job = api.shop.processing(make_chunk(3))
+        most = "update jobs set manifest_bytes = 9223372036854775807 where job_no = %s"
+        api.shop.run(most, job.job_no)
+    assert (
+        codes([api.submit(), api.post("/v1/tasks", task_body())])
+        == ["stored_bytes_quota_exceeded"] * 2
+    )
+
+
 def test_requests_side_by_side_get_over_a_quota_by_no_more_than_themselves(
     limited: Limited,
 ) -> None:

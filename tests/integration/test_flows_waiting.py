@@ -19,17 +19,17 @@ from prefect.exceptions import CrashedRun, TerminationSignal
 from api.routes.job_views import JobView, views
 from blocks.buckets import S3Bucket
 from blocks.credentials import S3Credentials
-from blocks.errors import InternalError, Transient, UndecryptableCredentials
+from blocks.errors import InternalError, RunEnded, Transient, UndecryptableCredentials
 from blocks.model import JobStatus, Pin, WaitsFor
 from blocks.prefect_api import PrefectUnavailable
 from blocks.store.database import DatabaseUnavailable
 from deployments.ports import free_port
+from flows import deadlines, ingestion, process_job
 from flows import deliver_job as delivering
-from flows import ingestion, process_job
 from flows.setbacks import DELIVER_JOB, PROCESS_JOB, recorded
 from tests.endpoint import Endpoint
 from tests.faulty_store import Fault, FaultyStore
-from tests.integration.flow_world import Shop, run
+from tests.integration.flow_world import Shop, check_created, run
 from tests.manifests import make_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -202,6 +202,94 @@ def test_progress_begins_the_count_anew(shop: Shop, monkeypatch: pytest.MonkeyPa
     assert seen(shop, job_id).waiting_for
     ingestion.create_tasks(job_id, *second)
     assert seen(shop, job_id).waiting_for is None
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "m.jsonl.gz"])
+def test_a_run_that_takes_too_long_is_ended_and_another_goes_on(
+    shop: Shop, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has committed by then stays, and nothing is tried again within the run."""
+    manifest = make_manifest(1000)
+    shop.put_as(name, gzip.compress(manifest.data) if name.endswith(".gz") else manifest.data)
+    job_id = shop.submit(manifest_url=f"s3://{shop.bucket}/{name}")
+    left = iter([9.0] * 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(deadlines.Deadline, "left_s", property(lambda _: next(left, 0.0)))
+        assert run(process_job.process_job, job_id).is_failed()
+    waiting = seen(shop, job_id).waiting_for
+    assert waiting is not None
+    assert (waiting.what, waiting.tries) == (WaitsFor.STORE, 1)
+    assert waiting.reason.startswith("The run took longer than 21,600 s")
+    assert waiting.gives_up_at is not None
+    if name == "m.jsonl":
+        assert 0 < shop.job(job_id).total_tasks < len(manifest.good)
+    assert run(process_job.process_job, job_id).is_completed()
+    check_created(shop, job_id, manifest)
+    after = seen(shop, job_id).waiting_for
+    assert after is not None
+    assert after.what is WaitsFor.ANNOTATORS
+
+
+def test_a_run_does_not_wait_for_chunks_after_its_time(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put(make_manifest(3000).data)
+    job_id = shop.submit()
+    reads: list[int] = []
+    ended = threading.Event()
+    real = S3Bucket.read
+
+    def slow_read(self: S3Bucket, key: str, pin: Pin, start: int, end: int) -> bytes:
+        reads.append(start)
+        if len(reads) > 3:  # the first chunk is read alone
+            ended.wait(20)
+        return real(self, key, pin, start, end)
+
+    def time_up(deadline: deadlines.Deadline) -> RunEnded:
+        ended.set()
+        return RunEnded("It took too long.")
+
+    monkeypatch.setattr(S3Bucket, "read", slow_read)
+    monkeypatch.setattr(deadlines.Deadline, "ended", time_up)
+    monkeypatch.setattr(deadlines.Deadline, "left_s", 1.5)
+    assert run(process_job.process_job, job_id).is_failed()
+    waiting = seen(shop, job_id).waiting_for
+    assert waiting is not None
+    assert waiting.reason == "It took too long."
+    assert ingestion.missing_ranges(job_id) != []
+
+
+def test_a_delivery_that_takes_too_long_is_ended_and_written_anew(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put(make_manifest(20).data)
+    job_id = shop.submit()
+    assert run(process_job.process_job, job_id).is_completed()
+    shop.label_all(job_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(deadlines.Deadline, "left_s", 0.0)
+        assert run(delivering.deliver_job, job_id).is_failed()
+    waiting = seen(shop, job_id).waiting_for
+    assert waiting is not None
+    assert (waiting.what, waiting.tries) == (WaitsFor.DELIVERY, 1)
+    execute(shop, "update runs set failing_since = now() - interval '24 hours'")
+    with monkeypatch.context() as patch:
+        patch.setattr(deadlines.Deadline, "left_s", 0.0)
+        assert run(delivering.deliver_job, job_id).is_failed()
+    assert shop.job(job_id).delivery_error_code == "store_unavailable"
+    assert run(delivering.deliver_job, job_id).is_completed()
+
+
+def test_a_manifest_that_is_too_large_is_refused_before_it_is_planned(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(S3Bucket, "stat", lambda *_: Pin(10**15, '"1"'))
+    job_id = shop.submit()
+    assert run(process_job.process_job, job_id).is_failed()
+    job = seen(shop, job_id)
+    assert job.error is not None
+    assert job.error.code == "manifest_too_large"
+    assert "1,000,000,000,000,000 bytes" in job.error.message
 
 
 def test_what_lasts_for_longer_than_the_bound_fails_the_job(shop: Shop) -> None:

@@ -16,12 +16,12 @@ where j.customer_id = %(customer_id)s and j.status in ('accepted', 'processing')
 select count(*) as amount from webhooks where customer_id = %(customer_id)s and registered;
 
 -- stored_bytes --
--- Of a job that failed before a line was recorded nothing is kept.
-select ((
+-- Of a job that failed before a line was recorded nothing is kept. A sum of bigints may be more than one.
+select least((
     select coalesce(sum(manifest_bytes), 0) from jobs j
     where j.customer_id = %(customer_id)s and j.manifest_bytes is not null
       and (j.status <> 'failed' or exists (select from chunks c where c.job_no = j.job_no))
 ) + (
     select coalesce(sum(c.inline_bytes), 0) from jobs j join chunks c using (job_no)
     where j.customer_id = %(customer_id)s and j.inline_key is not null
-))::bigint as amount;
+), 9223372036854775807)::bigint as amount;
