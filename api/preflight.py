@@ -150,6 +150,7 @@ def _open(new: NewJob, settings: Settings, store: StoreType, name: str) -> Bucke
         gcs_endpoint_url=settings.gcs_endpoint_url,
         kms_key_id=target.kms_key_id if target else None,
         acl=target.acl if target else None,
+        request_s=_SECONDS_MAX,
     )
 
 

@@ -51,9 +51,9 @@ _GCS_STATUS: dict[int, tuple[type[Terminal], str]] = {
 }
 
 
-# What an S3 store says with these it will say again, whatever code it gives for it: an object in an
-# archive, a wrong region, a key of KMS that is switched off.
-_S3_PERMANENT_STATUS = {301, 400, 401, 403, 405, 410}
+# What a store says with other statuses than these it will say again, whatever code it gives for it: an
+# object in an archive, a wrong region, a key of KMS that is switched off.
+_TRANSIENT_STATUS = {408, 409, 425, 429, *range(500, 600)}
 _NOT_IMPLEMENTED = 501
 # With these S3 answers whoever asks in another region than the bucket's; without a body there is the
 # status alone. The region is in the body, or in a header.
@@ -66,6 +66,9 @@ _S3_REGION_CODES = {
 }
 _NO_PATTERNS = "A * in a key stands for itself; patterns are not supported."
 _REGION = re.compile(r"[a-z0-9-]{1,40}")
+# A code of S3's. Who runs the store may put megabytes there, and they are shown and stored.
+_CODE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_STATUS = re.compile(r"[1-9][0-9]{2}")
 # But for these, which come with 400.
 _S3_TRANSIENT_CODES = {
     "BadDigest",
@@ -118,9 +121,8 @@ def _classify(error: Exception) -> tuple[type[Terminal] | type[Transient], str]:
     code = _s3_code(error)
     if code:
         return _classify_s3(code, _s3_status(error))
-    status = str(getattr(error, "code", ""))
-    if status.isdigit() and int(status) in _GCS_STATUS:
-        return _GCS_STATUS[int(status)]
+    if _STATUS.fullmatch(str(getattr(error, "code", ""))):
+        return _classify_gcs(int(error.code))  # type: ignore[attr-defined]
     if isinstance(error, OSError) and str(error).startswith("Forbidden"):
         return _GCS_STATUS[403]
     if isinstance(error, FileNotFoundError):
@@ -129,18 +131,30 @@ def _classify(error: Exception) -> tuple[type[Terminal] | type[Transient], str]:
         return InvalidCredentials, "The store wants credentials, or does not accept these."
     if any(_is_slow(cause) for cause in _causes(error)):
         return Transient, "The store did not answer in time."
+    # Raised where an answer is parsed.
+    is_parsing = type(error).__name__ == "ResponseParserError"
+    if is_parsing or isinstance(error, (LookupError, TypeError, ValueError)):
+        return Transient, f"The store's answer cannot be understood ({type(error).__name__})."
     return Transient, f"The store cannot be reached ({type(error).__name__})."
 
 
 def _classify_s3(code: str, status: int | None) -> tuple[type[Terminal] | type[Transient], str]:
     if code in _S3_CODES:
         return _S3_CODES[code]
-    name = code.replace("{", "{{").replace("}", "}}")  # it becomes part of a format
+    name = code if _CODE.fullmatch(code) else f"status {status}"
     if status == _NOT_IMPLEMENTED:
         return NotSupported, f"The store does not support the request for {{key!r}} ({name})."
-    if status in _S3_PERMANENT_STATUS and code not in _S3_TRANSIENT_CODES:
+    if status not in _TRANSIENT_STATUS and code not in _S3_TRANSIENT_CODES:
         return AccessDenied, f"The store refuses the request for {{key!r}}: {name}."
     return Transient, f"The store answered {name}."
+
+
+def _classify_gcs(status: int) -> tuple[type[Terminal] | type[Transient], str]:
+    if status in _GCS_STATUS:
+        return _GCS_STATUS[status]
+    if status in _TRANSIENT_STATUS:
+        return Transient, f"The store answered {status}."
+    return AccessDenied, f"The store refuses the request for {{key!r}}: {status}."
 
 
 def _is_slow(error: BaseException) -> bool:

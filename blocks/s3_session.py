@@ -67,10 +67,10 @@ class CustomerHttp(AIOHTTPSession):  # type: ignore[misc]
 
     _timeout: ClientTimeout
 
-    def __init__(self, *args: Any, **values: Any) -> None:
+    def __init__(self, *args: Any, request_s: float, **values: Any) -> None:
         super().__init__(*args, **values)
         limits = self._timeout
-        self._timeout = time_limits(limits.sock_connect, limits.sock_read)
+        self._timeout = time_limits(limits.sock_connect, limits.sock_read, request_s)
 
     def _build_verify_context(self) -> Any:
         return trusted()
