@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from blocks import bucket_errors
+from blocks import answers, bucket_errors
 from blocks.answers import GCS_SESSION, Pages, check_encoding, time_limits
 from blocks.bucket_errors import translated
 from blocks.credentials import Credentials, GcsCredentials, S3Credentials
@@ -27,6 +28,7 @@ from blocks.errors import (
     ObjectExists,
     ObjectNotFound,
     RefineryError,
+    StoreAnswerInvalid,
     Transient,
 )
 from blocks.model import Pin
@@ -63,11 +65,13 @@ class Bucket(Protocol):
     def console_url(self, prefix: str) -> str | None:
         """Where a browser shows the objects below `prefix`; None where that is not known."""
 
-    def create(self, key: str, data: bytes, *, is_conditional: bool = True) -> None:
+    def create(self, key: str, data: bytes, *, is_conditional: bool = True) -> bool:
         """A new object; `ObjectExists` if there is one with other content.
 
-        A store that cannot write on condition raises `NotSupported`. Without the condition it is asked
-        what stands there, and then written to: of two at the same moment, the last one stays.
+        Return False if the store has taken no notice of the condition: it was tried again, and has
+        written again. A store that cannot write on condition raises `NotSupported`. Without the
+        condition it is asked what stands there, and then written to: of two at the same moment, the
+        last one stays.
         """
 
     def probe_write(self, key: str) -> None:
@@ -116,8 +120,11 @@ def open_bucket(
     gcs_endpoint_url: str = "",
     kms_key_id: str | None = None,
     acl: str | None = None,
+    request_s: float | None = None,
 ) -> Bucket:
     """The bucket `name`, anonymously where there are no credentials.
+
+    A request takes `request_s` seconds at most, by default `answers.REQUEST_S_MAX`.
 
     Raises:
         AddressRefused: its endpoint is at an address that we may not talk to.
@@ -125,9 +132,11 @@ def open_bucket(
     """
     if store is StoreType.S3:
         assert not isinstance(credentials, GcsCredentials)  # the request was checked for that
-        return S3Bucket(name, credentials, egress=egress, kms_key_id=kms_key_id, acl=acl)
+        return S3Bucket(
+            name, credentials, egress=egress, kms_key_id=kms_key_id, acl=acl, request_s=request_s
+        )
     assert not isinstance(credentials, S3Credentials)
-    return GcsBucket(name, credentials, endpoint_url=gcs_endpoint_url)
+    return GcsBucket(name, credentials, endpoint_url=gcs_endpoint_url, request_s=request_s)
 
 
 class S3Bucket:
@@ -141,6 +150,7 @@ class S3Bucket:
         egress: Egress,
         kms_key_id: str | None = None,
         acl: str | None = None,
+        request_s: float | None = None,
     ) -> None:
         # Costs half a second that a worker needs, but not the API.
         import s3fs  # noqa: PLC0415
@@ -157,7 +167,7 @@ class S3Bucket:
             "connector_args": {"resolver": resolver, "socket_factory": resolver.open_socket},
             # Our own retries decide by type; the client's would multiply them.
             "retries": {"total_max_attempts": 1, "mode": "standard"},
-            "http_session_cls": CustomerHttp,
+            "http_session_cls": partial(CustomerHttp, request_s=request_s or answers.REQUEST_S_MAX),
             # botocore asks the environment where it is told nothing. Through a proxy nobody could check
             # which address is connected to.
             "proxies": {},
@@ -213,7 +223,7 @@ class S3Bucket:
                     self._close(self._get(key, 0, 1)["Body"])
                 raise
             check_encoding(head.get("ContentEncoding"), f"{self._name}/{key}")
-            return Pin(head["ContentLength"], head["ETag"])
+            return _pin(head.get("ContentLength"), head.get("ETag"))
 
     def read(self, key: str, pin: Pin, start: int, end: int) -> bytes:
         path = f"{self._name}/{key}"
@@ -264,19 +274,31 @@ class S3Bucket:
 
     def probe_write(self, key: str) -> None:
         self._check_exists()
-        # A conditional PUT tells by itself whether the object is ours to remove.
-        try:
-            made = self._probe_put(key, is_conditional=True)
-        except NotSupported:
-            made = self._probe_put(key, is_conditional=False)
+        made = self._probe_create(key)
         upload = S3Upload(self._fs, self._name, key, self._fs.s3_additional_kwargs)
         try:
             with self._translated(key):
                 upload.begin()
                 upload.discard()
         finally:
-            if made:
-                self._remove_probe(key, made)
+            for each in made:
+                self._remove_probe(key, each)
+
+    def _probe_create(self, key: str) -> list[dict[str, Any]]:
+        """Put an empty object where none stands; return the answers to what was written."""
+        with self._translated(key):
+            try:
+                stands = self._stands(key)
+            except AccessDenied:
+                stands = False
+        if stands:
+            return []  # it is not ours to remove, and a store that heeds no condition would replace it
+        try:
+            return [self._probe_put(key, is_conditional=True)]
+        except ObjectChanged:
+            return []  # the condition was looked at
+        except NotSupported:
+            return [self._probe_put(key, is_conditional=False)]
 
     def _check_exists(self) -> None:
         # Some stores make a bucket with the first object that is put into it.
@@ -288,15 +310,10 @@ class S3Bucket:
         except (AccessDenied, NotSupported):
             pass  # who may write need not be allowed to look
 
-    def _probe_put(self, key: str, *, is_conditional: bool) -> Any:
-        """Put an empty object; return the store's answer, or None where one stands already."""
-        try:
-            with self._translated(key):
-                if not is_conditional and self._stands(key):
-                    return None
-                return self._put(key, b"", is_conditional=is_conditional)
-        except ObjectChanged:
-            return None  # the condition was looked at
+    def _probe_put(self, key: str, *, is_conditional: bool) -> dict[str, Any]:
+        with self._translated(key):
+            answer: dict[str, Any] = self._put(key, b"", is_conditional=is_conditional)
+            return answer
 
     def _remove_probe(self, key: str, made: dict[str, Any]) -> None:
         # In a bucket with versions a plain delete adds a marker, and keeps the object.
@@ -360,17 +377,30 @@ class S3Bucket:
             }
             pages.turn("\n".join(more.values()))
 
-    def create(self, key: str, data: bytes, *, is_conditional: bool = True) -> None:
+    def create(self, key: str, data: bytes, *, is_conditional: bool = True) -> bool:
         path = f"{self._name}/{key}"
-        with self._translated(key):
-            if not is_conditional and self._stands(key):
+        # First, as nobody knows whether the store heeds conditions. Who may only write is not told.
+        with suppress(AccessDenied), self._translated(key):
+            if self._stands(key):
                 if not _has(self, key, data):
                     raise ObjectExists(f"Another object stands in {path}.")
-                return
+                return True
+        with self._translated(key):
             try:
                 self._put(key, data, is_conditional=is_conditional)
             except OSError as error:
                 bucket_errors.forgive_same(error, path, lambda: _has(self, key, data))
+                return True
+        return not is_conditional or self._heeds_conditions(key, data)
+
+    def _heeds_conditions(self, key: str, data: bytes) -> bool:
+        """Whether the store refuses to write again, on condition, the object that stands there."""
+        try:
+            with self._translated(key):
+                self._put(key, data, is_conditional=True)
+        except ObjectChanged:
+            return True
+        return False
 
     def _put(self, key: str, data: bytes, *, is_conditional: bool) -> Any:
         condition = {"IfNoneMatch": "*"} if is_conditional else {}
@@ -395,7 +425,12 @@ class GcsBucket:
     """A bucket in Google Cloud Storage."""
 
     def __init__(
-        self, name: str, credentials: GcsCredentials | None, *, endpoint_url: str = ""
+        self,
+        name: str,
+        credentials: GcsCredentials | None,
+        *,
+        endpoint_url: str = "",
+        request_s: float | None = None,
     ) -> None:
         from aiohttp import TCPConnector  # noqa: PLC0415 - as s3fs above
 
@@ -423,7 +458,9 @@ class GcsBucket:
             project="",
             endpoint_url=endpoint_url or _GOOGLE_STORAGE_URL,
             session_kwargs=GCS_SESSION | {"trace_configs": [refusing_redirects()]},
-            requests_timeout=time_limits(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
+            requests_timeout=time_limits(
+                _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S, request_s or answers.REQUEST_S_MAX
+            ),
             use_listings_cache=False,
             skip_instance_cache=True,
         )
@@ -439,7 +476,7 @@ class GcsBucket:
             # Not `info`, which lists the bucket too, in case that the key is a prefix.
             info = self._fs.call("GET", "b/{}/o/{}", self._name, key, json_out=True)
             check_encoding(info.get("contentEncoding"), f"{self._name}/{key}")
-            return Pin(int(info["size"]), str(info["generation"]))
+            return _pin(info.get("size"), info.get("generation"))
 
     def read(self, key: str, pin: Pin, start: int, end: int) -> bytes:
         path = f"{self._name}/{key}"
@@ -501,7 +538,7 @@ class GcsBucket:
     def abort_uploads(self, prefix: str) -> None:
         """Nothing: unfinished uploads cost nothing in GCS, and are gone after a week."""
 
-    def create(self, key: str, data: bytes, *, is_conditional: bool = True) -> None:
+    def create(self, key: str, data: bytes, *, is_conditional: bool = True) -> bool:
         del is_conditional  # GCS knows conditions
         path = f"{self._name}/{key}"
         with self._translated(key):
@@ -509,6 +546,7 @@ class GcsBucket:
                 self._fs.pipe_file(path, data, mode="create")
             except OSError as error:
                 bucket_errors.forgive_same(error, path, lambda: _has(self, key, data))
+        return True
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -529,6 +567,18 @@ class GcsBucket:
         except OSError:
             return False  # it is there, and we may not look at it
         return False
+
+
+def _pin(size: Any, version: Any) -> Pin:
+    """The pin of an object by what a store says of it, which may be anything.
+
+    Raises:
+        StoreAnswerInvalid: it does not say how long the object is, or of which version.
+    """
+    if not str(size).isdecimal() or not version:
+        missing = "version (ETag)" if str(size).isdecimal() else "length"
+        raise StoreAnswerInvalid(f"The store's answer does not tell the {missing} of the object.")
+    return Pin(int(size), str(version))
 
 
 def _s3_write_options(kms_key_id: str | None, acl: str | None) -> dict[str, str]:

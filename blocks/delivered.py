@@ -4,6 +4,9 @@ import msgspec
 
 from blocks.store.jobs import Job
 
+MANIFEST_BYTES_MAX = 16 * 1024 * 1024
+"""Of one with 80,000 parts. Whoever knows its name may put anything there."""
+
 
 class DeliveredObject(msgspec.Struct, frozen=True):
     """One object of a delivery: `bytes` and `sha256` are of the object as it is stored."""
@@ -18,8 +21,8 @@ class DeliveryManifest(msgspec.Struct, frozen=True, kw_only=True):
     """Every object of a delivery, and the job's counters.
 
     `format` is jsonl or parquet, and `compression` none, gzip or zstd, of the parts;
-    errors.jsonl is plain. `conditional_put` is false where the store cannot write on condition, so that
-    it was asked what stands there before `manifest.json` was written.
+    errors.jsonl is plain. `conditional_put` is false where the store cannot write on condition, or takes
+    no notice of it, so that it was asked what stands there before `manifest.json` was written.
     """
 
     job_id: str

@@ -11,15 +11,13 @@ import msgspec
 import pyarrow as pa
 
 from blocks.buckets import Bucket, ObjectFile
-from blocks.delivered import DeliveredObject, DeliveryManifest, folder_of
+from blocks.delivered import MANIFEST_BYTES_MAX, DeliveredObject, DeliveryManifest, folder_of
 from blocks.errors import AccessDenied, NotSupported, ObjectExists, ObjectNotFound
 from blocks.store.jobs import Job
 from flows import parquet
 
 _EXTENSIONS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 _GZIP_LEVEL = 6
-# Of one with 80,000 parts; the customer knows its name and may put anything there.
-_MANIFEST_BYTES_MAX = 16 * 1024 * 1024
 _TIDY_S_MAX = 60.0
 _OURS = re.compile(r"part-[0-9]{5,}\.(parquet|jsonl(\.gz|\.zst)?)")
 
@@ -95,11 +93,15 @@ def write_manifest(bucket: Bucket, job: Job, objects: list[DeliveredObject]) -> 
         ObjectExists: another one stands there.
     """
     key = f"{folder_of(job)}/manifest.json"
+    unconditional = encode_manifest(job, objects, conditional_put=False)
     try:
-        bucket.create(key, encode_manifest(job, objects))
-    except NotSupported:
-        manifest = encode_manifest(job, objects, conditional_put=False)
-        bucket.create(key, manifest, is_conditional=False)
+        if bucket.create(key, encode_manifest(job, objects)):
+            return
+    except (NotSupported, ObjectExists):  # what stands may be what a twin found out to be possible
+        bucket.create(key, unconditional, is_conditional=False)
+        return
+    with bucket.write(key) as file:
+        file.write(unconditional)
 
 
 def encode_manifest(
@@ -134,7 +136,7 @@ def standing(bucket: Bucket, job: Job) -> list[DeliveredObject] | None:
         pin = bucket.stat(key)
     except (ObjectNotFound, AccessDenied):
         return None
-    if pin.size > _MANIFEST_BYTES_MAX:
+    if pin.size > MANIFEST_BYTES_MAX:
         raise ObjectExists(f"Another object stands in {key}, of {pin.size:,} bytes.")
     try:
         manifest = msgspec.json.decode(bucket.read(key, pin, 0, pin.size), type=DeliveryManifest)

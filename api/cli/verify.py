@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from api.cli.admin import app
-from blocks.delivered import DeliveredObject, DeliveryManifest
+from blocks.delivered import MANIFEST_BYTES_MAX, DeliveredObject, DeliveryManifest
 from blocks.errors import RefineryError
 
 _MANIFEST = "manifest.json"
@@ -94,7 +94,11 @@ def check_folder(fs: Any, folder: str) -> Report:
         OSError: the store cannot be read.
     """
     try:
-        data = fs.cat_file(f"{folder}/{_MANIFEST}")
+        size = fs.info(f"{folder}/{_MANIFEST}")["size"]
+        if size > MANIFEST_BYTES_MAX:
+            raise FolderUnreadable(f"{_MANIFEST} is not that of a delivery: it has {size:,} bytes.")
+        # Without an end a store might send more than it says.
+        data = fs.cat_file(f"{folder}/{_MANIFEST}", start=0, end=size)
     except FileNotFoundError as error:
         raise FolderUnreadable(
             f"There is no {_MANIFEST} in {folder}: nothing was delivered."

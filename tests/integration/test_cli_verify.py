@@ -128,6 +128,13 @@ def test_what_cannot_be_checked_is_said(tmp_path: Path, manifest: bytes | None) 
     assert "manifest.json" in output
 
 
+def test_a_manifest_of_any_size_is_not_read(folder: Path) -> None:
+    with (folder / "manifest.json").open("ab") as file:
+        file.truncate(16 * 1024**2 + 1)
+    code, said = run(str(folder))
+    assert (code, "16,777,217 bytes" in said) == (2, True)
+
+
 def test_a_folder_in_a_bucket_is_checked(object_store: ObjectStoreAddress) -> None:
     s3 = s3fs.S3FileSystem(
         key=object_store.access_key_id,

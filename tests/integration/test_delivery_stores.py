@@ -76,6 +76,30 @@ def test_a_store_without_conditional_puts_is_delivered_to(shop: Shop, proxy: Fau
     check_delivered(shop, job_id, conditional_put=False)
 
 
+def heed_no_conditions(shop: Shop, proxy: FaultyStore) -> None:
+    """Have a conditional PUT replace what stands, as it does where the header is not known."""
+
+    def remove(request: Request) -> None:
+        if is_conditional(request):
+            path = request.target.partition("?")[0].removeprefix("/")
+            shop.s3.call_s3("delete_object", Bucket=shop.bucket, Key=path.partition("/")[2])
+
+    proxy._choose = remove
+
+
+def test_so_is_one_that_takes_no_notice_of_conditions(shop: Shop, proxy: FaultyStore) -> None:
+    job_id = settled(shop, proxy)
+    heed_no_conditions(shop, proxy)
+    check_delivered(shop, job_id, conditional_put=False)
+
+
+def test_a_store_that_heeds_conditions_keeps_what_it_has(shop: Shop, proxy: FaultyStore) -> None:
+    """It is asked twice, and writes once."""
+    job_id = settled(shop, proxy)
+    check_delivered(shop, job_id, conditional_put=True)
+    assert sum(is_conditional(request) for request in proxy.requests) == 2
+
+
 @pytest.mark.parametrize("matches", [is_of_uploads, is_listing])
 @pytest.mark.parametrize(
     "fault",

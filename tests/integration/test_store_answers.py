@@ -3,7 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -18,6 +18,8 @@ from blocks.errors import (
     NotSupported,
     ObjectExists,
     RefineryError,
+    StoreAnswerInvalid,
+    Terminal,
     Transient,
     WrongRegion,
 )
@@ -25,6 +27,7 @@ from blocks.model import Pin
 from deployments.object_stores import ObjectStoreAddress
 from tests.faulty_store import Answer, FaultyStore, Refusal, Request, is_any
 from tests.integration.test_buckets_contract import GcsStore, S3Store, write
+from tests.raw_store import RawStore
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -53,15 +56,8 @@ class Behind:
         return self.store.open_at(self.proxy.url)
 
 
-@pytest.fixture(scope="module", params=["s3", "gcs"])
-def _behind(request: pytest.FixtureRequest) -> Iterator[Behind]:
-    store: S3Store | GcsStore
-    if request.param == "s3":
-        address: ObjectStoreAddress = request.getfixturevalue("object_store")
-        url, store = address.endpoint_url, S3Store(address)
-    else:
-        url = request.getfixturevalue("gcs_url")
-        store = GcsStore(url)
+@contextmanager
+def _proxied(url: str, store: S3Store | GcsStore) -> Iterator[Behind]:
     store.put("data", DATA)
     with FaultyStore(url) as proxy:
         bucket = store.open_at(proxy.url)
@@ -70,17 +66,30 @@ def _behind(request: pytest.FixtureRequest) -> Iterator[Behind]:
         store.client.close()
 
 
-@pytest.fixture
-def behind(_behind: Behind) -> Behind:
-    _behind.proxy.reset()
-    return _behind
+@pytest.fixture(scope="module")
+def _s3(object_store: ObjectStoreAddress) -> Iterator[Behind]:
+    with _proxied(object_store.endpoint_url, S3Store(object_store)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def _gcs(gcs_url: str) -> Iterator[Behind]:
+    with _proxied(gcs_url, GcsStore(gcs_url)) as found:
+        yield found
+
+
+@pytest.fixture(params=["s3", "gcs"])
+def behind(request: pytest.FixtureRequest) -> Behind:
+    found: Behind = request.getfixturevalue(f"_{request.param}")
+    found.proxy.reset()
+    return found
 
 
 @pytest.fixture
-def s3(behind: Behind) -> Behind:
-    if not behind.is_s3:
-        pytest.skip("GCS has no such answer")
-    return behind
+def s3(_s3: Behind) -> Behind:
+    """For answers that GCS does not have."""
+    _s3.proxy.reset()
+    return _s3
 
 
 CALLS: dict[str, Callable[[Bucket, Pin], object]] = {
@@ -125,7 +134,78 @@ def test_no_answer_is_read_without_a_bound(behind: Behind, call: str, status: in
     assert behind.proxy.bytes_answered < SENT_BYTES_MAX * len(behind.proxy.played)
 
 
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("status", [100, 103])
+def test_interim_answers_without_an_end_are_cut_off(behind: Behind, call: str, status: int) -> None:
+    """By a store that anybody may write: each of them would renew the wait for the real answer."""
+    answer = b"HTTP/1.1 %d Wait\r\n\r\n" % status * 1000
+    flood = RawStore(answer, endless=True)
+    with flood, pytest.raises(Transient, match="interim answers"):
+        CALLS[call](behind.store.open_at(flood.url), behind.pin)
+
+
+def test_a_few_interim_answers_are_passed_over(s3: Behind) -> None:
+    found = b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\nETag: "1"\r\n\r\n'
+    with RawStore(b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + found) as store:
+        assert s3.store.open_at(store.url).stat("data") == Pin(10, '"1"')
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 418, 500, 501, 999])
+@pytest.mark.parametrize("code", ["C" * 60_000, "<b>&amp;\n[x](y)", "{bucket}", "ö"])
+def test_a_code_that_is_none_is_not_repeated(s3: Behind, status: int, code: str) -> None:
+    text = f"<Error><Code><![CDATA[{code}]]></Code></Error>".encode()
+    s3.proxy.always(Answer(status, {"Content-Type": "application/xml"}, text))
+    with pytest.raises(RefineryError) as caught:
+        s3.bucket.read("data", s3.pin, 0, 5)
+    assert code not in caught.value.message
+    assert str(status) in caught.value.message
+    assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize("status", [402, 405, 406, 411, 416, 418, 451])
+@pytest.mark.parametrize("call", CALLS)
+def test_what_a_store_refuses_it_is_not_asked_again(behind: Behind, call: str, status: int) -> None:
+    behind.proxy.always(Refusal(status, "Odd"), is_any)
+    with pytest.raises(Terminal):
+        CALLS[call](behind.bucket, behind.pin)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 507])
+def test_what_time_may_mend_is_transient(behind: Behind, status: int) -> None:
+    behind.proxy.always(Refusal(status, "Odd"), is_any)
+    with pytest.raises(Transient, match="The store"):
+        behind.bucket.stat("data")
+
+
+@pytest.mark.parametrize(
+    "headers, missing",
+    [({}, "length"), ({"ETag": '"1"'}, "length"), ({"Content-Length": "10"}, "version")],
+)
+def test_an_object_of_which_too_little_is_told_is_refused(
+    behind: Behind, headers: dict[str, str], missing: str
+) -> None:
+    if behind.is_s3:
+        lines = ["HTTP/1.1 200 OK", "Connection: close", *map(": ".join, headers.items())]
+        answer = "\r\n".join([*lines, "", ""])
+    else:
+        found = {"size": headers.get("Content-Length"), "generation": headers.get("ETag")}
+        text = json.dumps(found)
+        answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(text)}\r\n\r\n{text}"
+    with RawStore(answer.encode()) as store, pytest.raises(StoreAnswerInvalid, match=missing):
+        behind.store.open_at(store.url).stat("data")
+
+
 # For how long
+
+
+def test_a_body_that_comes_too_slowly_is_given_up(
+    behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blocks.answers._SLOW_S_MAX", 0.2)
+    headers = {"Content-Range": "bytes 0-9/10", "ETag": behind.pin.version}
+    behind.proxy.always(Answer(206, headers, b"x", times=10, pause_s=0.1))
+    with pytest.raises(Transient, match="less than 16 KiB a second"):
+        behind.bucket.read("data", behind.pin, 0, 10)
 
 
 @pytest.mark.parametrize("call", ["stat", "read", "entries", "create"])
@@ -312,6 +392,28 @@ def test_a_probe_removes_no_object_that_it_has_not_made(s3: Behind) -> None:
     s3.proxy.always(Refusal(501, "NotImplemented"), is_conditional)
     s3.bucket.probe_write("theirs")
     assert s3.store.get("theirs") == b"theirs"
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_probe_leaves_no_version_behind(s3: Behind, heeds: bool) -> None:
+    assert isinstance(s3.store, S3Store)
+    client, name = s3.store.client, s3.store.name
+    status = {"Status": "Enabled"}
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration=status)
+
+    def remove(request: Request) -> None:
+        if is_conditional(request):
+            client.delete_object(Bucket=name, Key="versioned/probe")
+
+    try:
+        if not heeds:
+            s3.proxy._choose = remove
+        s3.bucket.probe_write("versioned/probe")
+        found = client.list_object_versions(Bucket=name, Prefix="versioned/")
+        assert found.get("Versions", []) == []
+    finally:
+        status = {"Status": "Suspended"}
+        client.put_bucket_versioning(Bucket=name, VersioningConfiguration=status)
 
 
 @pytest.mark.parametrize("method, target", [("DELETE", "/probe"), ("HEAD", "")])

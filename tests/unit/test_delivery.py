@@ -60,6 +60,7 @@ class MemoryBucket:
         self.written: list[str] = []
         self.aborted: list[str] = []
         self.knows_no_conditions = False
+        self.heeds_no_conditions = False
         self.fails_at_close = fails_at_close
 
     def console_url(self, prefix: str) -> None:
@@ -98,11 +99,13 @@ class MemoryBucket:
     def abort_uploads(self, prefix: str) -> None:
         self.aborted.append(prefix)
 
-    def create(self, key: str, data: bytes, *, is_conditional: bool = True) -> None:
+    def create(self, key: str, data: bytes, *, is_conditional: bool = True) -> bool:
         if is_conditional and self.knows_no_conditions:
             raise NotSupported("The store does not support that.")
+        heeded = key in self.objects or not self.heeds_no_conditions
         if self.objects.setdefault(key, data) != data:
             raise ObjectExists(f"Another object stands in {key}.")
+        return heeded
 
 
 def decompress(data: bytes, compression: str) -> bytes:
@@ -395,9 +398,10 @@ def test_a_manifest_of_other_results_is_not_ours() -> None:
         standing(bucket, job)
 
 
-def test_a_store_without_conditions_is_written_down_and_the_delivery_stands() -> None:
+@pytest.mark.parametrize("lacks", ["knows_no_conditions", "heeds_no_conditions"])
+def test_a_store_without_conditions_is_written_down_and_the_delivery_stands(lacks: str) -> None:
     bucket, job = MemoryBucket(), make_job()
-    bucket.knows_no_conditions = True
+    setattr(bucket, lacks, True)
     objects = write_parts(bucket, folder_of(job), BLOCKS, part_bytes_max=20_000)
     for _ in range(2):
         write_manifest(bucket, job, objects)
