@@ -7,7 +7,8 @@ is one run. What cannot be said to Prefect now stays, and is tried again.
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -37,6 +38,9 @@ _ENTRIES_MAX = 100
 # Longer than Prefect is waited for: who asked then has died.
 _UNANSWERED_S = 15.0
 _UNANSWERED_MAX = 100
+# Between two looks for what is to be launched. Each is a request to Prefect, some of them slow ones.
+_SAID_MAX = 4
+_LAUNCHES_MAX = 8
 
 
 class Launcher:
@@ -73,7 +77,7 @@ class Launcher:
                     if is_fresh:
                         reconcile(self._database, self._prefect, self._settings)
                         is_fresh = False
-                    while not self._stopping.is_set() and (self._launch_next() | self._say_next()):
+                    while not self._stopping.is_set() and self._take_turn():
                         pass
                     if self._stopping.is_set():
                         return
@@ -87,6 +91,13 @@ class Launcher:
 
     def _listen(self) -> Iterator[None]:
         return self._database.listen(outbox.CHANNEL, timeout_s=_POLL_S, interrupt=self._listening)
+
+    def _take_turn(self) -> bool:
+        """Launch some, then say some, so that neither waits for all of the other. True if there were any."""
+        launches = 0
+        while launches < _LAUNCHES_MAX and not self._stopping.is_set() and self._launch_next():
+            launches += 1
+        return self._say_next() or launches > 0
 
     def _launch_next(self) -> bool:
         """Whether there was one to launch."""
@@ -141,7 +152,7 @@ class Launcher:
     def _say_next(self) -> bool:
         """Whether there was something to be said."""
         with self._database.transaction() as tx:
-            entries = outbox.claim(tx, limit=_ENTRIES_MAX)
+            entries = _some_of(outbox.claim(tx, limit=_ENTRIES_MAX))
             events = [entry for entry in entries if entry.event]
             error: PrefectUnavailable | None = None
             for some in [*([entry] for entry in entries if not entry.event), events]:
@@ -185,6 +196,15 @@ class Launcher:
         codes = chunks.bad_codes(tx, job.job_no)
         page = job_page.page(job, codes, public_url=self._settings.public_url)
         self._prefect.show(job_page.key(job_id), page, job_page.description(job))
+
+
+def _some_of(entries: Sequence[Entry]) -> list[Entry]:
+    """The first entries, as far as they need no more than `_SAID_MAX` requests of their own.
+
+    Events go in one request together, but for the page of a job that has ended. The others stay due.
+    """
+    requests = accumulate(not entry.event or entry.event in _ENDS for entry in entries)
+    return [entry for entry, n in zip(entries, requests, strict=True) if n <= _SAID_MAX]
 
 
 def _delay_s(failures: int) -> float:

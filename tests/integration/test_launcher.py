@@ -13,6 +13,8 @@ import psycopg
 import pytest
 from litestar.testing import TestClient
 
+from api.launcher import Launcher
+from api.metrics import Metrics
 from blocks import reconciler
 from blocks.prefect_api import PrefectApi
 from blocks.reconciler import Reconciled
@@ -111,6 +113,31 @@ def test_the_runs_of_a_cancelled_job_are_stopped(with_prefect: Api, prefect: Fak
     assert prefect.states.get(timeout=15) == ("ours", "CANCELLING")
     wait_empty(with_prefect.shop)
     assert prefect.states.empty()
+
+
+def test_jobs_that_no_run_was_asked_for_are_cancelled_without_prefect(
+    shop: Shop,
+) -> None:
+    """One request to Prefect for each would hold up the runs of everybody else."""
+    job = shop.submit()
+    with shop.database.transaction() as tx:
+        assert jobs.cancel(tx, job.job_no)
+        assert not jobs.cancel(tx, job.job_no)
+    assert shop.outbox(job).count("cancel_job") == 0
+
+
+def test_what_is_said_to_prefect_holds_up_no_run(
+    settings: Settings, shop: Shop, prefect: FakePrefect
+) -> None:
+    settings = msgspec.structs.replace(settings, prefect_api_url=prefect.url)
+    for job in [shop.submit() for _ in range(12)]:
+        with shop.database.transaction() as tx:
+            jobs.cancel(tx, job.job_no)
+    launcher = Launcher(settings, shop.database, Metrics())
+    said = []
+    while launcher._take_turn():
+        said.append(prefect.pages.qsize())
+    assert said == [4, 8, 12]
 
 
 def test_what_was_cancelled_while_prefect_was_out_is_not_started_any_more(

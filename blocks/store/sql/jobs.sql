@@ -91,7 +91,7 @@ where job_no = %(job_no)s and status in ('accepted', 'processing') and ingested_
 
 -- cancel_job --
 -- accepted, processing → cancelled, with its delivery, if it has come to that. What was not started yet is not
--- started any more; what runs in Prefect is stopped by the outbox. The credentials are wiped.
+-- started any more; what runs in Prefect, if a run was asked for, is stopped by the outbox. The credentials are wiped.
 with cancelled as (
     update jobs
     set status = 'cancelled', completed_at = now(), credentials = null,
@@ -100,9 +100,12 @@ with cancelled as (
         delivery_error_message = case when delivery_status is not null then 'The job was cancelled.' end
     where job_no = %(job_no)s and status in ('accepted', 'processing')
     returning job_no
+), stopped as (
+    insert into outbox (kind, job_no)
+    select 'cancel_job', job_no from cancelled c
+    where exists (select from runs r where r.job_no = c.job_no and r.launches > 0)
 )
-insert into outbox (kind, job_no) select 'cancel_job', job_no from cancelled
-returning outbox_no;
+select job_no from cancelled;
 
 -- purge_idempotency_keys --
 -- Those that are a day old protect nobody any more.
