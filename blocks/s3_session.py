@@ -17,6 +17,7 @@ from botocore.configprovider import (
     ConfigValueStore,
     ConstantProvider,
 )
+from botocore.handlers import add_expect_header
 
 from blocks.answers import BoundedResponse, time_limits
 from blocks.egress import refusing_redirects
@@ -90,6 +91,8 @@ def new_session(*, is_anonymous: bool) -> CustomerSession:
     anonymous one may be: its customer has no place to name the region, and nothing in it is secret.
     """
     session = CustomerSession()
+    # With it a body waits for "100 Continue", and for ever where a store or a proxy does not know that.
+    session.unregister("before-call.s3", add_expect_header)
     if not is_anonymous:
         session.register("before-call.s3", _stay_in_region)
     return session

@@ -334,6 +334,15 @@ def test_an_answer_that_says_it_is_packed_is_not_unpacked(behind: Behind, encodi
 # What a store never does
 
 
+@pytest.mark.parametrize("size", [1, 17 * MIB])
+def test_a_body_waits_for_no_leave(s3: Behind, size: int) -> None:
+    """A store that does not know `Expect` reads on, and so would both of them, for ever."""
+    write(s3.bucket, "large", b"x" * size)
+    sent = [request for request in s3.proxy.requests if request.method == "PUT"]
+    assert sent
+    assert not any("expect" in request.headers for request in sent)
+
+
 def is_conditional(request: Request) -> bool:
     return "if-none-match" in request.headers
 

@@ -84,13 +84,15 @@ def kinds(base: type[errors.RefineryError]) -> list[type[errors.RefineryError]]:
     return [kind for kind in found if issubclass(kind, base)]
 
 
-@pytest.mark.parametrize("kind", kinds(errors.Transient))
+@pytest.mark.parametrize("kind", [k for k in kinds(errors.Transient) if k is not errors.RunEnded])
 def test_what_time_may_mend_is_tried_again(kind: type[errors.RefineryError]) -> None:
     assert is_transient(None, None, Failed(data=kind("x")))  # type: ignore[arg-type]
     assert is_transient(None, None, Crashed(data=kind("x")))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", [*kinds(errors.Terminal), errors.UndecryptableCredentials])
+@pytest.mark.parametrize(
+    "kind", [*kinds(errors.Terminal), errors.UndecryptableCredentials, errors.RunEnded]
+)
 def test_what_no_retry_can_mend_is_not(kind: type[errors.RefineryError]) -> None:
     assert not is_transient(None, None, Failed(data=kind("unavailable, try again")))  # type: ignore[arg-type]
 
