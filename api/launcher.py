@@ -93,7 +93,7 @@ class Launcher:
         return self._database.listen(outbox.CHANNEL, timeout_s=_POLL_S, interrupt=self._listening)
 
     def _take_turn(self) -> bool:
-        """Launch some, then say some, so that neither waits for all of the other. True if there were any."""
+        """Launch some, then say some, so that neither waits for all of the other; False if none."""
         launches = 0
         while launches < _LAUNCHES_MAX and not self._stopping.is_set() and self._launch_next():
             launches += 1

@@ -24,6 +24,7 @@ _BYTES_PER_S_MIN = 16 * 1024
 _SLOW_S_MAX = 60.0
 _INTERIM_MAX = 8
 _PAGES_MAX = 10_000
+LISTING_S_MAX = 3600.0
 _RANGE = re.compile(r"bytes=([0-9]+)-([0-9]+)")
 # S3 keeps the first of these for who uploads in signed chunks; the bytes are stored without it.
 _HARMLESS_ENCODINGS = {"aws-chunked", "identity", ""}
@@ -143,17 +144,22 @@ def check_encoding(encoding: str | None, path: str) -> None:
 
 
 class Pages:
-    """Counts the pages of one listing."""
+    """Counts the pages of one listing, and its time."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds_max: float = LISTING_S_MAX) -> None:
         self._seen: set[bytes] = set()
+        self._seconds_max = seconds_max
+        self._ends_s = monotonic() + seconds_max
 
     def turn(self, token: str) -> None:
         """Pass if the page that `token` names may be asked for.
 
         Raises:
             ListingEndless: it was asked for before, or it would be one too many.
+            Transient: the listing takes too long.
         """
+        if monotonic() > self._ends_s:
+            raise Transient(f"The store's listing took longer than {self._seconds_max:,.0f} s.")
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         if digest in self._seen:
             raise ListingEndless(

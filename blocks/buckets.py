@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from blocks import answers, bucket_errors
-from blocks.answers import GCS_SESSION, Pages, check_encoding, time_limits
+from blocks.answers import GCS_SESSION, LISTING_S_MAX, Pages, check_encoding, time_limits
 from blocks.bucket_errors import translated
 from blocks.credentials import Credentials, GcsCredentials, S3Credentials
 from blocks.egress import Egress, GuardedResolver, refusing_redirects
@@ -80,8 +80,11 @@ class Bucket(Protocol):
         An empty object stays if the credentials may write, but not delete.
         """
 
-    def entries(self, prefix: str) -> Iterator["Entry"]:
-        """The objects whose keys begin with `prefix`, by their names; a page at a time is asked for."""
+    def entries(self, prefix: str, *, seconds_max: float = LISTING_S_MAX) -> Iterator["Entry"]:
+        """The objects whose keys begin with `prefix`, by their names; a page at a time is asked for.
+
+        After `seconds_max` no further page is asked for, and `Transient` raised.
+        """
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
@@ -323,9 +326,9 @@ class S3Bucket:
                 self._fs.call_s3("delete_object", Bucket=self._name, Key=key, **one)
                 return
 
-    def entries(self, prefix: str) -> Iterator[Entry]:
+    def entries(self, prefix: str, *, seconds_max: float = LISTING_S_MAX) -> Iterator[Entry]:
         more: dict[str, str] = {}
-        pages = Pages()
+        pages = Pages(seconds_max)
         while True:
             with self._translated(prefix):
                 page = self._fs.call_s3("list_objects_v2", Bucket=self._name, Prefix=prefix, **more)
@@ -360,7 +363,7 @@ class S3Bucket:
 
     def _uploads(self, prefix: str) -> Iterator[tuple[str, str]]:
         more: dict[str, str] = {}
-        pages = Pages()
+        pages = Pages(_ABORTS_S_MAX)
         while True:
             with self._translated(prefix):
                 page = self._fs.call_s3(
@@ -515,9 +518,9 @@ class GcsBucket:
             # It is never gone on with: GCS forgets it after a week, and shows nothing of it.
             sync(self._fs.loop, initiate_upload, self._fs, self._name, key, mode="create")
 
-    def entries(self, prefix: str) -> Iterator[Entry]:
+    def entries(self, prefix: str, *, seconds_max: float = LISTING_S_MAX) -> Iterator[Entry]:
         more: dict[str, str] = {}
-        pages = Pages()
+        pages = Pages(seconds_max)
         while True:
             with self._translated(prefix):
                 page = self._fs.call(

@@ -18,7 +18,7 @@ from prefect.states import Completed, Failed
 from blocks.delivered import DeliveredObject, folder_of
 from blocks.errors import AccessDenied, RefineryError, Terminal
 from blocks.model import DeliveryStatus
-from blocks.store import jobs, results
+from blocks.store import jobs, results, waits
 from flows import delivery
 from flows.deadlines import Deadline
 from flows.monitor import delivery_link, mark_run, run_log, show_delivery, show_job
@@ -113,6 +113,8 @@ def write_manifest(job_id: str, objects: list[DeliveredObject]) -> None:
     """Write `manifest.json`, unless a twin of this run just did."""
     job = load_undelivered(job_id)
     delivery.write_manifest(destination_of(job), job, objects)
+    with database().transaction() as tx:
+        waits.end(tx, job.job_no, DELIVER_JOB)  # what stands waits for the store no more
 
 
 @task(task_run_name="tidy", **NETWORK_TASK)

@@ -162,7 +162,7 @@ def tidy(bucket: Bucket, folder: str, objects: Iterable[DeliveredObject]) -> Non
     ends_at = time.monotonic() + _TIDY_S_MAX
     kept = {each.key for each in objects}
     bucket.abort_uploads(f"{folder}/")
-    for entry in bucket.entries(f"{folder}/"):
+    for entry in bucket.entries(f"{folder}/", seconds_max=_TIDY_S_MAX):
         if time.monotonic() > ends_at:
             return
         if entry.key not in kept and _OURS.fullmatch(entry.key.removeprefix(f"{folder}/")):

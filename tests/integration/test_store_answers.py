@@ -265,6 +265,30 @@ def test_a_listing_that_never_ends_is_given_up(
         list(islice(behind.bucket.entries(""), 40))
 
 
+def empty_page(behind: Behind, n: int) -> Answer:
+    if behind.is_s3:
+        text = (
+            f"<R><IsTruncated>true</IsTruncated><NextContinuationToken>{n}</NextContinuationToken>"
+            f"<NextKeyMarker>{n}</NextKeyMarker><NextUploadIdMarker>u</NextUploadIdMarker></R>"
+        )
+        return Answer(200, {"Content-Type": "application/xml"}, text.encode())
+    return Answer(200, {}, json.dumps({"items": [], "nextPageToken": str(n)}).encode())
+
+
+def test_nor_is_one_of_empty_pages_waited_for(
+    behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blocks.buckets._ABORTS_S_MAX", 0.0)
+    behind.proxy.script([empty_page(behind, n) for n in range(50)], is_listing)
+    with pytest.raises(Transient, match="took longer"):
+        list(behind.bucket.entries("", seconds_max=0.0))
+    assert len(behind.proxy.played) == 1
+    if behind.is_s3:
+        with pytest.raises(Transient, match="took longer"):
+            behind.bucket.abort_uploads("out/")
+        assert len(behind.proxy.played) == 2
+
+
 def test_so_is_one_of_unfinished_uploads(s3: Behind) -> None:
     text = (
         "<ListMultipartUploadsResult><IsTruncated>true</IsTruncated>"

@@ -87,7 +87,8 @@ class MemoryBucket:
     def probe_write(self, key: str) -> None:
         del key
 
-    def entries(self, prefix: str) -> Iterator[Entry]:
+    def entries(self, prefix: str, *, seconds_max: float = 0.0) -> Iterator[Entry]:
+        del seconds_max
         at = datetime.now(UTC)
         for key in sorted(self.objects):
             if key.startswith(prefix):
@@ -435,7 +436,8 @@ def test_tidying_up_ends_though_the_listing_does_not(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("flows.delivery._TIDY_S_MAX", 0.05)
 
     class Endless(MemoryBucket):
-        def entries(self, prefix: str) -> Iterator[Entry]:
+        def entries(self, prefix: str, *, seconds_max: float = 0.0) -> Iterator[Entry]:
+            del seconds_max
             while True:
                 yield Entry(f"{prefix}part-00000.jsonl", Pin(1, "1"), datetime.now(UTC))
 
