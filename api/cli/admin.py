@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
+from api.cli.exits import CommandFailed, Exit
 from api.cli.output import print_json, print_table
 from blocks.errors import RefineryError
 from blocks.settings import Settings
@@ -23,6 +24,9 @@ app = App(
 )
 db = app.command(App(name="db", help="The schema of the database."))
 customers_app = app.command(App(name="customers", help="Who submits jobs."))
+annotators = app.command(
+    App(name="annotators", help="Who labels, and whose tasks they are handed.")
+)
 keys = app.command(App(name="keys", help="API keys, and the key that encrypts credentials."))
 
 _CONNECTIONS = 1
@@ -63,6 +67,48 @@ def list_customers(*, as_json: _AsJson = False) -> None:
     with _database() as database, database.transaction() as tx:
         found = customers.list_customers(tx)
     _print_rows(found, customers.Customer, as_json=as_json)
+
+
+_Annotator = Annotated[str, Parameter(help="By id, or by name.")]
+_Granted = Annotated[list[str] | None, Parameter(name="--customer", help="By id; once or more.")]
+
+
+@annotators.command(name="list")
+def list_annotators(*, as_json: _AsJson = False) -> None:
+    """All annotators: how many good keys each has, and whose tasks they are handed."""
+    with _database() as database, database.transaction() as tx:
+        found = customers.list_annotators(tx)
+    _print_rows(found, customers.Annotator, as_json=as_json)
+
+
+@annotators.command(name="grant")
+def grant(
+    annotator: _Annotator,
+    *,
+    customer: _Granted = None,
+    all: Annotated[bool, Parameter(negative=(), help="Everybody's.")] = False,  # noqa: A002 - its name
+) -> None:
+    """Have an annotator handed the tasks of these customers too. Who was handed everybody's is
+    handed those of these customers alone from then on."""
+    if all == bool(customer):
+        raise UsageError("Say whose tasks: --customer ID, once or more, or --all.")
+    with _database() as database, database.transaction() as tx:
+        if all:
+            customers.grant_all(tx, annotator)
+        granted = customers.grant(tx, annotator, customer) if customer else ["all"]
+    print(f"annotator  {annotator}\ncustomers  {' '.join(granted)}")
+
+
+@annotators.command(name="withdraw")
+def withdraw(annotator: _Annotator, *, customer: _Granted = None) -> None:
+    """Hand an annotator no more tasks of these customers; those that they hold go to others."""
+    if not customer:
+        raise UsageError("Say whose tasks: --customer ID, once or more.")
+    with _database() as database, database.transaction() as tx:
+        left, tasks_returned = customers.withdraw(tx, annotator, customer)
+    print(f"annotator  {annotator}\ncustomers  {' '.join(left) or 'none'}")
+    if tasks_returned:
+        print(f"{tasks_returned} tasks went back to others")
 
 
 @keys.command(name="add")
@@ -117,8 +163,7 @@ def revoke_key(
     with _database() as database, database.transaction() as tx:
         revoked = customers.revoke_key(tx, named)
     if revoked is None:
-        print("there is no such key, or it was revoked before")
-        return
+        raise CommandFailed("There is no such key, or it was revoked before.", Exit.NOT_FOUND)
     print(f"revoked {revoked.key_id}")
     if revoked.tasks_returned:
         print(f"{revoked.tasks_returned} tasks of its annotator went back to others")

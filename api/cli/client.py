@@ -11,11 +11,13 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import httpx
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from api.cli import profiles
 from api.cli.exits import CommandFailed, Exit, Unreachable
 from blocks.settings import ClientSettings
+
+AtLeastOne = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
 _CONNECT_S = 10.0
 _READ_S = 90.0  # longer than the API lets anybody wait
@@ -134,7 +136,13 @@ class Client:
 
 
 def path(*parts: str) -> str:
-    """Where something is, whatever its id is made of."""
+    """Where something is, whatever its id is made of.
+
+    Raises:
+        CommandFailed: an id is empty, so that it would be the place of a list.
+    """
+    if not all(parts):
+        raise CommandFailed("An id is empty.", Exit.USAGE)
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from api.cli.admin import app
-from api.cli.client import COMMON, Client, Common, path
+from api.cli.client import COMMON, AtLeastOne, Client, Common, path
 from api.cli.exits import CommandFailed, Exit
 from api.cli.export import export as export_to
 from api.cli.export import stream
@@ -117,7 +117,7 @@ def submit(
 def index(
     *,
     status: str | None = None,
-    limit: int = 20,
+    limit: AtLeastOne = 20,
     all: Annotated[bool, Parameter(negative=(), help="Every page.")] = False,  # noqa: A002 - its name
     common: Common = COMMON,
 ) -> None:
@@ -223,6 +223,15 @@ def deliver(
     given = {name: value for name, value in body.items() if value is not None}
     with common.client() as client:
         _print_job(client.post(path("jobs", job_id, "deliver"), given), common)
+
+
+@jobs.command
+def delete_credentials(job_id: str, *, common: Common = COMMON) -> None:
+    """Delete the stored credentials of a job, for good. One that is still being read fails."""
+    with common.client() as client:
+        client.request("DELETE", path("jobs", job_id, "credentials"))
+    if not common.as_json:
+        notes.print(f"{job_id}: there are no credentials of it any more")
 
 
 @jobs.command

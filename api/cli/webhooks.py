@@ -6,7 +6,7 @@ from cyclopts import App, Parameter
 
 from api.cli import profiles as store
 from api.cli.admin import app
-from api.cli.client import COMMON, Common, path
+from api.cli.client import COMMON, AtLeastOne, Common, path
 from api.cli.exits import CommandFailed, Exit
 from api.cli.output import notes, print_json, print_table
 from blocks.settings import ClientSettings
@@ -72,7 +72,7 @@ def remove(webhook_id: str, *, common: Common = COMMON) -> None:
 
 
 @webhooks.command
-def deliveries(webhook_id: str, *, limit: int = 20, common: Common = COMMON) -> None:
+def deliveries(webhook_id: str, *, limit: AtLeastOne = 20, common: Common = COMMON) -> None:
     """What was sent to an endpoint, newest first, and what it answered."""
     with common.client() as client:
         page = client.get(path("webhooks", webhook_id, "deliveries"), limit=limit)

@@ -23,6 +23,18 @@ class UnknownCustomer(Terminal):
     code = "unknown_customer"
 
 
+class UnknownAnnotator(Terminal):
+    """There is no annotator of that id or name."""
+
+    code = "unknown_annotator"
+
+
+class NotGranted(Terminal):
+    """The annotator is not handed tasks of that customer by a grant."""
+
+    code = "not_granted"
+
+
 class Principal(msgspec.Struct, frozen=True):
     """Who a request is from: one of the two is set."""
 
@@ -37,6 +49,19 @@ class Customer(msgspec.Struct, frozen=True):
     name: str
     created_at: datetime
     keys: int
+
+
+class Annotator(msgspec.Struct, frozen=True):
+    """An annotator, and how many keys of theirs are good.
+
+    They are handed the tasks of `customer_ids`; of None: everybody's.
+    """
+
+    annotator_id: str
+    name: str
+    created_at: datetime
+    keys: int
+    customer_ids: list[str] | None
 
 
 class ListedKey(msgspec.Struct, frozen=True):
@@ -119,6 +144,65 @@ def _grant(tx: Transaction, annotator_no: int, customer_ids: Sequence[str]) -> N
         )
     tx.execute(_SQL["grant"], values)
     annotation.take_leases_back(tx, annotator_no)
+
+
+def list_annotators(tx: Transaction) -> list[Annotator]:
+    """Return all of them, the oldest first."""
+    return [msgspec.convert(row, Annotator) for row in tx.execute(_SQL["list_annotators"])]
+
+
+def grant(tx: Transaction, annotator: str, customer_ids: Sequence[str]) -> list[str]:
+    """Have the annotator, by id or name, handed the tasks of these customers too; return whose then.
+
+    One who was handed everybody's is handed those of these alone from now on.
+
+    Raises:
+        UnknownAnnotator: there is none of that id or name.
+        UnknownCustomer: there is no customer of one of the ids.
+    """
+    annotator_no, granted = _find_annotator(tx, annotator)
+    _grant(tx, annotator_no, customer_ids)
+    return sorted({*(granted or []), *customer_ids})
+
+
+def grant_all(tx: Transaction, annotator: str) -> None:
+    """Have the annotator, by id or name, handed everybody's tasks.
+
+    Raises:
+        UnknownAnnotator: there is none of that id or name.
+    """
+    annotator_no, _ = _find_annotator(tx, annotator)
+    tx.execute(_SQL["set_grants"], {"annotator_no": annotator_no, "customer_ids": None})
+
+
+def withdraw(tx: Transaction, annotator: str, customer_ids: Sequence[str]) -> tuple[list[str], int]:
+    """Hand the annotator, by id or name, no more tasks of these customers.
+
+    Returns whose tasks are left to them, and how many that they held went back to others.
+
+    Raises:
+        UnknownAnnotator: there is none of that id or name.
+        NotGranted: they are not restricted to some customers, or one of these is not among them.
+    """
+    annotator_no, granted = _find_annotator(tx, annotator)
+    if granted is None:
+        raise NotGranted(
+            f"{annotator} is handed everybody's tasks; `refinery annotators grant` says whose alone."
+        )
+    if missing := sorted(set(customer_ids) - set(granted)):
+        raise NotGranted(f"{annotator} is not handed tasks of {', '.join(missing)}.")
+    left = [customer_id for customer_id in granted if customer_id not in customer_ids]
+    tx.execute(_SQL["set_grants"], {"annotator_no": annotator_no, "customer_ids": left})
+    return left, annotation.take_leases_back(tx, annotator_no)
+
+
+def _find_annotator(tx: Transaction, annotator: str) -> tuple[int, list[str] | None]:
+    row = tx.execute(_SQL["find_annotator"], {"annotator": annotator}).fetchone()
+    if row is None:
+        raise UnknownAnnotator(
+            f"There is no annotator {annotator!r}; `refinery annotators list` has them."
+        )
+    return row["annotator_no"], row["customer_ids"]
 
 
 def granted_customers(tx: Transaction, annotator_id: str) -> list[str] | None:

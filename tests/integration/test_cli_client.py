@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from api.cli import client, export
+from api.cli.exits import Exit
 from blocks.store import customers, jobs
 from deployments.cli import main
 from tests.faulty_store import Fault, FaultyStore, Refusal, Request
@@ -323,6 +324,21 @@ def test_a_job_is_cancelled_and_exported(cli: Cli, shop: Shop, tmp_path: Path) -
     assert (tmp_path / "none").read_bytes() == b""
 
 
+def test_credentials_are_deleted(cli: Cli, shop: Shop) -> None:
+    job = shop.submit(credentials=b"{}", manifest_url="s3://b/m.jsonl")
+    assert shop.value("select credentials from jobs where job_id = %s", job.job_id)
+    ran = cli.done("jobs", "delete-credentials", job.job_id)
+    assert job.job_id in ran.err
+    assert shop.value("select credentials from jobs where job_id = %s", job.job_id) is None
+
+
+@pytest.mark.parametrize("command", ["show", "watch", "errors", "export", "cancel", "deliver"])
+def test_an_empty_id_is_no_list(cli: Cli, command: str) -> None:
+    ran = cli("jobs", command, "")
+    assert (ran.code, ran.out) == (Exit.USAGE, "")
+    assert "An id is empty." in ran.err
+
+
 def test_a_delivery_that_failed_is_tried_again(cli: Cli, shop: Shop, tmp_path: Path) -> None:
     job_id = settled_job(shop, delivery=DELIVERY)
     job = shop.job(job_id)
@@ -484,7 +500,7 @@ def test_a_profile_stands_in_for_the_environment(
 
 def test_every_command_has_json_and_help(cli: Cli) -> None:
     for group, commands in {
-        "jobs": "submit list show watch errors export cancel deliver quality",
+        "jobs": "submit list show watch errors export cancel deliver delete-credentials quality",
         "tasks": "submit batch show result",
         "webhooks": "add list remove deliveries replay rotate default-secret",
     }.items():

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from api.cli.admin import UsageError, app
+from api.cli.exits import CommandFailed, Exit
 from blocks.store import customers
-from blocks.store.customers import UnknownCustomer
+from blocks.store.customers import NotGranted, UnknownAnnotator, UnknownCustomer
 from tests.conftest import KEY
+from tests.integration.books import check_books
 from tests.integration.conftest import Shop, make_chunk
 
 pytestmark = pytest.mark.integration
@@ -58,7 +60,8 @@ def test_a_key_is_listed_and_revoked_by_the_id_that_is_printed_with_it(
     assert made["key_id"] in refinery("keys", "revoke", made["key_id"])
     assert shop.do(customers.find_principal, made["key"]) is None
     assert listed(refinery, "keys")[0]["revoked_at"] is not None
-    assert "no such key" in refinery("keys", "revoke", made["key_id"])
+    with pytest.raises(CommandFailed, match="revoked before"):
+        refinery("keys", "revoke", made["key_id"])
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
@@ -74,7 +77,9 @@ def test_the_key_itself_is_read_from_standard_input(
 @pytest.mark.parametrize("named", ["", "key_", "key_0", "sk_unknown", "%", "key_%"])
 def test_what_names_no_key_revokes_none(refinery: Refinery, shop: Shop, named: str) -> None:
     key = shop.do(customers.add_customer_key, shop.customer_id)
-    assert "no such key" in refinery("keys", "revoke", stdin=named)
+    with pytest.raises(CommandFailed, match="no such key") as failure:
+        refinery("keys", "revoke", stdin=named)
+    assert failure.value.exit_code is Exit.NOT_FOUND
     assert shop.do(customers.find_principal, key) is not None
 
 
@@ -116,6 +121,57 @@ def test_a_key_for_nobody_is_not_made(
         refinery("keys", "add", *arguments)
     assert shop.value("select count(*) from api_keys") == 0
     assert shop.value("select count(*) from annotators") == 0
+
+
+def granted(refinery: Refinery, name: str) -> list[str] | None:
+    found: dict[str, list[str] | None] = {
+        entry["name"]: entry["customer_ids"] for entry in listed(refinery, "annotators")
+    }
+    return found[name]
+
+
+def test_grants_are_given_and_taken_away(refinery: Refinery, shop: Shop) -> None:
+    """With what was taken away, the tasks in hand go to others at once."""
+    other = shop.do(customers.add_customer, "Other")
+    ann = fields(refinery("keys", "add", "--annotator", "ann"))["annotator"]
+    assert granted(refinery, "ann") is None
+    both = ("--customer", shop.customer_id, "--customer", other)
+    assert set(fields(refinery("annotators", "grant", "ann", *both))["customers"].split()) == {
+        shop.customer_id, other,
+    }  # fmt: skip
+    job = shop.processing(make_chunk(4))
+    assert len(shop.claim(number_of(shop, "ann"))) == 4
+    said = refinery("annotators", "withdraw", ann, "--customer", shop.customer_id)
+    assert "4 tasks went back" in said
+    assert (granted(refinery, "ann"), shop.claim(number_of(shop, "ann"))) == ([other], [])
+    assert len(shop.claim(shop.annotator())) == 4
+    check_books(shop, job)
+    refinery("annotators", "withdraw", "ann", "--customer", other)
+    assert granted(refinery, "ann") == []
+    refinery("annotators", "grant", "ann", "--all")
+    assert granted(refinery, "ann") is None
+    assert len(shop.claim(number_of(shop, "ann"))) == 4
+
+
+@pytest.mark.parametrize(
+    "arguments, error",
+    [
+        (("grant", "ann"), UsageError),
+        (("grant", "ann", "--all", "--customer", "cust_x"), UsageError),
+        (("grant", "ann", "--customer", "cust_x"), UnknownCustomer),
+        (("grant", "nobody", "--all"), UnknownAnnotator),
+        (("withdraw", "ann"), UsageError),
+        (("withdraw", "nobody", "--customer", "cust_x"), UnknownAnnotator),
+        (("withdraw", "ann", "--customer", "cust_x"), NotGranted),
+    ],
+)
+def test_a_grant_that_means_nothing_is_refused(
+    refinery: Refinery, arguments: tuple[str, ...], error: type[Exception]
+) -> None:
+    refinery("keys", "add", "--annotator", "ann")
+    with pytest.raises(error):
+        refinery("annotators", *arguments)
+    assert granted(refinery, "ann") is None
 
 
 # Revoked annotators

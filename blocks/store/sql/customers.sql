@@ -40,6 +40,18 @@ select c.customer_id, c.name, c.created_at,
        (select count(*) from api_keys k where k.customer_id = c.customer_id and k.revoked_at is null) as keys
 from customers c order by c.created_at, c.customer_id;
 
+-- list_annotators --
+select a.annotator_id, a.name, a.customer_ids, a.created_at,
+       (select count(*) from api_keys k where k.annotator_no = a.annotator_no and k.revoked_at is null) as keys
+from annotators a order by a.created_at, a.annotator_no;
+
+-- find_annotator --
+-- By the id or by the name; locked until the commit, so that changes of what they are handed take turns.
+select annotator_no, customer_ids from annotators
+where annotator_id = %(annotator)s or name = %(annotator)s
+order by annotator_id = %(annotator)s desc limit 1
+for no key update;
+
 -- unknown_customers --
 select customer_id from unnest(%(customer_ids)s::text[]) as u (customer_id)
 where not exists (select from customers c where c.customer_id = u.customer_id)
@@ -50,6 +62,9 @@ limit 1;
 update annotators
 set customer_ids = array(select unnest(coalesce(customer_ids, '{}') || %(customer_ids)s::text[]) as c group by c order by c)
 where annotator_no = %(annotator_no)s;
+
+-- set_grants --
+update annotators set customer_ids = %(customer_ids)s::text[] where annotator_no = %(annotator_no)s;
 
 -- granted_customers --
 select customer_ids from annotators where annotator_id = %(annotator_id)s;
