@@ -419,6 +419,10 @@ def test_the_next_is_found_among_a_hundred_thousand_of_one_customer(shop: Shop) 
     assert launch is not None
     assert launch.job_id == job_id
     assert explained.pages() < 100  # there are thousands
+    with shop.held() as tx:
+        explained = Explained(tx)
+        assert len(runs.unanswered(cast(Transaction, explained), after_s=0, limit=100)) == 2
+    assert explained.pages() < 100
     shop.run("update runs set failing_since = now() where customer_id <> %s", other)
     with psycopg.connect(shop.url, autocommit=True) as connection:
         connection.execute("vacuum analyze runs")

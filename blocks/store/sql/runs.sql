@@ -57,8 +57,9 @@ where run_no = %(run_no)s and launches = %(launches)s;
 -- Launches of which no run is known: whoever asked Prefect has died, or has lost the database before it could say.
 select r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id
 from runs r join jobs j using (job_no)
-where r.launched_at < now() - make_interval(secs => %(after_s)s) and r.flow_run_id is null
-order by r.run_no limit %(limit)s;
+where r.launched_at is not null and r.flow_run_id is null -- a few rows, by an index of those that were launched
+  and r.launched_at < now() - make_interval(secs => %(after_s)s)
+limit %(limit)s;
 
 -- adopt --
 -- A run that somebody has started, retried or resumed counts as the one that was asked for, where none is under
