@@ -24,6 +24,7 @@ from benchmarks import (
     open_tasks,
     ours,
     results,
+    small_jobs,
     starts,
 )
 from benchmarks.annotator_runs import Load
@@ -48,11 +49,13 @@ Name = Literal[
     "results",
     "label-studio-results",
     "starts",
+    "small-jobs",
 ]
 ALL: tuple[Name, ...] = get_args(Name)
 _ANNOTATION = frozenset[Name]({"annotation", "label-studio-annotation"})
 _RESULTS = frozenset[Name]({"results", "label-studio-results"})
-_INGESTION = frozenset(ALL) - _ANNOTATION - _RESULTS - {"open-tasks", "stop-early", "starts"}
+_STACKS = frozenset[Name]({"open-tasks", "stop-early", "starts", "small-jobs"})
+_INGESTION = frozenset(ALL) - _ANNOTATION - _RESULTS - _STACKS
 # Settings are worth nothing in a column of twenty characters.
 _WIDTH_MIN = 150
 _LOAD = Load()
@@ -70,6 +73,10 @@ def main(
     label_studio_lines: Annotated[
         int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=100, lte=250_000))
     ] = 20_000,
+    jobs: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=10))] = 1000,
+    idle_s: Annotated[
+        float, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=60))
+    ] = 600,
     load: Annotated[Load, cyclopts.Parameter(name="*")] = _LOAD,
     only: Annotated[list[Name] | None, cyclopts.Parameter(consume_multiple=True)] = None,
 ) -> None:
@@ -84,6 +91,10 @@ def main(
         annotation those of all rounds together.
     label_studio_lines
         Lines that Label Studio imports and exports: of so many more, it would take minutes a round.
+    jobs
+        Small jobs that are posted at once.
+    idle_s
+        Seconds of doing nothing, after which Prefect's database is looked at.
     load
         How annotation is measured.
     only
@@ -103,6 +114,9 @@ def main(
     if "starts" in chosen:
         with data_folder() as folder, running(folder, console) as servers:
             console.print(starts.measure(servers, rounds, console))
+    if "small-jobs" in chosen:
+        with data_folder() as folder, running(folder, console) as servers:
+            console.print(small_jobs.measure(servers, jobs, idle_s, console))
     if chosen & _RESULTS:
         peer = label_studio_lines if "label-studio-results" in chosen else 0
         for table in results.measure(lines, peer, rounds, console):
