@@ -140,6 +140,15 @@ class Launcher:
         return True
 
     def _create_run(self, launch: Launch) -> str:
+        if launch.is_queue:
+            # Without the job as a tag: to cancel that job must not stop the work for the others.
+            return self._prefect.create_run(
+                names.SMALL_JOBS,
+                name=f"small jobs of {launch.customer_id}",
+                parameters={"job_id": launch.job_id},
+                tags=[launch.customer_id],
+                idempotency_key=launch.idempotency_key,
+            )
         name = f"{launch.kind.partition('_')[0]} {launch.job_id}"
         return self._prefect.create_run(
             _DEPLOYMENTS[launch.kind],

@@ -15,7 +15,7 @@ logger = logs.get_logger("refinery.stuck_runs")
 
 POOL_TYPE = "refinery"
 """The type of the pools whose workers fork their runs."""
-FLOWS = ("process-job", "deliver-job", "reconcile", "submit-manifests", "after-job")
+FLOWS = ("process-job", "deliver-job", "small-jobs", "reconcile", "submit-manifests", "after-job")
 # A fork takes half a second, and a loaded machine may take twenty.
 _FORK_MAX = timedelta(seconds=60)
 
@@ -23,10 +23,22 @@ _FORK_MAX = timedelta(seconds=60)
 def end_stuck_runs(prefect: PrefectApi, *, pending_s_max: int) -> int:
     """End runs that were taken too long ago to begin; return how many.
 
+    Raises:
+        PrefectUnavailable: what was ended before stays so.
+    """
+    stuck = find_stuck_runs(prefect, pending_s_max=pending_s_max)
+    for run in stuck:
+        _end(prefect, run)
+    return len(stuck)
+
+
+def find_stuck_runs(prefect: PrefectApi, *, pending_s_max: int) -> list[UnendedRun]:
+    """Return runs that were taken too long ago to begin.
+
     `pending_s_max` is for pools of other types than `refinery`, which may have to pull an image.
 
     Raises:
-        PrefectUnavailable: what was ended before stays so.
+        PrefectUnavailable: nothing is known.
     """
     now = datetime.now(UTC)
     old = [
@@ -35,13 +47,10 @@ def end_stuck_runs(prefect: PrefectApi, *, pending_s_max: int) -> int:
         if now - run.since > _FORK_MAX
     ]
     if not old:
-        return 0
+        return []
     forking = prefect.pools_of_type(POOL_TYPE)
     slow_max = max(timedelta(seconds=pending_s_max), _FORK_MAX)
-    stuck = [run for run in old if run.pool in forking or now - run.since > slow_max]
-    for run in stuck:
-        _end(prefect, run)
-    return len(stuck)
+    return [run for run in old if run.pool in forking or now - run.since > slow_max]
 
 
 def _end(prefect: PrefectApi, run: UnendedRun) -> None:

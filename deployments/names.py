@@ -2,6 +2,7 @@
 
 PROCESS_JOB = "process-job/process-job"
 DELIVER_JOB = "deliver-job/deliver-job"
+SMALL_JOBS = "small-jobs/small-jobs"
 RECONCILE = "reconcile/reconcile"
 """`<flow>/<deployment>`."""
 

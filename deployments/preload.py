@@ -23,6 +23,7 @@ try:
     import flows.deliver_job
     import flows.process_job
     import flows.reconcile
+    import flows.small_jobs
     import flows.submit_manifests
     from blocks import s3_session
 

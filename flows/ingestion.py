@@ -70,6 +70,34 @@ def pin(job_id: str) -> None:
         waits.end(tx, job.job_no, PROCESS_JOB)
 
 
+def is_small(job_id: str) -> bool:
+    """Whether the pinned manifest is one chunk at most, of which the size is known beforehand."""
+    return not is_compressed(job_id) and len(missing_ranges(job_id)) <= 1
+
+
+def read_small(job_id: str) -> Job | None:
+    """Read a small manifest, one step after the other; return its job, or None if it is none.
+
+    Raises:
+        ManifestRefused, NoValidLines, TooManyBadLines, LedgerMismatch: the job has to be failed.
+        Overtaken: the job has ended, or is past that.
+    """
+    pin(job_id)
+    if not is_small(job_id):
+        return None
+    for chunk_no, start, end in missing_ranges(job_id):
+        create_tasks(job_id, chunk_no, start, end)
+    judge(job_id, at_end=True)
+    return finish(job_id)
+
+
+def fail(job_id: str, code: str, message: str) -> None:
+    """Tell the customer why there will be no tasks."""
+    job_no = load_job(job_id).job_no
+    with database().transaction() as tx:
+        jobs.fail(tx, job_no, code, message)
+
+
 def missing_ranges(job_id: str) -> list[Range]:
     """The ranges of the manifest whose lines are not recorded yet."""
     job = load_job(job_id)

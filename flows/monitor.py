@@ -88,17 +88,30 @@ def mark_run(job: Job, what: str) -> None:
 
 
 @only_shown
-def mark_bad_lines(job: Job, bad_lines: int) -> None:
+def mark_bad_lines(tags: set[str], bad_lines: int) -> None:
     """Have a list of green runs say which of them have bad lines, and how many.
 
-    A state of another name would show too, but automations wait for one that is called `Completed`.
+    `tags` are those of its jobs. A state of another name would show too, but automations wait for one that
+    is called `Completed`.
     """
     if bad_lines:
         marks = [f"{bad_lines} bad", BAD_LINES_TAG]  # first: a list shows three, and how many more
         with get_client(sync_client=True) as client:
-            others = {*flow_run.tags, job.job_id, job.customer_id}.difference(marks)
+            others = {*flow_run.tags, *tags}.difference(marks)
             tags = [*marks, *others]
             client.update_flow_run(UUID(flow_run.id), tags=tags)
+
+
+@only_shown
+def mark_batch(customer_id: str) -> None:
+    """Have a run of small jobs found by its customer, also where somebody has started it by hand."""
+    if customer_id not in flow_run.tags:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(
+                UUID(flow_run.id),
+                name=f"small jobs of {customer_id}",
+                tags={*flow_run.tags, customer_id},
+            )
 
 
 class Progress:
@@ -170,6 +183,17 @@ def show_delivery(job_id: str, objects: Iterable[DeliveredObject]) -> None:
     create_table_artifact(
         key=f"{job_page.key(job_id)}-objects", table=rows, description=f"Delivery of {job_id}"
     )
+
+
+@only_shown
+def show_works(works: Sequence[msgspec.Struct]) -> None:
+    """A table of what a run of small jobs has done, a row for each job."""
+    if works:
+        create_table_artifact(
+            key="small-jobs",
+            table=[msgspec.structs.asdict(each) for each in works],
+            description=f"{len(works)} works of small jobs",
+        )
 
 
 def _row(seen: ChunkSeen) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner
 
 from blocks.errors import LedgerMismatch, Terminal
-from blocks.store import jobs
 from blocks.store.chunks import Committed
 from flows import ingestion
 from flows.deadlines import Deadline
@@ -124,16 +123,15 @@ def judge(job_id: str, *, at_end: bool = False) -> None:
 def finish_ingestion(job_id: str) -> str:
     """Say that every line is recorded, and what they came to."""
     tally = ingestion.finish(job_id)
-    mark_bad_lines(load_job(job_id), tally.bad_lines)
+    job = load_job(job_id)
+    mark_bad_lines({job.job_id, job.customer_id}, tally.bad_lines)
     return f"{job_id}: {tally.tasks + tally.bad_lines} lines, {tally.bad_lines} of them bad."
 
 
 @task(task_run_name="fail job", **NETWORK_TASK)
 def fail_job(job_id: str, code: str, message: str) -> None:
     """Tell the customer why there will be no tasks."""
-    job_no = load_job(job_id).job_no
-    with database().transaction() as tx:
-        jobs.fail(tx, job_no, code, message)
+    ingestion.fail(job_id, code, message)
 
 
 def _waves(ranges: Sequence[Range]) -> Iterator[Sequence[Range]]:

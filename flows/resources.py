@@ -169,10 +169,23 @@ def _bucket(
         return source.open(settings(), url, delivers_to=delivers_to, kms_key_id=kms_key_id, acl=acl)
     vault = settings().vault()
     plain = jobs.open_credentials(access.sealed, access.job_id, access.customer_id, vault)
+    return _bucket_of(url.store, url.bucket, plain, kms_key_id=kms_key_id, acl=acl)
+
+
+@lru_cache(maxsize=_CLIENTS_MAX)
+def _bucket_of(
+    store: StoreType,
+    name: str,
+    credentials: bytes | None,
+    *,
+    kms_key_id: str | None,
+    acl: str | None,
+) -> buckets.Bucket:
+    """The bucket, with one client for all jobs that have the same credentials."""
     return buckets.open_bucket(
-        url.store,
-        url.bucket,
-        decode_credentials(url.store, plain),
+        store,
+        name,
+        decode_credentials(store, credentials),
         egress=Egress(settings().egress_allow),
         gcs_endpoint_url=settings().gcs_endpoint_url,
         kms_key_id=kms_key_id,

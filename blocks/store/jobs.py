@@ -292,6 +292,11 @@ def settle_forgotten(tx: Transaction, *, limit: int) -> int:
     return len(rows)
 
 
+def is_any_forgotten(tx: Transaction) -> bool:
+    """Return whether there is a job for `settle_forgotten`."""
+    return tx.execute(_SQL["list_unsettled"], {"limit": 1}).fetchone() is not None
+
+
 def purge_idempotency_keys(tx: Transaction, *, limit: int) -> int:
     """Delete a batch of those that have run out; how many there were."""
     return tx.execute(_SQL["purge_idempotency_keys"], {"limit": limit}).rowcount

@@ -16,6 +16,12 @@ OURS = "refinery-"
 
 # Any number that nothing else locks.
 _TURN_LOCK = 7_310_563_213
+# A run of its own costs a job two seconds of a core, most of them for Prefect; where a few jobs of one
+# customer wait, one run does all of them.
+QUEUE_MIN = 4
+# What has waited for longer than this waits for a place, and not for a launcher to come to it.
+_PATIENCE_S = 2.0
+_AHEAD_MAX = 20
 
 RELAUNCH_DELAY_S = 10.0
 RELAUNCH_DELAY_S_MAX = 900.0
@@ -23,7 +29,10 @@ RELAUNCH_DELAY_S_MAX = 900.0
 
 
 class Launch(msgspec.Struct, frozen=True):
-    """A run to ask Prefect for: the `launches`th of its work; `failures` counts refusals in a row."""
+    """A run to ask Prefect for: the `launches`th of its work; `failures` counts refusals in a row.
+
+    With `is_queue`, more work of the customer waits that one run may do after this.
+    """
 
     run_no: int
     kind: str
@@ -31,6 +40,7 @@ class Launch(msgspec.Struct, frozen=True):
     failures: int
     job_id: str
     customer_id: str
+    is_queue: bool
 
     @property
     def idempotency_key(self) -> str:
@@ -39,6 +49,13 @@ class Launch(msgspec.Struct, frozen=True):
         Prefect keeps keys for each flow, as long as it keeps the runs.
         """
         return f"{OURS}{self.kind}-{self.job_id}-{self.run_no}-{self.launches}"
+
+
+class Work(msgspec.Struct, frozen=True):
+    """What Prefect has to do for a job: `kind` is process_job or deliver_job."""
+
+    kind: str
+    job_id: str
 
 
 class Launched(msgspec.Struct, frozen=True):
@@ -67,9 +84,45 @@ def take(tx: Transaction, *, runs_max: int, per_customer_max: int) -> Launch | N
         "runs_max": runs_max,
         "per_customer_max": per_customer_max,
         "retried_per_customer_max": max(per_customer_max // 2, 1),
+        "queue_min": QUEUE_MIN,
     }
     row = tx.execute(_SQL["take"], bounds).fetchone()
     return msgspec.convert(row, Launch) if row else None
+
+
+def take_more(tx: Transaction, customer_id: str, flow_run_id: UUID) -> Work | None:
+    """Take the customer's next small work for a run that still holds some, and so has its place.
+
+    Return None if the run had better end: there is no such work, or its place is waited for, by another
+    customer who has fewer or by work that needs a run of its own.
+    """
+    tx.execute(_SQL["begin_turn"], {"lock": _TURN_LOCK})
+    values = {
+        "customer_id": customer_id,
+        "flow_run_id": flow_run_id,
+        "patience_s": _PATIENCE_S,
+        "ahead_max": _AHEAD_MAX,
+    }
+    row = tx.execute(_SQL["take_more"], values).fetchone()
+    return msgspec.convert(row, Work) if row else None
+
+
+def take_back(tx: Transaction, job_no: int, flow_run_id: UUID) -> list[Work]:
+    """Take what a run of small jobs begins with: the job's work, and what it held before a retry."""
+    values = {"job_no": job_no, "flow_run_id": flow_run_id}
+    rows = tx.execute(_SQL["take_back"], values).fetchall()
+    return [msgspec.convert(row, Work) for row in rows]
+
+
+def hand_over(
+    tx: Transaction, work: Work, flow_run_id: UUID, *, error: str | None, delay_s: float
+) -> None:
+    """Leave work that a run of small jobs holds to a run of its own in `delay_s` seconds.
+
+    `error` is why it failed, or None where it was only too large.
+    """
+    values = {"job_id": work.job_id, "kind": work.kind, "flow_run_id": flow_run_id}
+    tx.execute(_SQL["hand_over"], values | {"error": error, "delay_s": delay_s})
 
 
 def launched(tx: Transaction, launch: Launch, flow_run_id: str) -> None:
@@ -136,6 +189,11 @@ def give_back(tx: Transaction, job_id: str, kind: str, flow_run_id: UUID, *, err
         "delay_s_max": RELAUNCH_DELAY_S_MAX,
     }
     return tx.execute(_SQL["give_back"], values).fetchone() is not None
+
+
+def is_any_missing(tx: Transaction) -> bool:
+    """Return whether a job ought to have a row and has none."""
+    return tx.execute(_SQL["missing"], {"limit": 1}).fetchone() is not None
 
 
 def add_missing(tx: Transaction, *, limit: int) -> int:

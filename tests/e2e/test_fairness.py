@@ -10,7 +10,7 @@ from tests.manifests import make_manifest
 
 pytestmark = pytest.mark.e2e
 
-JOBS = 40
+JOBS = 120
 
 
 def test_a_customer_with_many_jobs_does_not_hold_up_one_with_a_single_job(

@@ -186,7 +186,7 @@ def test_a_run_that_an_operator_cancels_leaves_its_job_waiting_until_it_is_retri
     assert _ended_run(prefect, job_id)["state"]["type"] == "CANCELLED"
     waiting = "select not_before = 'infinity' from runs join jobs using (job_no) where job_id = %s"
     with psycopg.connect(stack.database_url, autocommit=True) as connection:
-        # Reconcile, which comes every minute, is not waited for.
+        # The API, which looks three times a minute, is not waited for.
         quick_run(prefect, names.RECONCILE, {"parameters": {}})
         wait_for(
             "reconcile to see it",

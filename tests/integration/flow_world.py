@@ -39,7 +39,7 @@ def flow_settings(
     }
     for name, value in (defaults | settings).items():
         monkeypatch.setenv(name, value)
-    cached = (resources.settings, resources.database, resources._bucket)
+    cached = (resources.settings, resources.database, resources._bucket, resources._bucket_of)
     for function in cached:
         function.cache_clear()
     try:

@@ -42,11 +42,12 @@ TASKS = {
         "finish_delivery",
         "refuse_delivery",
     },
+    "small_jobs": set(),
     "reconcile": {"reconcile_once"},
     "after_job": set(),
     "submit_manifests": {"new_job", "find_manifests", "submit"},
 }
-JOBS = ["process_job", "deliver_job"]
+JOBS = ["process_job", "deliver_job", "small_jobs"]
 
 
 def tasks_of(module: str) -> dict[str, Task[Any, Any]]:
@@ -133,7 +134,7 @@ def flow_name(entrypoint: str) -> str:
     raise AssertionError(f"{path} has no flow {function}")
 
 
-OURS = [names.PROCESS_JOB, names.DELIVER_JOB, names.RECONCILE]
+OURS = [names.PROCESS_JOB, names.DELIVER_JOB, names.SMALL_JOBS, names.RECONCILE]
 AFTER_JOB = "after-job/after-job"
 
 
@@ -149,14 +150,14 @@ def test_each_runs_in_our_work_pool(name: str) -> None:
     assert "refinery" in deployment["tags"]  # what the automations look for
 
 
-@pytest.mark.parametrize("name", [names.PROCESS_JOB, names.DELIVER_JOB])
+@pytest.mark.parametrize("name", [names.PROCESS_JOB, names.DELIVER_JOB, names.SMALL_JOBS])
 def test_a_job_is_begun_by_the_api_and_not_by_a_schedule(name: str) -> None:
     assert not {"parameters", "schedules"} & deployments()[name].keys()
 
 
-def test_reconcile_comes_every_minute() -> None:
+def test_reconcile_comes_every_hour_where_no_api_asks_for_it() -> None:
     (schedule,) = deployments()[names.RECONCILE]["schedules"]
-    assert (schedule["cron"], schedule.get("active", True)) == ("* * * * *", True)
+    assert (schedule["cron"], schedule.get("active", True)) == ("0 * * * *", True)
 
 
 EXAMPLES = sorted(deployments().keys() - {*OURS, AFTER_JOB})

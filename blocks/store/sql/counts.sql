@@ -48,9 +48,11 @@ with recursive waiting as (
 select webhook_no from waiting where webhook_no is not null limit %(endpoints_max)s;
 
 -- fold --
--- Add rows up, so that there are few; two that fold at once pass over each other's.
+-- Add rows up, so that there are few; two that fold at once pass over each other's. Where there is one of each
+-- nothing is written.
 with gone as (
-    delete from counts where count_no in (
+    delete from counts
+    where exists (select from counts group by name, label having count(*) > 1) and count_no in (
         select count_no from counts order by count_no limit %(limit)s for update skip locked
     )
     returning name, label, amount

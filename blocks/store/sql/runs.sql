@@ -6,9 +6,10 @@ select pg_advisory_xact_lock(%(lock)s);
 -- The next run to be launched: of the customer with the fewest under way, and of those the one that has waited
 -- longest; a customer's own by priority, and of one priority deliveries before manifests, since a delivery ends its
 -- job and a thousand manifests may wait. None where there is no room. Customers are found from one to the next by
--- index, so that the thousand runs of one of them are not looked at.
+-- index, so that the thousand runs of one of them are not looked at. What one run of small jobs holds takes one place.
 -- Work that failed before its run was launched has few places of its own: it may fail again for hours, and holds
 -- none that the customer's other work could have. What an operator has paused holds none at all.
+-- Where `queue_min` of the customer's next works may be done by a run of small jobs, this one `is_queue`.
 with recursive customer (customer_id) as (
     (select customer_id from runs where launched_at is null order by customer_id limit 1)
     union all
@@ -22,8 +23,8 @@ with recursive customer (customer_id) as (
     select due.run_no
     from customer
     cross join lateral (
-        select count(*) as under_way,
-               count(*) filter (where r.failing_since < r.launched_at) as retried
+        select count(distinct r.place) as under_way,
+               count(distinct r.place) filter (where r.failing_since < r.launched_at) as retried
         from runs r
         where r.customer_id = customer.customer_id and r.launched_at is not null and isfinite(r.not_before)
     ) own
@@ -39,14 +40,91 @@ with recursive customer (customer_id) as (
         ) first
         order by turn.failed limit 1
     ) due
-    where (select count(*) from runs r where r.launched_at is not null and isfinite(r.not_before)) < %(runs_max)s
+    where (
+        select count(distinct r.place) from runs r where r.launched_at is not null and isfinite(r.not_before)
+    ) < %(runs_max)s
     order by own.under_way, due.run_no limit 1
 )
 update runs r
 set launched_at = now(), launches = r.launches + 1, flow_run_id = null
 from next, jobs j
 where r.run_no = next.run_no and j.job_no = r.job_no and r.launched_at is null -- nor adopted meanwhile
-returning r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id;
+returning r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id,
+          not r.needs_own_run and r.launches = 1 and %(queue_min)s <= (
+              select count(*) from (
+                  select o.needs_own_run, o.launches from runs o
+                  where o.customer_id = r.customer_id and o.launched_at is null and o.run_no <> r.run_no
+                    and num_nonnulls(o.failing_since) = 0 and o.not_before <= now()
+                  order by o.priority desc, o.kind = 'process_job', o.run_no limit 2 * %(queue_min)s
+              ) ahead
+              where not ahead.needs_own_run and ahead.launches = 0
+          ) as is_queue;
+
+-- take_more --
+-- The customer's next small work, for a run that has a place and is about to finish what it holds. None where somebody
+-- else has waited for a place for longer than it takes to launch a run: another customer, who has fewer runs under way,
+-- or work of this one that needs a run of its own.
+with recursive customer (customer_id) as (
+    (select customer_id from runs where launched_at is null order by customer_id limit 1)
+    union all
+    select (
+        select r.customer_id from runs r
+        where r.launched_at is null and r.customer_id > customer.customer_id
+        order by r.customer_id limit 1
+    )
+    from customer where customer.customer_id is not null
+), ahead as materialized (
+    select r.run_no, r.priority, r.kind, r.needs_own_run or r.launches > 0 as is_alone,
+           greatest(r.not_before, r.waiting_since) as due_since
+    from runs r
+    where r.customer_id = %(customer_id)s and r.launched_at is null
+      and num_nonnulls(r.failing_since) = 0 and r.not_before <= now()
+    order by r.priority desc, r.kind = 'process_job', r.run_no limit %(ahead_max)s
+), overdue as (
+    select from customer
+    cross join lateral (
+        select from runs r
+        where r.customer_id = customer.customer_id and r.launched_at is null
+          and greatest(r.not_before, r.waiting_since) < now() - make_interval(secs => %(patience_s)s)
+        limit 1
+    ) due
+    where customer.customer_id <> %(customer_id)s and (
+        select count(distinct r.place) from runs r
+        where r.customer_id = customer.customer_id and r.launched_at is not null and isfinite(r.not_before)
+    ) < (
+        select count(distinct r.place) from runs r
+        where r.customer_id = %(customer_id)s and r.launched_at is not null and isfinite(r.not_before)
+    )
+    union all
+    select from ahead where is_alone and due_since < now() - make_interval(secs => %(patience_s)s)
+), next as (
+    select run_no from ahead where not is_alone order by priority desc, kind = 'process_job', run_no limit 1
+)
+update runs r
+set launched_at = now(), launches = 1, flow_run_id = %(flow_run_id)s
+from next, jobs j
+where r.run_no = next.run_no and not exists (select from overdue)
+  and j.job_no = r.job_no and r.launched_at is null
+returning r.kind, j.job_id;
+
+-- take_back --
+-- What a run of small jobs begins with: the work that it was asked for, and what it held when it was stopped before.
+update runs r
+set launched_at = now(), flow_run_id = %(flow_run_id)s, not_before = now(),
+    launches = r.launches + (r.launched_at is null)::integer
+where r.flow_run_id = %(flow_run_id)s
+   or (r.job_no = %(job_no)s and (r.launched_at is null or r.flow_run_id is null))
+returning r.kind, (select j.job_id from jobs j where j.job_no = r.job_no) as job_id;
+
+-- hand_over --
+-- A run of small jobs leaves this work to a run of its own: it is large, or has failed. One that has changed meanwhile
+-- is left alone.
+update runs r
+set launched_at = null, flow_run_id = null, needs_own_run = true, waiting_since = now(), last_error = %(error)s,
+    launches = case when %(error)s::text is null then 0 else r.launches end,
+    not_before = now() + make_interval(secs => %(delay_s)s)
+from jobs j
+where j.job_id = %(job_id)s and r.job_no = j.job_no and r.kind = %(kind)s and r.flow_run_id = %(flow_run_id)s;
 
 -- launched --
 -- Prefect has a run for it.
@@ -115,19 +193,19 @@ where j.job_id = %(job_id)s and r.job_no = j.job_no and r.kind = %(kind)s and r.
   and r.launched_at is not null
 returning r.run_no;
 
+-- missing --
+-- Work that ought to have a row and has none: somebody has deleted it by hand, or restored an old copy.
+select job_no, 'process_job' as kind, customer_id, priority from jobs j
+where manifest_url is not null and status in ('accepted', 'processing') and ingested_at is null
+  and not exists (select from runs r where r.job_no = j.job_no and r.kind = 'process_job')
+union all
+select job_no, 'deliver_job', customer_id, priority from jobs j
+where delivery_status in ('pending', 'delivering')
+  and not exists (select from runs r where r.job_no = j.job_no and r.kind = 'deliver_job')
+limit %(limit)s;
+
 -- add_missing --
--- Rows that ought to be there and are not: somebody has deleted them by hand, or restored an old copy.
-with missing as (
-    select job_no, 'process_job' as kind, customer_id, priority from jobs j
-    where manifest_url is not null and status in ('accepted', 'processing') and ingested_at is null
-      and not exists (select from runs r where r.job_no = j.job_no and r.kind = 'process_job')
-    union all
-    select job_no, 'deliver_job', customer_id, priority from jobs j
-    where delivery_status in ('pending', 'delivering')
-      and not exists (select from runs r where r.job_no = j.job_no and r.kind = 'deliver_job')
-    limit %(limit)s
-)
 insert into runs (job_no, kind, customer_id, priority)
-select job_no, kind, customer_id, priority from missing
+{missing}
 on conflict do nothing
 returning run_no;

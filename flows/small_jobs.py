@@ -1,0 +1,140 @@
+"""Many small jobs of one customer, one after the other: a run for each costs more than its work.
+
+Requires: the id of one of the jobs. The others are taken from the database while the run goes on, each
+when it is its turn.
+
+What belongs to one job stays with it: what fails is recorded on that job alone, and it has a run of its
+own next, as has what turns out to be large. A run that is killed leaves the two jobs that it holds to
+runs of their own. A run ends when nothing small is left, or when another customer waits for its place.
+"""
+
+from collections import deque
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+from blocks.errors import LedgerMismatch, Terminal
+from blocks.store import outbox, runs
+from blocks.store.database import DatabaseUnavailable
+from blocks.store.runs import Work
+from flows import delivering, ingestion
+from flows.monitor import mark_batch, run_log, show_job, show_works
+from flows.policy import RETRY
+from flows.resources import Overtaken, database, load_job
+from flows.setbacks import PROCESS_JOB, recorded
+
+# So that a page of the UI can show them all, and a flow's process does not grow old.
+_WORKS_MAX = 250
+_RETRY_S = 2.0
+
+
+class WorkSeen(msgspec.Struct, frozen=True):
+    """What became of one job in a run."""
+
+    job: str
+    work: str
+    outcome: str
+    """done, failed, own run."""
+    message: str
+
+
+@flow(name="small-jobs")
+def small_jobs(job_id: str) -> State[Any]:
+    """Do the work of the job, and then of others of its customer for as long as it is their turn."""
+    seen: list[WorkSeen] = []
+    job = load_job(job_id)
+    run_id = UUID(flow_run.id)
+    mark_batch(job.customer_id)
+    try:
+        waiting = deque(_take_back(job.job_no, run_id))
+        while waiting:
+            work = waiting.popleft()
+            # Before this is done: a run that holds nothing has lost its place.
+            if not waiting and len(seen) + 1 < _WORKS_MAX:
+                waiting.extend(_take_more(job.customer_id, run_id))
+            seen.append(_do(work, run_id))
+    finally:
+        show_works(seen)
+    return _end(seen)
+
+
+def _end(seen: list[WorkSeen]) -> State[Any]:
+    counts = {
+        outcome: sum(each.outcome == outcome for each in seen)
+        for outcome in ("done", "failed", "own run")
+    }
+    message = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    failed = [each.job for each in seen if each.outcome == "failed"]
+    if failed:
+        return Failed(message=f"{message}: {', '.join(failed)}")
+    return Completed(message=f"{message}." if seen else "There was nothing to do.")
+
+
+def _do(work: Work, run_id: UUID) -> WorkSeen:
+    log = run_log(job_id=work.job_id, kind=work.kind)
+    link = None
+    try:
+        with recorded(work.job_id, work.kind):
+            if work.kind == PROCESS_JOB:
+                message = _read(work, run_id)
+            else:
+                message, link = _deliver(work)
+        outcome = "done" if message else "own run"
+    except Overtaken as nothing_to_do:
+        outcome, message = "done", nothing_to_do.message
+    except Terminal as error:
+        if isinstance(error, LedgerMismatch):
+            log.exception("ledger.mismatch")
+        end = ingestion.fail if work.kind == PROCESS_JOB else delivering.refuse
+        RETRY(end, work.job_id, error.code, error.message)
+        outcome, message = "failed", f"{error.code}: {error.message}"
+    except DatabaseUnavailable:
+        raise  # nothing can be said about any job
+    except Exception as error:
+        # To wait for what time may mend would hold up the others.
+        log.warning("work.failed", reason=repr(error), exc_info=True)
+        _hand_over(work, run_id, error=repr(error), delay_s=_RETRY_S)
+        outcome, message = "own run", "It failed, and is tried again."
+    log.info("work.ended", outcome=outcome, message=message)
+    if outcome != "own run":
+        show_job(work.job_id, link=link)
+    return WorkSeen(work.job_id, work.kind, outcome, message or "It is large.")
+
+
+def _read(work: Work, run_id: UUID) -> str | None:
+    """What the manifest came to; None if it is large and was left to a run of its own."""
+    job = ingestion.read_small(work.job_id)
+    if job is None:
+        _hand_over(work, run_id, error=None, delay_s=0)
+        return None
+    return f"{job.total_tasks} lines, {job.tasks_failed} of them bad"
+
+
+def _deliver(work: Work) -> tuple[str, str | None]:
+    objects, link = delivering.deliver(work.job_id)
+    return f"delivered {sum(each.rows for each in objects)} rows", link
+
+
+@RETRY.wraps
+def _take_back(job_no: int, run_id: UUID) -> list[Work]:
+    with database().transaction() as tx:
+        return runs.take_back(tx, job_no, run_id)
+
+
+@RETRY.wraps
+def _take_more(customer_id: str, run_id: UUID) -> list[Work]:
+    with database().transaction() as tx:
+        work = runs.take_more(tx, customer_id, run_id)
+    return [work] if work else []
+
+
+@RETRY.wraps
+def _hand_over(work: Work, run_id: UUID, *, error: str | None, delay_s: float) -> None:
+    with database().transaction() as tx:
+        runs.hand_over(tx, work, run_id, error=error, delay_s=delay_s)
+        outbox.wake(tx)
