@@ -14,6 +14,7 @@ from litestar.middleware import DefineMiddleware
 from api import openapi
 from api.auth import ApiKeyMiddleware, KeyRing, RateLimits
 from api.body_limits import BodyLimits
+from api.caretaker import Caretaker
 from api.dispatcher import Dispatcher
 from api.errors import HANDLERS as ERROR_HANDLERS
 from api.head import AppWithHead
@@ -73,6 +74,7 @@ def create_app(settings: Settings) -> Litestar:
     long_reads = LongReads()
     launcher = Launcher(settings, background, metrics)
     dispatcher = Dispatcher(settings, background, metrics)
+    caretaker = Caretaker(settings, background)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
@@ -82,9 +84,11 @@ def create_app(settings: Settings) -> Litestar:
                 app.state.probes = Probes(threads, probed, prefect)
                 launcher.start()
                 dispatcher.start()
+                caretaker.start()
                 try:
                     yield
                 finally:
+                    await anyio.to_thread.run_sync(caretaker.stop)
                     await anyio.to_thread.run_sync(dispatcher.stop)
                     await anyio.to_thread.run_sync(launcher.stop)
         for each in (database, lookups, probed, background):

@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,6 +18,9 @@ from blocks.settings import Settings
 # Of a run that has not ended. https://docs.prefect.io/v3/concepts/states
 UNDER_WAY = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
 _TIMEOUT_S = 10.0
+# A short run that was begun so long ago is not there any more.
+_LOST = timedelta(minutes=2)
+_LOOKED_AT = 10
 _PROBE_TIMEOUT_S = 2.0
 
 _T = TypeVar("_T")
@@ -185,6 +188,24 @@ class PrefectApi:
         """Propose a state for a run, which Prefect may turn down."""
         state = {"type": state_type, "name": state_type.capitalize(), "message": message}
         self._ask("POST", f"/flow_runs/{run_id}/set_state", {"state": state}, answer=object)
+
+    def is_begun(self, flow: str) -> bool:
+        """Whether a run of the flow is due or under way, and is not one that was lost."""
+        now = datetime.now(UTC)
+        body = {
+            "flows": {"name": {"any_": [flow]}},
+            "flow_runs": {
+                "state": {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING"]}},
+                "expected_start_time": {"before_": now.isoformat()},
+            },
+            "sort": "EXPECTED_START_TIME_DESC",
+            "limit": _LOOKED_AT,
+        }
+        found = self._ask("POST", "/flow_runs/filter", body, answer=list[_Seen])
+        return any(
+            run.state is None or run.state.type == "SCHEDULED" or now - run.state.since < _LOST
+            for run in found
+        )
 
     def deployment(self, deployment_id: str) -> Deployment:
         """The deployment of that id."""

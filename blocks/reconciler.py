@@ -4,26 +4,24 @@ Any number may run at once, and each at any time: every step is a batch of bound
 what others hold, and changes nothing that is as it should be. A run that is merely slow is left alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import msgspec
 
-from blocks import logs
+from blocks import housekeeping, logs
+from blocks.housekeeping import in_batches
 from blocks.prefect_api import UNDER_WAY, PrefectApi, PrefectUnavailable, RunState
 from blocks.settings import Settings
-from blocks.store import annotation, counts, jobs, outbox, runs, webhooks
-from blocks.store.database import Database, Transaction
+from blocks.store import jobs, outbox, runs
+from blocks.store.database import Database
 from blocks.store.runs import Launched
-from blocks.stuck_runs import end_stuck_runs
+from blocks.stuck_runs import end_stuck_runs, find_stuck_runs
 
 logger = logs.get_logger("refinery.reconcile")
 
 _BATCH = 500
-_BATCHES_MAX = 20
 _RUNS_PAGE = 200  # what Prefect answers at once
 _SETTLED_MAX = 10  # each locks its job
-_NOTIFICATIONS_KEPT_DAYS = 30
-_COUNTS_MAX = 50_000
 
 
 class Reconciled(msgspec.Struct, frozen=True):
@@ -64,24 +62,11 @@ def reconcile(database: Database, prefect: PrefectApi, settings: Settings) -> Re
     Raises:
         DatabaseUnavailable: nothing that was done before is lost.
     """
-    added = _in_batches(database, lambda tx: runs.add_missing(tx, limit=_BATCH), _BATCH)
-    settled = _in_batches(
+    added = in_batches(database, lambda tx: runs.add_missing(tx, limit=_BATCH), _BATCH)
+    settled = in_batches(
         database, lambda tx: jobs.settle_forgotten(tx, limit=_SETTLED_MAX), _SETTLED_MAX
     )
-    leases = _in_batches(database, lambda tx: annotation.return_leases(tx, limit=_BATCH), _BATCH)
-    keys = _in_batches(database, lambda tx: jobs.purge_idempotency_keys(tx, limit=_BATCH), _BATCH)
-    wiped = _in_batches(
-        database,
-        lambda tx: jobs.wipe_old_credentials(tx, keep_s=settings.credentials_keep_s, limit=_BATCH),
-        _BATCH,
-    )
-    notifications = _in_batches(
-        database,
-        lambda tx: webhooks.purge(tx, days=_NOTIFICATIONS_KEPT_DAYS, limit=_BATCH),
-        _BATCH,
-    )
-    with database.transaction() as tx:
-        counts.fold(tx, limit=_COUNTS_MAX)
+    kept = housekeeping.keep_house(database, settings)
     ended = relaunched = stopped = 0
     reachable = True
     try:
@@ -96,10 +81,10 @@ def reconcile(database: Database, prefect: PrefectApi, settings: Settings) -> Re
         runs_ended=ended,
         runs_added=added,
         jobs_settled=settled,
-        leases_returned=leases,
-        keys_purged=keys,
-        credentials_wiped=wiped,
-        notifications_purged=notifications,
+        leases_returned=kept.leases_returned,
+        keys_purged=kept.keys_purged,
+        credentials_wiped=kept.credentials_wiped,
+        notifications_purged=kept.notifications_purged,
         prefect_reachable=reachable,
     )
     if relaunched or added:
@@ -110,47 +95,63 @@ def reconcile(database: Database, prefect: PrefectApi, settings: Settings) -> Re
     return done
 
 
-def _in_batches(database: Database, step: Callable[[Transaction], int], size: int) -> int:
-    total = 0
-    for _ in range(_BATCHES_MAX):
-        with database.transaction() as tx:
-            count = step(tx)
-        total += count
-        if count < size:
-            break
-    return total
+def is_needed(database: Database, prefect: PrefectApi, settings: Settings) -> bool:
+    """Return whether jobs or runs need a pass; changes nothing.
+
+    Raises:
+        DatabaseUnavailable, PrefectUnavailable: that cannot be told now.
+    """
+    with database.transaction() as tx:
+        if runs.is_any_missing(tx) or jobs.is_any_forgotten(tx):
+            return True
+    if find_stuck_runs(prefect, pending_s_max=settings.pending_s_max):
+        return True
+    return any(
+        _why_not_live(run, state) or _is_paused(state) != run.is_paused
+        for run, state in _launched_runs(database, prefect)
+    )
 
 
 def _look_after_runs(database: Database, prefect: PrefectApi) -> tuple[int, int]:
     """How many are relaunched, and how many an operator has stopped."""
     relaunched = stopped = 0
+    for run, state in _launched_runs(database, prefect):
+        reason = _why_not_live(run, state)
+        if reason is None:
+            _see_pause(database, run, state)
+            continue
+        is_stopped = state is not None and state.type == "CANCELLED"
+        delay_s = None if is_stopped else _delay_s(run.launches)
+        with database.transaction() as tx:
+            changed = runs.wait_again(tx, run, error=reason, delay_s=delay_s)
+        stopped += changed and is_stopped
+        relaunched += changed and not is_stopped
+    return relaunched, stopped
+
+
+def _launched_runs(
+    database: Database, prefect: PrefectApi
+) -> Iterator[tuple[Launched, RunState | None]]:
     page: list[Launched] = []
     while True:
         with database.transaction() as tx:
             after = page[-1].run_no if page else 0
             page = list(runs.under_way(tx, after=after, limit=_RUNS_PAGE))
         if not page:
-            return relaunched, stopped
+            return
         states = prefect.states([run.flow_run_id for run in page if run.flow_run_id])
         for run in page:
-            state = states.get(run.flow_run_id) if run.flow_run_id else None
-            reason = _why_not_live(run, state)
-            if reason is None:
-                _see_pause(database, run, state)
-                continue
-            is_stopped = state is not None and state.type == "CANCELLED"
-            delay_s = None if is_stopped else _delay_s(run.launches)
-            with database.transaction() as tx:
-                changed = runs.wait_again(tx, run, error=reason, delay_s=delay_s)
-            stopped += changed and is_stopped
-            relaunched += changed and not is_stopped
+            yield run, states.get(run.flow_run_id) if run.flow_run_id else None
 
 
 def _see_pause(database: Database, run: Launched, state: RunState | None) -> None:
-    is_paused = state is not None and state.type == "PAUSED"
-    if is_paused != run.is_paused:
+    if _is_paused(state) != run.is_paused:
         with database.transaction() as tx:
-            runs.pause(tx, run, is_paused=is_paused)
+            runs.pause(tx, run, is_paused=_is_paused(state))
+
+
+def _is_paused(state: RunState | None) -> bool:
+    return state is not None and state.type == "PAUSED"
 
 
 def _why_not_live(run: Launched, state: RunState | None) -> str | None:

@@ -1,6 +1,7 @@
 """The Prefect server on our PostgreSQL, the deployments of `prefect.yaml`, and their worker."""
 
 import base64
+import json
 import os
 import secrets
 import sys
@@ -54,9 +55,21 @@ BATCHES = {
     "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
 }
 
-# Reconcile alone makes 1,440 runs a day, and Prefect keeps runs for ever.
+# Prefect keeps runs for ever. Most events are of task runs, whose states it keeps as well.
 HISTORY_S = 30 * 24 * 3600
+_SHORT_LIVED_S = 24 * 3600
+_SHORT_LIVED_EVENTS = (
+    *(f"prefect.task-run.{state}" for state in ("Pending", "Running", "Completed", "Retrying")),
+    *(f"prefect.task-run.{state}" for state in ("AwaitingRetry", "Failed", "Crashed")),
+    "prefect.flow-run.heartbeat",
+    "prefect.artifact.created",
+    "prefect.artifact-collection.created",
+    "prefect.artifact-collection.updated",
+)
 HISTORY = {
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": json.dumps(
+        dict.fromkeys(_SHORT_LIVED_EVENTS, _SHORT_LIVED_S)
+    ),
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(HISTORY_S),
 }

@@ -6,6 +6,7 @@ Each can be repeated: what is done is written in the database, in the transactio
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 from blocks import magic
 from blocks.batch import Counted
@@ -71,12 +72,14 @@ def pin(job_id: str) -> None:
 
 
 def is_small(job_id: str) -> bool:
-    """Whether the pinned manifest is one chunk at most, of which the size is known beforehand."""
-    return not is_compressed(job_id) and len(missing_ranges(job_id)) <= 1
+    """Whether the pinned manifest is one chunk, and not compressed, so that its size is known."""
+    job = load_job(job_id)
+    ranges = islice(manifest.plan_ranges(*_plan(job)), 2)
+    return _codec(job) is None and len(list(ranges)) <= 1
 
 
-def read_small(job_id: str) -> Job | None:
-    """Read a small manifest, one step after the other; return its job, or None if it is none.
+def read_small(job_id: str) -> Tally | None:
+    """Read a small manifest, one step after the other; return what it came to, or None if it is none.
 
     Raises:
         ManifestRefused, NoValidLines, TooManyBadLines, LedgerMismatch: the job has to be failed.

@@ -91,15 +91,15 @@ def mark_run(job: Job, what: str) -> None:
 def mark_bad_lines(tags: set[str], bad_lines: int) -> None:
     """Have a list of green runs say which of them have bad lines, and how many.
 
-    `tags` are those of its jobs. A state of another name would show too, but automations wait for one that
+    `tags` are the run's own. A state of another name would show too, but automations wait for one that
     is called `Completed`.
     """
     if bad_lines:
         marks = [f"{bad_lines} bad", BAD_LINES_TAG]  # first: a list shows three, and how many more
         with get_client(sync_client=True) as client:
             others = {*flow_run.tags, *tags}.difference(marks)
-            tags = [*marks, *others]
-            client.update_flow_run(UUID(flow_run.id), tags=tags)
+            ordered = [*marks, *others]
+            client.update_flow_run(UUID(flow_run.id), tags=ordered)
 
 
 @only_shown

@@ -1,4 +1,4 @@
-"""Whatever should have happened and did not is set going again; every minute, and after a crash.
+"""Whatever should have happened and did not is set going again, when the API finds it or a run crashes.
 
 Requires: nothing. Any number of runs may overlap; the next one does what one could not.
 """

@@ -23,9 +23,10 @@ from blocks.store import outbox, runs
 from blocks.store.database import DatabaseUnavailable
 from blocks.store.runs import Work
 from flows import delivering, ingestion
+from flows.deadlines import Deadline
 from flows.monitor import mark_batch, run_log, show_job, show_works
 from flows.policy import RETRY
-from flows.resources import Overtaken, database, load_job
+from flows.resources import Overtaken, database, load_job, load_undelivered
 from flows.setbacks import PROCESS_JOB, recorded
 
 # So that a page of the UI can show them all, and a flow's process does not grow old.
@@ -47,6 +48,7 @@ class WorkSeen(msgspec.Struct, frozen=True):
 def small_jobs(job_id: str) -> State[Any]:
     """Do the work of the job, and then of others of its customer for as long as it is their turn."""
     seen: list[WorkSeen] = []
+    deadline = Deadline()
     job = load_job(job_id)
     run_id = UUID(flow_run.id)
     mark_batch(job.customer_id)
@@ -55,7 +57,7 @@ def small_jobs(job_id: str) -> State[Any]:
         while waiting:
             work = waiting.popleft()
             # Before this is done: a run that holds nothing has lost its place.
-            if not waiting and len(seen) + 1 < _WORKS_MAX:
+            if not waiting and len(seen) + 1 < _WORKS_MAX and deadline.left_s:
                 waiting.extend(_take_more(job.customer_id, run_id))
             seen.append(_do(work, run_id))
     finally:
@@ -81,9 +83,11 @@ def _do(work: Work, run_id: UUID) -> WorkSeen:
     try:
         with recorded(work.job_id, work.kind):
             if work.kind == PROCESS_JOB:
-                message = _read(work, run_id)
+                message = _read(work.job_id)
             else:
-                message, link = _deliver(work)
+                message, link = _deliver(work.job_id)
+        if message is None:
+            _hand_over(work, run_id, error=None, delay_s=0)
         outcome = "done" if message else "own run"
     except Overtaken as nothing_to_do:
         outcome, message = "done", nothing_to_do.message
@@ -97,8 +101,8 @@ def _do(work: Work, run_id: UUID) -> WorkSeen:
         raise  # nothing can be said about any job
     except Exception as error:
         # To wait for what time may mend would hold up the others.
-        log.warning("work.failed", reason=repr(error), exc_info=True)
-        _hand_over(work, run_id, error=repr(error), delay_s=_RETRY_S)
+        log.warning("work.failed", exc_info=True)
+        _hand_over(work, run_id, error=type(error).__name__, delay_s=_RETRY_S)
         outcome, message = "own run", "It failed, and is tried again."
     log.info("work.ended", outcome=outcome, message=message)
     if outcome != "own run":
@@ -106,17 +110,20 @@ def _do(work: Work, run_id: UUID) -> WorkSeen:
     return WorkSeen(work.job_id, work.kind, outcome, message or "It is large.")
 
 
-def _read(work: Work, run_id: UUID) -> str | None:
-    """What the manifest came to; None if it is large and was left to a run of its own."""
-    job = ingestion.read_small(work.job_id)
-    if job is None:
-        _hand_over(work, run_id, error=None, delay_s=0)
+def _read(job_id: str) -> str | None:
+    """What the manifest came to; None if it is large."""
+    tally = ingestion.read_small(job_id)
+    if tally is None:
         return None
-    return f"{job.total_tasks} lines, {job.tasks_failed} of them bad"
+    return f"{tally.tasks + tally.bad_lines} lines, {tally.bad_lines} of them bad"
 
 
-def _deliver(work: Work) -> tuple[str, str | None]:
-    objects, link = delivering.deliver(work.job_id)
+def _deliver(job_id: str) -> tuple[str | None, str | None]:
+    """What was delivered, None if that is large; and where a browser shows it."""
+    load_undelivered(job_id)
+    if not ingestion.is_small(job_id):
+        return None, None
+    objects, link = delivering.deliver(job_id)
     return f"delivered {sum(each.rows for each in objects)} rows", link
 
 

@@ -20,12 +20,16 @@ class FakePrefect:
         self.refusals: queue.Queue[str] = queue.Queue()
         self.out = threading.Event()
         self.out_answer: tuple[int, Any] = (503, {})
+        self.looks = 0
+        """How often somebody has asked for runs that do not get on."""
         self.under_way: dict[str, str] = {}
         self.pools: dict[str, str] = {}
         self.states: queue.Queue[tuple[str, str]] = queue.Queue()
         self.deployments = {
             "process-job/process-job": "id-process",
             "deliver-job/deliver-job": "id-deliver",
+            "small-jobs/small-jobs": "id-small",
+            "reconcile/reconcile": "id-reconcile",
         }
         outer = self
 
@@ -89,6 +93,11 @@ class FakePrefect:
             "id": str(uuid4()),
             "key": body["idempotency_key"],
             "created": datetime.now(UTC).isoformat(),
+            "flow": next(
+                name.partition("/")[0]
+                for name, each in self.deployments.items()
+                if each == deployment_id
+            ),
         }
         known = [each for each in self.made.values() if each["key"] == run["key"]]
         if not known:
@@ -102,7 +111,10 @@ class FakePrefect:
             return [{"name": "refinery"}]
         if "flows" in body:
             types = body["flow_runs"]["state"]["type"]["any_"]
+            self.looks += 1
+            flows = body["flows"]["name"]["any_"]
             made = [run for run in self.made.values() if run["state"]["type"] in types]
+            made = [run for run in made if run["flow"] in flows]
             return [run | {"name": "", "work_pool_name": self.pools.get(run["id"])} for run in made]
         if "id" in body["flow_runs"]:
             ids = body["flow_runs"]["id"]["any_"]

@@ -20,6 +20,7 @@ from psycopg.rows import dict_row
 from api.server import TimedProtocol
 from blocks.batch import Batch, task_frame
 from blocks.model import BadLine, GoodLine, LabelOutcome, LineCode, Pin, TaskType
+from blocks.prefect_api import PrefectApi
 from blocks.settings import Settings
 from blocks.store import annotation, chunks, customers, jobs
 from blocks.store.annotation import ClaimedTask, Label
@@ -28,6 +29,7 @@ from blocks.store.jobs import DeliveryTarget, Idempotency, Job, NewJob
 from blocks.vault import Vault
 from deployments.object_stores import ObjectStoreAddress
 from deployments.ports import free_port
+from tests.fake_prefect import FakePrefect
 
 if TYPE_CHECKING:
     from tests.integration.flow_world import Shop as FlowShop
@@ -254,6 +256,21 @@ def wait_until(check: Callable[[], bool]) -> None:
     while not check():
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(POLL_S)
+
+
+@pytest.fixture
+def prefect() -> Iterator[FakePrefect]:
+    """Prefect's server, as far as the API needs it."""
+    server = FakePrefect()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def prefect_api(settings: Settings, prefect: FakePrefect) -> Iterator[PrefectApi]:
+    """The API's client of it."""
+    with PrefectApi(msgspec.structs.replace(settings, prefect_api_url=prefect.url)) as found:
+        yield found
 
 
 @pytest.fixture

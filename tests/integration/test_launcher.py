@@ -54,13 +54,6 @@ UNDONE = """
 
 
 @pytest.fixture
-def prefect() -> Iterator[FakePrefect]:
-    server = FakePrefect()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
 def with_prefect(
     settings: Settings, shop: Shop, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Api]:
@@ -436,12 +429,6 @@ def test_the_next_is_found_among_a_hundred_thousand_of_one_customer(shop: Shop) 
 
 
 # Reconcile
-
-
-@pytest.fixture
-def prefect_api(settings: Settings, prefect: FakePrefect) -> Iterator[PrefectApi]:
-    with PrefectApi(msgspec.structs.replace(settings, prefect_api_url=prefect.url)) as found:
-        yield found
 
 
 def launch(shop: Shop, prefect_api: PrefectApi) -> str:

@@ -85,6 +85,14 @@ def test_what_is_large_and_what_fails_is_left_to_a_run_of_its_own(
 
     assert run(process_job, is_large).is_completed()
     check_created(flow_shop, is_large, large)
+    flow_shop.label_all(is_large)
+    assert run(small_jobs, is_large).message == "1 own run."
+    (waits,) = rows_of(flow_shop, is_large)
+    assert (waits["kind"], waits["launched_at"], waits["needs_own_run"]) == (
+        "deliver_job",
+        None,
+        True,
+    )
 
 
 # Whose turn it is

@@ -1,0 +1,62 @@
+"""What has to be tidied in the database from time to time, by any process and by any number at once.
+
+Every step is a batch of bounded size, which passes over what others hold. Prefect has no part in it, so
+it goes on while Prefect is away.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from blocks.settings import Settings
+from blocks.store import annotation, counts, jobs, webhooks
+from blocks.store.database import Database, Transaction
+
+_BATCH = 500
+_BATCHES_MAX = 20
+_NOTIFICATIONS_KEPT_DAYS = 30
+_COUNTS_MAX = 50_000
+
+
+class Tidied(msgspec.Struct, frozen=True):
+    """What was done, in numbers of rows."""
+
+    leases_returned: int
+    keys_purged: int
+    credentials_wiped: int
+    notifications_purged: int
+
+
+def keep_house(database: Database, settings: Settings) -> Tidied:
+    """Return leases that ran out, purge what is old, wipe credentials, and fold counts.
+
+    Raises:
+        DatabaseUnavailable: nothing that was done before is lost.
+    """
+    leases = in_batches(database, lambda tx: annotation.return_leases(tx, limit=_BATCH), _BATCH)
+    keys = in_batches(database, lambda tx: jobs.purge_idempotency_keys(tx, limit=_BATCH), _BATCH)
+    wiped = in_batches(
+        database,
+        lambda tx: jobs.wipe_old_credentials(tx, keep_s=settings.credentials_keep_s, limit=_BATCH),
+        _BATCH,
+    )
+    notifications = in_batches(
+        database,
+        lambda tx: webhooks.purge(tx, days=_NOTIFICATIONS_KEPT_DAYS, limit=_BATCH),
+        _BATCH,
+    )
+    with database.transaction() as tx:
+        counts.fold(tx, limit=_COUNTS_MAX)
+    return Tidied(leases, keys, wiped, notifications)
+
+
+def in_batches(database: Database, step: Callable[[Transaction], int], size: int) -> int:
+    """Repeat `step`, of up to `size` rows in a transaction, until it finds less; return the sum."""
+    total = 0
+    for _ in range(_BATCHES_MAX):
+        with database.transaction() as tx:
+            count = step(tx)
+        total += count
+        if count < size:
+            break
+    return total
