@@ -32,6 +32,7 @@ from blocks import logs
 from blocks.prefect_api import PrefectApi
 from blocks.settings import Settings
 from blocks.store.database import Database
+from blocks.store.quotas import Quotas
 
 _HANDLERS = [
     *health.HANDLERS,
@@ -112,6 +113,7 @@ def create_app(settings: Settings) -> Litestar:
                 "body_limits": BodyLimits(settings),
                 "key_ring": KeyRing(lookups),
                 "launcher": launcher,
+                "quotas": Quotas(),
                 "rate_limits": RateLimits(settings),
                 "settings": settings,
             }

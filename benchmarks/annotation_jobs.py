@@ -36,7 +36,7 @@ def make_job(databases: Databases, tasks: int, threshold: int, *, stop_early: bo
         for chunk_no, first in enumerate(range(0, tasks, _CHUNK_TASKS)):
             frame = _frame(first, min(_CHUNK_TASKS, tasks - first))
             with database.transaction() as tx:
-                chunks.commit(tx, job.job_no, chunk_no, [Batch(len(frame), frame, [])])
+                chunks.commit(tx, job.job_no, chunk_no, [Batch(len(frame), frame, [])], None)
         with database.transaction() as tx:
             jobs.finish_ingestion(tx, job.job_no)
     settle_down(databases)

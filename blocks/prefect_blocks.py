@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import httpx
 from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials, MinIOCredentials
+from prefect_aws.client_parameters import AwsClientParameters
 from prefect_gcp import GcpCredentials
 from pydantic import Field, SecretStr, field_validator
 
@@ -298,7 +299,25 @@ def _lies_in(url: ObjectUrl, place: ObjectUrl) -> bool:
     return (url.store, url.bucket) == (place.store, place.bucket) and is_below
 
 
+def _check_trust(parameters: AwsClientParameters) -> None:
+    """Pass if a store is to be trusted as every store is.
+
+    Raises:
+        UnusableBlock: the block says otherwise, and would be used as if it did not.
+    """
+    said = {
+        "verify": parameters.verify not in {None, True},
+        "verify_cert_path": parameters.verify_cert_path is not None,
+    }
+    for name in (name for name, is_said in said.items() if is_said):
+        raise UnusableBlock(
+            f"aws_client_parameters.{name} of a credentials block is not used: certificates are always "
+            "verified, by the authorities in SSL_CERT_FILE. Put your own there, and clear the field."
+        )
+
+
 def _amazon(block: AwsCredentials | MinIOCredentials) -> S3Credentials:
+    _check_trust(block.aws_client_parameters)
     if isinstance(block, MinIOCredentials):
         key, token = block.minio_root_user, None
         secret: str | None = block.minio_root_password.get_secret_value()

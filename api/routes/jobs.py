@@ -26,11 +26,11 @@ from blocks.ids import is_job_id
 from blocks.job_bodies import JobBody
 from blocks.model import DeliveryStatus, JobStatus
 from blocks.settings import Settings
-from blocks.store import jobs, quotas, results
+from blocks.store import jobs, results
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Idempotency, Job, NewJob
-from blocks.store.quotas import Quota
+from blocks.store.quotas import Quota, Quotas
 from blocks.vault import Vault
 
 # Counters change with every batch of labels: to be told of each would cost more than to look.
@@ -99,8 +99,9 @@ async def create(
         )
     if preflight and earlier is None:
         await preflights.check(new, request.app.state.threads.preflights)
+    quotas: Quotas = request.app.state.quotas
     job_id, replayed = (
-        await sync_to_thread(_submit, database, new, settings, idempotency)
+        await sync_to_thread(_submit, database, new, settings, quotas, idempotency)
         if earlier is None
         else (earlier, True)
     )
@@ -110,7 +111,7 @@ async def create(
     return Response(JobAccepted(job_id, JobStatus.ACCEPTED), status_code=202, headers=headers)
 
 
-def _check_quotas(tx: Transaction, customer_id: str, settings: Settings) -> None:
+def _check_quotas(tx: Transaction, customer_id: str, settings: Settings, quotas: Quotas) -> None:
     """What a new job will add is not known yet: it is taken as long as there is any room."""
     quotas.check(tx, customer_id, Quota.JOBS, settings.jobs_per_customer_max)
     for quota, most in (
@@ -128,12 +129,16 @@ def _earlier(
 
 
 def _submit(
-    database: Database, new: NewJob, settings: Settings, idempotency: Idempotency | None
+    database: Database,
+    new: NewJob,
+    settings: Settings,
+    quotas: Quotas,
+    idempotency: Idempotency | None,
 ) -> tuple[str, bool]:
     with database.transaction() as tx:
         job_id, replayed = jobs.submit(tx, new, settings.vault(), idempotency)
         if not replayed:
-            _check_quotas(tx, new.customer_id, settings)
+            _check_quotas(tx, new.customer_id, settings, quotas)
         return job_id, replayed
 
 

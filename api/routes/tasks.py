@@ -22,11 +22,11 @@ from api.routes.task_views import (
 from blocks.ids import new_id
 from blocks.model import TaskStatus
 from blocks.settings import Settings
-from blocks.store import quotas, tasks
+from blocks.store import tasks
 from blocks.store.customers import Principal
 from blocks.store.database import Database
-from blocks.store.quotas import Quota
-from blocks.store.tasks import Created, NewTask, Task
+from blocks.store.quotas import Quota, Quotas
+from blocks.store.tasks import Created, NewTask, Task, stored_bytes
 
 _Request = Request[Principal, Any, Any]
 
@@ -129,14 +129,15 @@ def _create(
     batch_id: str | None = None,
 ) -> list[Created]:
     owner = customer_id(request)
+    quotas: Quotas = request.app.state.quotas
     with database.transaction() as tx:
-        vault = settings.vault()
-        created = tasks.create(tx, owner, new, batch_id=batch_id, vault=vault)
-        if not all(task.replayed for task in created):
+        created = tasks.create(tx, owner, new, settings.vault(), batch_id=batch_id)
+        made = [task for task, each in zip(new, created, strict=True) if not each.replayed]
+        if made:
             open_max = settings.open_tasks_per_customer_max
-            bytes_max = settings.stored_bytes_per_customer_max
-            quotas.check(tx, owner, Quota.OPEN_TASKS, open_max)
-            quotas.check(tx, owner, Quota.STORED_BYTES, bytes_max)
+            quotas.check(tx, owner, Quota.OPEN_TASKS, open_max, added=len(made))
+            bytes_max, added = settings.stored_bytes_per_customer_max, sum(map(stored_bytes, made))
+            quotas.check(tx, owner, Quota.STORED_BYTES, bytes_max, added=added)
     return created
 
 

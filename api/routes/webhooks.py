@@ -17,10 +17,10 @@ from api.signatures import check_secret, new_secret
 from blocks.bodies import Body, Fault
 from blocks.job_bodies import check_https_url
 from blocks.settings import Settings
-from blocks.store import quotas, webhooks
+from blocks.store import webhooks
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
-from blocks.store.quotas import Quota
+from blocks.store.quotas import Quota, Quotas
 from blocks.store.webhooks import Attempt, DeliveryStatus, Event, NewWebhook, Webhook
 from blocks.urls import normalize_url
 from blocks.vault import Vault
@@ -143,6 +143,7 @@ def create(
         events=data.events,
         secret=data.secret or new_secret(),
     )
+    quotas: Quotas = request.app.state.quotas
     with database.transaction() as tx:
         try:
             webhook = webhooks.register(tx, new, vault)

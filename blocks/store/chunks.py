@@ -69,7 +69,7 @@ def commit(
     job_no: int,
     chunk_no: int,
     batches: Iterable[Batch],
-    counted: Counted | None = None,
+    counted: Counted | None,
 ) -> Committed | None:
     """Record a chunk with all that is in it; None if it stands already, or its job has ended.
 

@@ -2,10 +2,15 @@
 
 They are looked at in the transaction that adds, after it has added. What other transactions add at the
 same moment is not seen, so a customer may get over a quota by as much as is added side by side: at most
-one request for each of the API's connections.
+one request for each of the API's connections. Tasks and bytes are counted now and then, so that what
+other processes and runs add may be seen `_RECOUNT_S` later.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
+from threading import Lock
+from time import monotonic
+from typing import NamedTuple
 
 from blocks.errors import RefineryError
 from blocks.store.database import Transaction
@@ -37,6 +42,13 @@ _RETRY_AFTER_S = {
 }
 
 
+# The others are counted by an index, and no further than their quota.
+_COUNTED_NOW_AND_THEN = {Quota.OPEN_TASKS, Quota.STORED_BYTES}
+_RECOUNT_S = 10.0
+_REFUSED_S = 1.0
+_COUNTS_MAX = 10_000
+
+
 class QuotaExceeded(RefineryError):
     """A customer has as much as they may have."""
 
@@ -46,16 +58,72 @@ class QuotaExceeded(RefineryError):
         self.retry_after_s = _RETRY_AFTER_S[quota]
 
 
-def check(tx: Transaction, customer_id: str, quota: Quota, most: int, *, to_come: int = 0) -> None:
-    """Compare what there is, and `to_come` more, with `most`, where 0 is no quota.
+class Quotas:
+    """Compares what customers have with what they may have.
 
-    Raises:
-        QuotaExceeded: it is more.
+    To count all their tasks and bytes takes the longer the more jobs they have, so a count is used for
+    `_RECOUNT_S`, with what this process has added since; one that refuses, for `_REFUSED_S`.
     """
-    if not most:
-        return
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._counted: dict[tuple[str, Quota], _Count] = {}
+        self._lock = Lock()
+
+    def check(
+        self,
+        tx: Transaction,
+        customer_id: str,
+        quota: Quota,
+        most: int,
+        *,
+        added: int = 0,
+        to_come: int = 0,
+    ) -> None:
+        """Compare what there is, and `to_come` more, with `most`, where 0 is no quota.
+
+        `added` is what this transaction has added by now.
+
+        Raises:
+            QuotaExceeded: it is more.
+        """
+        if not most:
+            return
+        amount = self._known(customer_id, quota, added, most - to_come)
+        if amount is None:
+            amount = _count(tx, customer_id, quota, most)
+            self._keep(customer_id, quota, amount - added if amount + to_come > most else amount)
+        if amount + to_come > most:
+            raise QuotaExceeded(quota, most)
+
+    def _known(self, customer_id: str, quota: Quota, added: int, most: int) -> int | None:
+        """What there is by an earlier count, if that is good enough; what is `added` is noted in it."""
+        with self._lock:
+            counted = self._counted.get((customer_id, quota))
+            if counted is None or quota not in _COUNTED_NOW_AND_THEN:
+                return None
+            amount, age_s = counted.amount + added, self._clock() - counted.at_s
+            if age_s >= (_REFUSED_S if amount > most else _RECOUNT_S):
+                return None
+            if amount <= most:
+                self._counted[customer_id, quota] = _Count(amount, counted.at_s)
+            return amount
+
+    def _keep(self, customer_id: str, quota: Quota, amount: int) -> None:
+        with self._lock:
+            if len(self._counted) >= _COUNTS_MAX:
+                self._counted.clear()
+            self._counted[customer_id, quota] = _Count(amount, self._clock())
+
+
+class _Count(NamedTuple):
+    amount: int
+    at_s: float
+
+
+def _count(tx: Transaction, customer_id: str, quota: Quota, most: int) -> int:
     values = {"customer_id": customer_id, "most": most}
     row = tx.execute(_SQL[quota], values).fetchone()
     assert row is not None  # a sum
-    if row["amount"] + to_come > most:
-        raise QuotaExceeded(quota, most)
+    amount: int = row["amount"]
+    return amount

@@ -102,13 +102,13 @@ def create(
     tx: Transaction,
     customer_id: str,
     tasks: Sequence[NewTask],
+    vault: Vault,
     *,
     batch_id: str | None = None,
-    vault: Vault | None = None,
 ) -> list[Created]:
     """All of them, or none; in their order. One whose key was used before is the task made then.
 
-    With a `vault` the hashes of the requests are stored keyed, so that they confirm no guess.
+    The hashes of the requests are stored keyed, by the `vault`, so that they confirm no guess.
 
     Raises:
         IdempotencyConflict: a key was used for another task.
@@ -147,7 +147,7 @@ def get(tx: Transaction, id_: str, *, customer_id: str) -> Task | None:
 
 
 def _find_keys(
-    tx: Transaction, customer_id: str, tasks: Sequence[NewTask], vault: Vault | None
+    tx: Transaction, customer_id: str, tasks: Sequence[NewTask], vault: Vault
 ) -> Mapping[str, Created]:
     hashes: dict[str, bytes] = {}
     for task in tasks:
@@ -162,10 +162,7 @@ def _find_keys(
     for task in tasks:
         if row := rows.get(task.idempotency_key):
             used_for: bytes = row["body_hash"]
-            is_same = used_for == task.body_hash
-            if vault:
-                is_same = vault.is_digest_of(used_for, task.body_hash)
-            _check_same(task, is_same=is_same)
+            _check_same(task, is_same=vault.is_digest_of(used_for, task.body_hash))
     return {
         key: Created(task_id(row["job_id"], row["byte_offset"]), row["created_at"], replayed=True)
         for key, row in rows.items()
@@ -205,21 +202,19 @@ def _append(
     tasks: Mapping[int, NewTask],
     *,
     batch_id: str | None,
-    vault: Vault | None,
+    vault: Vault,
 ) -> dict[int, Created]:
     values = {
         "job_no": container["job_no"],
         "customer_id": customer_id,
         "batch_id": batch_id,
-        "bytes": sum(_stored_bytes(task) for task in tasks.values()),
+        "bytes": sum(stored_bytes(task) for task in tasks.values()),
         "data_urls": [task.data_url for task in tasks.values()],
         "metadata": [task.metadata for task in tasks.values()],
         "callback_urls": [task.callback_url for task in tasks.values()],
         "idempotency_keys": [task.idempotency_key for task in tasks.values()],
         "body_hashes": [
-            (vault.digest(task.body_hash) if vault else task.body_hash)
-            if task.idempotency_key
-            else None
+            vault.digest(task.body_hash) if task.idempotency_key else None
             for task in tasks.values()
         ],
     }
@@ -231,7 +226,7 @@ def _append(
     }
 
 
-def _stored_bytes(task: NewTask) -> int:
+def stored_bytes(task: NewTask) -> int:
     """UTF-8 bytes of what the customer wrote into the task, without its container's question."""
     texts = (task.data_url, task.metadata, task.callback_url, task.idempotency_key)
     return sum(len(text.encode()) for text in texts if text)

@@ -135,7 +135,7 @@ class Shop:
             jobs.begin(tx, job.job_no)
             jobs.pin(tx, job.job_no, Pin(1_000_000, '"etag"'), 500_000)
             for chunk_no, chunk in enumerate(made):
-                assert chunks.commit(tx, job.job_no, chunk_no, chunk)
+                assert chunks.commit(tx, job.job_no, chunk_no, chunk, None)
         if ingested:
             self.do(jobs.finish_ingestion, job.job_no)
         return self.job(job)

@@ -206,7 +206,7 @@ def test_jobs_of_others_cannot_be_cancelled(api: Api) -> None:
 def test_a_chunk_that_is_being_committed_comes_first(shop: Shop) -> None:
     job = shop.processing(make_chunk(2), ingested=False)
     with shop.held() as tx:
-        assert chunks.commit(tx, job.job_no, 1, make_chunk(2, start=2 * LINE_BYTES))
+        assert chunks.commit(tx, job.job_no, 1, make_chunk(2, start=2 * LINE_BYTES), None)
         cancelling = Side(lambda: shop.do(jobs.cancel, job.job_no))
         shop.wait_for_waiters(1)
     assert cancelling.join() is True
@@ -218,7 +218,7 @@ def test_a_chunk_that_is_being_committed_comes_first(shop: Shop) -> None:
 def test_no_chunk_is_committed_after_it(shop: Shop) -> None:
     job = shop.processing(make_chunk(2), ingested=False)
     shop.do(jobs.cancel, job.job_no)
-    assert shop.do(chunks.commit, job.job_no, 1, make_chunk(2, start=2 * LINE_BYTES)) is None
+    assert shop.do(chunks.commit, job.job_no, 1, make_chunk(2, start=2 * LINE_BYTES), None) is None
     shop.do(jobs.finish_ingestion, job.job_no)
     shop.do(jobs.fail, job.job_no, "late", "Too late.")
     found = shop.job(job)
@@ -276,7 +276,7 @@ def test_a_result_whose_line_is_not_known_is_exported_without_it(api: Api) -> No
     job = api.shop.processing(ingested=False, consensus_threshold=2)
     good = GoodLine(900, 1, "https://img.example.com/late.jpg", None)
     bad = BadLine(1000, 2, LineCode.MALFORMED_JSON, "It is not JSON.", b"{oops")
-    api.shop.do(chunks.commit, job.job_no, 1, Chunk(2, [good], [bad]))
+    api.shop.do(chunks.commit, job.job_no, 1, Chunk(2, [good], [bad]), None)
     for _ in range(2):
         api.shop.answer(api.shop.annotator(), "cat")
     cancel(api, job)

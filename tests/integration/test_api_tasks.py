@@ -678,10 +678,10 @@ def test_a_task_of_a_manifest_is_shown_with_its_job_and_line(api: Api) -> None:
 
 def test_a_line_has_no_number_before_all_chunks_before_its_own_are_there(api: Api) -> None:
     job = api.shop.processing(make_chunk(1), ingested=False)
-    api.shop.do(chunks.commit, job.job_no, 2, make_chunk(1, start=2000))
+    api.shop.do(chunks.commit, job.job_no, 2, make_chunk(1, start=2000), None)
     id_ = task_id(job.job_id, 2000)
     assert shown(api, id_)["line"] is None
-    api.shop.do(chunks.commit, job.job_no, 1, make_chunk(3, start=1000))
+    api.shop.do(chunks.commit, job.job_no, 1, make_chunk(3, start=1000), None)
     assert shown(api, id_)["line"] == 5
 
 

@@ -694,7 +694,7 @@ def test_a_job_that_fails_beside_the_last_label_of_a_chunk_is_no_deadlock(shop: 
     annotator = shop.annotator()
     (task,) = shop.claim(annotator)
     with shop.held() as tx:  # a chunk being committed: it holds the job
-        assert chunks.commit(tx, job.job_no, 1, make_chunk(1, start=1000))
+        assert chunks.commit(tx, job.job_no, 1, make_chunk(1, start=1000), None)
         failing = Side(lambda: shop.do(jobs.fail, job.job_no, "manifest_changed", "It changed."))
         shop.wait_for_waiters(1)
         labelling = Side(lambda: shop.label(annotator, (task.task_id, "cat")))

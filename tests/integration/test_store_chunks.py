@@ -34,7 +34,7 @@ def counts(shop: Shop) -> tuple[int, int, int]:
 
 def test_a_chunk_is_there_with_all_that_is_in_it(shop: Shop) -> None:
     job = shop.processing(ingested=False)
-    assert shop.do(chunks.commit, job.job_no, 0, make_chunk(5, bad=2))
+    assert shop.do(chunks.commit, job.job_no, 0, make_chunk(5, bad=2), None)
     (row,) = shop.run("select * from chunks")
     assert (row["lines"], row["tasks"], row["bad_lines"]) == (7, 5, 2)
     (lanes,) = shop.run("select * from lanes")
@@ -46,8 +46,8 @@ def test_a_chunk_is_there_with_all_that_is_in_it(shop: Shop) -> None:
 
 def test_a_chunk_without_a_good_line_is_committed_too(shop: Shop) -> None:
     job = shop.processing(ingested=False)
-    assert shop.do(chunks.commit, job.job_no, 0, Chunk(3, [], []))
-    assert shop.do(chunks.commit, job.job_no, 1, make_chunk(0, bad=1))
+    assert shop.do(chunks.commit, job.job_no, 0, Chunk(3, [], []), None)
+    assert shop.do(chunks.commit, job.job_no, 1, make_chunk(0, bad=1), None)
     assert counts(shop) == (2, 0, 1)
 
 
@@ -56,7 +56,7 @@ def test_three_that_commit_a_chunk_at_once_make_one_set_of_rows(shop: Shop) -> N
     for chunk_no in range(10):
         chunk = make_chunk(200, bad=3, start=chunk_no * 100_000)
         created = at_once(
-            *[lambda n=chunk_no, c=chunk: shop.do(chunks.commit, job.job_no, n, c)] * 3
+            *[lambda n=chunk_no, c=chunk: shop.do(chunks.commit, job.job_no, n, c, None)] * 3
         )
         assert [bool(made) for made in sorted(created, key=bool)] == [False, False, True]
     assert counts(shop) == (10, 2000, 30)
@@ -65,8 +65,8 @@ def test_three_that_commit_a_chunk_at_once_make_one_set_of_rows(shop: Shop) -> N
 def test_a_chunk_whose_twin_dies_is_committed_by_the_one_that_waited(shop: Shop) -> None:
     job = shop.processing(ingested=False)
     with shop.given_up() as tx:
-        assert chunks.commit(tx, job.job_no, 0, make_chunk(3))
-        twin = Side(lambda: shop.do(chunks.commit, job.job_no, 0, make_chunk(3)))
+        assert chunks.commit(tx, job.job_no, 0, make_chunk(3), None)
+        twin = Side(lambda: shop.do(chunks.commit, job.job_no, 0, make_chunk(3), None))
         shop.wait_for_waiters(1)
     assert twin.join()
     assert counts(shop) == (1, 3, 0)
@@ -74,7 +74,7 @@ def test_a_chunk_whose_twin_dies_is_committed_by_the_one_that_waited(shop: Shop)
 
 def test_committing_a_chunk_again_changes_nothing(shop: Shop) -> None:
     job = shop.processing(make_chunk(3), ingested=False)
-    assert shop.do(chunks.commit, job.job_no, 0, make_chunk(5, bad=5)) is None
+    assert shop.do(chunks.commit, job.job_no, 0, make_chunk(5, bad=5), None) is None
     assert counts(shop) == (1, 3, 0)
 
 
@@ -89,10 +89,10 @@ def test_what_fails_in_the_middle_leaves_nothing(shop: Shop) -> None:
     chunk = make_chunk(1000, bad=10)
     twice = Chunk(chunk.lines, chunk.tasks, [*chunk.bad, chunk.bad[-1]])
     with pytest.raises(Exception, match="duplicate key"):
-        shop.do(chunks.commit, job.job_no, 0, twice)
+        shop.do(chunks.commit, job.job_no, 0, twice, None)
     assert counts(shop) == (0, 0, 0)
     assert shop.do(chunks.committed, job.job_no) == set()
-    assert shop.do(chunks.commit, job.job_no, 0, chunk)
+    assert shop.do(chunks.commit, job.job_no, 0, chunk, None)
 
 
 def fail(shop: Shop, job_no: int) -> None:
@@ -108,20 +108,20 @@ def test_nothing_is_added_to_a_job_that_has_ended(shop: Shop, end: Any) -> None:
     job = shop.processing(ingested=False)
     end(shop, job.job_no)
     assert shop.job(job).status.ended
-    assert shop.do(chunks.commit, job.job_no, 0, make_chunk(3)) is None
+    assert shop.do(chunks.commit, job.job_no, 0, make_chunk(3), None) is None
     assert counts(shop) == (0, 0, 0)
 
 
 def test_nothing_is_added_to_a_job_that_has_not_begun(shop: Shop) -> None:
     job = shop.submit()
-    assert shop.do(chunks.commit, job.job_no, 0, make_chunk(3)) is None
+    assert shop.do(chunks.commit, job.job_no, 0, make_chunk(3), None) is None
     assert counts(shop) == (0, 0, 0)
 
 
 def test_a_job_does_not_fail_between_a_chunk_and_its_commit(shop: Shop) -> None:
     job = shop.processing(ingested=False)
     with shop.held() as tx:
-        assert chunks.commit(tx, job.job_no, 0, make_chunk(3))
+        assert chunks.commit(tx, job.job_no, 0, make_chunk(3), None)
         failing = Side(lambda: fail(shop, job.job_no))
         shop.wait_for_waiters(1)
     failing.join()
@@ -135,7 +135,7 @@ def test_nasty_text_comes_out_as_it_went_in(shop: Shop) -> None:
         GoodLine(n * 10, n + 1, f"https://x.example.com/{text}", text)
         for n, text in enumerate(NASTY)
     ]
-    assert shop.do(chunks.commit, job.job_no, 0, Chunk(len(tasks), tasks, []))
+    assert shop.do(chunks.commit, job.job_no, 0, Chunk(len(tasks), tasks, []), None)
     rows = shop.run("select data_url, metadata from tasks order by byte_offset")
     assert [row["metadata"] for row in rows] == NASTY
     assert [row["data_url"] for row in rows] == [f"https://x.example.com/{text}" for text in NASTY]
@@ -147,7 +147,7 @@ def test_a_line_without_metadata_differs_from_one_with_null(shop: Shop) -> None:
         GoodLine(0, 1, "https://x.example.com/a", None),
         GoodLine(9, 2, "https://x.example.com/b", "null"),
     ]
-    shop.do(chunks.commit, job.job_no, 0, Chunk(2, tasks, []))
+    shop.do(chunks.commit, job.job_no, 0, Chunk(2, tasks, []), None)
     rows = shop.run("select metadata from tasks order by byte_offset")
     assert [row["metadata"] for row in rows] == [None, "null"]
 
@@ -159,7 +159,7 @@ def test_the_bytes_of_bad_lines_come_out_as_they_went_in(shop: Shop) -> None:
         BadLine(n * 10, n + 1, LineCode.INVALID_UTF8, f"Not\tUTF-8\\ {n}: '\U0001f98a'\r\n", raw)
         for n, raw in enumerate(raws)
     ]
-    assert shop.do(chunks.commit, job.job_no, 0, Chunk(len(bad), [], bad))
+    assert shop.do(chunks.commit, job.job_no, 0, Chunk(len(bad), [], bad), None)
     rows = shop.run("select raw, message from bad_lines order by byte_offset")
     assert [row["raw"] for row in rows] == raws
     assert [row["message"] for row in rows] == [line.message for line in bad]
@@ -167,7 +167,7 @@ def test_the_bytes_of_bad_lines_come_out_as_they_went_in(shop: Shop) -> None:
 
 def test_byte_offsets_beyond_32_bits_are_kept(shop: Shop) -> None:
     job = shop.processing(ingested=False)
-    assert shop.do(chunks.commit, job.job_no, 0, make_chunk(1, bad=1, start=5 * 2**40))
+    assert shop.do(chunks.commit, job.job_no, 0, make_chunk(1, bad=1, start=5 * 2**40), None)
     assert shop.value("select byte_offset from tasks") == 5 * 2**40
 
 

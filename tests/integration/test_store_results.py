@@ -141,7 +141,7 @@ def test_options_of_any_text_come_out_as_json(shop: Shop) -> None:
 def test_lines_are_in_the_order_of_the_manifest_though_chunks_came_in_any(shop: Shop) -> None:
     job = shop.processing(ingested=False, consensus_threshold=2)
     for chunk_no in (2, 0, 1):
-        shop.do(chunks.commit, job.job_no, chunk_no, make_chunk(30, start=chunk_no * 10_000))
+        shop.do(chunks.commit, job.job_no, chunk_no, make_chunk(30, start=chunk_no * 10_000), None)
     shop.run("update jobs set ingested_at = now()")
     settle(shop, job, ("dog", "dog"))
     lines = [json.loads(line) for line in export(shop, job)]
@@ -231,15 +231,15 @@ def test_bad_lines_are_numbered_up_to_the_first_chunk_that_is_missing(shop: Shop
     job = shop.processing(ingested=False)
     for chunk_no in (0, 1, 3, 4):
         chunk = make_chunk(1, bad=1, start=chunk_no * 1000)
-        shop.do(chunks.commit, job.job_no, chunk_no, chunk)
+        shop.do(chunks.commit, job.job_no, chunk_no, chunk, None)
     assert [(line.line, line.byte_offset) for line in errors(shop, job)] == [(2, 100), (4, 1100)]
-    shop.do(chunks.commit, job.job_no, 2, make_chunk(1, bad=1, start=2000))
+    shop.do(chunks.commit, job.job_no, 2, make_chunk(1, bad=1, start=2000), None)
     assert [line.line for line in errors(shop, job)] == [2, 4, 6, 8, 10]
 
 
 def test_no_bad_line_is_numbered_while_the_first_chunk_is_missing(shop: Shop) -> None:
     job = shop.processing(ingested=False)
-    shop.do(chunks.commit, job.job_no, 1, make_chunk(0, bad=1))
+    shop.do(chunks.commit, job.job_no, 1, make_chunk(0, bad=1), None)
     assert errors(shop, job) == []
 
 
@@ -316,7 +316,7 @@ def test_a_task_without_consensus_is_an_error_that_tells_the_votes(shop: Shop) -
 @pytest.mark.parametrize("end", ["cancelled", "job_failed"])
 def test_what_is_open_of_a_job_that_ends_early_is_an_error(shop: Shop, end: str) -> None:
     job = shop.processing(make_chunk(3, bad=1), ingested=False)
-    shop.do(chunks.commit, job.job_no, 2, make_chunk(1, bad=1, start=2000))
+    shop.do(chunks.commit, job.job_no, 2, make_chunk(1, bad=1, start=2000), None)
     for _ in range(3):
         shop.answer(shop.annotator(), "cat", 1)  # the first is settled
     shop.answer(shop.annotator(), "cat", 2)  # the second and the third are open

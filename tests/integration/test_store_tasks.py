@@ -57,7 +57,7 @@ def task(key: str | None = None, *, body: bytes = b"body", **changes: Any) -> Ne
 
 
 def append(shop: Shop, *new: NewTask) -> list[Created]:
-    created: list[Created] = shop.do(tasks.create, shop.customer_id, new)
+    created: list[Created] = shop.do(tasks.create, shop.customer_id, new, shop.vault)
     return created
 
 
@@ -123,7 +123,7 @@ def test_batches_with_keys_in_opposite_order_at_once_do_not_wait_in_a_circle(sho
 
 def test_a_key_whose_request_was_undone_is_free_again(shop: Shop) -> None:
     with shop.given_up() as tx:
-        tasks.create(tx, shop.customer_id, [task("k")])
+        tasks.create(tx, shop.customer_id, [task("k")], shop.vault)
         waiting = Side(partial(append, shop, task("k", body=b"another")))
         shop.wait_for_waiters(1)
     (created,) = waiting.join()
@@ -134,7 +134,7 @@ def test_a_key_whose_request_was_undone_is_free_again(shop: Shop) -> None:
 def test_two_customers_with_the_same_key_do_not_wait_for_each_other(shop: Shop) -> None:
     other = shop.do(customers.add_customer, "Other")
     with shop.held() as tx:
-        tasks.create(tx, other, [task("k")])
+        tasks.create(tx, other, [task("k")], shop.vault)
         assert append(shop, task("k"))
 
 
@@ -200,7 +200,7 @@ def test_each_part_of_the_rule_makes_another_place(shop: Shop) -> None:
 
 def test_a_batch_that_was_undone_leaves_nothing_behind(shop: Shop) -> None:
     with shop.given_up() as tx:
-        tasks.create(tx, shop.customer_id, [task(), task("k"), task(question="?")])
+        tasks.create(tx, shop.customer_id, [task(), task("k"), task(question="?")], shop.vault)
     for table in ("jobs", "chunks", "lanes", "tasks", "inline_tasks"):
         assert shop.value(f"select count(*) from {table}") == 0
 
@@ -268,7 +268,7 @@ def test_who_appends_beside_the_last_label_has_his_task_handed_out(
             assert annotation.submit(tx, two, [annotation.Label(old, "cat")]) == ["settled"]
             other = Side(partial(append, shop, task(consensus_threshold=2)))
         else:
-            tasks.create(tx, shop.customer_id, [task(consensus_threshold=2)])
+            tasks.create(tx, shop.customer_id, [task(consensus_threshold=2)], shop.vault)
             other = Side(partial(shop.label, two, (old, "cat")))
         shop.wait_for_waiters(1)
     other.join()
@@ -318,7 +318,7 @@ def test_who_claims_beside_an_append_waits_for_it_and_passes_over_nothing(
     (old,) = ids(append(shop, task()))
     annotator = shop.annotator()
     with shop.held() if committed else shop.given_up() as tx:
-        new = ids(tasks.create(tx, shop.customer_id, [task()]))
+        new = ids(tasks.create(tx, shop.customer_id, [task()], shop.vault))
         claiming = Side(partial(shop.claim, annotator))
         shop.wait_for_waiters(1)
     found = [each.task_id for each in claiming.join()]
@@ -334,7 +334,7 @@ def test_a_task_that_is_not_committed_takes_no_label(shop: Shop) -> None:
     annotator = shop.annotator()
     shop.claim(annotator)
     with shop.given_up() as tx:
-        (id_,) = ids(tasks.create(tx, shop.customer_id, [task()]))
+        (id_,) = ids(tasks.create(tx, shop.customer_id, [task()], shop.vault))
         assert shop.label(annotator, (id_, "cat")) == ["unknown_task"]
 
 
