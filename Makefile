@@ -36,7 +36,7 @@ up: $(READY) ## Run the service on this machine until Ctrl-C
 test: check ## Run the checks, then every test; PYTEST_ARGS="-k name" is passed on
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-faults: $(READY) ## Attack the stack in every way that the tests know, and hold the neighbours' p95
+faults: $(READY) ## Inject every fault and try every attack that the tests know; PYTEST_ARGS="-k API" chooses
 	$(BIN)/python -m pytest tests/e2e/test_injected_faults.py tests/e2e/test_hostile_neighbour.py --faults-all -s -q $(PYTEST_ARGS)
 
 check: $(READY) ## Check format, lint, types, who imports whom, and the lock
