@@ -28,9 +28,14 @@ KEY = secrets.token_hex(32)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("faults", "attacks of a hostile neighbour (tests/e2e)")
+    group = parser.getgroup("faults", "injected faults, and a hostile neighbour (tests/e2e)")
     group.addoption("--faults-all", action="store_true", help="try all, not a drawn few")
-    group.addoption("--faults-seed", type=int, default=1, help="what the few are drawn by")
+    group.addoption("--faults-seed", type=int, default=1, help="what is drawn, and every instant")
+    group.addoption(
+        "--faults-patience",
+        type=float,
+        help="after so many seconds a human would help: 120 by default, 300 for the drawn few",
+    )
 
 
 class DatabaseServer:

@@ -27,6 +27,12 @@ def recovery_p95_s(outcomes: Iterable[Outcome]) -> float:
     return statistics.quantiles(found, n=20, method="inclusive")[-1] if len(found) > 1 else found[0]
 
 
+def line(outcome: Outcome) -> str:
+    """One outcome, as it is seen while others are still to come."""
+    names = zip(HEAD, _row(outcome.fault, [outcome])[:-2], strict=True)
+    return ", ".join(f"{name} {value}" for name, value in names if name != "tries")
+
+
 def table(outcomes: list[Outcome]) -> str:
     """A row for each kind of fault, of several tries the worst; then what it comes to."""
     rows = [[*HEAD, "by a human", "notes"]]

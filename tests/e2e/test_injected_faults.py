@@ -21,7 +21,7 @@ from blocks.store.database import Database
 from deployments import names
 from tests.e2e.client import quick_run
 from tests.e2e.fault_kinds import CAN_MOUNT, FAULTS, Fault
-from tests.e2e.fault_report import RECOVERY_P95_S, recovery_p95_s, table
+from tests.e2e.fault_report import RECOVERY_P95_S, line, recovery_p95_s, table
 from tests.e2e.fault_trial import Outcome, Site, Trial
 from tests.e2e.installation import Installation
 from tests.e2e.stack_shop import StackShop
@@ -79,7 +79,8 @@ def own_endpoint(server_dir: Path) -> Iterator[Endpoint]:
 
 @pytest.fixture(scope="module")
 def patience_s(request: pytest.FixtureRequest) -> float:
-    return PROMISED_S if request.config.getoption("--faults-all") else PATIENCE_S
+    given: float | None = request.config.getoption("--faults-patience")
+    return given or (PROMISED_S if request.config.getoption("--faults-all") else PATIENCE_S)
 
 
 @contextmanager
@@ -155,6 +156,7 @@ def test_nothing_is_lost_and_nothing_doubled_and_nobody_has_to_help(
     trial = Trial(site, fault.name, random.Random(f"{seed} {fault.name} {nth}"))
     outcomes.append(trial.outcome)
     outcome = trial.run(fault.inject)
+    sys.stdout.write(f"\n{line(outcome)}\n")
     assert outcome.is_good, outcome
 
 
