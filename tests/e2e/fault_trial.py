@@ -75,7 +75,15 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         """Nothing lost, doubled or wrong, and nobody had to help."""
-        return not (self.lost or self.doubled or self.wrong or self.human)
+        return not self.complaints
+
+    @property
+    def complaints(self) -> list[str]:
+        """What was not as it must be."""
+        found = [f"{self.lost} lost"] * bool(self.lost) + [f"{self.doubled} doubled"] * bool(
+            self.doubled
+        )
+        return [*found, *self.wrong, *filter(None, [self.human])]
 
 
 @dataclass

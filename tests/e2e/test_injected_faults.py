@@ -157,7 +157,8 @@ def test_nothing_is_lost_and_nothing_doubled_and_nobody_has_to_help(
     outcomes.append(trial.outcome)
     outcome = trial.run(fault.inject)
     sys.stdout.write(f"\n{line(outcome)}\n")
-    assert outcome.is_good, outcome
+    if not outcome.is_good:
+        pytest.fail("\n".join([line(outcome), *outcome.complaints]), pytrace=False)
 
 
 def test_every_event_was_told_once_to_its_endpoint(
