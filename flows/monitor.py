@@ -20,6 +20,11 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.schemas.filters import (
+    ArtifactCollectionFilter,
+    ArtifactCollectionFilterKey,
+)
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 from structlog.stdlib import BoundLogger
@@ -161,14 +166,30 @@ def show_chunks(job_id: str, seen: Sequence[ChunkSeen]) -> None:
 @only_shown
 def show_job(job_id: str, *, link: str | None = None) -> None:
     """A page about the job as it is now; `link` is where its results can be looked at in a browser."""
+    page, description = _page_of(job_id, link)
+    create_markdown_artifact(key=job_page.key(job_id), markdown=page, description=description)
+
+
+@only_shown
+def update_page(job_id: str, *, link: str | None) -> None:
+    """Bring the job's page up to date where it is: another one would cost Prefect two events."""
+    key = ArtifactCollectionFilterKey(any_=[job_page.key(job_id)])
+    page, description = _page_of(job_id, link)
+    with get_client(sync_client=True) as client:
+        found = client.read_latest_artifacts(artifact_filter=ArtifactCollectionFilter(key=key))
+        for each in found:
+            update = ArtifactUpdate(data=page, description=description)
+            client.update_artifact(each.latest_id, update)
+    if not found:
+        show_job(job_id, link=link)
+
+
+def _page_of(job_id: str, link: str | None) -> tuple[str, str]:
     job = load_job(job_id)
     with database().transaction() as tx:
         codes = chunks.bad_codes(tx, job.job_no)
-    create_markdown_artifact(
-        key=job_page.key(job_id),
-        markdown=job_page.page(job, codes, public_url=settings().public_url, link=link),
-        description=job_page.description(job),
-    )
+    page = job_page.page(job, codes, public_url=settings().public_url, link=link)
+    return page, job_page.description(job)
 
 
 def delivery_link(job: Job) -> str | None:

@@ -24,7 +24,7 @@ from blocks.store.database import DatabaseUnavailable
 from blocks.store.runs import Work
 from flows import delivering, ingestion
 from flows.deadlines import Deadline
-from flows.monitor import mark_batch, run_log, show_job, show_works
+from flows.monitor import mark_bad_lines, mark_batch, run_log, show_works, update_page
 from flows.policy import RETRY
 from flows.resources import Overtaken, database, load_job, load_undelivered
 from flows.setbacks import PROCESS_JOB, recorded
@@ -41,6 +41,7 @@ class WorkSeen(msgspec.Struct, frozen=True):
     work: str
     outcome: str
     """done, failed, own run."""
+    bad_lines: int
     message: str
 
 
@@ -62,6 +63,7 @@ def small_jobs(job_id: str) -> State[Any]:
             seen.append(_do(work, run_id))
     finally:
         show_works(seen)
+    mark_bad_lines({job.customer_id}, sum(each.bad_lines for each in seen))
     return _end(seen)
 
 
@@ -79,11 +81,11 @@ def _end(seen: list[WorkSeen]) -> State[Any]:
 
 def _do(work: Work, run_id: UUID) -> WorkSeen:
     log = run_log(job_id=work.job_id, kind=work.kind)
-    link = None
+    link, bad_lines = None, 0
     try:
         with recorded(work.job_id, work.kind):
             if work.kind == PROCESS_JOB:
-                message = _read(work.job_id)
+                message, bad_lines = _read(work.job_id)
             else:
                 message, link = _deliver(work.job_id)
         if message is None:
@@ -106,16 +108,17 @@ def _do(work: Work, run_id: UUID) -> WorkSeen:
         outcome, message = "own run", "It failed, and is tried again."
     log.info("work.ended", outcome=outcome, message=message)
     if outcome != "own run":
-        show_job(work.job_id, link=link)
-    return WorkSeen(work.job_id, work.kind, outcome, message or "It is large.")
+        update_page(work.job_id, link=link)
+    return WorkSeen(work.job_id, work.kind, outcome, bad_lines, message or "It is large.")
 
 
-def _read(job_id: str) -> str | None:
-    """What the manifest came to; None if it is large."""
+def _read(job_id: str) -> tuple[str | None, int]:
+    """What the manifest came to, None if it is large; and how many lines are bad."""
     tally = ingestion.read_small(job_id)
     if tally is None:
-        return None
-    return f"{tally.tasks + tally.bad_lines} lines, {tally.bad_lines} of them bad"
+        return None, 0
+    lines = tally.tasks + tally.bad_lines
+    return f"{lines} lines, {tally.bad_lines} of them bad", tally.bad_lines
 
 
 def _deliver(job_id: str) -> tuple[str | None, str | None]:

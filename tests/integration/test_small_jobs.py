@@ -4,7 +4,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.objects import Artifact
 
+from blocks import job_page
 from blocks.errors import Transient
 from blocks.model import JobStatus
 from blocks.store import customers, jobs, runs
@@ -30,6 +34,12 @@ def rows_of(shop: Any, job_id: str) -> list[dict[str, Any]]:
     return found
 
 
+def pages_of(job_id: str) -> list[Artifact]:
+    key = ArtifactFilterKey(any_=[job_page.key(job_id)])
+    with get_client(sync_client=True) as client:
+        return client.read_artifacts(artifact_filter=ArtifactFilter(key=key))
+
+
 def test_one_run_reads_all_that_wait_and_another_delivers_them(flow_shop: Shop) -> None:
     manifest = make_manifest(10, bad_share=0.2)
     flow_shop.put(manifest.data)
@@ -44,6 +54,8 @@ def test_one_run_reads_all_that_wait_and_another_delivers_them(flow_shop: Shop) 
     for job_id in job_ids:
         assert flow_shop.job(job_id).status is JobStatus.COMPLETED
         check_delivery(flow_shop.objects(job_id), manifest, labels=2)
+        (page,) = pages_of(job_id)
+        assert "| status | completed |" in str(page.data)
     assert "nothing to do" in str(run(small_jobs, job_ids[0]).message)
 
 
