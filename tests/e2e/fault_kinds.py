@@ -79,8 +79,7 @@ def kill(*what: str) -> Inject:
     """Kill all of them in one instant: what is stopped first cannot see the others die."""
 
     def inject(trial: Trial) -> str | None:
-        _await_flows(trial, what)
-        processes = [process for each in what for process in find(trial, each)]
+        processes = await_found(trial, *what)
         if len(processes) > 1:
             send(signal.SIGSTOP, processes)
         send(signal.SIGKILL, processes)
@@ -111,8 +110,7 @@ def stop(what: str) -> Inject:
     """Stop them for a while, and let them go on."""
 
     def inject(trial: Trial) -> str | None:
-        _await_flows(trial, [what])
-        processes = find(trial, what)
+        processes = await_found(trial, what)
         with _stopped(processes):
             time.sleep(trial.site.stop_s)
         return None if processes else "there was none"
@@ -124,7 +122,7 @@ def hang(what: str) -> Inject:
     """Stop a server for good: somebody has to notice."""
 
     def inject(trial: Trial) -> str:
-        (process,) = find(trial, what)
+        (process,) = await_found(trial, what)
         began_s = time.monotonic()
         with _stopped([process]):
             while trial.installation.find(what) == process:
@@ -153,13 +151,15 @@ def stop_supervisor(trial: Trial) -> None:
         time.sleep(trial.site.stop_s / 2)
 
 
-def _await_flows(trial: Trial, what: Any) -> None:
-    """Where flows are to be hit, wait until there are some."""
+def await_found(trial: Trial, *what: str) -> list[psutil.Process]:
+    """All processes of those names; each is waited for, since some come and go."""
     deadline = time.monotonic() + WAIT_S_MAX
-    while {"flow", "flows"} & set(what) and not trial.installation.flows():
-        if time.monotonic() > deadline:
-            return
-        time.sleep(LOOK_S)
+    found = []
+    for each in what:
+        while not (processes := find(trial, each)) and time.monotonic() < deadline:
+            time.sleep(LOOK_S)
+        found += processes
+    return found
 
 
 def kill_worker_with_pending(trial: Trial) -> str:
