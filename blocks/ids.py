@@ -6,7 +6,10 @@ import secrets
 # Crockford's base 32 in lower case: no i, l, o, u, so an id survives being read aloud.
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTH = 22  # 110 bits: cannot be guessed, and does not collide
-_JOB = re.compile(rf"job_[{_ALPHABET}]{{{_LENGTH}}}")
+JOB_ID = rf"job_[{_ALPHABET}]{{{_LENGTH}}}"
+"""The pattern of a job's id, as a regular expression."""
+
+_JOB = re.compile(JOB_ID)
 _TASK = re.compile(rf"tsk_([{_ALPHABET}]{{{_LENGTH}}})(0|[1-9a-f][0-9a-f]{{0,14}})")
 
 

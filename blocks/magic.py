@@ -26,8 +26,9 @@ _ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 
 
 def codec_of(key: str) -> Codec | None:
-    """Return how an object of that name is compressed."""
-    return next((codec for ending, codec in _CODECS.items() if key.endswith(ending)), None)
+    """Return how an object of that name, in small letters or capital ones, is compressed."""
+    name = key.lower()
+    return next((codec for ending, codec in _CODECS.items() if name.endswith(ending)), None)
 
 
 def hint(first: BadLine) -> str | None:

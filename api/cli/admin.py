@@ -30,7 +30,7 @@ annotators = app.command(
 keys = app.command(App(name="keys", help="API keys, and the key that encrypts credentials."))
 
 _CONNECTIONS = 1
-_AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="As one JSON document.")]
+AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="As one JSON document.")]
 
 
 class UsageError(RefineryError):
@@ -55,18 +55,18 @@ def add_customer(name: str) -> None:
     name
         What to call the customer, for operators.
     """
-    with _database() as database, database.transaction() as tx:
+    with open_database() as database, database.transaction() as tx:
         customer_id = customers.add_customer(tx, name)
         key = customers.add_customer_key(tx, customer_id)
     print(f"customer  {customer_id}\nkey       {key}\nkey_id    {customers.key_id(key)}")
 
 
 @customers_app.command(name="list")
-def list_customers(*, as_json: _AsJson = False) -> None:
+def list_customers(*, as_json: AsJson = False) -> None:
     """All customers, with how many good keys each has."""
-    with _database() as database, database.transaction() as tx:
+    with open_database() as database, database.transaction() as tx:
         found = customers.list_customers(tx)
-    _print_rows(found, customers.Customer, as_json=as_json)
+    print_rows(found, customers.Customer, as_json=as_json)
 
 
 _Annotator = Annotated[str, Parameter(help="By id, or by name.")]
@@ -128,7 +128,7 @@ def add_key(
     """Make a key, and print it with its id. The key is not shown again."""
     if annotator is None and len(customer or []) != 1:
         raise UsageError("Say who the key is for: either one --customer ID or --annotator NAME.")
-    with _database() as database, database.transaction() as tx:
+    with open_database() as database, database.transaction() as tx:
         if annotator is None:
             (customer_id,) = customer or []
             key = customers.add_customer_key(tx, customer_id)
@@ -140,11 +140,11 @@ def add_key(
 
 
 @keys.command(name="list")
-def list_keys(*, as_json: _AsJson = False) -> None:
+def list_keys(*, as_json: AsJson = False) -> None:
     """All keys by their ids: whose they are, and when they were made and revoked."""
-    with _database() as database, database.transaction() as tx:
+    with open_database() as database, database.transaction() as tx:
         found = customers.list_keys(tx)
-    _print_rows(found, customers.ListedKey, as_json=as_json)
+    print_rows(found, customers.ListedKey, as_json=as_json)
 
 
 @keys.command(name="revoke")
@@ -160,7 +160,7 @@ def revoke_key(
         itself or its id is read from standard input, where no list of processes shows it.
     """
     named = sys.stdin.readline().strip() if key == "-" else key
-    with _database() as database, database.transaction() as tx:
+    with open_database() as database, database.transaction() as tx:
         revoked = customers.revoke_key(tx, named)
     if revoked is None:
         raise CommandFailed("There is no such key, or it was revoked before.", Exit.NOT_FOUND)
@@ -176,7 +176,7 @@ def rotate_keys() -> None:
     The keys that it replaces have to be in ASG_ENCRYPTION_KEY_PREVIOUS.
     """
     vault = Settings.from_environment().vault()
-    with _database() as database:
+    with open_database() as database:
         resealed = [
             _in_batches(database, partial(rotate, vault=vault))
             for rotate in (jobs.rotate_credentials, webhooks.rotate_key)
@@ -187,9 +187,10 @@ def rotate_keys() -> None:
     )
 
 
-def _print_rows(
+def print_rows(
     rows: Sequence[msgspec.Struct], row_type: type[msgspec.Struct], *, as_json: bool
 ) -> None:
+    """Print structs of one type, a column for each of its fields."""
     if as_json:
         print_json(msgspec.to_builtins(rows))
     else:
@@ -214,5 +215,6 @@ def _in_batches(database: Database, rotate: Callable[..., tuple[int, int | None]
     return resealed
 
 
-def _database() -> Database:
+def open_database() -> Database:
+    """The database that the environment names."""
     return Database(Settings.from_environment().database_url, connections_max=_CONNECTIONS)

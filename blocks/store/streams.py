@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import StrEnum
 
 import msgspec
 
 from blocks.errors import RefineryError
+from blocks.model import JobStatus
 from blocks.store import jobs
 from blocks.store.database import Rollback, Transaction
-from blocks.store.jobs import NewJob
+from blocks.store.jobs import Job, NewJob
 from blocks.store.queries import load
 from blocks.vault import Vault
 
 _SQL = load("streams")
+
+_VERSIONS_MAX = 1000
 
 
 class UnknownCustomer(RefineryError):
@@ -35,6 +39,58 @@ class Stream(msgspec.Struct, frozen=True):
     stream: str
 
 
+class Outcome(StrEnum):
+    """What became of a manifest: of its latest job, and of that one's delivery."""
+
+    OPEN = "open"
+    DONE = "done"
+    FAILED = "failed"
+    """It has no result: the job failed, or its delivery was refused."""
+    CANCELLED = "cancelled"
+    REPLACED = "replaced"
+    """A later version of the object became a job."""
+    IGNORED = "ignored"
+    """An operator wants no result of it."""
+
+
+class StreamManifest(msgspec.Struct, frozen=True):
+    """A manifest of a stream, and what became of it; `attempts` are jobs and deliveries begun for it."""
+
+    customer_id: str
+    stream: str
+    manifest_url: str
+    version: str
+    outcome: Outcome
+    job_id: str
+    attempts: int
+    error_code: str | None
+    error_message: str | None
+    created_at: datetime
+
+
+class StreamCounts(msgspec.Struct, frozen=True):
+    """A stream, and how many of its manifests came to what."""
+
+    customer_id: str
+    stream: str
+    started_at: datetime
+    latest_at: datetime | None
+    manifests: int
+    open: int
+    done: int
+    failed: int
+    cancelled: int
+    replaced: int
+    ignored: int
+
+
+class Known(msgspec.Struct, frozen=True):
+    """A manifest that has a job: whether it has failed, and which attempt that was."""
+
+    has_failed: bool
+    attempts: int
+
+
 def begin(tx: Transaction, stream: Stream, at: datetime) -> datetime:
     """When it began, which is `at` if it was not known.
 
@@ -50,18 +106,23 @@ def begin(tx: Transaction, stream: Stream, at: datetime) -> datetime:
     return began
 
 
-def known(tx: Transaction, stream: Stream, manifests: Sequence[Manifest]) -> Mapping[Manifest, str]:
-    """Those that it has made jobs of, with the jobs' ids."""
+def known(
+    tx: Transaction, stream: Stream, manifests: Sequence[Manifest]
+) -> Mapping[Manifest, Known]:
+    """Return those that the stream has made jobs of."""
     values = msgspec.structs.asdict(stream) | {
         "manifest_urls": [manifest.url for manifest in manifests],
         "versions": [manifest.version for manifest in manifests],
     }
     rows = tx.execute(_SQL["known"], values).fetchall()
-    return {Manifest(row["manifest_url"], row["version"]): row["job_id"] for row in rows}
+    return {
+        Manifest(row["manifest_url"], row["version"]): Known(row["has_failed"], row["attempts"])
+        for row in rows
+    }
 
 
 def submit(
-    tx: Transaction, stream: Stream, manifest: Manifest, new: NewJob, vault: Vault
+    tx: Transaction, stream: Stream, manifest: Manifest, vault: Vault, new: NewJob
 ) -> str | None:
     """The id of a new job for the manifest; None if it has one, or just got one elsewhere."""
     values = msgspec.structs.asdict(stream) | {
@@ -75,3 +136,100 @@ def submit(
             return job_id
         raise Rollback
     return None
+
+
+def delivery_folders(tx: Transaction, store: str, bucket: str, job_ids: Sequence[str]) -> set[str]:
+    """Return the folders, without a slash at the end, that those jobs are delivered to in the bucket."""
+    values = {"store": store, "bucket": bucket, "job_ids": list(job_ids)}
+    return {row["folder"] for row in tx.execute(_SQL["delivery_folders"], values)}
+
+
+def list_streams(
+    tx: Transaction, customer_id: str | None = None, stream: str | None = None
+) -> list[StreamCounts]:
+    """Return all streams, or those of a customer, or the one of a name."""
+    rows = tx.execute(_SQL["list_streams"], {"customer_id": customer_id, "stream": stream})
+    return [StreamCounts(**row) for row in rows]
+
+
+def list_manifests(
+    tx: Transaction,
+    customer_id: str | None = None,
+    stream: str | None = None,
+    *,
+    manifest_url: str | None = None,
+    outcomes: Sequence[Outcome] | None = None,
+    limit: int,
+) -> list[StreamManifest]:
+    """Return up to `limit` manifests of streams, newest first."""
+    values = {
+        "customer_id": customer_id,
+        "stream": stream,
+        "manifest_url": manifest_url,
+        "outcomes": [each.value for each in outcomes] if outcomes else None,
+        "limit": limit,
+    }
+    return [
+        StreamManifest(
+            **{field: row[field] for field in StreamManifest.__struct_fields__}
+            | {"outcome": Outcome(row["outcome"])}
+        )
+        for row in tx.execute(_SQL["list_manifests"], values)
+    ]
+
+
+def resubmit(
+    tx: Transaction, stream: Stream, manifest: Manifest, vault: Vault, new: NewJob | None = None
+) -> str | None:
+    """Try a manifest again that has no result; the id of its job, or None where it is not failed now.
+
+    A delivery that was refused is begun again. A job that failed or was cancelled is made anew, as `new`
+    or, without it, as it was.
+    """
+    rows = list_manifests(
+        tx, stream.customer_id, stream.stream, manifest_url=manifest.url, limit=_VERSIONS_MAX
+    )
+    row = next((row for row in rows if row.version == manifest.version), None)
+    old = jobs.get(tx, row.job_id) if row else None
+    if old is None:
+        return None
+    values = msgspec.structs.asdict(stream) | {
+        "manifest_url": manifest.url,
+        "version": manifest.version,
+        "old_job_id": old.job_id,
+    }
+    with tx.transaction():
+        job_id = _begin_again(tx, old, new, vault)
+        if job_id is None:
+            return None
+        if tx.execute(_SQL["try_again"], values | {"job_id": job_id}).fetchone():
+            return job_id
+        raise Rollback  # somebody else was quicker
+    return None
+
+
+def _begin_again(tx: Transaction, old: Job, new: NewJob | None, vault: Vault) -> str | None:
+    match old.status:
+        case JobStatus.COMPLETED if old.delivery:
+            return old.job_id if jobs.redeliver(tx, old, old.delivery, None, vault) else None
+        case JobStatus.FAILED | JobStatus.CANCELLED:
+            return jobs.submit(tx, new or _same(old), vault)[0]
+    return None
+
+
+def _same(old: Job) -> NewJob:
+    """The job as it was submitted: its credentials stand in a block, as all of a stream's do."""
+    fields = {field: getattr(old, field) for field in NewJob.__struct_fields__}
+    return NewJob(**fields | {"credentials": None})
+
+
+def ignore(tx: Transaction, stream: Stream, manifest_url: str) -> int:
+    """Want no result any more of any version of a manifest so far; how many there were."""
+    values = msgspec.structs.asdict(stream) | {"manifest_url": manifest_url}
+    return tx.execute(_SQL["ignore"], values).rowcount
+
+
+def note_shown(tx: Transaction, stream: Stream, shown: bytes) -> bool:
+    """Remember the digest of what is shown of a stream; whether it differs from the one before."""
+    values = msgspec.structs.asdict(stream) | {"shown": shown}
+    return tx.execute(_SQL["note_shown"], values).fetchone() is not None

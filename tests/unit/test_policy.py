@@ -45,7 +45,7 @@ TASKS = {
     "small_jobs": set(),
     "reconcile": {"reconcile_once"},
     "after_job": set(),
-    "submit_manifests": {"new_job", "find_manifests", "submit"},
+    "submit_manifests": {"check_parameters", "find_manifests", "submit"},
 }
 JOBS = ["process_job", "deliver_job", "small_jobs"]
 

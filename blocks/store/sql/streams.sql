@@ -10,13 +10,79 @@ select started_at from begun
 union all
 select started_at from streams where customer_id = %(customer_id)s and stream = %(stream)s;
 
+-- outcomes --
+-- What became of each manifest. It is replaced where a later version of it became a job.
+select m.customer_id, m.stream, m.manifest_url, m.version, m.attempts, m.ignored_at, m.created_at,
+    j.job_id, j.job_no,
+    j.status = 'failed' or j.status = 'completed' and j.delivery_status = 'failed' as has_failed,
+    case
+        when m.ignored_at is not null then 'ignored'
+        when exists (
+            select from stream_manifests later
+            where (later.customer_id, later.stream, later.manifest_url) = (m.customer_id, m.stream, m.manifest_url)
+              and later.job_no > m.job_no
+        ) then 'replaced'
+        when j.status = 'failed' or j.status = 'completed' and j.delivery_status = 'failed' then 'failed'
+        when j.status = 'cancelled' then 'cancelled'
+        when j.status = 'completed' and coalesce(j.delivery_status, 'delivered') = 'delivered' then 'done'
+        else 'open'
+    end as outcome,
+    coalesce(j.error_code, j.delivery_error_code) as error_code,
+    coalesce(j.error_message, j.delivery_error_message) as error_message
+from stream_manifests m join jobs j using (job_no)
+
 -- known --
--- Which of these versions of manifests the stream has made jobs of.
-select m.manifest_url, m.version, j.job_id
+-- Which of these versions of manifests the stream has made jobs of, and what became of them.
+with outcomes as ({outcomes})
+select o.manifest_url, o.version, o.has_failed and o.ignored_at is null as has_failed, o.attempts
 from unnest(%(manifest_urls)s::text[], %(versions)s::text[]) as asked (manifest_url, version)
-join stream_manifests m on m.customer_id = %(customer_id)s and m.stream = %(stream)s
-    and m.manifest_url = asked.manifest_url and m.version = asked.version
-join jobs j using (job_no);
+join outcomes o on o.customer_id = %(customer_id)s and o.stream = %(stream)s
+    and o.manifest_url = asked.manifest_url and o.version = asked.version;
+
+-- list_manifests --
+-- Manifests of all streams, or of some, newest first.
+with outcomes as ({outcomes})
+select * from outcomes
+where customer_id = coalesce(%(customer_id)s, customer_id) and stream = coalesce(%(stream)s, stream)
+  and manifest_url = coalesce(%(manifest_url)s, manifest_url)
+  and outcome = any (coalesce(%(outcomes)s::text[], array[outcome]))
+order by job_no desc
+limit %(limit)s;
+
+-- list_streams --
+-- Streams with how many of their manifests came to what.
+with outcomes as ({outcomes})
+select s.customer_id, s.stream, s.started_at, max(o.created_at) as latest_at, count(o.outcome) as manifests,
+    count(*) filter (where o.outcome = 'open') as open,
+    count(*) filter (where o.outcome = 'done') as done,
+    count(*) filter (where o.outcome = 'failed') as failed,
+    count(*) filter (where o.outcome = 'cancelled') as cancelled,
+    count(*) filter (where o.outcome = 'replaced') as replaced,
+    count(*) filter (where o.outcome = 'ignored') as ignored
+from streams s left join outcomes o using (customer_id, stream)
+where s.customer_id = coalesce(%(customer_id)s, s.customer_id) and s.stream = coalesce(%(stream)s, s.stream)
+group by s.customer_id, s.stream, s.started_at
+order by s.customer_id, s.stream;
+
+-- try_again --
+-- Bind a manifest to another job, or to the same one once more, unless somebody did so first.
+update stream_manifests m set job_no = new.job_no, attempts = attempts + 1, ignored_at = null
+from jobs old, jobs new
+where (m.customer_id, m.stream, m.manifest_url, m.version)
+    = (%(customer_id)s, %(stream)s, %(manifest_url)s, %(version)s)
+  and m.job_no = old.job_no and old.job_id = %(old_job_id)s and new.job_id = %(job_id)s
+returning m.job_no;
+
+-- ignore --
+update stream_manifests set ignored_at = now()
+where customer_id = %(customer_id)s and stream = %(stream)s and manifest_url = %(manifest_url)s
+  and ignored_at is null;
+
+-- note_shown --
+-- Remember what was shown of a stream; no row comes back where it was the same before.
+update streams set shown = %(shown)s
+where customer_id = %(customer_id)s and stream = %(stream)s and shown is distinct from %(shown)s
+returning stream;
 
 -- remember --
 -- Bind a manifest to its job, unless that was done: then no row comes back.
@@ -24,3 +90,9 @@ insert into stream_manifests (customer_id, stream, manifest_url, version, job_no
 select %(customer_id)s, %(stream)s, %(manifest_url)s, %(version)s, job_no from jobs where job_id = %(job_id)s
 on conflict do nothing
 returning job_no;
+
+-- delivery_folders --
+-- Where those jobs are delivered to in a bucket, whosever they are.
+select ltrim(delivery_prefix || '/' || job_id, '/') as folder
+from jobs
+where job_id = any (%(job_ids)s) and delivery_type = %(store)s and delivery_bucket = %(bucket)s;

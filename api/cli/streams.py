@@ -1,0 +1,133 @@
+"""Commands of the operator for recurring ETL: which manifests have no result, and to try them again."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from cyclopts import App, Parameter
+
+from api.cli.admin import AsJson, app, open_database, print_rows
+from api.cli.exits import CommandFailed, Exit
+from api.cli.output import print_json
+from blocks.settings import Settings
+from blocks.store import streams
+from blocks.store.database import Database
+from blocks.store.streams import Manifest, Outcome, Stream, StreamCounts, StreamManifest
+
+streams_app = app.command(App(name="streams", help="Recurring ETL: what became of its manifests."))
+
+_ROWS_MAX = 1000
+
+_Customer = Annotated[str, Parameter(help="The customer's id.")]
+_Name = Annotated[str, Parameter(help="The name of the stream.")]
+_Limit = Annotated[int, Parameter(help="Rows at most, the newest first.")]
+_Manifest = Annotated[str, Parameter(help="The URL of the manifest.")]
+
+
+@streams_app.command(name="list")
+def list_streams(customer: str | None = None, *, as_json: AsJson = False) -> None:
+    """All streams, or a customer's, with how many of their manifests came to what."""
+    with open_database() as database, database.transaction() as tx:
+        found = streams.list_streams(tx, customer)
+    print_rows(found, StreamCounts, as_json=as_json)
+
+
+@streams_app.command(name="show")
+def show_stream(
+    customer: _Customer, stream: _Name, *, limit: _Limit = 100, as_json: AsJson = False
+) -> None:
+    """The manifests of a stream, and what became of each."""
+    _print(_manifests(customer, stream, limit=limit), as_json=as_json)
+
+
+@streams_app.command(name="failed")
+def list_failed(
+    customer: str | None = None,
+    stream: str | None = None,
+    *,
+    limit: _Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Manifests without a result, of all streams or of some: the job failed, or was not delivered."""
+    _print(_manifests(customer, stream, outcomes=[Outcome.FAILED], limit=limit), as_json=as_json)
+
+
+@streams_app.command(name="resubmit")
+def resubmit(
+    customer: _Customer,
+    stream: _Name,
+    *,
+    manifest: Annotated[
+        str | None, Parameter(help="The one of this URL alone, also where it was cancelled.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try every manifest of a stream again that has no result.
+
+    A delivery that was refused is begun again, so that no label is asked for twice. A job that failed is
+    made anew, as it was, from the version of the manifest that it was for.
+    """
+    again: list[StreamManifest] = []
+    with open_database() as database:
+        while found := _failed(database, customer, stream, manifest):
+            begun = [row for row in found if _resubmit(database, row)]
+            again += begun
+            if len(begun) < len(found) or len(found) < _ROWS_MAX:
+                break
+    if as_json:
+        print_json([{"manifest_url": row.manifest_url, "version": row.version} for row in again])
+        return
+    for row in again:
+        print(f"resubmitted {row.manifest_url}")
+    print(f"{len(again)} of {customer} {stream}", file=sys.stderr)
+
+
+@streams_app.command(name="ignore")
+def ignore(customer: _Customer, stream: _Name, *, manifest: _Manifest) -> None:
+    """Want no result of a manifest any more: it counts as failed no longer. A new version does."""
+    with open_database() as database, database.transaction() as tx:
+        count = streams.ignore(tx, Stream(customer, stream), manifest)
+    if not count:
+        raise CommandFailed(
+            f"{customer} {stream} has no manifest {manifest!r} that counts.", Exit.NOT_FOUND
+        )
+    print(f"ignored {manifest}")
+
+
+def _manifests(
+    customer: str | None,
+    stream: str | None,
+    *,
+    outcomes: Sequence[Outcome] | None = None,
+    limit: int,
+) -> list[StreamManifest]:
+    with open_database() as database, database.transaction() as tx:
+        return streams.list_manifests(tx, customer, stream, outcomes=outcomes, limit=limit)
+
+
+def _failed(
+    database: Database, customer: str, stream: str, manifest: str | None
+) -> list[StreamManifest]:
+    by_name = [Outcome.CANCELLED, Outcome.IGNORED] if manifest else []
+    with database.transaction() as tx:
+        return streams.list_manifests(
+            tx,
+            customer,
+            stream,
+            manifest_url=manifest,
+            outcomes=[Outcome.FAILED, *by_name],
+            limit=_ROWS_MAX,
+        )
+
+
+def _resubmit(database: Database, row: StreamManifest) -> bool:
+    stream = Stream(row.customer_id, row.stream)
+    manifest = Manifest(row.manifest_url, row.version)
+    vault = Settings.from_environment().vault()
+    with database.transaction() as tx:
+        return streams.resubmit(tx, stream, manifest, vault) is not None
+
+
+def _print(rows: Sequence[msgspec.Struct], *, as_json: bool) -> None:
+    print_rows(rows, StreamManifest, as_json=as_json)
