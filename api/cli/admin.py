@@ -74,11 +74,11 @@ _Granted = Annotated[list[str] | None, Parameter(name="--customer", help="By id;
 
 
 @annotators.command(name="list")
-def list_annotators(*, as_json: _AsJson = False) -> None:
+def list_annotators(*, as_json: AsJson = False) -> None:
     """All annotators: how many good keys each has, and whose tasks they are handed."""
-    with _database() as database, database.transaction() as tx:
+    with open_database() as database, database.transaction() as tx:
         found = customers.list_annotators(tx)
-    _print_rows(found, customers.Annotator, as_json=as_json)
+    print_rows(found, customers.Annotator, as_json=as_json)
 
 
 @annotators.command(name="grant")
@@ -92,7 +92,7 @@ def grant(
     handed those of these customers alone from then on."""
     if all == bool(customer):
         raise UsageError("Say whose tasks: --customer ID, once or more, or --all.")
-    with _database() as database, database.transaction() as tx:
+    with open_database() as database, database.transaction() as tx:
         if all:
             customers.grant_all(tx, annotator)
         granted = customers.grant(tx, annotator, customer) if customer else ["all"]
@@ -104,7 +104,7 @@ def withdraw(annotator: _Annotator, *, customer: _Granted = None) -> None:
     """Hand an annotator no more tasks of these customers; those that they hold go to others."""
     if not customer:
         raise UsageError("Say whose tasks: --customer ID, once or more.")
-    with _database() as database, database.transaction() as tx:
+    with open_database() as database, database.transaction() as tx:
         left, tasks_returned = customers.withdraw(tx, annotator, customer)
     print(f"annotator  {annotator}\ncustomers  {' '.join(left) or 'none'}")
     if tasks_returned:
