@@ -26,6 +26,7 @@ from deployments.registered import REPOSITORY
 from deployments.state import DataDirectoryLock, State
 from deployments.supervised import Condition, Supervised
 from deployments.supervisor import Supervisor
+from deployments.teller import Teller
 
 # Others may pass through root's data directory, not list it: PostgreSQL is another user's.
 ROOT_FOLDER_MODE = 0o711
@@ -85,8 +86,8 @@ class Stack:
         self._lock = DataDirectoryLock(self.data_dir)
         self._state = State(self.data_dir)
         self._ports = Ports(self.data_dir / "ports.json")
-        self._supervisor = Supervisor(self.log_folder, self._write_state, self._tell)
-        self._listener: OnStep = _silent
+        self._teller = Teller()
+        self._supervisor = Supervisor(self.log_folder, self._write_state, self._teller.say)
         self._rest: list[Supervised] = []
 
     @property
@@ -138,6 +139,7 @@ class Stack:
         with self._stops_on_error():
             for supervised in self._rest:
                 supervised.wait_first_try()
+        self._teller.flush()
 
     def start_api(self, on_step: OnStep = _silent) -> None:
         """Start everything and return when the API answers; raises as `start` does.
@@ -147,15 +149,17 @@ class Stack:
         """
         _make_data_dir(self.data_dir)
         self._lock.acquire()
-        self._listener = on_step
+        self._teller.start(on_step)
         with self._stops_on_error():
             self._start()
+        self._teller.flush()
 
     def wait_complete(self) -> None:
         """Return when the rest is ready as well."""
         with self._stops_on_error():
             for supervised in self._rest:
                 supervised.wait_ready()
+        self._teller.flush()
 
     def wait(self) -> None:
         """Return on SIGINT or SIGTERM."""
@@ -171,16 +175,12 @@ class Stack:
             self.stop()
             raise
 
-    def _tell(self, text: str) -> None:
-        # The terminal may be gone, or the disk full that a log of ours is on.
-        with contextlib.suppress(OSError, ValueError):
-            self._listener(text)
-
     def stop(self) -> None:
         """Stops everything; a second call does nothing."""
         if not self._lock.is_held:
             return
         self._supervisor.stop()
+        self._teller.flush()
         self._rest.clear()
         self._ports.release()
         self._state.clear()
@@ -199,7 +199,7 @@ class Stack:
 
     def _start(self) -> None:
         if leftovers := self._state.stop_leftovers():
-            self._tell(f"stopped what an earlier run left: {', '.join(leftovers)}")
+            self._teller.say(f"stopped what an earlier run left: {', '.join(leftovers)}")
         # What a killed worker left half-done there is of no use to anybody.
         shutil.rmtree(self.data_dir / "tmp", ignore_errors=True)
         private_folder(self.log_folder)

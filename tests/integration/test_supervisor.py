@@ -21,12 +21,13 @@ from deployments.process_log import ProcessLog
 from deployments.state import State
 from deployments.supervised import Condition, Supervised
 from deployments.supervisor import Supervisor
+from deployments.teller import Teller
 from tests.e2e.client import wait_for
 from tests.integration.test_stack import as_root, data_dir, python_program
 
 __all__ = ["data_dir"]
 
-WAIT_S = 30.0
+WAIT_S = 90.0
 PAUSE = "import signal\nwhile True: signal.pause()"
 
 
@@ -258,6 +259,25 @@ def test_an_errand_waits_for_what_it_needs_and_is_left_out_where_it_is_done(
     assert errand.wait_ready(WAIT_S)
     assert any("not now; tried again" in text for text in watched.said)
     assert not (data_dir / "begun").exists()
+
+
+def test_nothing_waits_for_a_terminal_that_is_held() -> None:
+    teller, held = Teller(), threading.Event()
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        held.wait()
+        said.append(line)
+        if line == "first":
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+
+    teller.start(say)
+    for line in ("first", "second"):
+        teller.say(line)
+    assert said == []
+    held.set()
+    teller.flush()
+    assert said == ["first", "second"]
 
 
 # Logs
