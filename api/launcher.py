@@ -16,7 +16,12 @@ from api.metrics import Metrics
 from blocks import job_page, logs
 from blocks.errors import Transient
 from blocks.model import JobStatus
-from blocks.prefect_api import PrefectApi, PrefectUnavailable, PrefectUnreachable
+from blocks.prefect_api import (
+    PrefectApi,
+    PrefectUnavailable,
+    PrefectUnreachable,
+    UnknownToPrefect,
+)
 from blocks.reconciler import reconcile
 from blocks.settings import Settings
 from blocks.store import chunks, jobs, outbox, runs
@@ -30,9 +35,11 @@ logger = logs.get_logger("refinery.launcher")
 
 _DEPLOYMENTS = {"process_job": names.PROCESS_JOB, "deliver_job": names.DELIVER_JOB}
 _ENDS = {f"refinery.job.{end}" for end in ("completed", "failed", "cancelled")}
-_POLL_S = 5.0  # for what became due without a notification: what was postponed
+_POLL_S = 2.0  # for what became due without a notification: what was postponed
 _STOP_S = 10.0
 _DELAY_S_MAX = 60.0
+# Where Prefect is away, or knows no deployment of ours yet, work goes on as soon as that has changed.
+_AWAY_DELAY_S_MAX = 2.0
 _RECONNECT_S = 1.0
 _ENTRIES_MAX = 100
 # Longer than Prefect is waited for: who asked then has died.
@@ -100,7 +107,7 @@ class Launcher:
         return self._say_next() or launches > 0
 
     def _launch_next(self) -> bool:
-        """Whether there was one to launch."""
+        """Launch one; False if there is none, or if Prefect would not take the next one either."""
         with self._database.transaction() as tx:
             launch = runs.take(
                 tx,
@@ -109,8 +116,7 @@ class Launcher:
             )
         if launch is None:
             return False
-        self._launch(launch)
-        return True
+        return self._launch(launch)
 
     def _ask_again(self, after_s: float) -> None:
         """Ask again for the runs of which no id is known: with their keys, none is started twice."""
@@ -121,18 +127,19 @@ class Launcher:
                 return
 
     def _launch(self, launch: Launch) -> bool:
-        """Whether Prefect has a run for it now; else it is due again later."""
+        """Ask Prefect for a run; where that fails it is due again later. False if Prefect takes none."""
         log = logger.bind(job_id=launch.job_id, kind=launch.kind, launches=launch.launches)
         try:
             with self._metrics.launch_seconds.time():
                 flow_run_id = self._create_run(launch)
         except PrefectUnavailable as error:
             self._metrics.launches.labels(launch.kind, "unavailable").inc()
+            is_away = isinstance(error, PrefectUnreachable | UnknownToPrefect)
+            delay_s = _delay_s(launch.failures, _AWAY_DELAY_S_MAX if is_away else _DELAY_S_MAX)
             with self._database.transaction() as tx:
-                delay_s = _delay_s(launch.failures)
                 runs.postpone(tx, launch, error=error.message, delay_s=delay_s)
             log.warning("launcher.postponed", reason=error.message)
-            return False
+            return not is_away
         self._metrics.launches.labels(launch.kind, "started").inc()
         with self._database.transaction() as tx:
             runs.launched(tx, launch, flow_run_id)
@@ -171,7 +178,7 @@ class Launcher:
                     if error is None:
                         outbox.done(tx, entry.outbox_no)
                         continue
-                    delay_s = _delay_s(entry.tries)
+                    delay_s = _delay_s(entry.tries, _DELAY_S_MAX)
                     outbox.postpone(tx, entry.outbox_no, error=error.message, delay_s=delay_s)
         return bool(entries)
 
@@ -216,8 +223,8 @@ def _some_of(entries: Sequence[Entry]) -> list[Entry]:
     return [entry for entry, n in zip(entries, requests, strict=True) if n <= _SAID_MAX]
 
 
-def _delay_s(failures: int) -> float:
-    return min(2.0**failures, _DELAY_S_MAX) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+def _delay_s(failures: int, max_s: float) -> float:
+    return min(2.0**failures, max_s) * random.uniform(0.5, 1)  # noqa: S311 - no secret
 
 
 def _event(entry: Entry) -> dict[str, Any]:

@@ -36,6 +36,10 @@ class PrefectUnreachable(PrefectUnavailable):
     """Nothing was answered: what else is asked for now will not be either."""
 
 
+class UnknownToPrefect(PrefectUnavailable):
+    """Prefect answers that it has no such thing: what is ours is not registered yet."""
+
+
 class RunState(msgspec.Struct, frozen=True):
     """What became of a run: `type` is Prefect's, RUNNING for one; `since` when."""
 
@@ -240,7 +244,14 @@ class PrefectApi:
         except httpx.TransportError as error:
             raise PrefectUnreachable(f"Prefect is not available: {error!r}") from error
         except (httpx.HTTPError, ValueError) as error:
-            raise PrefectUnavailable(f"Prefect is not available: {error!r}") from error
+            kind = UnknownToPrefect if _is_not_found(error) else PrefectUnavailable
+            raise kind(f"Prefect is not available: {error!r}") from error
+
+
+def _is_not_found(error: Exception) -> bool:
+    if not isinstance(error, httpx.HTTPStatusError):
+        return False
+    return error.response.status_code == httpx.codes.NOT_FOUND
 
 
 @lru_cache(maxsize=1)

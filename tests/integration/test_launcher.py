@@ -23,6 +23,7 @@ from blocks.store import customers, jobs, outbox, runs, waits
 from blocks.store.database import Transaction
 from blocks.store.jobs import Idempotency
 from blocks.store.runs import Launch
+from deployments.ports import free_port
 from tests.conftest import KEY
 from tests.fake_prefect import FakePrefect
 from tests.integration.blockades import stopped_postgresql
@@ -183,6 +184,23 @@ def test_a_job_waits_for_a_deployment_that_is_not_there_yet(
     assert prefect.run()["parameters"] == {"job_id": job_id}
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_waits_for_prefect_goes_on_within_seconds_of_its_coming(
+    settings: Settings, shop: Shop, prefect: FakePrefect, is_there: bool
+) -> None:
+    """However long it was away; and one is asked for meanwhile, not all that wait."""
+    prefect.deployments.clear()
+    url = prefect.url if is_there else f"http://127.0.0.1:{free_port()}/api"
+    settings = msgspec.structs.replace(settings, prefect_api_url=url)
+    for _ in range(3):
+        shop.submit()
+    shop.run("update runs set failures = 9")
+    launcher = Launcher(settings, shop.database, Metrics())
+    launcher._take_turn()
+    assert shop.value("select count(*) from runs where failures > 9") == 1
+    assert shop.value("select count(*) from runs where not_before < now() + interval '2 s'") == 3
+
+
 def test_a_deployment_that_was_made_again_is_found_again(
     with_prefect: Api, prefect: FakePrefect
 ) -> None:
@@ -268,6 +286,7 @@ def test_a_prefect_that_is_away_is_asked_for_one_thing_and_not_for_all_that_wait
     monkeypatch.setattr(PrefectApi, "cancel_runs", noted)
     shop = api.shop
     made = [shop.submit() for _ in range(5)]
+    shop.run("update runs set launches = 1")  # what was never asked for need not be cancelled
     with shop.held() as tx:  # so that one pass finds all of them
         for job in made:
             jobs.cancel(tx, job.job_no)

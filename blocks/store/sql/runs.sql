@@ -133,7 +133,7 @@ where run_no = %(run_no)s and launches = %(launches)s;
 
 -- unanswered --
 -- Launches of which no run is known: whoever asked Prefect has died, or has lost the database before it could say.
-select r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id
+select r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id, false as is_queue
 from runs r join jobs j using (job_no)
 where r.launched_at is not null and r.flow_run_id is null -- a few rows, by an index of those that were launched
   and r.launched_at < now() - make_interval(secs => %(after_s)s)
