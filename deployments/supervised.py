@@ -124,10 +124,12 @@ class Supervised:
 
     def _wait_for_end(self) -> str:
         """Return how it ended. One that hangs is killed."""
-        missed = 0
+        missed, pause_s = 0, PROBE_PERIOD_S
         is_alive = self.child.program.is_alive
-        while not self.child.wait_exit(PROBE_PERIOD_S):
+        while not self.child.wait_exit(pause_s):
+            asked_s = time.monotonic()
             missed = missed + 1 if is_alive and not is_alive() else 0
+            pause_s = max(0.0, PROBE_PERIOD_S - (time.monotonic() - asked_s))
             if missed >= PROBES_MISSED_MAX and not self._stopping.is_set():
                 self.child.kill()
                 return f"gave no answer for {missed * PROBE_PERIOD_S:.0f} s and was killed"
