@@ -7,7 +7,7 @@ import pytest
 from psycopg import sql
 
 from blocks.model import LabelOutcome
-from blocks.store import annotation, results, waits
+from blocks.store import annotation, customers, results, waits
 from blocks.store.annotation import Label
 from blocks.store.database import Database, Rollback, Transaction
 from blocks.store.jobs import Job
@@ -172,3 +172,30 @@ def test_how_many_annotators_are_wanted_is_known_from_a_bounded_number_of_tasks(
         found = waits.of_jobs(cast(Transaction, explained), [job])
     assert bool(found) is is_short
     explained.check(PAGES_FOR_WANTED_ANNOTATORS)
+
+
+@pytest.mark.parametrize("is_granted", [True, False])
+def test_annotators_whose_keys_were_revoked_are_not_looked_at(shop: Shop, is_granted: bool) -> None:
+    """Nor are those of other customers."""
+    job = shop.processing(make_chunk(3), consensus_threshold=2)
+    customer_ids = None if is_granted else ["cust_other"]
+    shop.run(
+        "insert into annotators (annotator_id, name, customer_ids) "
+        "select 'ann_' || n, n, %s from generate_series(1, 3000) n",
+        customer_ids,
+    )
+    shop.run(
+        "insert into api_keys (key_hash, annotator_no, revoked_at) "
+        "select int4send(annotator_no), annotator_no, case when %s then now() end from annotators",
+        is_granted,
+    )
+    for wanted in (2, 1, 0):
+        with shop.held() as tx:
+            explained = Explained(tx)
+            found = waits.of_jobs(cast(Transaction, explained), [job])
+        assert [each.annotators for each in found.values()] == ([wanted] if wanted else [])
+        explained.check(60)
+        with shop.database.transaction() as tx:
+            customers.add_annotator_key(
+                tx, f"new {wanted}", [shop.customer_id] if wanted == 2 else []
+            )

@@ -50,10 +50,12 @@ with active as materialized (
     cross join lateral (
         select coalesce(array_agg(annotator_no), '{}') as annotators
         from (
-            select a.annotator_no from annotators a
-            where (a.customer_ids is null or c.customer_id = any (a.customer_ids))
-              and exists (select from api_keys k where k.annotator_no = a.annotator_no and k.revoked_at is null)
-            order by a.annotator_no limit %(annotators_max)s
+            (select annotator_no from annotators where is_active and customer_ids is null
+             order by annotator_no limit %(annotators_max)s)
+            union all
+            (select annotator_no from annotators where is_active and customer_ids @> array[c.customer_id]
+             limit %(annotators_max)s)
+            limit %(annotators_max)s
         ) granted
     ) k
 )
