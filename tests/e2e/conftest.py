@@ -40,6 +40,8 @@ def stack(server_dir: Path, gcs_url: str, endpoint: Endpoint) -> Iterator[Stack]
         # Small, so that a manifest of a few megabytes has many chunks.
         "REFINERY_CHUNK_BYTES_MIN": "262144",
         "REFINERY_CHUNK_BYTES_MAX": "262144",
+        # Less than an attack takes, so that its end is seen.
+        "REFINERY_UNREAD_ANSWER_S": "10",
     }
     found = Stack(server_dir / "stack", object_store=True, environment=environment, durable=False)
     found.start(print)

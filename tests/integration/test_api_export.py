@@ -1,5 +1,7 @@
 """An export that is broken off leaks nothing, and many slow ones hold up nobody."""
 
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -120,6 +122,32 @@ def test_a_reader_who_does_not_read_is_cut_off(
         with pytest.raises(httpx.TransportError):  # and not a body that seems to be whole
             for _ in blocks:
                 pass
+
+
+def test_a_slow_reader_is_not_cut_off(
+    api_settings: Settings, shop: Shop, export_url: tuple[str, dict[str, str]]
+) -> None:
+    """They take longer than a reader may take nothing, and get all of it."""
+    path, headers = export_url
+    unread_s = 2
+    patient = msgspec.structs.replace(api_settings, unread_answer_s=unread_s)
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}\r\n"
+    with serve(patient) as url, socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        reader.settimeout(WAIT_S)
+        reader.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+        reader.sendall(request.encode())
+        ends_s = time.monotonic() + 2 * unread_s
+        answer = bytearray()
+        while time.monotonic() < ends_s:
+            time.sleep(unread_s / 10)
+            answer += reader.recv(128 * 1024, socket.MSG_WAITALL)
+        assert exporting(shop) == 1
+        while block := reader.recv(1024 * 1024):
+            answer += block
+    assert answer.endswith(b"\r\n0\r\n\r\n")
+    assert answer.count(b'"task_id"') == ROWS
 
 
 def test_head_is_answered_without_reading_an_export(
