@@ -15,14 +15,14 @@ WAIT_S = 90.0
 _POLL_S = 0.1
 
 
-def wait_for(what: str, check: Callable[[], Any]) -> Any:
-    """The first true answer of `check`; fails the test after `WAIT_S`."""
-    deadline = time.monotonic() + WAIT_S
+def wait_for(what: str, check: Callable[[], Any], wait_s: float = WAIT_S) -> Any:
+    """The first true answer of `check`; fails the test after `wait_s`."""
+    deadline = time.monotonic() + wait_s
     while time.monotonic() < deadline:
         if found := check():
             return found
         time.sleep(_POLL_S)
-    raise AssertionError(f"waited {WAIT_S} s for {what}")
+    raise AssertionError(f"waited {wait_s} s for {what}")
 
 
 def prefect_client(stack: Stack) -> httpx.Client:
