@@ -48,8 +48,7 @@ class _Call:
         if not self.future.set_running_or_notify_cancel():
             return
         try:
-            with self.interrupt.over_this_thread():
-                result = self._function()
+            result = self.interrupt.over(self._function)
         except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
             self.future.set_exception(_gone() if self.requester.has_gone(0) else error)
         else:
@@ -83,7 +82,7 @@ class Places(ThreadPoolExecutor):
         Raises:
             Overloaded: too many wait already, of all or of one name.
         """
-        call = _Call(partial(fn, *args, **kwargs), requesters.current())
+        call = _Call(partial(fn, *args, **kwargs) if args or kwargs else fn, requesters.current())
         with self._lock:
             has_room = self._has_room(call)
             if has_room:
@@ -143,7 +142,7 @@ class Places(ThreadPoolExecutor):
 
     def _enter(self, call: _Call) -> None:
         self._running.add(call)
-        self._running_by.update(call.shares.keys())
+        _add(self._running_by, call)
         call.since_s = time.monotonic()
 
     def _leave(self, call: _Call) -> None:
@@ -157,11 +156,16 @@ class Places(ThreadPoolExecutor):
         ):
             raise Overloaded(f"{len(self._waiting)} requests wait already.")
         self._waiting[call] = None
-        self._waiting_by.update(call.shares.keys())
+        _add(self._waiting_by, call)
 
     def _unqueue(self, call: _Call) -> None:
         del self._waiting[call]
         _subtract(self._waiting_by, call)
+
+
+def _add(counter: Counter[str], call: _Call) -> None:
+    for name in call.shares:
+        counter[name] += 1
 
 
 def _subtract(counter: Counter[str], call: _Call) -> None:

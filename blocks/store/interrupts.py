@@ -8,13 +8,15 @@ statement.
 import os
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import psycopg
 
 Connection = psycopg.Connection[Any]
+
+_T = TypeVar("_T")
 
 
 class Interrupt:
@@ -48,12 +50,11 @@ class Interrupt:
         with self._lock:
             self._connection = None
 
-    @contextmanager
-    def over_this_thread(self) -> Iterator[None]:
-        """Have it end the transactions that this thread begins inside the block."""
+    def over(self, function: Callable[[], _T]) -> _T:
+        """Call `function`, whose transactions in this thread it can end meanwhile."""
         before, _here.interrupt = of_this_thread(), self
         try:
-            yield
+            return function()
         finally:
             _here.interrupt = before
 
