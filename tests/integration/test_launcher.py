@@ -286,7 +286,8 @@ def test_a_prefect_that_is_away_is_asked_for_one_thing_and_not_for_all_that_wait
     monkeypatch.setattr(PrefectApi, "cancel_runs", noted)
     shop = api.shop
     made = [shop.submit() for _ in range(5)]
-    shop.run("update runs set launches = 1")  # what was never asked for need not be cancelled
+    # Under way: what was never asked for need not be cancelled, and a launcher must not give it back.
+    shop.run("update runs set launched_at = now(), launches = 1, flow_run_id = gen_random_uuid()")
     with shop.held() as tx:  # so that one pass finds all of them
         for job in made:
             jobs.cancel(tx, job.job_no)
