@@ -773,7 +773,7 @@ def test_what_is_signed_by_the_default_secret_has_none_to_rotate(
 def test_attempts_are_counted_and_what_a_dead_endpoint_holds_up_is_no_lag(
     told: Api, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.metrics._KEPT_S", -1.0)
+    monkeypatch.setattr("api.probes._KEPT_S", -1.0)
     endpoint.behaviours.put(answer(500))
     webhook_id = register(told, endpoint, events=["job.completed"])["webhook_id"]
     complete(told.shop)
