@@ -102,15 +102,16 @@ def test_what_is_pressed_on_a_job_that_needs_no_run_changes_nothing_and_says_so(
     shop = operator.shop()
     customer, job_id = operator.customer(shop), finished(shop, status)
     before = customer.job(job_id)
-    for kind in (PROCESS, DELIVER):
-        run_id = operator.rerun(kind, job_id)
-        message = ended_run(operator.prefect, run_id)["state"]["message"]
-        assert "nothing to do" in message
-        retry(operator.prefect, run_id)
-        again = ended_run(operator.prefect, run_id)
+    run_ids = [operator.rerun(kind, job_id) for kind in (PROCESS, DELIVER)]
+    ended = [ended_run(operator.prefect, run_id) for run_id in run_ids]
+    for run in ended:
+        assert "nothing to do" in run["state"]["message"]
+        retry(operator.prefect, run["id"])
+    for run in ended:
+        again = ended_run(operator.prefect, run["id"])
         assert again["run_count"] == 2
-        assert again["state"]["message"] == message
-        delete(operator.prefect, run_id)
+        assert again["state"]["message"] == run["state"]["message"]
+        delete(operator.prefect, run["id"])
     assert customer.job(job_id) == before
 
 
