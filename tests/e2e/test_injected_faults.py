@@ -29,7 +29,7 @@ from tests.endpoint import Endpoint
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-DRAWN = 3
+DRAWN = 2
 SMALL_DISK_MIB = 1200
 STOP_S = 30.0
 PROMISED_S = 120.0  # DESIGN.md: it goes on by itself within two minutes
