@@ -46,7 +46,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 flow_module = import_module("flows.submit_manifests")
 
 OVER = "left: for the next slot (find.manifests_max)"
-SPEC = LabelSpec(question="What is it?", options=["cat", "dog"])
+SPEC = LabelSpec(question="What is it?", options=["cat", "dog", "other"])
+BY_TWO = JobOptions(consensus_threshold=2)
 
 
 class Etl:
@@ -266,7 +267,7 @@ def test_a_delivery_below_the_source_is_refused(etl: Etl) -> None:
 def test_results_are_passed_over_wherever_they_lie(etl: Etl) -> None:
     """Two streams, of which one looks below where the other delivers: neither eats the other's."""
     etl.shop.put_as("in/a.jsonl", b'{"data_url": "https://a.example/1"}\n{}\n')
-    etl.run(delivery=etl.block, stream="inner")
+    etl.run(delivery=etl.block, stream="inner", options=BY_TWO)
     (job,) = etl.jobs()
     assert run(process_job, job["job_id"]).is_completed()
     etl.shop.label_all(job["job_id"])
@@ -423,7 +424,7 @@ def test_a_bad_day_ends_with_every_manifest_delivered_after_one_resubmit(
         etl.shop.put_as(f"in/{name}.jsonl", line)
     away = f"{etl.shop.bucket}-away"
     ResultsDelivery(url=f"s3://{away}/out").save(etl.block, overwrite=True)
-    etl.run(delivery=etl.block)
+    etl.run(delivery=etl.block, options=BY_TWO)
     changed, undelivered, unreadable = (job["job_id"] for job in etl.jobs())
 
     assert run(process_job, undelivered).is_completed()
