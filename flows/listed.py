@@ -19,7 +19,9 @@ class Listed:
 
     def manifests_of(self, page: Sequence[Entry], results: Collection[str]) -> list[Entry]:
         """Return the manifests of a page, of which the keys `results` are Refinery's own."""
-        self._is_empty = False
+        # A store that folds slashes lists in/ for /in/.
+        prefix = self._source.prefix
+        self._is_empty = self._is_empty and not any(e.key.startswith(prefix) for e in page)
         self._results += len(results)
         manifests = []
         for entry in page:
