@@ -82,7 +82,7 @@ class SteadyAnnotator(RestlessAnnotator):
 
 
 class Gap:
-    """The longest time that a request went without a good answer, asked for all the time."""
+    """The longest time in seconds that a request went without a good answer, asked for all the time."""
 
     def __init__(self, ask: Callable[[], httpx.Response]) -> None:
         self.longest_s = 0.0
@@ -100,11 +100,9 @@ class Gap:
             self._stopping.wait(POLL_S)
             self.longest_s = max(self.longest_s, time.monotonic() - good_at)
 
-    def stop(self) -> float:
-        """The longest time in seconds."""
+    def stop(self) -> None:
         self._stopping.set()
         self._thread.join()
-        return self.longest_s
 
 
 class Latecomer:

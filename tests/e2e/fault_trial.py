@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,20 +175,23 @@ class Trial:
                 work = [executor.submit(annotator.work) for annotator in self._annotators]
                 try:
                     self._go_on_to_the_instant(a, c)
-                    gaps = [
-                        Gap(lambda: http.get(f"/v1/jobs/{b.job_id}", timeout=ASK_S_MAX)),
-                        Gap(lambda: http.get("/health/ready", timeout=ASK_S_MAX)),
-                    ]
-                    late = Latecomer(self.installation.api_url, http.headers, d)
-                    self.outcome.note = inject(self) or ""
-                    self._ended_at = time.monotonic()
-                    self._floor.hurry.set()
-                    self._watch(work)
+                    with ExitStack() as watching:
+                        gaps = [
+                            Gap(lambda: http.get(f"/v1/jobs/{b.job_id}", timeout=ASK_S_MAX)),
+                            Gap(lambda: http.get("/health/ready", timeout=ASK_S_MAX)),
+                        ]
+                        late = Latecomer(self.installation.api_url, http.headers, d)
+                        for each in gaps:
+                            watching.callback(each.stop)
+                        watching.callback(late.stop)
+                        self.outcome.note = inject(self) or ""
+                        self._ended_at = time.monotonic()
+                        self._floor.hurry.set()
+                        self._watch(work)
+                    self.outcome.api_away_s, self.outcome.not_ready_s = (g.longest_s for g in gaps)
                 finally:
                     self._floor.stopping.set()
                     self._floor.hurry.set()
-                late.stop()
-                self.outcome.api_away_s, self.outcome.not_ready_s = (gap.stop() for gap in gaps)
             self._check(work)
         finally:
             http.close()
