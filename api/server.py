@@ -65,6 +65,7 @@ class TimedProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _unseen_bytes = 0  # received since the parser has last told of anything
     _is_head = True
+    _is_body = False
     _is_head_too_large = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -127,7 +128,7 @@ class TimedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin to wait for the body, which may be empty."""
-        self._is_head = False
+        self._is_head, self._is_body = False, True
         self._unseen_bytes = 0
         if len(self.pipeline) >= _WAITING_REQUESTS_MAX:
             raise _TooManyWaiting
@@ -144,6 +145,7 @@ class TimedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Stop waiting: the request is complete."""
         self._wait(None)
+        self._is_body = False
         self._unwanted_bytes = self._unseen_bytes = 0
         super().on_message_complete()
 
@@ -201,7 +203,7 @@ class TimedProtocol(HttpToolsProtocol):
 
     def _end_with(self, answer: bytes) -> None:
         """Close the connection, with this answer where no other one was begun or is due before it."""
-        is_due = True
+        is_due = not self._is_body  # else it was answered before its body had come to its end
         if self._answering():
             is_due = not self.cycle.response_started and not self.pipeline
             # The application is told that the client has gone, and its answer is dropped.

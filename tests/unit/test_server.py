@@ -132,6 +132,7 @@ def test_a_slow_upload_within_the_time_is_taken(port: int) -> None:
 def test_a_body_that_nobody_reads_is_no_reason_to_keep_the_connection(port: int) -> None:
     answer = asyncio.run(answer_to(port, BODY.replace(b"/length", b"/refused") + b"abc"))
     assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
 
 
 HEADER = b"A: %b\r\n" % (b"y" * 1024)
