@@ -38,6 +38,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share a server which takes long to start in one of xdist's processes.
+
+    The unit tests are one group too, and begin, as the largest: hypothesis forbids any thread to use
+    `random`, as Prefect's clients do that other tests leave behind.
+    """
+    for item in items:
+        kind = item.path.parent.name
+        if kind != "integration":
+            item.add_marker(pytest.mark.xdist_group(kind))
+        elif "prefect_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("prefect_server"))
+
+
 class DatabaseServer:
     """A PostgreSQL server with a migrated template to clone.
 
