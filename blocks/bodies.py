@@ -237,9 +237,13 @@ def _faults_within(
         yield fault  # and nothing of what it holds
         return
     if item and (items := value_of(raw, list[msgspec.Raw])) is not None:
-        for n, each in enumerate(items):
-            yield from _faults(each, item, f"{path}[{n}]", hints)
-        return
+        found = chain.from_iterable(
+            _faults(each, item, f"{path}[{n}]", hints) for n, each in enumerate(items)
+        )
+        if first := next(found, None):
+            yield first
+            yield from found
+            return  # else it is the list itself: too short
     yield Fault(path or "body", readable(error, expected))
 
 

@@ -162,6 +162,34 @@ def peak_bytes(body: bytes, model: type[Body]) -> int:
         tracemalloc.stop()
 
 
+SMALL = [
+    b"null",
+    b"true",
+    b"-1",
+    b"1e400",
+    b'""',
+    b'"\\ud800"',
+    b"[]",
+    b"[[]]",
+    b"[{}]",
+    b"{}",
+    b'{"a":{}}',
+]
+
+
+@pytest.mark.parametrize("model", bodies(), ids=lambda model: model.__name__)
+def test_whatever_stands_anywhere_is_taken_or_refused_with_a_fault(model: type[Body]) -> None:
+    whole = example(model)
+    for path, _, around in holes(model):
+        for value in SMALL:
+            body = msgspec.json.encode(whole | around).replace(HOLE, value)
+            try:
+                parse(body, model)
+            except ApiError as error:
+                is_json = error.body.code == "invalid_request"
+                assert error.body.details or not is_json, (path, value)  # noqa: PT017
+
+
 @pytest.mark.parametrize("model", bodies(), ids=lambda model: model.__name__)
 def test_four_megabytes_of_rubbish_cost_next_to_nothing(model: type[Body]) -> None:
     slow = {}
