@@ -34,7 +34,7 @@ up: $(READY) ## Run the service on this machine until Ctrl-C
 	@$(BIN)/refinery up $(ARGS)
 
 test: check ## Run the checks, then every test; PYTEST_ARGS="-k name" is passed on
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 faults: $(READY) ## Inject every fault and try every attack that the tests know; PYTEST_ARGS="-k API" chooses
 	$(BIN)/python -m pytest tests/e2e/test_injected_faults.py tests/e2e/test_hostile_neighbour.py --faults-all -s -q $(PYTEST_ARGS)

@@ -1,18 +1,21 @@
 """Real servers for the tests, started once a session on free ports of 127.0.0.1."""
 
 import os
+import re
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
+from xdist.scheduler import LoadScopeScheduling
 
 from blocks.settings import Settings
 from blocks.store.database import Database
@@ -38,19 +41,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share a server which takes long to start in one of xdist's processes.
+class ByServer(LoadScopeScheduling):  # type: ignore[misc]
+    """Keeps tests that share a server which takes long to start in one of xdist's processes.
 
-    The unit tests are one group too, and begin, as the largest: hypothesis forbids any thread to use
-    `random`, as Prefect's clients do that other tests leave behind.
+    Those are all of tests/e2e, and the files that ask for Prefect's test server. The unit tests stay
+    together as well: hypothesis forbids any thread to use `random`, as Prefect's clients do that other
+    tests leave behind.
     """
-    for item in items:
-        kind = item.path.parent.name
-        if kind != "integration":
-            item.add_marker(pytest.mark.xdist_group(kind))
-        elif "prefect_server" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("prefect_server"))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: Path = self.config.rootpath / nodeid.partition("::")[0]
+        if file.parent.name != "integration":
+            return file.parent.name
+        return "prefect" if _asks_for_prefect(file) else file.name
+
+
+@cache
+def _asks_for_prefect(file: Path) -> bool:
+    return re.search(r"\b(prefect_server|flow_shop)\b", file.read_text()) is not None
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServer:
+    return ByServer(config, log)
 
 
 class DatabaseServer:
