@@ -48,6 +48,23 @@ def test_nothing_is_handed_out_twice_to_the_same_annotator(shop: Shop) -> None:
     assert shop.claim(annotator) == []
 
 
+def test_three_annotators_share_a_chunk_as_the_docs_have_it(shop: Shop) -> None:
+    """The worked example of docs/annotation.md: four tasks, two labels each."""
+    job = shop.processing(make_chunk(4), consensus_threshold=2)
+    ann, bob, cas = shop.annotators(3)
+    tasks = [task_id(job.job_id, offset) for offset in (0, 100, 200, 300)]
+    claimed = [ids(shop.claim(who, 2)) for who in (ann, bob, cas, bob, ann)]
+    assert claimed == [tasks[:2], tasks[:2], tasks[2:], tasks[2:], []]
+    assert shop.value("select count(*) from lanes") == 0
+    shop.run(
+        "update leases set expires_at = now() - interval '1 second' where annotator_no = %s", ann
+    )
+    assert shop.claim(bob) == []
+    assert ids(shop.claim(cas, 1)) == tasks[:1]
+    assert ids(shop.claim(ann)) == tasks[1:2]
+    check_books(shop, job)
+
+
 def test_what_an_annotator_has_labelled_does_not_come_back_when_leases_expire(shop: Shop) -> None:
     shop.processing(make_chunk(1))
     annotator = shop.annotator()
