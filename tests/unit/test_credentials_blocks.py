@@ -35,6 +35,8 @@ def test_a_block_that_trusts_as_everybody_does_is_used(parameters: dict[str, Any
         assert found.endpoint_url == "https://store.example"
 
 
+# A path there is deprecated, and taken.
+@pytest.mark.filterwarnings("ignore:verify should be a boolean:DeprecationWarning")
 @pytest.mark.parametrize("name", ["verify", "verify_cert_path"])
 def test_what_a_block_says_of_certificates_is_not_passed_over(tmp_path: Path, name: str) -> None:
     authority = tmp_path / "ca.pem"

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_runs_of_every_deployed_flow_are_looked_for() -> None:
     deployments = YAML(typ="safe").load(ROOT / "prefect.yaml")["deployments"]
-    flows = {each["entrypoint"].rpartition(":")[2].replace("_", "-") for each in deployments}
+    flows = {each["entrypoint"].rpartition(".")[2].replace("_", "-") for each in deployments}
     assert flows == set(stuck_runs.FLOWS)
 
 
