@@ -378,7 +378,7 @@ def test_three_equal_errors_of_ours_refuse_a_delivery(
 
     with FaultyStore(shop._address.endpoint_url) as proxy:
         job_id = delivered_behind(shop, proxy)
-        monkeypatch.setattr("flows.deliver_job.folder_of", fail)
+        monkeypatch.setattr("flows.delivering.folder_of", fail)
         for _ in range(3):
             assert seen(shop, job_id).status is JobStatus.PROCESSING
             assert run(delivering.deliver_job, job_id).is_failed()
