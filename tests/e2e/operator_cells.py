@@ -83,6 +83,9 @@ class Cell:
         return f"{self.kind}-{self.state}-{self.action}"
 
 
+STOPPED = "An operator has stopped the run"
+
+
 class Operator:
     """Brings runs into states, and presses what Prefect's UI shows."""
 
@@ -111,7 +114,7 @@ class Operator:
                         self._wait_for_state(cell, "CANCELLED")
                 self.reconcile()
                 for cell in cells:
-                    cell.pressed = cell.customer.job(cell.job_id)
+                    cell.pressed = self._said(cell)
                 held.close()
         for cell in cells:
             if cell.is_stopped:
@@ -235,6 +238,22 @@ class Operator:
                 "select from jobs where job_id = %s for no key update", [cell.job_id]
             )
             yield
+
+    def _said(self, cell: Cell) -> dict[str, Any]:
+        """The job, once it says that it was stopped, where it was.
+
+        One look of reconcile may not do: another one that is under way may hold the row just then.
+        """
+
+        def look() -> dict[str, Any] | None:
+            job = cell.customer.job(cell.job_id)
+            if not cell.says_stopped or STOPPED in (job["waiting_for"] or {}).get("reason", ""):
+                return job
+            self.reconcile()
+            return None
+
+        said: dict[str, Any] = wait_for(f"what the job of {cell} says", look)
+        return said
 
     def _wait_for_state(self, cell: Cell, state: str) -> None:
         def is_there() -> bool:

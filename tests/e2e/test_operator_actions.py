@@ -14,7 +14,7 @@ from blocks.store.database import Database
 from deployments.stack import Stack
 from tests.e2e.checks import check_errors
 from tests.e2e.client import cancel, delete, pause, resume, retry, runs_of, wait_for
-from tests.e2e.operator_cells import DELIVER, PRESSED, PROCESS, Cell, Operator, ended_run
+from tests.e2e.operator_cells import DELIVER, PRESSED, PROCESS, STOPPED, Cell, Operator, ended_run
 from tests.faulty_store import FaultyStore
 from tests.integration.conftest import DELIVERY, Shop, make_chunk
 from tests.manifests import make_manifest
@@ -61,7 +61,7 @@ def test_a_job_goes_on_or_says_why_not_and_nothing_is_lost_or_doubled(
     cell: Cell, s3: s3fs.S3FileSystem
 ) -> None:
     waiting = cell.pressed["waiting_for"] or {}
-    assert ("An operator has stopped the run" in waiting.get("reason", "")) == cell.says_stopped
+    assert (STOPPED in waiting.get("reason", "")) == cell.says_stopped
     if cell.says_stopped:
         assert waiting["what"] == "prefect"
         assert waiting["next_try_at"] is None
