@@ -1,16 +1,7 @@
--- begin_turn --
--- Launchers take turns, so that no two of them count the same room.
-select pg_advisory_xact_lock(%(lock)s);
-
--- take --
--- The next run to be launched: of the customer with the fewest under way, and of those the one that has waited
--- longest; a customer's own by priority, and of one priority deliveries before manifests, since a delivery ends its
--- job and a thousand manifests may wait. None where there is no room. Customers are found from one to the next by
--- index, so that the thousand runs of one of them are not looked at. What one run of small jobs holds takes one place.
--- Work that failed before its run was launched has few places of its own: it may fail again for hours, and holds
--- none that the customer's other work could have. What an operator has paused holds none at all.
--- Where `queue_min` of the customer's next works may be done by a run of small jobs, this one `is_queue`.
-with recursive customer (customer_id) as (
+-- waiting_customers --
+-- Customers with work that no run has, found from one to the next by index, so that the thousand rows of one of them are
+-- not looked at.
+customer (customer_id) as (
     (select customer_id from runs where launched_at is null order by customer_id limit 1)
     union all
     select (
@@ -19,7 +10,20 @@ with recursive customer (customer_id) as (
         order by r.customer_id limit 1
     )
     from customer where customer.customer_id is not null
-), next as (
+);
+
+-- begin_turn --
+-- Launchers take turns, so that no two of them count the same room.
+select pg_advisory_xact_lock(%(lock)s);
+
+-- take --
+-- The next run to be launched: of the customer with the fewest under way, and of those the one that has waited
+-- longest; a customer's own by priority, and of one priority deliveries before manifests, since a delivery ends its
+-- job and a thousand manifests may wait. None where there is no room. What one run of small jobs holds takes one place.
+-- Work that failed before its run was launched has few places of its own: it may fail again for hours, and holds
+-- none that the customer's other work could have. What an operator has paused holds none at all.
+-- Where `queue_min` of the customer's next works may be done by a run of small jobs, this one `is_queue`.
+with recursive {waiting_customers}, next as (
     select due.run_no
     from customer
     cross join lateral (
@@ -64,16 +68,7 @@ returning r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id,
 -- The customer's next small work, for a run that has a place and is about to finish what it holds. None where somebody
 -- else has waited for a place for longer than it takes to launch a run: another customer, who has fewer runs under way,
 -- or work of this one that needs a run of its own.
-with recursive customer (customer_id) as (
-    (select customer_id from runs where launched_at is null order by customer_id limit 1)
-    union all
-    select (
-        select r.customer_id from runs r
-        where r.launched_at is null and r.customer_id > customer.customer_id
-        order by r.customer_id limit 1
-    )
-    from customer where customer.customer_id is not null
-), ahead as materialized (
+with recursive {waiting_customers}, ahead as materialized (
     select r.run_no, r.priority, r.kind, r.needs_own_run or r.launches > 0 as is_alone,
            greatest(r.not_before, r.waiting_since) as due_since
     from runs r
