@@ -16,8 +16,6 @@ from blocks.vault import Vault
 
 _SQL = load("streams")
 
-_VERSIONS_MAX = 1000
-
 
 class UnknownCustomer(RefineryError):
     """There is no customer of that id."""
@@ -158,6 +156,7 @@ def list_manifests(
     stream: str | None = None,
     *,
     manifest_url: str | None = None,
+    version: str | None = None,
     outcomes: Sequence[Outcome] | None = None,
     limit: int,
 ) -> list[StreamManifest]:
@@ -166,6 +165,7 @@ def list_manifests(
         "customer_id": customer_id,
         "stream": stream,
         "manifest_url": manifest_url,
+        "version": version,
         "outcomes": [each.value for each in outcomes] if outcomes else None,
         "limit": limit,
     }
@@ -187,10 +187,14 @@ def resubmit(
     or, without it, as it was.
     """
     rows = list_manifests(
-        tx, stream.customer_id, stream.stream, manifest_url=manifest.url, limit=_VERSIONS_MAX
+        tx,
+        stream.customer_id,
+        stream.stream,
+        manifest_url=manifest.url,
+        version=manifest.version,
+        limit=1,
     )
-    row = next((row for row in rows if row.version == manifest.version), None)
-    old = jobs.get(tx, row.job_id) if row else None
+    old = jobs.get(tx, rows[0].job_id) if rows else None
     if old is None:
         return None
     values = msgspec.structs.asdict(stream) | {

@@ -224,24 +224,27 @@ def test_a_run_that_is_asked_for_again_is_one_run(with_prefect: Api, prefect: Fa
     assert len(prefect.made) == 1
 
 
-def lose_answer(shop: Shop) -> None:
-    """Be as when the database went away before a launcher could note Prefect's answer."""
-    shop.run("update runs set flow_run_id = null, launched_at = now()")
+def launched_and_lost(api: Api, prefect: FakePrefect) -> str:
+    """Be as when the database went away before a launcher could note Prefect's answer.
+
+    Returns the key that the run was asked for with.
+    """
+    api.submit()
+    key: str = prefect.run()["idempotency_key"]
+    wait_empty(api.shop)
+    api.shop.run("update runs set flow_run_id = null, launched_at = now()")
+    return key
 
 
 def test_a_launcher_that_lost_the_database_asks_at_once_for_what_it_does_not_know(
     with_prefect: Api, prefect: FakePrefect
 ) -> None:
-    shop = with_prefect.shop
-    with_prefect.submit()
-    first = prefect.run()
-    wait_empty(shop)
-    lose_answer(shop)
+    key, shop = launched_and_lost(with_prefect, prefect), with_prefect.shop
     shop.run(
         "select pg_terminate_backend(pid) from pg_stat_activity "
         "where datname = current_database() and query ilike 'listen%%outbox%%'"
     )
-    assert prefect.run()["idempotency_key"] == first["idempotency_key"]
+    assert prefect.run()["idempotency_key"] == key
     wait_empty(shop)
     assert len(prefect.made) == 1
     assert shop.value("select launches from runs") == 1
@@ -263,13 +266,9 @@ def test_a_launcher_goes_on_when_its_database_has_hung(
 def test_what_another_launcher_has_asked_for_and_died_is_asked_for_soon(
     with_prefect: Api, prefect: FakePrefect
 ) -> None:
-    shop = with_prefect.shop
-    with_prefect.submit()
-    first = prefect.run()
-    wait_empty(shop)
-    lose_answer(shop)
+    key, shop = launched_and_lost(with_prefect, prefect), with_prefect.shop
     shop.run("update runs set launched_at = now() - interval '16 seconds'")
-    assert prefect.run()["idempotency_key"] == first["idempotency_key"]
+    assert prefect.run()["idempotency_key"] == key
     wait_empty(shop)
 
 

@@ -13,8 +13,7 @@ select started_at from streams where customer_id = %(customer_id)s and stream = 
 -- outcomes --
 -- What became of each manifest. It is replaced where a later version of it became a job.
 select m.customer_id, m.stream, m.manifest_url, m.version, m.attempts, m.ignored_at, m.created_at,
-    j.job_id, j.job_no,
-    j.status = 'failed' or j.status = 'completed' and j.delivery_status = 'failed' as has_failed,
+    j.job_id, j.job_no, job.has_failed,
     case
         when m.ignored_at is not null then 'ignored'
         when exists (
@@ -22,7 +21,7 @@ select m.customer_id, m.stream, m.manifest_url, m.version, m.attempts, m.ignored
             where (later.customer_id, later.stream, later.manifest_url) = (m.customer_id, m.stream, m.manifest_url)
               and later.job_no > m.job_no
         ) then 'replaced'
-        when j.status = 'failed' or j.status = 'completed' and j.delivery_status = 'failed' then 'failed'
+        when job.has_failed then 'failed'
         when j.status = 'cancelled' then 'cancelled'
         when j.status = 'completed' and coalesce(j.delivery_status, 'delivered') = 'delivered' then 'done'
         else 'open'
@@ -30,6 +29,9 @@ select m.customer_id, m.stream, m.manifest_url, m.version, m.attempts, m.ignored
     coalesce(j.error_code, j.delivery_error_code) as error_code,
     coalesce(j.error_message, j.delivery_error_message) as error_message
 from stream_manifests m join jobs j using (job_no)
+cross join lateral (
+    select j.status = 'failed' or j.status = 'completed' and j.delivery_status = 'failed' as has_failed
+) job;
 
 -- known --
 -- Which of these versions of manifests the stream has made jobs of, and what became of them.
@@ -44,7 +46,7 @@ join outcomes o on o.customer_id = %(customer_id)s and o.stream = %(stream)s
 with outcomes as ({outcomes})
 select * from outcomes
 where customer_id = coalesce(%(customer_id)s, customer_id) and stream = coalesce(%(stream)s, stream)
-  and manifest_url = coalesce(%(manifest_url)s, manifest_url)
+  and manifest_url = coalesce(%(manifest_url)s, manifest_url) and version = coalesce(%(version)s, version)
   and outcome = any (coalesce(%(outcomes)s::text[], array[outcome]))
 order by job_no desc
 limit %(limit)s;
