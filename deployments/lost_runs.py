@@ -1,13 +1,16 @@
-"""Take up again the runs that a worker of the pool had taken, and did not begin before it died.
+"""Take up again what a worker of the pool had taken, and did not begin or finish before it died.
 
-Prefect leaves them Pending or Submitting for ever. A worker that comes online knows which those are: it
-has taken none yet, so whatever bears its name is its predecessor's, and whatever was Pending before is
-nobody's where no other worker is online. To begin a run twice does no harm; each finds what is done.
+Prefect leaves a run that was not begun Pending or Submitting for ever. A worker that comes online knows
+which those are: it has taken none yet, so whatever bears its name is its predecessor's, and whatever was
+Pending before is nobody's where no other worker is online. Of what its predecessor began it sees whether
+the processes are there; Prefect would wait for a sign of life for 75 seconds. To begin a run twice does
+no harm; each finds what is done.
 """
 
 from datetime import datetime
 from uuid import UUID
 
+import psutil
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -18,10 +21,12 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType, WorkerStatus, WorkPool
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.states import Scheduled
+from prefect.states import Crashed, Scheduled
 
 WORKER_LABEL = "prefect.worker.name"
 _PAGE = 200
+# When a process began is known to a second, by a clock that may have been set meanwhile.
+_CLOCKS_S = 10.0
 
 
 async def take_up_lost_runs(
@@ -34,12 +39,48 @@ async def take_up_lost_runs(
     """
     workers = await client.read_workers_for_work_pool(pool.name)
     others = {w.name for w in workers if w.status is WorkerStatus.ONLINE} - {worker}
-    pending = await _pending_runs(client, pool)
+    pending = await _runs_in(client, pool, StateType.PENDING)
     lost = [run for run in pending if _is_lost(run, others, before)]
     for run in lost:
         message = "The worker that had taken the run died before it began; it is taken again."
         await client.set_flow_run_state(run.id, Scheduled(message=message))
     return [run.id for run in lost]
+
+
+async def end_dead_runs(
+    client: PrefectClient, pool: WorkPool, worker: str, *, before: datetime
+) -> list[UUID]:
+    """End runs that a predecessor of `worker` began, and whose processes are gone; return their ids.
+
+    Raises:
+        httpx.HTTPError: Prefect's server cannot be asked; what was ended before that stays so.
+    """
+    running = await _runs_in(client, pool, StateType.RUNNING)
+    dead = [run for run in running if _taker(run) == worker and _is_dead(run, before)]
+    ended = []
+    for run in dead:
+        # It may have come to its end since it was listed; without a process, not from now on.
+        seen = await client.read_flow_run(run.id)
+        if seen.state is not None and seen.state.is_running():
+            message = "The process of the run has died with its worker."
+            await client.set_flow_run_state(run.id, Crashed(message=message))
+            ended.append(run.id)
+    return ended
+
+
+def _is_dead(run: FlowRun, before: datetime) -> bool:
+    """Whether a run that went on running since `before` has no process; False where nobody knows."""
+    if run.state is None or run.state.timestamp >= before or not run.infrastructure_pid:
+        return False
+    try:
+        process = psutil.Process(int(run.infrastructure_pid))
+        # One that began later has only got its number: a run tells of itself from its process.
+        is_another = process.create_time() > run.state.timestamp.timestamp() + _CLOCKS_S
+        return is_another or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except (psutil.Error, ValueError):
+        return False
 
 
 def _is_lost(run: FlowRun, others: set[str], before: datetime) -> bool:
@@ -55,13 +96,13 @@ def _taker(run: FlowRun) -> str | None:
     return str(name) if name else None
 
 
-async def _pending_runs(client: PrefectClient, pool: WorkPool) -> list[FlowRun]:
+async def _runs_in(client: PrefectClient, pool: WorkPool, state: StateType) -> list[FlowRun]:
     found: list[FlowRun] = []
     while True:
         page = await client.read_flow_runs(
             work_pool_filter=WorkPoolFilter(id=WorkPoolFilterId(any_=[pool.id])),
             flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING]))
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[state]))
             ),
             sort=FlowRunSort.EXPECTED_START_TIME_ASC,
             limit=_PAGE,

@@ -40,7 +40,7 @@ from prefect.workers.base import (
 from pydantic import Field
 
 from deployments.cancellation import CancellableContext, is_cancelling
-from deployments.lost_runs import take_up_lost_runs
+from deployments.lost_runs import end_dead_runs, take_up_lost_runs
 from deployments.names import WORKER_TYPE
 from deployments.registration import prepare_for_worker
 
@@ -102,12 +102,15 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
     async def _take_up_lost_runs(self, pool: WorkPool, before: datetime) -> None:
         try:
             lost = await take_up_lost_runs(self.client, pool, self.name, before=before)
+            dead = await end_dead_runs(self.client, pool, self.name, before=before)
         except (httpx.HTTPError, PrefectException) as error:
             self._logger.warning("Runs of a worker that died were not looked for: %r", error)
             return
         self._lost_before = None
         for run_id in lost:
             self._logger.info("Flow run '%s' was taken and never begun; scheduled again.", run_id)
+        for run_id in dead:
+            self._logger.info("Flow run '%s' has lost its process; crashed.", run_id)
 
     async def _cancel_run(self, flow_run_id: UUID) -> None:
         # Prefect tells a new listener of the last minute's events again.

@@ -3,22 +3,27 @@
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+import psycopg
 import pytest
 import s3fs
 from gcsfs.core import GCSFileSystem
 
 from blocks.store import customers
 from blocks.store.database import Database
+from deployments.lost_runs import WORKER_LABEL
 from deployments.stack import Stack
 from tests.e2e.client import Annotator, Customer, prefect_client, runs_of, wait_for
 from tests.endpoint import Endpoint
 from tests.manifests import Manifest, make_manifest
+
+_HELD_CHUNK_NO = 20  # of 35
 
 Look = Callable[[dict[str, Any]], str]
 
@@ -110,12 +115,33 @@ def _lose_worker(stack: Stack, customer: Customer, s3: s3fs.S3FileSystem) -> Los
     s3.mkdir("lost")
     s3.pipe_file("lost/m.jsonl", manifest.data)
     job_id = customer.submit(manifest_url="s3://lost/m.jsonl", credentials=_credentials(stack))
+    with _held_chunk(stack, job_id):
+        return _kill_worker(stack, customer, manifest, job_id)
+
+
+@contextmanager
+def _held_chunk(stack: Stack, job_id: str) -> Iterator[None]:
+    """The job's manifest is not read to its end: a twin that is just adding a chunk is waited for."""
+    with psycopg.connect(stack.database_url) as connection:
+        connection.execute(
+            "insert into chunks (job_no, chunk_no, lines, tasks, bad_lines) "
+            "select job_no, %s, 0, 0, 0 from jobs where job_id = %s",
+            [_HELD_CHUNK_NO, job_id],
+        )
+        yield
+        connection.rollback()
+
+
+def _kill_worker(stack: Stack, customer: Customer, manifest: Manifest, job_id: str) -> Lost:
     wait_for("the first tasks", lambda: customer.job(job_id)["total_tasks"])
     kept = stack._supervisor._supervised
     (worker,) = [each for each in kept if each.child.name == "Prefect worker"]
     pid = worker.child.pid
     with prefect_client(stack) as prefect:
         (run,) = runs_of(prefect, job_id)
+        # As if it were on another machine: a worker that comes back sees which processes are gone.
+        elsewhere = {WORKER_LABEL: "of a machine that is gone"}
+        prefect.patch(f"/flow_runs/{run['id']}/labels", json=elsewhere).raise_for_status()
     # The worker first: it would tell that the run has crashed.
     for each in (pid, int(run["infrastructure_pid"])):
         psutil.Process(each).kill()

@@ -199,6 +199,18 @@ def test_what_a_killed_worker_had_taken_is_begun_when_it_is_back(
     assert [probe.end(run_id)["state"]["type"] for run_id in taken] == ["COMPLETED"] * 2
 
 
+def test_a_run_that_died_with_its_worker_has_crashed_when_another_one_is_back(
+    probe: Probe,
+) -> None:
+    run_id = probe.start("wait")
+    process = probe.process()
+    probe.worker.kill()
+    process.kill()
+    probe.worker.start_again()
+    state = probe.end(run_id)["state"]
+    assert (state["type"], "died with its worker" in state["message"]) == ("CRASHED", True)
+
+
 def _began(run: dict[str, Any]) -> datetime:
     return datetime.fromisoformat(run["start_time"])
 

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,7 @@ from prefect.runner._process_manager import ProcessHandle
 from prefect.states import Cancelling, Pending, Running, Scheduled, Submitting
 
 from deployments.cancellation import CancellableContext
-from deployments.lost_runs import WORKER_LABEL, take_up_lost_runs
+from deployments.lost_runs import WORKER_LABEL, end_dead_runs, take_up_lost_runs
 from deployments.names import WORKER_TYPE
 
 pytestmark = [
@@ -152,6 +152,60 @@ def test_what_was_taken_since_is_left_alone() -> None:
         online_at = datetime.now(UTC)
         await make_run(client, pool.name, Pending(), ME)
         assert await take_up_lost_runs(client, pool, ME, before=online_at) == []
+
+    as_operator(look)
+
+
+# Begun, and without a process
+
+
+@pytest.fixture
+def pids() -> Iterator[dict[str, str]]:
+    """Numbers of a process that is there, and of one that was."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as alive:
+        dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                              capture_output=True, text=True, check=True)  # fmt: skip
+        yield {"alive": str(alive.pid), "dead": dead.stdout.strip()}
+        alive.kill()
+
+
+@pytest.mark.parametrize(
+    "state, taker, pid, clocks_s, is_ended",
+    [
+        (Running(), ME, "dead", 10.0, True),
+        (Running(), ME, "alive", 10.0, False),
+        (Running(), ME, "alive", -1e9, True),  # another one, which has got its number later
+        (Running(), ME, None, 10.0, False),
+        (Running(), OTHER, "dead", 10.0, False),
+        (Running(), None, "dead", 10.0, False),
+        (Pending(), ME, "dead", 10.0, False),
+    ],
+)
+def test_a_run_whose_process_died_with_its_worker_has_crashed(
+    state: State[Any],
+    taker: str | None,
+    pid: str | None,
+    clocks_s: float,
+    is_ended: bool,
+    pids: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("deployments.lost_runs._CLOCKS_S", clocks_s)
+
+    async def look(client: PrefectClient) -> None:
+        pool = await client.create_work_pool(
+            WorkPoolCreate(name=f"pool-{uuid4()}", type=WORKER_TYPE)
+        )
+        before = datetime.now(UTC)
+        run_id = await make_run(client, pool.name, state, taker)
+        if pid:
+            await client.update_flow_run(run_id, infrastructure_pid=pids[pid])
+        assert await end_dead_runs(client, pool, ME, before=before) == []  # begun since
+        ended = await end_dead_runs(client, pool, ME, before=datetime.now(UTC))
+        found = await client.read_flow_run(run_id)
+        assert found.state is not None
+        expected = ([run_id], StateType.CRASHED) if is_ended else ([], state.type)
+        assert (ended, found.state.type) == expected
 
     as_operator(look)
 
