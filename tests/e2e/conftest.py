@@ -3,14 +3,12 @@
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
-import psycopg
 import pytest
 import s3fs
 from gcsfs.core import GCSFileSystem
@@ -20,10 +18,9 @@ from blocks.store.database import Database
 from deployments.lost_runs import WORKER_LABEL
 from deployments.stack import Stack
 from tests.e2e.client import Annotator, Customer, prefect_client, runs_of, wait_for
+from tests.e2e.held_chunk import held_chunk
 from tests.endpoint import Endpoint
 from tests.manifests import Manifest, make_manifest
-
-_HELD_CHUNK_NO = 20  # of 35
 
 Look = Callable[[dict[str, Any]], str]
 
@@ -115,21 +112,8 @@ def _lose_worker(stack: Stack, customer: Customer, s3: s3fs.S3FileSystem) -> Los
     s3.mkdir("lost")
     s3.pipe_file("lost/m.jsonl", manifest.data)
     job_id = customer.submit(manifest_url="s3://lost/m.jsonl", credentials=_credentials(stack))
-    with _held_chunk(stack, job_id):
+    with held_chunk(stack, job_id):
         return _kill_worker(stack, customer, manifest, job_id)
-
-
-@contextmanager
-def _held_chunk(stack: Stack, job_id: str) -> Iterator[None]:
-    """The job's manifest is not read to its end: a twin that is just adding a chunk is waited for."""
-    with psycopg.connect(stack.database_url) as connection:
-        connection.execute(
-            "insert into chunks (job_no, chunk_no, lines, tasks, bad_lines) "
-            "select job_no, %s, 0, 0, 0 from jobs where job_id = %s",
-            [_HELD_CHUNK_NO, job_id],
-        )
-        yield
-        connection.rollback()
 
 
 def _kill_worker(stack: Stack, customer: Customer, manifest: Manifest, job_id: str) -> Lost:
