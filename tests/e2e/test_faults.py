@@ -1,5 +1,6 @@
 """What goes wrong outside is named at once where it is the customer's, and mended where it is not."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.e2e.client import (
     wait_for,
 )
 from tests.e2e.held_chunk import held_chunk
+from tests.faulty_store import FaultyStore
 from tests.manifests import make_manifest
 
 pytestmark = pytest.mark.e2e
@@ -181,12 +183,29 @@ def test_a_run_that_an_operator_cancels_leaves_its_job_waiting_until_it_is_retri
     manifest = make_manifest(60_000, seed=4)
     lines = len(manifest.good) + len(manifest.bad)
     s3.pipe_file(f"{s3_bucket}/m.jsonl", manifest.data)
-    job_id = customer.submit(manifest_url=f"s3://{s3_bucket}/m.jsonl", credentials=s3_credentials)
-    with held_chunk(stack, job_id):
+    with FaultyStore(s3_credentials["endpoint_url"]) as slow:
+        slow.slow_down(0.5, until := threading.Event())
+        job_id = customer.submit(
+            manifest_url=f"s3://{s3_bucket}/m.jsonl",
+            credentials=s3_credentials | {"endpoint_url": slow.url},
+        )
         wait_for("the first tasks", lambda: customer.job(job_id)["total_tasks"])
         (run,) = runs_of(prefect, job_id)
         cancel(prefect, run["id"])
         assert _ended_run(prefect, job_id)["state"]["type"] == "CANCELLED"
+        _see_that_it_waits_for_a_retry(stack, prefect, job_id)
+        stopped = customer.job(job_id)
+        assert (stopped["status"], stopped["total_tasks"] < lines) == ("processing", True)
+
+        until.set()
+        retry(prefect, run["id"])
+        customer.wait_ingested(job_id, lines)
+    wait_for("the run to end", lambda: _ended_run(prefect, job_id)["state"]["type"] == "COMPLETED")
+    process_runs = [r for r in runs_of(prefect, job_id) if r["name"] == f"process {job_id}"]
+    assert [r["id"] for r in process_runs] == [run["id"]]
+
+
+def _see_that_it_waits_for_a_retry(stack: Stack, prefect: httpx.Client, job_id: str) -> None:
     waiting = "select not_before = 'infinity' from runs join jobs using (job_no) where job_id = %s"
     with psycopg.connect(stack.database_url, autocommit=True) as connection:
         # The API, which looks three times a minute, is not waited for.
@@ -195,14 +214,6 @@ def test_a_run_that_an_operator_cancels_leaves_its_job_waiting_until_it_is_retri
             "reconcile to see it",
             lambda: connection.execute(waiting, [job_id]).fetchone() == (True,),
         )
-    stopped = customer.job(job_id)
-    assert (stopped["status"], stopped["total_tasks"] < lines) == ("processing", True)
-
-    retry(prefect, run["id"])
-    customer.wait_ingested(job_id, lines)
-    wait_for("the run to end", lambda: _ended_run(prefect, job_id)["state"]["type"] == "COMPLETED")
-    process_runs = [r for r in runs_of(prefect, job_id) if r["name"] == f"process {job_id}"]
-    assert [r["id"] for r in process_runs] == [run["id"]]
 
 
 def test_two_runs_of_everything_are_as_good_as_one(

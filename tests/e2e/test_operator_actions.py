@@ -14,7 +14,6 @@ from blocks.store.database import Database
 from deployments.stack import Stack
 from tests.e2e.checks import check_errors
 from tests.e2e.client import cancel, delete, pause, resume, retry, runs_of, wait_for
-from tests.e2e.held_chunk import held_chunk
 from tests.e2e.operator_cells import DELIVER, PRESSED, PROCESS, STOPPED, Cell, Operator, ended_run
 from tests.faulty_store import FaultyStore
 from tests.integration.conftest import DELIVERY, Shop, make_chunk
@@ -155,17 +154,18 @@ def test_a_run_that_is_cancelled_and_retried_at_once_goes_on(
     s3.pipe_file(f"{BUCKET}/middle.jsonl", manifest.data)
     customer = operator.customer(operator.shop())
     assert stack.object_store is not None
-    url = stack.object_store.endpoint_url
-    job_id = customer.submit(
-        manifest_url=f"s3://{BUCKET}/middle.jsonl", credentials=credentials(stack, url)
-    )
-    with held_chunk(stack, job_id):
+    with FaultyStore(stack.object_store.endpoint_url) as slow:
+        slow.slow_down(0.5, until := threading.Event())
+        job_id = customer.submit(
+            manifest_url=f"s3://{BUCKET}/middle.jsonl", credentials=credentials(stack, slow.url)
+        )
         wait_for("the first tasks", lambda: customer.job(job_id)["total_tasks"])
         (run,) = runs_of(operator.prefect, job_id)
         cancel(operator.prefect, run["id"])
         assert ended_run(operator.prefect, run["id"])["state"]["type"] == "CANCELLED"
-    retry(operator.prefect, run["id"])
-    customer.wait_ingested(job_id, lines)
+        until.set()
+        retry(operator.prefect, run["id"])
+        customer.wait_ingested(job_id, lines)
     assert ended_run(operator.prefect, run["id"])["state"]["type"] == "COMPLETED"
     assert len(runs_of(operator.prefect, job_id)) == 1
 
