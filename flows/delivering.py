@@ -102,7 +102,7 @@ def refuse(job_id: str, code: str, message: str) -> None:
         jobs.refuse_delivery(tx, job_no, code, message)
 
 
-def deliver(job_id: str) -> tuple[list[DeliveredObject], str | None]:
+def deliver(job_id: str, *, again: bool = False) -> tuple[list[DeliveredObject], str | None]:
     """Deliver the job, one step after the other.
 
     Returns what is in its bucket, the manifest aside, and where a browser shows it, if anywhere.
@@ -110,7 +110,7 @@ def deliver(job_id: str) -> tuple[list[DeliveredObject], str | None]:
     Raises:
         Overtaken: there is nothing to deliver any more.
     """
-    begin(job_id, again=False)
+    begin(job_id, again=again)
     link = delivery_link(load_undelivered(job_id))
     objects, deadline = find(job_id), Deadline()
     if objects is None:

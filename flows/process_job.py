@@ -19,7 +19,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner
 
 from blocks.errors import LedgerMismatch, Terminal
-from blocks.store.chunks import Committed
+from blocks.store.chunks import Committed, Tally
 from flows import ingestion
 from flows.deadlines import Deadline
 from flows.ingestion import Range
@@ -45,7 +45,7 @@ def process_job(job_id: str) -> State[Any]:
     try:
         with recorded(job_id, PROCESS_JOB):
             load_unread(job_id)
-            summary = _read_manifest(job_id, seen)
+            summary = begin(job_id) or _read_manifest(job_id, seen)
     except Overtaken as news:
         return Completed(message=news.message)
     except Terminal as error:
@@ -62,7 +62,6 @@ def process_job(job_id: str) -> State[Any]:
 
 def _read_manifest(job_id: str, seen: list[ChunkSeen]) -> str:
     progress, deadline = Progress(job_id), Deadline()
-    pin_manifest(job_id)
     if ingestion.is_compressed(job_id):
         seen += create_tasks_of_compressed(job_id, progress, deadline)
     else:
@@ -77,12 +76,17 @@ def _read_manifest(job_id: str, seen: list[ChunkSeen]) -> str:
     return summary
 
 
-@task(task_run_name="pin manifest", **NETWORK_TASK)
-def pin_manifest(job_id: str) -> None:
-    """Decide which version of the manifest is read, and in chunks of which size."""
+@task(task_run_name="begin", **NETWORK_TASK)
+def begin(job_id: str) -> str | None:
+    """Decide which version of the manifest is read, and in chunks of which size.
+
+    Read it here if it is one chunk, since each step of its own leaves 40 kB in Prefect, and return what
+    it came to.
+    """
     with database().transaction() as tx:
         adopt_run(tx, load_job(job_id), PROCESS_JOB)
-    ingestion.pin(job_id)
+    tally = ingestion.read_small(job_id)
+    return _summary(job_id, tally) if tally else None
 
 
 @task(task_run_name="plan chunks", **NETWORK_TASK)
@@ -122,7 +126,10 @@ def judge(job_id: str, *, at_end: bool = False) -> None:
 @task(task_run_name="finish", **NETWORK_TASK)
 def finish_ingestion(job_id: str) -> str:
     """Say that every line is recorded, and what they came to."""
-    tally = ingestion.finish(job_id)
+    return _summary(job_id, ingestion.finish(job_id))
+
+
+def _summary(job_id: str, tally: Tally) -> str:
     job = load_job(job_id)
     mark_bad_lines({job.job_id, job.customer_id}, tally.bad_lines)
     return f"{job_id}: {tally.tasks + tally.bad_lines} lines, {tally.bad_lines} of them bad."

@@ -56,7 +56,7 @@ def test_a_job_is_found_read_and_rerun_in_prefect_and_its_events_begin_what_was_
         process["tags"]
     )  # as a list of runs shows
     assert tasks_of(prefect, process) == [
-        "pin manifest",
+        "begin",
         "plan chunks",
         *chunks(prefect, process),
         "finish",

@@ -52,7 +52,7 @@ def flow_settings(
 
 def retry_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reading tasks wait for a moment only before they try again."""
-    for task in (tasks.pin_manifest, tasks.create_tasks):
+    for task in (tasks.begin, tasks.create_tasks):
         monkeypatch.setattr(task, "retry_delay_seconds", 0.05)
 
 

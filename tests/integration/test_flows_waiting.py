@@ -35,9 +35,10 @@ from tests.manifests import make_manifest
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 TASKS = [
-    process_job.pin_manifest,
+    process_job.begin,
     process_job.create_tasks,
     process_job.judge,
+    delivering.deliver,
     delivering.find_delivery,
     delivering.write_results,
 ]

@@ -24,7 +24,7 @@ from flows.policy import chunk_runner, is_transient
 ROOT = Path(__file__).parents[2]
 TASKS = {
     "process_job": {
-        "pin_manifest",
+        "begin",
         "plan_chunks",
         "create_tasks",
         "create_tasks_of_compressed",
@@ -34,6 +34,7 @@ TASKS = {
     },
     "deliver_job": {
         "begin_delivery",
+        "deliver",
         "find_delivery",
         "write_results",
         "write_bad_lines",
