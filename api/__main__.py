@@ -5,7 +5,7 @@ import sys
 import uvicorn
 
 # Without this protocol half-sent requests would keep their connections for ever.
-ARGUMENTS = ("--factory", "api.app:from_environment", "--http", "api.server:TimedProtocol")
+ARGUMENTS = ("--factory", "api.app:from_environment", "--http", "api.http.server:TimedProtocol")
 
 if __name__ == "__main__":
     uvicorn.main([*ARGUMENTS, *sys.argv[1:]], prog_name="python -m api")

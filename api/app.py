@@ -11,25 +11,25 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
-from api import openapi
 from api.auth import ApiKeyMiddleware, KeyRing, RateLimits
-from api.body_limits import BodyLimits
-from api.caretaker import Caretaker
-from api.dispatcher import Dispatcher
-from api.errors import HANDLERS as ERROR_HANDLERS
-from api.head import AppWithHead
-from api.launcher import Launcher
+from api.background.caretaker import Caretaker
+from api.background.dispatcher import Dispatcher
+from api.background.launcher import Launcher
+from api.http import openapi
+from api.http.body_limits import BodyLimits
+from api.http.errors import HANDLERS as ERROR_HANDLERS
+from api.http.head import AppWithHead
+from api.http.page_headers import add_page_headers
+from api.http.rate_limits import add_rate_headers
+from api.http.requests import StrictRequest, check_request
+from api.http.streams import LongReads
+from api.http.threads import Threads
 from api.metrics import Metrics, RequestClock
-from api.page_headers import add_page_headers
 from api.preflight import Preflights
 from api.probes import Probes
-from api.rate_limits import add_rate_headers
-from api.requests import StrictRequest, check_request
 from api.routes import annotation, deliveries, health, job_control, jobs, quality, tasks, webhooks
-from api.streams import LongReads
-from api.threads import Threads
 from blocks import logs
-from blocks.prefect_api import PrefectApi
+from blocks.prefect.api import PrefectApi
 from blocks.settings import Settings
 from blocks.store.database import Database
 from blocks.store.quotas import Quotas

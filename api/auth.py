@@ -8,9 +8,9 @@ from litestar.exceptions import NotAuthorizedException, PermissionDeniedExceptio
 from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 
-from api import requesters
-from api.rate_limits import REQUESTS, TokenBuckets, address_of, note_rate
-from api.requesters import Requester
+from api.http import requesters
+from api.http.rate_limits import REQUESTS, TokenBuckets, address_of, note_rate
+from api.http.requesters import Requester
 from blocks.settings import Settings
 from blocks.store import customers
 from blocks.store.customers import Principal

@@ -28,7 +28,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from blocks.model import DeliveryStatus, JobStatus, LabelOutcome
+from blocks.domain.model import DeliveryStatus, JobStatus, LabelOutcome
 from blocks.store import counts
 from blocks.store.counts import Queue
 from blocks.store.database import Database

@@ -9,16 +9,17 @@ from http import HTTPStatus
 import anyio
 import anyio.to_thread
 
-from api.errors import too_many_requests, with_faults
-from api.threads import PREFLIGHTS_MAX
-from blocks import magic
-from blocks.bodies import Fault
-from blocks.buckets import Bucket, open_bucket
-from blocks.credentials import decode_credentials
-from blocks.egress import Egress
-from blocks.errors import NoValidLines, RefineryError
-from blocks.lines import find_no_good_line
-from blocks.object_urls import StoreType, parse_object_url
+from api.http.errors import too_many_requests, with_faults
+from api.http.threads import PREFLIGHTS_MAX
+from blocks.bodies.fields import Fault
+from blocks.buckets.opening import open_bucket
+from blocks.buckets.protocol import Bucket
+from blocks.domain.errors import NoValidLines, RefineryError
+from blocks.domain.object_urls import StoreType, parse_object_url
+from blocks.lines import magic
+from blocks.lines.exact_path import find_no_good_line
+from blocks.secrets.credentials import decode_credentials
+from blocks.secrets.egress import Egress
 from blocks.settings import Settings
 from blocks.store.jobs import NewJob
 

@@ -7,11 +7,11 @@ from typing import Generic, TypeVar
 
 from prometheus_client.core import Metric
 
+from api.http.places import Places
+from api.http.threads import Threads
 from api.metrics import read_kept
-from api.places import Places
-from api.threads import Threads
 from blocks import logs
-from blocks.prefect_api import PrefectApi
+from blocks.prefect.api import PrefectApi
 from blocks.store import write_checks
 from blocks.store.database import Database, DatabaseUnavailable
 

@@ -17,8 +17,8 @@ from benchmarks.annotators import ACCURACY
 from benchmarks.servers import Databases
 from blocks.store.database import SHORT_STATEMENTS
 from blocks.store.queries import load as load_queries
-from deployments.environment import plain_environment
-from deployments.postgres_programs import INSTALLATION, wheel_folder
+from deployments.embedded.environment import plain_environment
+from deployments.embedded.postgres_programs import INSTALLATION, wheel_folder
 
 _SQL = load_queries("annotation")
 _PARAMETER = re.compile(r"%\((\w+)\)s")

@@ -3,12 +3,12 @@
 import polars as pl
 
 from benchmarks.servers import Databases
-from blocks.batch import TASK_COLUMNS, Batch
-from blocks.model import Pin, TaskType
+from blocks.domain.model import Pin, TaskType
+from blocks.lines.validated_lines import TASK_COLUMNS, Batch
+from blocks.secrets.vault import Vault
 from blocks.store import chunks, customers, jobs
 from blocks.store.database import Database
 from blocks.store.jobs import Job, NewJob
-from blocks.vault import Vault
 
 OPTIONS = ["cat", "dog"]
 # About what a chunk of a manifest with lines of 140 bytes comes to.

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from benchmarks.servers import Databases, data_folder
 from blocks.store.migrations import migrate
-from deployments.private_files import private_folder
-from deployments.stack import Stack
+from deployments.embedded.private_files import private_folder
+from deployments.embedded.stack import Stack
 
 
 class BareStack(Stack):

@@ -18,7 +18,7 @@ from benchmarks.contender import Contender
 from benchmarks.environments import interpreter
 from benchmarks.manifest import Manifest
 from benchmarks.servers import Databases, Servers
-from deployments.ports import LOOPBACK, free_port
+from deployments.embedded.ports import LOOPBACK, free_port
 
 DATABASE = "label_studio"
 _START_TIMEOUT_S = 240

@@ -16,8 +16,8 @@ import s3fs
 from psycopg import sql
 from rich.console import Console
 
-from deployments.stack import Stack
-from deployments.state import State
+from deployments.embedded.stack import Stack
+from deployments.embedded.state import State
 
 BUCKET = "bench"
 REGION = "us-east-1"

@@ -21,7 +21,7 @@ from benchmarks import manifest, ours
 from benchmarks.annotation_jobs import OPTIONS, add_annotators
 from benchmarks.manifest import Manifest
 from benchmarks.servers import BUCKET, Servers
-from deployments.postgres import PREFECT_DATABASE
+from deployments.embedded.postgres import PREFECT_DATABASE
 
 _LINES = 11  # of which the first would be bad, and is left out
 _SUBMITTERS = 8

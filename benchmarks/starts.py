@@ -16,8 +16,8 @@ from benchmarks import manifest, ours
 from benchmarks.annotation_jobs import add_annotators
 from benchmarks.latencies import Latency
 from benchmarks.servers import Servers
-from blocks.prefect_auth import PrefectAuth
-from deployments.environment import python_environment
+from blocks.prefect.auth import PrefectAuth
+from deployments.embedded.environment import python_environment
 from deployments.names import PROCESS_JOB, WORK_POOL
 from deployments.registered import REPOSITORY
 from deployments.registration import work_pools

@@ -1,1 +1,4 @@
-"""What both the API and the flows stand on; imports neither."""
+"""What both sides stand on: values, secrets, buckets, the database, Prefect.
+
+Imports neither `api` nor `flows`.
+"""

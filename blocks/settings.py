@@ -9,9 +9,9 @@ from typing import Annotated, Any, Self
 
 import msgspec
 
-from blocks.errors import RefineryError
+from blocks.domain.errors import RefineryError
 from blocks.logs import LogFormat
-from blocks.vault import Vault
+from blocks.secrets.vault import Vault
 
 _FIXED_NAMES = {
     "encryption_key": "ASG_ENCRYPTION_KEY",

@@ -1,1 +1,1 @@
-"""How Refinery runs: names of deployments, and the whole stack on one machine."""
+"""How it is run: what Prefect is told, the worker, and in `embedded` all of it on one machine."""

@@ -13,11 +13,11 @@ from rich.markup import escape
 from api.cli import jobs, streams, tasks, verify, webhooks  # noqa: F401 - they add their commands
 from api.cli.admin import app
 from api.cli.exits import CommandFailed, Exit
-from blocks.errors import RefineryError
+from blocks.domain.errors import RefineryError
+from deployments.embedded.operator_environment import export, kept_environment, load_environment
+from deployments.embedded.stack import Stack, default_data_dir
 from deployments.errors import DemoFailed, NothingRuns, RegistrationFailed, StackError
 from deployments.names import WORK_POOL
-from deployments.operator_environment import export, kept_environment, load_environment
-from deployments.stack import Stack, default_data_dir
 
 _DataDir = Annotated[Path | None, Parameter(help="Where everything is kept.")]
 
@@ -104,7 +104,7 @@ def demo(*, keep: bool = False) -> None:
     keep
         Leave the servers up until Ctrl-C, to look around.
     """
-    from deployments.demo import run_demo
+    from deployments.embedded.demo import run_demo
 
     run_demo(_console, keep=keep)
 

@@ -25,7 +25,7 @@ try:
     import flows.reconcile
     import flows.small_jobs
     import flows.submit_manifests
-    from blocks import s3_session
+    from blocks.buckets import s3_session
 
     s3_session.load()
 except Exception:  # noqa: BLE001 - the fork server would end, and every run with it, or swallow it

@@ -87,7 +87,7 @@ def _prefect_url() -> str:
 
 def register_blocks() -> list[str]:
     """Make our block types known to the Prefect UI; their names."""
-    from blocks.prefect_blocks import BLOCKS
+    from blocks.prefect.blocks import BLOCKS
 
     for block in BLOCKS:
         block.register_type_and_schema()

@@ -9,8 +9,8 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.monitor import mark_run, run_log
-from flows.resources import load_job
+from flows.running.monitor import mark_run, run_log
+from flows.running.resources import load_job
 
 
 @flow(name="after-job")

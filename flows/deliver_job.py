@@ -14,14 +14,15 @@ from prefect import flow, task
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from blocks.delivered import DeliveredObject
-from blocks.errors import Terminal
-from flows import delivering, ingestion
-from flows.deadlines import Deadline
-from flows.monitor import delivery_link, mark_run, show_delivery, show_job, update_page
-from flows.policy import NETWORK_TASK
-from flows.resources import Overtaken, is_by_hand, load_job, load_undelivered
-from flows.setbacks import DELIVER_JOB, recorded
+from blocks.delivery_manifest import DeliveredObject
+from blocks.domain.errors import Terminal
+from flows.reading import ingestion
+from flows.running.deadlines import Deadline
+from flows.running.monitor import delivery_link, mark_run, show_delivery, show_job, update_page
+from flows.running.policy import NETWORK_TASK
+from flows.running.resources import Overtaken, is_by_hand, load_job, load_undelivered
+from flows.running.setbacks import DELIVER_JOB, recorded
+from flows.writing import delivery
 
 
 @flow(name="deliver-job")
@@ -62,53 +63,53 @@ def _deliver_in_steps(job_id: str, *, again: bool) -> tuple[list[DeliveredObject
 @task(task_run_name="deliver", **NETWORK_TASK)
 def deliver(job_id: str, *, again: bool) -> tuple[list[DeliveredObject], str | None]:
     """Deliver a small job: each step of its own would leave 40 kB in Prefect."""
-    return delivering.deliver(job_id, again=again)
+    return delivery.deliver(job_id, again=again)
 
 
 @task(task_run_name="begin", **NETWORK_TASK)
 def begin_delivery(job_id: str, *, again: bool) -> str | None:
     """Say that the delivery is under way; return where a browser shows it, if there is such a place."""
-    delivering.begin(job_id, again=again)
+    delivery.begin(job_id, again=again)
     return delivery_link(load_undelivered(job_id))
 
 
 @task(task_run_name="find what stands", **NETWORK_TASK)
 def find_delivery(job_id: str) -> list[DeliveredObject] | None:
     """What a run has delivered that died before it could say so."""
-    return delivering.find(job_id)
+    return delivery.find(job_id)
 
 
 @task(task_run_name="write results", **NETWORK_TASK)
 def write_results(job_id: str, deadline: Deadline) -> list[DeliveredObject]:
     """Stream the settled tasks into parts of bounded size."""
-    return delivering.write_results(job_id, deadline)
+    return delivery.write_results(job_id, deadline)
 
 
 @task(task_run_name="write bad lines", **NETWORK_TASK)
 def write_bad_lines(job_id: str, deadline: Deadline) -> DeliveredObject:
     """Write `errors.jsonl`, an empty one where every line was good."""
-    return delivering.write_bad_lines(job_id, deadline)
+    return delivery.write_bad_lines(job_id, deadline)
 
 
 @task(task_run_name="write manifest", **NETWORK_TASK)
 def write_manifest(job_id: str, objects: list[DeliveredObject]) -> None:
     """Write `manifest.json`, unless a twin of this run just did."""
-    delivering.write_manifest(job_id, objects)
+    delivery.write_manifest(job_id, objects)
 
 
 @task(task_run_name="tidy", **NETWORK_TASK)
 def tidy(job_id: str, objects: list[DeliveredObject]) -> None:
     """Remove what runs that were killed have left."""
-    delivering.tidy(job_id, objects)
+    delivery.tidy(job_id, objects)
 
 
 @task(task_run_name="finish", **NETWORK_TASK)
 def finish_delivery(job_id: str, objects: int) -> None:
     """Complete the job, with `objects` of it in the bucket."""
-    delivering.finish(job_id, objects)
+    delivery.finish(job_id, objects)
 
 
 @task(task_run_name="refuse delivery", **NETWORK_TASK)
 def refuse_delivery(job_id: str, code: str, message: str) -> None:
     """Complete the job without its delivery, and tell the customer why."""
-    delivering.refuse(job_id, code, message)
+    delivery.refuse(job_id, code, message)

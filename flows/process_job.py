@@ -2,9 +2,9 @@
 
 Requires: the job's id. Everything else, credentials included, is in the database.
 
-Retries: a task that failed for a reason that time may mend is tried again (`flows.policy`); what no
-retry can mend fails the job with a sentence for its customer. A run that is killed can be rerun, or
-run twice at once: a chunk is committed with its tasks in one transaction, exactly once.
+Retries: a task that failed for a reason that time may mend is tried again (`flows.running.policy`);
+what no retry can mend fails the job with a sentence for its customer. A run that is killed can be
+rerun, or run twice at once: a chunk is committed with its tasks in one transaction, exactly once.
 """
 
 import time
@@ -18,12 +18,12 @@ from prefect.runtime import task_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner
 
-from blocks.errors import LedgerMismatch, Terminal
+from blocks.domain.errors import LedgerMismatch, Terminal
 from blocks.store.chunks import Committed, Tally
-from flows import ingestion
-from flows.deadlines import Deadline
-from flows.ingestion import Range
-from flows.monitor import (
+from flows.reading import ingestion
+from flows.reading.ingestion import Range
+from flows.running.deadlines import Deadline
+from flows.running.monitor import (
     ChunkSeen,
     Progress,
     mark_bad_lines,
@@ -32,9 +32,9 @@ from flows.monitor import (
     show_chunks,
     show_job,
 )
-from flows.policy import NETWORK_TASK, chunk_runner
-from flows.resources import Overtaken, adopt_run, database, load_job, load_unread, settings
-from flows.setbacks import PROCESS_JOB, recorded
+from flows.running.policy import NETWORK_TASK, chunk_runner
+from flows.running.resources import Overtaken, adopt_run, database, load_job, load_unread, settings
+from flows.running.setbacks import PROCESS_JOB, recorded
 
 
 @flow(name="process-job")

@@ -11,12 +11,12 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from blocks import reconciler
-from blocks.prefect_api import PrefectApi
-from blocks.reconciler import Reconciled
-from flows.monitor import only_shown, run_log
-from flows.policy import NETWORK_TASK
-from flows.resources import database, settings
+from blocks.prefect import reconciler
+from blocks.prefect.api import PrefectApi
+from blocks.prefect.reconciler import Reconciled
+from flows.running.monitor import only_shown, run_log
+from flows.running.policy import NETWORK_TASK
+from flows.running.resources import database, settings
 
 
 @flow(name="reconcile", flow_run_name="reconcile")

@@ -18,16 +18,17 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from blocks.errors import LedgerMismatch, Terminal
+from blocks.domain.errors import LedgerMismatch, Terminal
 from blocks.store import outbox, runs
 from blocks.store.database import DatabaseUnavailable
 from blocks.store.runs import Work
-from flows import delivering, ingestion
-from flows.deadlines import Deadline
-from flows.monitor import mark_bad_lines, mark_batch, run_log, show_works, update_page
-from flows.policy import RETRY
-from flows.resources import Overtaken, database, load_job, load_undelivered
-from flows.setbacks import PROCESS_JOB, recorded
+from flows.reading import ingestion
+from flows.running.deadlines import Deadline
+from flows.running.monitor import mark_bad_lines, mark_batch, run_log, show_works, update_page
+from flows.running.policy import RETRY
+from flows.running.resources import Overtaken, database, load_job, load_undelivered
+from flows.running.setbacks import PROCESS_JOB, recorded
+from flows.writing import delivery
 
 # So that a page of the UI can show them all, and a flow's process does not grow old.
 _WORKS_MAX = 250
@@ -96,7 +97,7 @@ def _do(work: Work, run_id: UUID) -> WorkSeen:
     except Terminal as error:
         if isinstance(error, LedgerMismatch):
             log.exception("ledger.mismatch")
-        end = ingestion.fail if work.kind == PROCESS_JOB else delivering.refuse
+        end = ingestion.fail if work.kind == PROCESS_JOB else delivery.refuse
         RETRY(end, work.job_id, error.code, error.message)
         outcome, message = "failed", f"{error.code}: {error.message}"
     except DatabaseUnavailable:
@@ -126,7 +127,7 @@ def _deliver(job_id: str) -> tuple[str | None, str | None]:
     load_undelivered(job_id)
     if not ingestion.is_small(job_id):
         return None, None
-    objects, link = delivering.deliver(job_id)
+    objects, link = delivery.deliver(job_id)
     return f"delivered {sum(each.rows for each in objects)} rows", link
 
 

@@ -22,21 +22,21 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, Failed
 
-from blocks import markdown
-from blocks.buckets import Entry
-from blocks.prefect_api import PrefectApi
-from blocks.prefect_blocks import ManifestSource, load_delivery, load_source
+from blocks.buckets.protocol import Entry
+from blocks.prefect import markdown
+from blocks.prefect.api import PrefectApi
+from blocks.prefect.blocks import ManifestSource, load_delivery, load_source
 from blocks.store import streams
 from blocks.store.jobs import NewJob
 from blocks.store.streams import Manifest, Stream
-from flows.listed import Listed
-from flows.monitor import only_shown, run_log
-from flows.own_results import OwnResults, check_delivery
-from flows.policy import NETWORK_TASK
-from flows.resources import database, settings
-from flows.sources import Slot, Source, Verdict, utc
-from flows.stream_failures import tell_of_failures
-from flows.stream_form import Find, JobOptions, LabelSpec, job_of
+from flows.finding.listed import Listed
+from flows.finding.own_results import OwnResults, check_delivery
+from flows.finding.sources import Slot, Source, Verdict, utc
+from flows.finding.stream_failures import tell_of_failures
+from flows.finding.stream_form import Find, JobOptions, LabelSpec, job_of
+from flows.running.monitor import only_shown, run_log
+from flows.running.policy import NETWORK_TASK
+from flows.running.resources import database, settings
 
 _PAGE = 1000
 _ROWS_MAX = 500

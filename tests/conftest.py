@@ -20,11 +20,11 @@ from xdist.scheduler import LoadScopeScheduling
 from blocks.settings import Settings
 from blocks.store.database import Database
 from blocks.store.migrations import migrate
-from deployments.guard import Guard
-from deployments.object_stores import FakeGCS, ObjectStoreAddress, SeaweedFS
-from deployments.ports import Ports
-from deployments.postgres import Postgres
-from deployments.processes import ChildProcess, Program
+from deployments.embedded.guard import Guard
+from deployments.embedded.object_stores import FakeGCS, ObjectStoreAddress, SeaweedFS
+from deployments.embedded.ports import Ports
+from deployments.embedded.postgres import Postgres
+from deployments.embedded.processes import ChildProcess, Program
 
 MEMORY_BYTES_MIN = 8 * 2**30
 KEY = secrets.token_hex(32)

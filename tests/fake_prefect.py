@@ -1,4 +1,4 @@
-"""Plays the endpoints of Prefect's server that `blocks.prefect_api` uses."""
+"""Plays the endpoints of Prefect's server that `blocks.prefect.api` uses."""
 
 import json
 import queue

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from deployments.ports import LOOPBACK
+from deployments.embedded.ports import LOOPBACK
 
 # So long after it was closed, a proxy has a stalled connection no more.
 _STALL_S_MAX = 60.0

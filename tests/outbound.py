@@ -19,11 +19,12 @@ from unittest import mock
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from blocks.buckets import Bucket, open_bucket
-from blocks.credentials import Credentials, GcsCredentials, S3Credentials
-from blocks.egress import Egress
-from blocks.errors import RefineryError
-from blocks.object_urls import StoreType
+from blocks.buckets.opening import open_bucket
+from blocks.buckets.protocol import Bucket
+from blocks.domain.errors import RefineryError
+from blocks.domain.object_urls import StoreType
+from blocks.secrets.credentials import Credentials, GcsCredentials, S3Credentials
+from blocks.secrets.egress import Egress
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 

@@ -6,7 +6,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from deployments.ports import LOOPBACK
+from deployments.embedded.ports import LOOPBACK
 
 _TIMES_MAX = 10_000
 

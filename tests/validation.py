@@ -3,10 +3,10 @@ that knows how the product reads them."""
 
 from unittest import mock
 
-from blocks.lines import validate
-from blocks.model import BadLine, GoodLine
-from flows.batches import validate_lines
-from flows.manifest import plan_ranges, read_lines
+from blocks.domain.model import BadLine, GoodLine
+from blocks.lines.exact_path import validate
+from flows.reading.fast_path import validate_lines
+from flows.reading.ranges import plan_ranges, read_lines
 from tests.reference import Bad, Good, Outcome
 
 
@@ -33,8 +33,8 @@ def outcome(data: bytes, chunk_bytes: int | None = None) -> Outcome:
 def outcome_in_batches(data: bytes, *, bytes_max: int, lines_max: int) -> Outcome:
     """The same, validated in batches that are far smaller than in production."""
     with (
-        mock.patch("flows.batches._BATCH_BYTES_MAX", bytes_max),
-        mock.patch("flows.batches._BATCH_LINES_MAX", lines_max),
+        mock.patch("flows.reading.fast_path._BATCH_BYTES_MAX", bytes_max),
+        mock.patch("flows.reading.fast_path._BATCH_LINES_MAX", lines_max),
     ):
         return outcome(data)
 

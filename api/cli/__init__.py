@@ -1,1 +1,1 @@
-"""The `refinery` command, as far as it needs nothing but the API and the database."""
+"""The `refinery` command: a customer's side speaks HTTP, an operator's side the database."""

@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 
 from api.cli.exits import CommandFailed, Exit
 from api.cli.output import print_json, print_table
-from blocks.errors import RefineryError
+from blocks.domain.errors import RefineryError
 from blocks.settings import Settings
 from blocks.store import customers, jobs, migrations, webhooks
 from blocks.store.database import Database

@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from blocks.errors import RefineryError
+from blocks.domain.errors import RefineryError
 
 
 class Exit(IntEnum):

@@ -14,8 +14,8 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from api.cli.admin import app
-from blocks.delivered import MANIFEST_BYTES_MAX, DeliveredObject, DeliveryManifest
-from blocks.errors import RefineryError
+from blocks.delivery_manifest import MANIFEST_BYTES_MAX, DeliveredObject, DeliveryManifest
+from blocks.domain.errors import RefineryError
 
 _MANIFEST = "manifest.json"
 _ERRORS = "errors.jsonl"

@@ -1,1 +1,1 @@
-"""The routes, a noun a file: what comes in, what goes out, and who may."""
+"""The answers of the HTTP API, a module for each noun. What they decide is in `blocks`."""

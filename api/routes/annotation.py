@@ -13,14 +13,14 @@ from litestar.params import HeaderParameter, JSONBody, QueryParameter
 from msgspec import Meta
 
 from api.auth import annotators_only
-from api.bodies import digest
-from api.errors import documented, invalid_request
+from api.http.bodies import digest
+from api.http.errors import documented, invalid_request
+from api.http.requesters import current
 from api.metrics import Metrics
-from api.requesters import current
 from api.routes.job_views import LabelSpec
-from blocks.bodies import Body, Fault
-from blocks.ids import job_of_task
-from blocks.model import LabelOutcome, ReleaseOutcome, TaskType
+from blocks.bodies.fields import Body, Fault
+from blocks.domain.ids import job_of_task
+from blocks.domain.model import LabelOutcome, ReleaseOutcome, TaskType
 from blocks.settings import Settings
 from blocks.store import annotation, leases
 from blocks.store.annotation import ClaimKey

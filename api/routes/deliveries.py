@@ -9,19 +9,19 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from api.auth import customers_only
-from api.errors import ApiError, conflict, documented, invalid_request
+from api.http.errors import ApiError, conflict, documented, invalid_request
 from api.routes.job_views import JobView
 from api.routes.jobs import find_job, show
-from blocks.bodies import Body, Fault, RawObject, struct_faults, value_of
-from blocks.credentials import credentials_type
-from blocks.job_bodies import CredentialsBody, DeliveryBody, RawDelivery, s3_only_faults
-from blocks.model import DeliveryStatus, JobStatus
-from blocks.object_urls import StoreType
+from blocks.bodies.fields import Body, Fault, RawObject, struct_faults, value_of
+from blocks.bodies.jobs import CredentialsBody, DeliveryBody, RawDelivery, s3_only_faults
+from blocks.domain.model import DeliveryStatus, JobStatus
+from blocks.domain.object_urls import StoreType
+from blocks.secrets.credentials import credentials_type
+from blocks.secrets.vault import Vault
 from blocks.store import jobs
 from blocks.store.customers import Principal
 from blocks.store.database import Database
 from blocks.store.jobs import DeliveryTarget, Job
-from blocks.vault import Vault
 
 _Request = Request[Principal, Any, Any]
 

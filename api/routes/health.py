@@ -8,9 +8,9 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 
+from api.http.threads import run
 from api.metrics import Metrics
 from api.probes import Probes
-from api.threads import run
 
 
 @get(

@@ -8,11 +8,11 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from api.auth import customer_id, customers_only
-from api.errors import conflict, documented, invalid_request
+from api.http.errors import conflict, documented, invalid_request
 from api.routes.job_views import JobView, views
 from api.routes.jobs import find_job, show
-from blocks.bodies import Fault
-from blocks.model import JobStatus
+from blocks.bodies.fields import Fault
+from blocks.domain.model import JobStatus
 from blocks.store import jobs
 from blocks.store.customers import Principal
 from blocks.store.database import Database

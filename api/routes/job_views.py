@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 
-from blocks.model import DeliveryStatus, JobStatus, TaskType
+from blocks.domain.model import DeliveryStatus, JobStatus, TaskType
 from blocks.store import waits
 from blocks.store.database import Transaction
 from blocks.store.jobs import Job

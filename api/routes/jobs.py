@@ -15,23 +15,23 @@ from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
 
 from api.auth import customer_id, customers_only
-from api.bodies import digest
-from api.errors import conflict, documented, not_found
-from api.etags import NOT_MODIFIED, IfNoneMatch, etag_of, matches
-from api.hangups import pause
+from api.http.bodies import digest
+from api.http.errors import conflict, documented, not_found
+from api.http.etags import NOT_MODIFIED, IfNoneMatch, etag_of, matches
+from api.http.hangups import pause
+from api.http.streams import NDJSON, LongReads, stream
 from api.preflight import Preflights
 from api.routes.job_views import JobView, steady, views
-from api.streams import NDJSON, LongReads, stream
-from blocks.ids import is_job_id
-from blocks.job_bodies import JobBody
-from blocks.model import DeliveryStatus, JobStatus
+from blocks.bodies.jobs import JobBody
+from blocks.domain.ids import is_job_id
+from blocks.domain.model import DeliveryStatus, JobStatus
+from blocks.secrets.vault import Vault
 from blocks.settings import Settings
 from blocks.store import jobs, results
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Idempotency, Job, NewJob
 from blocks.store.quotas import Quota, Quotas
-from blocks.vault import Vault
 
 # Counters change with every batch of labels: to be told of each would cost more than to look.
 _LOOK_AGAIN_S = 0.5

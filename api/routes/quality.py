@@ -11,10 +11,10 @@ from litestar.params import FromPath
 from msgspec import Meta
 
 from api.auth import customer_id, customers_only
-from api.errors import documented
+from api.http.errors import documented
+from api.http.streams import LongReads
+from api.http.threads import run
 from api.routes.jobs import find_job
-from api.streams import LongReads
-from api.threads import run
 from blocks.store import quality
 from blocks.store.customers import Principal
 from blocks.store.database import Database

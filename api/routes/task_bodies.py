@@ -5,14 +5,14 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from api.bodies import digest
-from blocks.bodies import Body, JsonObject, check_json
-from blocks.job_bodies import Checks, LabelSpecBody, check_https_url, normalized
-from blocks.metadata import named_members
-from blocks.model import TaskType
-from blocks.show_metadata import ShowMetadata
+from api.http.bodies import digest
+from blocks.bodies.fields import Body, JsonObject, check_json
+from blocks.bodies.jobs import Checks, LabelSpecBody, check_https_url, normalized
+from blocks.domain.data_urls import is_data_url
+from blocks.domain.metadata import named_members
+from blocks.domain.model import TaskType
+from blocks.domain.show_metadata import ShowMetadata
 from blocks.store.tasks import NewTask, Rule
-from blocks.urls import is_data_url
 
 _TASKS_MAX = 1000
 _METADATA_BYTES_MAX = 64 * 1024

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from api.routes.job_views import LabelSpec, as_written
-from blocks.model import TaskReason, TaskStatus, TaskType
+from blocks.domain.model import TaskReason, TaskStatus, TaskType
 from blocks.store.tasks import Task
 
 

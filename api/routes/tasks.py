@@ -8,7 +8,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
 from api.auth import customer_id, customers_only
-from api.errors import documented, not_found
+from api.http.errors import documented, not_found
 from api.routes.task_bodies import TaskBody, TasksBody
 from api.routes.task_views import (
     BatchAccepted,
@@ -19,8 +19,8 @@ from api.routes.task_views import (
     result,
     view,
 )
-from blocks.ids import new_id
-from blocks.model import TaskStatus
+from blocks.domain.ids import new_id
+from blocks.domain.model import TaskStatus
 from blocks.settings import Settings
 from blocks.store import tasks
 from blocks.store.customers import Principal

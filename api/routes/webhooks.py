@@ -12,18 +12,18 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
 from api.auth import customer_id, customers_only
-from api.errors import conflict, documented, invalid_request, not_found
+from api.http.errors import conflict, documented, invalid_request, not_found
 from api.signatures import check_secret, new_secret
-from blocks.bodies import Body, Fault
-from blocks.job_bodies import check_https_url
+from blocks.bodies.fields import Body, Fault
+from blocks.bodies.jobs import check_https_url
+from blocks.domain.data_urls import normalize_url
+from blocks.secrets.vault import Vault
 from blocks.settings import Settings
 from blocks.store import webhooks
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.quotas import Quota, Quotas
 from blocks.store.webhooks import Attempt, DeliveryStatus, Event, NewWebhook, Webhook
-from blocks.urls import normalize_url
-from blocks.vault import Vault
 
 _PAGE_DEFAULT = 20
 _PAGE_MAX = 100

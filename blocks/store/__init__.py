@@ -1,1 +1,4 @@
-"""The only code that runs SQL. PostgreSQL is the one truth about jobs, tasks and labels."""
+"""PostgreSQL: the only room that runs SQL, which is in `sql/`; the schema is in `migrations/`.
+
+Functions take a transaction and leave committing to their caller. Imports `domain` and `secrets`.
+"""

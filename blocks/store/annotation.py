@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from blocks.ids import parse_task_id, task_id
-from blocks.metadata import show
-from blocks.model import LabelOutcome, TaskType
+from blocks.domain.ids import parse_task_id, task_id
+from blocks.domain.metadata import show
+from blocks.domain.model import LabelOutcome, TaskType
 from blocks.store import jobs, webhooks
 from blocks.store.database import Transaction
 from blocks.store.queries import load

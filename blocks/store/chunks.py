@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Sequence
 import msgspec
 import polars as pl
 
-from blocks.batch import Batch, Counted
-from blocks.errors import LedgerMismatch
-from blocks.model import NOT_JSON, BadLine, LineCode
+from blocks.domain.errors import LedgerMismatch
+from blocks.domain.model import NOT_JSON, BadLine, LineCode
+from blocks.lines.validated_lines import Batch, Counted
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 

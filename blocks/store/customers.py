@@ -6,8 +6,8 @@ from datetime import datetime
 
 import msgspec
 
-from blocks.errors import Terminal
-from blocks.ids import new_id, new_secret
+from blocks.domain.errors import Terminal
+from blocks.domain.ids import new_id, new_secret
 from blocks.store import annotation
 from blocks.store.database import Transaction
 from blocks.store.queries import load

@@ -10,7 +10,7 @@ from psycopg import errors
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from blocks.errors import Transient
+from blocks.domain.errors import Transient
 from blocks.store import interrupts
 from blocks.store.interrupts import Interrupt
 

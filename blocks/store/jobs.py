@@ -5,13 +5,13 @@ from typing import Any
 
 import msgspec
 
-from blocks.errors import CredentialsWiped, IdempotencyConflict
-from blocks.ids import new_id
-from blocks.model import DeliveryStatus, JobStatus, Pin, TaskType
-from blocks.object_urls import StoreType
+from blocks.domain.errors import CredentialsWiped, IdempotencyConflict
+from blocks.domain.ids import new_id
+from blocks.domain.model import DeliveryStatus, JobStatus, Pin, TaskType
+from blocks.domain.object_urls import StoreType
+from blocks.secrets.vault import Vault
 from blocks.store.database import Rollback, Transaction, take_time
 from blocks.store.queries import load
-from blocks.vault import Vault
 
 _SQL = load("jobs")
 

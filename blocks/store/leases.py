@@ -1,7 +1,7 @@
 """What annotators hold: asked for again by the key of a claim, or page by page."""
 
-from blocks.errors import IdempotencyConflict
-from blocks.ids import parse_task_id
+from blocks.domain.errors import IdempotencyConflict
+from blocks.domain.ids import parse_task_id
 from blocks.store.annotation import ClaimedTask, ClaimKey, claimed_tasks
 from blocks.store.database import Transaction
 from blocks.store.queries import load

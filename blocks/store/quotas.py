@@ -12,7 +12,7 @@ from threading import Lock
 from time import monotonic
 from typing import NamedTuple
 
-from blocks.errors import RefineryError
+from blocks.domain.errors import RefineryError
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 

@@ -6,13 +6,13 @@ from enum import StrEnum
 
 import msgspec
 
-from blocks.errors import RefineryError
-from blocks.model import JobStatus
+from blocks.domain.errors import RefineryError
+from blocks.domain.model import JobStatus
+from blocks.secrets.vault import Vault
 from blocks.store import jobs
 from blocks.store.database import Rollback, Transaction
 from blocks.store.jobs import Job, NewJob
 from blocks.store.queries import load
-from blocks.vault import Vault
 
 _SQL = load("streams")
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from blocks.errors import IdempotencyConflict
-from blocks.ids import new_id, parse_task_id, task_id
-from blocks.model import JobStatus, TaskReason, TaskStatus, TaskType
+from blocks.domain.errors import IdempotencyConflict
+from blocks.domain.ids import new_id, parse_task_id, task_id
+from blocks.domain.model import JobStatus, TaskReason, TaskStatus, TaskType
+from blocks.secrets.vault import Vault
 from blocks.store.database import Transaction
 from blocks.store.queries import load
-from blocks.vault import Vault
 
 _SQL = load("tasks")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from blocks.model import JobStatus, WaitsFor
+from blocks.domain.model import JobStatus, WaitsFor
 from blocks.store.database import Transaction
 from blocks.store.jobs import Job
 from blocks.store.queries import load

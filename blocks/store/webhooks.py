@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from blocks.errors import Terminal
-from blocks.ids import new_id
+from blocks.domain.errors import Terminal
+from blocks.domain.ids import new_id
+from blocks.secrets.vault import Vault
 from blocks.store.database import Transaction
 from blocks.store.queries import load
-from blocks.vault import Vault
 
 _SQL = load("webhooks")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 
-from blocks.prefect_auth import PrefectAuth
-from deployments.stack import Stack
+from blocks.prefect.auth import PrefectAuth
+from deployments.embedded.stack import Stack
 
 WAIT_S = 90.0
 _POLL_S = 0.1

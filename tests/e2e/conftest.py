@@ -15,8 +15,8 @@ from gcsfs.core import GCSFileSystem
 
 from blocks.store import customers
 from blocks.store.database import Database
+from deployments.embedded.stack import Stack
 from deployments.lost_runs import WORKER_LABEL
-from deployments.stack import Stack
 from tests.e2e.client import Annotator, Customer, prefect_client, runs_of, wait_for
 from tests.e2e.held_chunk import held_chunk
 from tests.endpoint import Endpoint

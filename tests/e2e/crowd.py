@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from deployments.stack import Stack
+from deployments.embedded.stack import Stack
 from tests.e2e.client import wait_for
 from tests.e2e.crowd_annotator import Floor, RestlessAnnotator, Wire
 from tests.e2e.records import Record

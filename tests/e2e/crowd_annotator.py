@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from blocks.ids import parse_task_id
+from blocks.domain.ids import parse_task_id
 from tests.e2e.records import Grant, Record, Release, Vote
 
 _ANSWER_S_MAX = 30.0

@@ -13,7 +13,7 @@ import httpx
 import s3fs
 from ruamel.yaml import YAML
 
-from deployments.stack import Stack
+from deployments.embedded.stack import Stack
 from tests.e2e.client import Customer
 
 # As docs/etl.md has it.
@@ -23,7 +23,7 @@ import sys
 from prefect_aws import AwsCredentials
 from prefect_aws.client_parameters import AwsClientParameters
 
-from blocks.prefect_blocks import ManifestSource, ResultsDelivery
+from blocks.prefect.blocks import ManifestSource, ResultsDelivery
 
 name, key, secret, endpoint_url = sys.argv[1:]
 credentials = AwsCredentials(

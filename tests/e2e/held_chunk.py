@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from deployments.stack import Stack
+from deployments.embedded.stack import Stack
 
 _CHUNK_NO = 10
 """Of 21, in the smallest manifest that is read with it."""

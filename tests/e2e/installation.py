@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import psutil
 
-from blocks.prefect_auth import PrefectAuth
-from deployments.operator_environment import load_environment
+from blocks.prefect.auth import PrefectAuth
+from deployments.embedded.operator_environment import load_environment
 from deployments.registered import REPOSITORY
 
 API, POSTGRES, PREFECT = "API", "PostgreSQL", "Prefect server"

@@ -11,15 +11,15 @@ import httpx
 import msgspec
 import psycopg
 
-from blocks import reconciler
-from blocks.credentials import S3Credentials
-from blocks.prefect_api import PrefectApi
+from blocks.prefect import reconciler
+from blocks.prefect.api import PrefectApi
+from blocks.secrets.credentials import S3Credentials
 from blocks.settings import Settings
 from blocks.store import customers
 from blocks.store.database import Database
 from blocks.store.jobs import DeliveryTarget
 from deployments import names
-from deployments.stack import Stack
+from deployments.embedded.stack import Stack
 from tests.e2e.client import (
     Customer,
     cancel,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from blocks.ids import task_id
+from blocks.domain.ids import task_id
 from blocks.settings import Settings
 from blocks.store.database import Database
 from tests.e2e.record_checks import Ballots

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deployments.operator_environment import kept_environment
+from deployments.embedded.operator_environment import kept_environment
+from deployments.embedded.stack import Stack
 from deployments.registered import REPOSITORY
-from deployments.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(540)]
 

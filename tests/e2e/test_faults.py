@@ -12,7 +12,7 @@ import s3fs
 from gcsfs.core import GCSFileSystem
 
 from deployments import names
-from deployments.stack import Stack
+from deployments.embedded.stack import Stack
 from tests.e2e.checks import check_delivery, check_errors, truth
 from tests.e2e.client import (
     Annotator,

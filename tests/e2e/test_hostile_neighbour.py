@@ -22,7 +22,7 @@ import s3fs
 
 from blocks.store import customers
 from blocks.store.database import Database
-from deployments.stack import Stack
+from deployments.embedded.stack import Stack
 from tests.e2e.client import Annotator, Customer, wait_for
 from tests.e2e.enemy import ATTACKS, Target
 from tests.manifests import make_manifest

@@ -11,7 +11,7 @@ import s3fs
 
 from blocks.store import jobs
 from blocks.store.database import Database
-from deployments.stack import Stack
+from deployments.embedded.stack import Stack
 from tests.e2e.checks import check_errors
 from tests.e2e.client import cancel, delete, pause, resume, retry, runs_of, wait_for
 from tests.e2e.operator_cells import DELIVER, PRESSED, PROCESS, STOPPED, Cell, Operator, ended_run
@@ -50,7 +50,7 @@ def played(operator: Operator) -> None:
     """All cells, which are brought about side by side."""
     with pytest.MonkeyPatch.context() as patch:
         # What nobody begins or stops is ended at once, and not after a minute.
-        patch.setattr("blocks.stuck_runs._FORK_MAX", timedelta(0))
+        patch.setattr("blocks.prefect.stuck_runs._FORK_MAX", timedelta(0))
         for first in range(0, len(CELLS), AT_ONCE):
             operator.play(CELLS[first : first + AT_ONCE])
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from deployments.stack import Stack
+from deployments.embedded.stack import Stack
 from tests.e2e.client import prefect_client
 
 pytestmark = pytest.mark.e2e

@@ -9,8 +9,8 @@ import httpx
 import pytest
 import s3fs
 
+from deployments.embedded.stack import Stack
 from deployments.names import WORKER_TYPE
-from deployments.stack import Stack
 from tests.e2e.client import Customer, wait_for
 from tests.e2e.etl_owner import EtlOwner, jobs_of
 from tests.manifests import make_manifest

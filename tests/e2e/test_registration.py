@@ -7,9 +7,9 @@ import sys
 import httpx
 import pytest
 
+from deployments.embedded.stack import Stack
 from deployments.names import WORK_POOL
 from deployments.registered import REPOSITORY, VARIABLE, is_registered
-from deployments.stack import Stack
 
 pytestmark = pytest.mark.e2e
 

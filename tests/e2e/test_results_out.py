@@ -14,7 +14,7 @@ from gcsfs.core import GCSFileSystem
 from standardwebhooks.webhooks import Webhook
 
 from api.cli.verify import check_folder
-from deployments.stack import Stack
+from deployments.embedded.stack import Stack
 from tests.e2e.checks import truth
 from tests.e2e.client import Annotator, Customer
 from tests.endpoint import Endpoint

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 import s3fs
 
-from deployments.postgres_programs import wheel_folder
-from deployments.stack import Stack
+from deployments.embedded.postgres_programs import wheel_folder
+from deployments.embedded.stack import Stack
 from tests.e2e.client import Customer, wait_for
 from tests.manifests import make_manifest
 

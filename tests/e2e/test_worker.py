@@ -14,9 +14,9 @@ import httpx
 import psutil
 import pytest
 
+from deployments.embedded.stack import Stack
 from deployments.names import WORKER_TYPE
 from deployments.registered import REPOSITORY
-from deployments.stack import Stack
 from tests.e2e.client import cancel, prefect_client, set_state, wait_for
 
 pytestmark = pytest.mark.e2e

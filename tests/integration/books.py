@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from blocks.model import decide, exhausted
+from blocks.domain.model import decide, exhausted
 from tests.integration.conftest import Shop
 
 

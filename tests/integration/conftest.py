@@ -17,18 +17,18 @@ from litestar import Litestar
 from litestar.testing import TestClient
 from psycopg.rows import dict_row
 
-from api.server import TimedProtocol
-from blocks.batch import Batch, task_frame
-from blocks.model import BadLine, GoodLine, LabelOutcome, LineCode, Pin, TaskType
-from blocks.prefect_api import PrefectApi
+from api.http.server import TimedProtocol
+from blocks.domain.model import BadLine, GoodLine, LabelOutcome, LineCode, Pin, TaskType
+from blocks.lines.validated_lines import Batch, task_frame
+from blocks.prefect.api import PrefectApi
+from blocks.secrets.vault import Vault
 from blocks.settings import Settings
 from blocks.store import annotation, chunks, customers, jobs
 from blocks.store.annotation import ClaimedTask, Label
 from blocks.store.database import Database, Rollback, Transaction
 from blocks.store.jobs import DeliveryTarget, Idempotency, Job, NewJob
-from blocks.vault import Vault
-from deployments.object_stores import ObjectStoreAddress
-from deployments.ports import free_port
+from deployments.embedded.object_stores import ObjectStoreAddress
+from deployments.embedded.ports import free_port
 from tests.fake_prefect import FakePrefect
 
 if TYPE_CHECKING:

@@ -10,15 +10,15 @@ import pytest
 import s3fs
 from prefect.client.schemas.objects import State
 
-from blocks.credentials import S3Credentials
-from blocks.model import TaskType
+from blocks.domain.model import TaskType
+from blocks.secrets.credentials import S3Credentials
 from blocks.settings import Settings
 from blocks.store import annotation, customers, jobs
 from blocks.store.database import Database
 from blocks.store.jobs import DeliveryTarget, Job, NewJob
-from deployments.object_stores import ObjectStoreAddress
+from deployments.embedded.object_stores import ObjectStoreAddress
 from flows import process_job as tasks
-from flows import resources
+from flows.running import resources
 from tests.conftest import KEY
 from tests.e2e.checks import truth
 from tests.manifests import Manifest

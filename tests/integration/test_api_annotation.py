@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from blocks.ids import new_id, task_id
-from blocks.model import GoodLine, TaskType
+from blocks.domain.ids import new_id, task_id
+from blocks.domain.model import GoodLine, TaskType
 from tests.integration.conftest import JOB_BODY, OPTIONS, Api, Chunk, make_chunk
 
 pytestmark = [

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from blocks.ids import task_id
-from blocks.model import BadLine, GoodLine, LineCode
+from blocks.domain.ids import task_id
+from blocks.domain.model import BadLine, GoodLine, LineCode
 from blocks.store import chunks, jobs
 from blocks.store.jobs import Job
 from tests.integration.conftest import (

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from blocks.model import JobStatus
+from blocks.domain.model import JobStatus
 from blocks.store import jobs
 from blocks.store.jobs import DeliveryTarget, Job
 from tests.integration.conftest import DELIVERY, Api, Shop, at_once, make_chunk

@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from litestar.testing import TestClient
 from psycopg import sql
 
-from blocks.ids import new_id
+from blocks.domain.ids import new_id
 from blocks.settings import Settings
 from blocks.store import customers
 from deployments.registered import REPOSITORY

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from litestar.testing import TestClient
 
-from blocks.ids import new_id, task_id
-from blocks.model import BadLine, GoodLine, LineCode
+from blocks.domain.ids import new_id, task_id
+from blocks.domain.model import BadLine, GoodLine, LineCode
 from blocks.settings import Settings
 from blocks.store import jobs
 from blocks.store.jobs import Job

@@ -10,9 +10,9 @@ import pytest
 from httpx import Response
 from litestar.testing import TestClient
 
-from api import requests
 from api.auth import KeyRing
-from api.bodies import parse
+from api.http import requests
+from api.http.bodies import parse
 from blocks.settings import Settings
 from blocks.store import quotas
 from blocks.store.customers import Principal

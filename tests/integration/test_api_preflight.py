@@ -17,7 +17,7 @@ from litestar.testing import TestClient
 
 from api.preflight import Preflights
 from blocks.settings import Settings
-from deployments.object_stores import ObjectStoreAddress
+from deployments.embedded.object_stores import ObjectStoreAddress
 from tests.integration.conftest import JOB_BODY, Api, Shop, make_app, wait_until
 from tests.integration.test_buckets_contract import GcsStore
 

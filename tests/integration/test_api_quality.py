@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.routes import quality as quality_route
-from blocks.ids import new_id, task_id
+from blocks.domain.ids import new_id, task_id
 from blocks.store import jobs, quality
 from blocks.store.jobs import Job
 from tests.integration.conftest import OPTIONS, Api, Shop, make_chunk

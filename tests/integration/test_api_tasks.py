@@ -11,8 +11,8 @@ from httpx import Response
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from litestar.testing import TestClient
 
-from blocks.ids import new_id, task_id
-from blocks.model import GoodLine
+from blocks.domain.ids import new_id, task_id
+from blocks.domain.model import GoodLine
 from blocks.settings import Settings
 from blocks.store import chunks, jobs
 from tests.integration.conftest import OPTIONS, Api, Chunk, Shop, make_app, make_chunk

@@ -38,7 +38,7 @@ PLACES = 4
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing waited for for long."""
     monkeypatch.setattr("api.app._LOCK_S_MAX", 0.2)
-    monkeypatch.setattr("api.threads._LOOK_S", 0.05)
+    monkeypatch.setattr("api.http.threads._LOOK_S", 0.05)
     monkeypatch.setattr("api.probes._KEPT_S", 0.0)
     monkeypatch.setattr("api.probes._FRESH_S", 0.5)
     monkeypatch.setattr("blocks.store.database._WAIT_FOR_CONNECTION_S", 1.0)
@@ -145,7 +145,11 @@ def test_who_needs_what_is_locked_is_told_so_while_it_is_and_others_are_served(
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch, _soon: None) -> None:
     """Have everything waited for for longer than the test takes."""
-    for name in ("api.app._LOCK_S_MAX", "api.app._REQUEST_S_MAX", "api.threads._HANDLER_S_MAX"):
+    for name in (
+        "api.app._LOCK_S_MAX",
+        "api.app._REQUEST_S_MAX",
+        "api.http.threads._HANDLER_S_MAX",
+    ):
         monkeypatch.setattr(name, 2 * WAIT_S)
 
 
@@ -187,7 +191,7 @@ def test_one_locked_row_leaves_places_to_everybody_else(
 def test_more_than_can_wait_are_refused_at_once(
     crowd: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.places._WAITING_MAX", 4)
+    monkeypatch.setattr("api.http.places._WAITING_MAX", 4)
     shop, desk = crowd.shop, desk_of(crowd)
     with locked(shop, ROW, desk.job_id):
         waiting = [Side(partial(desk.ask, "cancel")) for _ in range(PLACES)]
@@ -241,8 +245,8 @@ ROUTES = [
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing take longer than a busy machine does."""
-    monkeypatch.setattr("api.threads._KEY_S_MAX", 1.0)
-    monkeypatch.setattr("api.threads._HANDLER_S_MAX", 2.0)
+    monkeypatch.setattr("api.http.threads._KEY_S_MAX", 1.0)
+    monkeypatch.setattr("api.http.threads._HANDLER_S_MAX", 2.0)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -265,8 +269,8 @@ def test_a_database_that_hangs_is_told_on_every_route_and_comes_back(crowd: Api)
 def test_an_application_stops_while_its_database_hangs(
     api_settings: Settings, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.launcher._STOP_S", 0.2)
-    monkeypatch.setattr("api.dispatcher._STOP_S", 0.2)
+    monkeypatch.setattr("api.background.launcher._STOP_S", 0.2)
+    monkeypatch.setattr("api.background.dispatcher._STOP_S", 0.2)
     with ExitStack() as stack:
         client = stack.enter_context(TestClient(make_app(api_settings)))
         api = Api(client, shop)

@@ -17,15 +17,24 @@ import botocore.config
 import httpx
 import pytest
 
-from blocks.buckets import Bucket, GcsBucket, S3Bucket, open_bucket
-from blocks.credentials import S3Credentials
-from blocks.egress import Egress
-from blocks.errors import BucketNotFound, ObjectChanged, ObjectExists, ObjectNotFound, Transient
-from blocks.model import Pin
-from blocks.object_urls import StoreType
-from blocks.uploads import GcsUpload, S3Upload
-from deployments.object_stores import ObjectStoreAddress
-from deployments.ports import free_port
+from blocks.buckets.gcs import GcsBucket
+from blocks.buckets.opening import open_bucket
+from blocks.buckets.protocol import Bucket
+from blocks.buckets.s3 import S3Bucket
+from blocks.buckets.uploads import GcsUpload, S3Upload
+from blocks.domain.errors import (
+    BucketNotFound,
+    ObjectChanged,
+    ObjectExists,
+    ObjectNotFound,
+    Transient,
+)
+from blocks.domain.model import Pin
+from blocks.domain.object_urls import StoreType
+from blocks.secrets.credentials import S3Credentials
+from blocks.secrets.egress import Egress
+from deployments.embedded.object_stores import ObjectStoreAddress
+from deployments.embedded.ports import free_port
 
 pytestmark = [
     pytest.mark.integration,

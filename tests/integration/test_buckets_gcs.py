@@ -5,11 +5,11 @@ import secrets
 
 import pytest
 
-from blocks.buckets import open_bucket
-from blocks.credentials import GcsCredentials
-from blocks.egress import Egress
-from blocks.errors import BucketNotFound, InvalidCredentials
-from blocks.object_urls import StoreType
+from blocks.buckets.opening import open_bucket
+from blocks.domain.errors import BucketNotFound, InvalidCredentials
+from blocks.domain.object_urls import StoreType
+from blocks.secrets.credentials import GcsCredentials
+from blocks.secrets.egress import Egress
 from tests.integration.test_buckets_contract import GcsStore, write
 
 pytestmark = pytest.mark.integration

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from blocks.buckets import Bucket
-from blocks.errors import AddressRefused, InvalidCredentials, RefineryError, Transient
-from blocks.model import Pin
-from blocks.uploads import S3Upload
-from deployments.object_stores import ObjectStoreAddress
+from blocks.buckets.protocol import Bucket
+from blocks.buckets.uploads import S3Upload
+from blocks.domain.errors import AddressRefused, InvalidCredentials, RefineryError, Transient
+from blocks.domain.model import Pin
+from deployments.embedded.object_stores import ObjectStoreAddress
 from tests.integration.test_buckets_contract import MIB, Killed, S3Store, write
 
 pytestmark = pytest.mark.integration

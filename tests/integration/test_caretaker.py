@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from litestar.testing import TestClient
 
-from blocks import reconciler
-from blocks.prefect_api import PrefectApi
+from blocks.prefect import reconciler
+from blocks.prefect.api import PrefectApi
 from blocks.settings import Settings
 from tests.fake_prefect import FakePrefect
 from tests.integration.conftest import Shop, make_app, make_chunk
@@ -21,9 +21,9 @@ pytestmark = pytest.mark.integration
 def api_settings(
     settings: Settings, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch
 ) -> Settings:
-    monkeypatch.setattr("api.caretaker._LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr("api.background.caretaker._LOOK_EVERY_S", 0.1)
     monkeypatch.setattr(
-        "api.launcher.reconcile", lambda *_: None
+        "api.background.launcher.reconcile", lambda *_: None
     )  # it does all that when it starts
     return msgspec.structs.replace(settings, prefect_api_url=prefect.url)
 

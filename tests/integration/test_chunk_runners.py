@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 from distributed import LocalCluster
 
-from blocks.model import JobStatus
+from blocks.domain.model import JobStatus
 from blocks.store.database import Database
-from deployments.object_stores import ObjectStoreAddress
-from flows import ingestion
+from deployments.embedded.object_stores import ObjectStoreAddress
 from flows import process_job as tasks
-from flows.policy import RETRY
 from flows.process_job import process_job
+from flows.reading import ingestion
+from flows.running.policy import RETRY
 from tests.conftest import KEY
 from tests.integration.flow_world import Shop, check_created, flow_settings, run
 from tests.manifests import make_manifest

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 import s3fs
 
-from blocks.delivered import DeliveryManifest
-from deployments.object_stores import ObjectStoreAddress
-from flows.delivery import Layout, write_object, write_parts
+from blocks.delivery_manifest import DeliveryManifest
+from deployments.embedded.object_stores import ObjectStoreAddress
+from flows.writing.folder import Layout, write_object, write_parts
 from tests.unit.test_delivery import MemoryBucket, export_line
 
 pytestmark = pytest.mark.integration

@@ -18,12 +18,12 @@ import pytest
 import s3fs
 
 from api.cli.verify import check_folder
-from blocks import uploads
-from blocks.credentials import S3Credentials
+from blocks.buckets import uploads
+from blocks.secrets.credentials import S3Credentials
 from blocks.store.jobs import DeliveryTarget, Job
-from deployments.object_stores import ObjectStoreAddress
+from deployments.embedded.object_stores import ObjectStoreAddress
 from flows import deliver_job as module
-from flows.policy import RETRY
+from flows.running.policy import RETRY
 from tests.conftest import KEY
 from tests.integration.conftest import Shop, make_chunk
 

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from api.cli.verify import check_folder
-from blocks.credentials import S3Credentials
-from blocks.model import JobStatus
-from deployments.object_stores import ObjectStoreAddress
+from blocks.domain.model import JobStatus
+from blocks.secrets.credentials import S3Credentials
+from deployments.embedded.object_stores import ObjectStoreAddress
 from flows import deliver_job as module
 from flows.deliver_job import deliver_job
 from flows.process_job import process_job

@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from blocks.buckets import Bucket
-from blocks.credentials import S3Credentials
-from blocks.errors import (
+from blocks.buckets.protocol import Bucket
+from blocks.domain.errors import (
     AccessDenied,
     InvalidCredentials,
     ObjectChanged,
@@ -18,9 +17,10 @@ from blocks.errors import (
     Terminal,
     Transient,
 )
-from blocks.model import JobStatus, Pin
+from blocks.domain.model import JobStatus, Pin
+from blocks.secrets.credentials import S3Credentials
 from blocks.store.database import Database
-from deployments.object_stores import ObjectStoreAddress
+from deployments.embedded.object_stores import ObjectStoreAddress
 from flows.process_job import process_job
 from tests.faulty_store import (
     BEFORE_THE_ANSWER,
@@ -86,7 +86,7 @@ class Behind:
 
 def behind(store: S3Store | GcsStore, upstream_url: str) -> Iterator[Behind]:
     with pytest.MonkeyPatch.context() as patch, FaultyStore(upstream_url) as proxy:
-        patch.setattr("blocks.buckets._READ_TIMEOUT_S", SHORT_TIMEOUT_S)
+        patch.setattr("blocks.buckets.answers.READ_TIMEOUT_S", SHORT_TIMEOUT_S)
         bucket = store.open_at(proxy.url)
         yield Behind(proxy, bucket, store.open().stat("data"))
 
@@ -267,7 +267,7 @@ def place(
 ) -> Iterator[Place]:
     gcs = GcsStore(gcs_url) if request.param == "gcs" else None
     retry_soon(monkeypatch)
-    monkeypatch.setattr("blocks.buckets._READ_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("blocks.buckets.answers.READ_TIMEOUT_S", 1.0)
     with FaultyStore(gcs_url if gcs else object_store.endpoint_url) as proxy:
         changes = {
             "REFINERY_GCS_ENDPOINT_URL": proxy.url,

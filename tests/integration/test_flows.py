@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from blocks.buckets import S3Bucket
-from blocks.errors import Transient
-from blocks.model import JobStatus, Pin
+from blocks.buckets.s3 import S3Bucket
+from blocks.domain.errors import Transient
+from blocks.domain.model import JobStatus, Pin
 from flows.deliver_job import deliver_job
 from flows.process_job import process_job
 from tests.e2e.checks import check_delivery

@@ -17,16 +17,18 @@ import pytest
 from prefect.exceptions import CrashedRun, TerminationSignal
 
 from api.routes.job_views import JobView, views
-from blocks.buckets import S3Bucket
-from blocks.credentials import S3Credentials
-from blocks.errors import InternalError, RunEnded, Transient, UndecryptableCredentials
-from blocks.model import JobStatus, Pin, WaitsFor
-from blocks.prefect_api import PrefectUnavailable
+from blocks.buckets.s3 import S3Bucket
+from blocks.domain.errors import InternalError, RunEnded, Transient, UndecryptableCredentials
+from blocks.domain.model import JobStatus, Pin, WaitsFor
+from blocks.prefect.api import PrefectUnavailable
+from blocks.secrets.credentials import S3Credentials
 from blocks.store.database import DatabaseUnavailable
-from deployments.ports import free_port
-from flows import deadlines, ingestion, process_job
+from deployments.embedded.ports import free_port
 from flows import deliver_job as delivering
-from flows.setbacks import DELIVER_JOB, PROCESS_JOB, recorded
+from flows import process_job
+from flows.reading import ingestion
+from flows.running import deadlines
+from flows.running.setbacks import DELIVER_JOB, PROCESS_JOB, recorded
 from tests.endpoint import Endpoint
 from tests.faulty_store import Fault, FaultyStore
 from tests.integration.flow_world import Shop, check_created, run
@@ -99,7 +101,7 @@ def bad_endpoint(
 ) -> Iterator[str]:
     match request.param:
         case "hangs":
-            monkeypatch.setattr("blocks.buckets._READ_TIMEOUT_S", 0.1)
+            monkeypatch.setattr("blocks.buckets.answers.READ_TIMEOUT_S", 0.1)
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         case "refuses":
@@ -341,7 +343,7 @@ def test_three_equal_errors_of_ours_fail_the_job(
     def overflow(*_: Any, **__: Any) -> int:
         raise RecursionError("secret bytes of the customer")
 
-    monkeypatch.setattr("flows.manifest.choose_chunk_bytes", overflow)
+    monkeypatch.setattr("flows.reading.ingestion.choose_chunk_bytes", overflow)
     shop.put(make_manifest(10).data)
     job_id = shop.submit()
     for runs in (1, 2):
@@ -364,7 +366,7 @@ def test_three_equal_errors_of_ours_fail_the_job(
         if "job.internal_error" in record.getMessage()
     ]
     assert len(logged) == 1
-    assert "RecursionError in flows.ingestion.pin" in logged[0]
+    assert "RecursionError in flows.reading.ingestion.pin" in logged[0]
     assert "secret" not in logged[0]
     with shop.database.transaction() as tx:
         rows = tx.execute("select event from outbox where event is not null").fetchall()
@@ -379,7 +381,7 @@ def test_three_equal_errors_of_ours_refuse_a_delivery(
 
     with FaultyStore(shop._address.endpoint_url) as proxy:
         job_id = delivered_behind(shop, proxy)
-        monkeypatch.setattr("flows.delivering.folder_of", fail)
+        monkeypatch.setattr("flows.writing.delivery.folder_of", fail)
         for _ in range(3):
             assert seen(shop, job_id).status is JobStatus.PROCESSING
             assert run(delivering.deliver_job, job_id).is_failed()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from blocks.ids import parse_task_id
-from blocks.model import GoodLine, LabelOutcome
+from blocks.domain.ids import parse_task_id
+from blocks.domain.model import GoodLine, LabelOutcome
 from blocks.store import customers
 from blocks.store.annotation import ClaimedTask
 from tests.integration.books import check_books

@@ -13,17 +13,17 @@ import psycopg
 import pytest
 from litestar.testing import TestClient
 
-from api.launcher import Launcher
+from api.background.launcher import Launcher
 from api.metrics import Metrics
-from blocks import reconciler
-from blocks.prefect_api import PrefectApi
-from blocks.reconciler import Reconciled
+from blocks.prefect import reconciler
+from blocks.prefect.api import PrefectApi
+from blocks.prefect.reconciler import Reconciled
 from blocks.settings import Settings
 from blocks.store import customers, jobs, outbox, runs, waits
 from blocks.store.database import Transaction
 from blocks.store.jobs import Idempotency
 from blocks.store.runs import Launch
-from deployments.ports import free_port
+from deployments.embedded.ports import free_port
 from tests.conftest import KEY
 from tests.fake_prefect import FakePrefect
 from tests.integration.blockades import stopped_postgresql
@@ -58,7 +58,7 @@ UNDONE = """
 def with_prefect(
     settings: Settings, shop: Shop, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Api]:
-    monkeypatch.setattr("api.launcher._POLL_S", 0.1)
+    monkeypatch.setattr("api.background.launcher._POLL_S", 0.1)
     settings = msgspec.structs.replace(
         settings, prefect_api_url=prefect.url, prefect_api_auth_string="admin:pass:word"
     )

@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from blocks.batch import Batch
-from blocks.model import JobStatus
+from blocks.domain.model import JobStatus
+from blocks.lines.validated_lines import Batch
 from blocks.store import chunks
-from flows import ingestion, manifest
-from flows.batches import validate_lines
 from flows.process_job import process_job
+from flows.reading.fast_path import validate_lines
+from flows.reading.ranges import plan_ranges
 from tests.integration.flow_world import Shop, run
 from tests.manifests import make_manifest
 
@@ -60,7 +60,9 @@ def test_a_chunk_whose_lines_do_not_add_up_is_not_committed(
     spoil: Callable[[Iterator[Batch]], Iterator[Batch]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(ingestion, "validate_lines", lambda *text: spoil(validate_lines(*text)))
+    monkeypatch.setattr(
+        "flows.reading.ingestion.validate_lines", lambda *text: spoil(validate_lines(*text))
+    )
     data = gzip.compress(MANIFEST.data) if name.endswith(".gz") else MANIFEST.data
     job_id = submit(shop, data, name)
     assert run(process_job, job_id).is_failed()
@@ -92,8 +94,9 @@ def test_a_part_of_the_manifest_that_nobody_read_fails_the_job(
     monkeypatch: pytest.MonkeyPatch,
     spoil: Callable[[Iterator[tuple[int, int]]], Iterator[tuple[int, int]]],
 ) -> None:
-    plan = manifest.plan_ranges
-    monkeypatch.setattr(manifest, "plan_ranges", lambda *plan_of: spoil(plan(*plan_of)))
+    monkeypatch.setattr(
+        "flows.reading.ingestion.plan_ranges", lambda *plan_of: spoil(plan_ranges(*plan_of))
+    )
     job_id = submit(shop, MANIFEST.data)
     assert run(process_job, job_id).is_failed()
     assert shop.job(job_id).error_code == "ledger_mismatch"

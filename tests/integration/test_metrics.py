@@ -8,8 +8,8 @@ from litestar.testing import TestClient
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from blocks.prefect_api import PrefectApi
-from blocks.reconciler import reconcile
+from blocks.prefect.api import PrefectApi
+from blocks.prefect.reconciler import reconcile
 from blocks.settings import Settings
 from blocks.store import counts, jobs
 from blocks.store.database import Database

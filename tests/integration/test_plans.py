@@ -6,12 +6,12 @@ from typing import Any, cast
 import pytest
 from psycopg import sql
 
-from blocks.model import LabelOutcome
+from blocks.domain.model import LabelOutcome
+from blocks.secrets.vault import Vault
 from blocks.store import annotation, customers, results, waits
 from blocks.store.annotation import Label
 from blocks.store.database import Database, Rollback, Transaction
 from blocks.store.jobs import Job
-from blocks.vault import Vault
 from tests.conftest import DatabaseServer
 from tests.integration.conftest import OPTIONS, Shop, make_chunk
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from blocks.buckets import open_bucket
-from blocks.credentials import S3Credentials
-from blocks.egress import Egress
-from blocks.errors import AddressRefused
-from blocks.object_urls import StoreType
-from deployments.object_stores import ObjectStoreAddress
-from deployments.ports import LOOPBACK, Ports
-from deployments.stack import Stack
+from blocks.buckets.opening import open_bucket
+from blocks.domain.errors import AddressRefused
+from blocks.domain.object_urls import StoreType
+from blocks.secrets.credentials import S3Credentials
+from blocks.secrets.egress import Egress
+from deployments.embedded.object_stores import ObjectStoreAddress
+from deployments.embedded.ports import LOOPBACK, Ports
+from deployments.embedded.stack import Stack
 from tests.integration.test_buckets_contract import MIB, S3Store, write
 
 pytestmark = pytest.mark.integration

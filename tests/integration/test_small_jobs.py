@@ -8,13 +8,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import Artifact
 
-from blocks import job_page
-from blocks.errors import Transient
-from blocks.model import JobStatus
+from blocks.domain.errors import Transient
+from blocks.domain.model import JobStatus
+from blocks.prefect import job_page
 from blocks.store import customers, jobs, runs
 from blocks.store.runs import Launch, Work
-from flows import ingestion
 from flows.process_job import process_job
+from flows.reading import ingestion
 from flows.small_jobs import small_jobs
 from tests.e2e.checks import check_delivery
 from tests.integration.conftest import Shop as StoreShop

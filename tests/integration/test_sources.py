@@ -14,17 +14,24 @@ import msgspec
 import pytest
 from google.oauth2.credentials import Credentials
 
-from blocks import google_accounts
-from blocks.buckets import GcsBucket, S3Bucket, open_bucket
-from blocks.credentials import GcsCredentials, S3Credentials
-from blocks.egress import Egress
-from blocks.errors import AccessDenied, ContentEncodingRefused, InvalidCredentials, RefineryError
-from blocks.object_urls import StoreType, parse_object_url
-from blocks.s3_session import CustomerSession
+from blocks.buckets import google_accounts
+from blocks.buckets.gcs import GcsBucket
+from blocks.buckets.opening import open_bucket
+from blocks.buckets.s3 import S3Bucket
+from blocks.buckets.s3_session import CustomerSession
+from blocks.domain.errors import (
+    AccessDenied,
+    ContentEncodingRefused,
+    InvalidCredentials,
+    RefineryError,
+)
+from blocks.domain.object_urls import StoreType, parse_object_url
+from blocks.secrets.credentials import GcsCredentials, S3Credentials
+from blocks.secrets.egress import Egress
 from blocks.store.database import Database
-from deployments.object_stores import ObjectStoreAddress
+from deployments.embedded.object_stores import ObjectStoreAddress
 from flows.process_job import process_job
-from flows.resources import manifest_of
+from flows.running.resources import manifest_of
 from tests.faulty_store import FaultyStore
 from tests.integration.flow_world import Shop, check_created, flow_settings, run
 from tests.integration.test_buckets_contract import GcsStore, S3Store

@@ -19,17 +19,17 @@ import psycopg
 import pytest
 import s3fs
 
-from deployments.endings import wait_ended
+from deployments.embedded.guard import Guard
+from deployments.embedded.object_stores import FakeGCS, SeaweedFS
+from deployments.embedded.ports import LOOPBACK, Ports, free_port, is_free
+from deployments.embedded.postgres import Postgres
+from deployments.embedded.postgres_programs import closed_parent, unprivileged_user, wheel_folder
+from deployments.embedded.processes import ChildProcess, Program
+from deployments.embedded.stack import Stack, default_data_dir
+from deployments.embedded.state import State
+from deployments.embedded.wait_for_exit import wait_ended
 from deployments.errors import AlreadyRunning, FolderUnreachable, ServerFailed
-from deployments.guard import Guard
-from deployments.object_stores import FakeGCS, SeaweedFS
-from deployments.ports import LOOPBACK, Ports, free_port, is_free
-from deployments.postgres import Postgres
-from deployments.postgres_programs import closed_parent, unprivileged_user, wheel_folder
-from deployments.processes import ChildProcess, Program
 from deployments.registered import REPOSITORY
-from deployments.stack import Stack, default_data_dir
-from deployments.state import State
 
 GONE_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
@@ -340,11 +340,11 @@ def test_what_a_server_started_ends_with_it(data_dir: Path, guard: Guard) -> Non
 SUPERVISOR = """
 import json, signal, sys
 from pathlib import Path
-from deployments.ports import Ports
-from deployments.postgres import Postgres
-from deployments.object_stores import SeaweedFS
-from deployments.state import DataDirectoryLock, State
-from deployments.supervisor import Supervisor
+from deployments.embedded.ports import Ports
+from deployments.embedded.postgres import Postgres
+from deployments.embedded.object_stores import SeaweedFS
+from deployments.embedded.state import DataDirectoryLock, State
+from deployments.embedded.supervisor import Supervisor
 from tests.integration.test_stack import _parent_of_another
 
 data_dir = Path(sys.argv[1])

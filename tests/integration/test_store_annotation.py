@@ -9,9 +9,9 @@ from functools import partial
 
 import pytest
 
-from blocks.errors import Transient
-from blocks.ids import new_id, parse_task_id, task_id
-from blocks.model import TaskType, decide, exhausted
+from blocks.domain.errors import Transient
+from blocks.domain.ids import new_id, parse_task_id, task_id
+from blocks.domain.model import TaskType, decide, exhausted
 from blocks.store import annotation, chunks, customers, jobs
 from blocks.store.annotation import ClaimedTask, LabelledJob
 from blocks.store.jobs import Job

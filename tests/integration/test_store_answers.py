@@ -9,8 +9,8 @@ from itertools import islice
 
 import pytest
 
-from blocks.buckets import Bucket
-from blocks.errors import (
+from blocks.buckets.protocol import Bucket
+from blocks.domain.errors import (
     AccessDenied,
     BucketNotFound,
     ContentEncodingRefused,
@@ -23,8 +23,8 @@ from blocks.errors import (
     Transient,
     WrongRegion,
 )
-from blocks.model import Pin
-from deployments.object_stores import ObjectStoreAddress
+from blocks.domain.model import Pin
+from deployments.embedded.object_stores import ObjectStoreAddress
 from tests.faulty_store import Answer, FaultyStore, Refusal, Request, is_any
 from tests.integration.test_buckets_contract import GcsStore, S3Store, write
 from tests.raw_store import RawStore
@@ -201,7 +201,7 @@ def test_an_object_of_which_too_little_is_told_is_refused(
 def test_a_body_that_comes_too_slowly_is_given_up(
     behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blocks.answers._SLOW_S_MAX", 0.2)
+    monkeypatch.setattr("blocks.buckets.answers._SLOW_S_MAX", 0.2)
     headers = {"Content-Range": "bytes 0-9/10", "ETag": behind.pin.version}
     behind.proxy.always(Answer(206, headers, b"x", times=10, pause_s=0.1))
     with pytest.raises(Transient, match="less than 16 KiB a second"):
@@ -212,7 +212,7 @@ def test_a_body_that_comes_too_slowly_is_given_up(
 def test_a_store_that_drips_meets_the_deadline_of_a_request(
     behind: Behind, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blocks.answers.REQUEST_S_MAX", 0.5)
+    monkeypatch.setattr("blocks.buckets.answers.REQUEST_S_MAX", 0.5)
     bucket = behind.open()
     headers = {"Content-Range": "bytes 0-9/10", "ETag": behind.pin.version}
     drip = Answer(206, headers, b"x", times=10, pause_s=0.1)
@@ -259,7 +259,7 @@ def test_a_listing_that_repeats_a_token_is_given_up(behind: Behind, tokens: list
 def test_a_listing_that_never_ends_is_given_up(
     behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blocks.answers._PAGES_MAX", 5)
+    monkeypatch.setattr("blocks.buckets.answers._PAGES_MAX", 5)
     behind.proxy.script([page(behind, f"t{n}") for n in range(50)], is_listing)
     with pytest.raises(ListingEndless, match="more than 5 pages"):
         list(islice(behind.bucket.entries(""), 40))
@@ -278,7 +278,7 @@ def empty_page(behind: Behind, n: int) -> Answer:
 def test_nor_is_one_of_empty_pages_waited_for(
     behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blocks.buckets._ABORTS_S_MAX", 0.0)
+    monkeypatch.setattr("blocks.buckets.s3._ABORTS_S_MAX", 0.0)
     behind.proxy.script([empty_page(behind, n) for n in range(50)], is_listing)
     with pytest.raises(Transient, match="took longer"):
         list(behind.bucket.entries("", seconds_max=0.0))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from blocks.model import BadLine, GoodLine, LineCode
+from blocks.domain.model import BadLine, GoodLine, LineCode
 from blocks.store import chunks, jobs
 from tests.integration.conftest import Chunk, Shop, Side, at_once, make_chunk
 

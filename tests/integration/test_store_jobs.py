@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import pytest
 
-from blocks.errors import IdempotencyConflict, UndecryptableCredentials
-from blocks.ids import new_id
-from blocks.model import JOB_ARROWS, Pin
+from blocks.domain.errors import IdempotencyConflict, UndecryptableCredentials
+from blocks.domain.ids import new_id
+from blocks.domain.model import JOB_ARROWS, Pin
+from blocks.secrets.vault import Vault
 from blocks.settings import Settings
 from blocks.store import customers, jobs, outbox
 from blocks.store.interrupts import Interrupt
 from blocks.store.jobs import Idempotency, Job, NewJob
-from blocks.vault import Vault
 from tests.integration.conftest import DELIVERY, Chunk, Shop, Side, at_once, make_chunk
 
 pytestmark = pytest.mark.integration

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from blocks.ids import parse_task_id, task_id
-from blocks.model import BadLine, GoodLine, LineCode
+from blocks.domain.ids import parse_task_id, task_id
+from blocks.domain.model import BadLine, GoodLine, LineCode
 from blocks.store import chunks, jobs, results
 from blocks.store.jobs import Job
 from blocks.store.results import LineError

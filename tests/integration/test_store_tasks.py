@@ -12,9 +12,9 @@ import msgspec
 import psycopg
 import pytest
 
-from blocks.errors import IdempotencyConflict, Transient
-from blocks.ids import parse_task_id
-from blocks.model import LabelOutcome, TaskStatus, TaskType
+from blocks.domain.errors import IdempotencyConflict, Transient
+from blocks.domain.ids import parse_task_id
+from blocks.domain.model import LabelOutcome, TaskStatus, TaskType
 from blocks.store import annotation, customers, tasks
 from blocks.store.tasks import Created, NewTask, Rule
 from tests.integration.books import check_books

@@ -19,8 +19,8 @@ from pydantic import SecretStr, ValidationError
 
 from api.cli.exits import CommandFailed
 from api.cli.streams import streams_app
-from blocks.prefect_api import PrefectApi
-from blocks.prefect_blocks import (
+from blocks.prefect.api import PrefectApi
+from blocks.prefect.blocks import (
     BLOCKS,
     ManifestSource,
     PlaceNotBound,
@@ -31,11 +31,11 @@ from blocks.prefect_blocks import (
 from blocks.store import jobs, streams
 from blocks.store.jobs import Job
 from blocks.store.streams import Manifest, Outcome, Stream
-from flows import resources
 from flows.deliver_job import deliver_job
+from flows.finding.stream_form import Find, JobOptions, LabelSpec
 from flows.process_job import process_job
-from flows.resources import destination_of, manifest_of
-from flows.stream_form import Find, JobOptions, LabelSpec
+from flows.running import resources
+from flows.running.resources import destination_of, manifest_of
 from flows.submit_manifests import check_parameters, submit_manifests
 from tests.integration.flow_world import Shop, run
 from tests.manifests import make_manifest

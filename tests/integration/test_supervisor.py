@@ -13,15 +13,15 @@ import httpx
 import psycopg
 import pytest
 
-from deployments import process_log, processes, supervised, supervisor
-from deployments.object_stores import FakeGCS
-from deployments.ports import free_port, is_free
-from deployments.postgres import Postgres
-from deployments.process_log import ProcessLog
-from deployments.state import State
-from deployments.supervised import Condition, Supervised
-from deployments.supervisor import Supervisor
-from deployments.teller import Teller
+from deployments.embedded import process_log, processes, supervised, supervisor
+from deployments.embedded.object_stores import FakeGCS
+from deployments.embedded.ports import free_port, is_free
+from deployments.embedded.postgres import Postgres
+from deployments.embedded.process_log import ProcessLog
+from deployments.embedded.state import State
+from deployments.embedded.supervised import Condition, Supervised
+from deployments.embedded.supervisor import Supervisor
+from deployments.embedded.teller import Teller
 from tests.e2e.client import wait_for
 from tests.integration.test_stack import as_root, data_dir, python_program
 

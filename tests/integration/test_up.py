@@ -10,10 +10,10 @@ import httpx
 import psutil
 import pytest
 
-from deployments.endings import wait_ended
-from deployments.operator_environment import load_environment
+from deployments.embedded.operator_environment import load_environment
+from deployments.embedded.state import DataDirectoryLock
+from deployments.embedded.wait_for_exit import wait_ended
 from deployments.registered import REPOSITORY
-from deployments.state import DataDirectoryLock
 from tests.integration.test_stack import data_dir
 
 __all__ = ["data_dir"]

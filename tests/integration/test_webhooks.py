@@ -16,12 +16,12 @@ import pytest
 from litestar.testing import TestClient
 from standardwebhooks.webhooks import Webhook
 
-from api import webhook_sender
+from api.background import webhook_sender
+from blocks.secrets.tls import trusted
+from blocks.secrets.vault import Vault
 from blocks.settings import Settings
 from blocks.store import annotation, jobs, webhooks
 from blocks.store.jobs import Job
-from blocks.tls import trusted
-from blocks.vault import Vault
 from tests.conftest import KEY
 from tests.endpoint import OK, WAIT_S, Endpoint, Received, answer, hang_up
 from tests.integration.conftest import DELIVERY, Api, Shop, make_app, make_chunk

@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.bodies import parse
-from api.errors import ApiError
-from blocks.bodies import Body
-from blocks.credentials import GcsCredentials, S3Credentials, decode_credentials
-from blocks.job_bodies import JobBody
-from blocks.model import TaskType
-from blocks.object_urls import StoreType
+from api.http.bodies import parse
+from api.http.errors import ApiError
+from blocks.bodies.fields import Body
+from blocks.bodies.jobs import JobBody
+from blocks.domain.model import TaskType
+from blocks.domain.object_urls import StoreType
+from blocks.secrets.credentials import GcsCredentials, S3Credentials, decode_credentials
 from blocks.store.jobs import DeliveryTarget
 
 SECRETS = ("hunter2-secret", "hunter2-token")

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.batch import Counted
-from blocks.errors import ManifestCorrupt, ManifestTooLarge, RefineryError, Transient
-from blocks.magic import Codec, codec_of
-from flows import manifest
-from flows.compressed import read_chunks
+from blocks.domain.errors import ManifestCorrupt, ManifestTooLarge, RefineryError, Transient
+from blocks.lines.magic import Codec, codec_of
+from blocks.lines.validated_lines import Counted
+from flows.reading.compressed import read_chunks
+from flows.reading.ranges import plan_ranges, read_lines
 from tests.manifests import make_manifest
 
 MIB = 1024 * 1024
@@ -38,11 +38,8 @@ def chunks(data: bytes, codec: Codec, chunk_bytes: int, bytes_max: int = 1 << 40
 
 
 def plain(text: bytes, chunk_bytes: int) -> Chunks:
-    ranges = manifest.plan_ranges(len(text), chunk_bytes)
-    read = [
-        manifest.read_lines(lambda start, end: text[start:end], len(text), *limits)
-        for limits in ranges
-    ]
+    ranges = plan_ranges(len(text), chunk_bytes)
+    read = [read_lines(lambda start, end: text[start:end], len(text), *limits) for limits in ranges]
     return [(number, at, lines, counted) for number, (at, lines, counted) in enumerate(read)]
 
 

@@ -8,8 +8,8 @@ from prefect_aws import AwsCredentials, MinIOCredentials
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
-from blocks.credentials import S3Credentials
-from blocks.prefect_blocks import ManifestSource, UnusableBlock
+from blocks.prefect.blocks import ManifestSource, UnusableBlock
+from blocks.secrets.credentials import S3Credentials
 
 
 def source(**parameters: Any) -> list[ManifestSource]:

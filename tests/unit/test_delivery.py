@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.buckets import Bucket, Entry, ObjectFile
-from blocks.delivered import DeliveredObject, folder_of
-from blocks.errors import NotSupported, ObjectExists, ObjectNotFound, Transient
-from blocks.model import DeliveryStatus, JobStatus, Pin, TaskType
+from blocks.buckets.protocol import Bucket, Entry, ObjectFile
+from blocks.delivery_manifest import DeliveredObject, folder_of
+from blocks.domain.errors import NotSupported, ObjectExists, ObjectNotFound, Transient
+from blocks.domain.model import DeliveryStatus, JobStatus, Pin, TaskType
 from blocks.store.jobs import DeliveryTarget, Job
-from flows import parquet
-from flows.delivery import (
+from flows.writing import parquet
+from flows.writing.folder import (
     Layout,
     encode_manifest,
     layout_of,
@@ -433,7 +433,7 @@ def test_a_manifest_that_is_too_large_for_one_is_not_read() -> None:
 
 
 def test_tidying_up_ends_though_the_listing_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.delivery._TIDY_S_MAX", 0.05)
+    monkeypatch.setattr("flows.writing.folder._TIDY_S_MAX", 0.05)
 
     class Endless(MemoryBucket):
         def entries(self, prefix: str, *, seconds_max: float = 0.0) -> Iterator[Entry]:

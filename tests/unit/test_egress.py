@@ -7,9 +7,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from api.webhook_sender import WebhookSender
-from blocks.egress import Egress, GuardedResolver
-from blocks.errors import AddressRefused
+from api.background.webhook_sender import WebhookSender
+from blocks.domain.errors import AddressRefused
+from blocks.secrets.egress import Egress, GuardedResolver
 from tests.outbound import Listener
 
 PUBLIC = [

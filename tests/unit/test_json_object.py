@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from blocks.json_object import Member, NotAnObjectError, NotJsonError, members, unescape
+from blocks.lines.json_object import Member, NotAnObjectError, NotJsonError, members, unescape
 
 _SURROGATES = range(0xD800, 0xE000)
 

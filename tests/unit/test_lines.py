@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.lines import validate
-from blocks.model import LINE_BYTES_MAX, BadLine, GoodLine, LineCode
-from blocks.urls import is_data_url
+from blocks.domain.data_urls import is_data_url
+from blocks.domain.model import LINE_BYTES_MAX, BadLine, GoodLine, LineCode
+from blocks.lines.exact_path import validate
 
 URL = "https://img.example.com/a.jpg"
 HEAD = b'{"data_url": "https://img.example.com/a.jpg"'

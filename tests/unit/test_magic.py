@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows import batches
+from flows.reading import fast_path
 from tests import validation
 from tests.reference import judge
 
@@ -82,8 +82,8 @@ def test_no_line_is_read_out_of_packed_ones(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gzip", "zlib", "zstd", "tex"])
 def test_a_batch_of_full_size_may_end_before_a_magic(name: str) -> None:
-    blank = b"\n" * batches._BATCH_LINES_MAX
-    large = (b" " * 1023 + b"\n") * (batches._BATCH_BYTES_MAX // 1024)
+    blank = b"\n" * fast_path._BATCH_LINES_MAX
+    large = (b" " * 1023 + b"\n") * (fast_path._BATCH_BYTES_MAX // 1024)
     for before in (blank, large):
         data = before + MAGICS[name] + b"\n" + GOOD
         assert validation.outcome(data) == judge(data)
@@ -112,7 +112,7 @@ def test_any_lines_come_to_what_the_reference_says(
 
 _PEAK_OF_A_BOMB = """
 import resource, sys
-from flows.batches import validate_lines
+from flows.reading.fast_path import validate_lines
 
 def peak_kib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from blocks.errors import Transient
-from blocks.lines import validate
-from blocks.model import LINE_BYTES_MAX, BadLine, GoodLine, LineCode
-from flows.batches import validate_lines
-from flows.manifest import Read, choose_chunk_bytes, plan_ranges, read_lines
+from blocks.domain.errors import Transient
+from blocks.domain.model import LINE_BYTES_MAX, BadLine, GoodLine, LineCode
+from blocks.lines.exact_path import validate
+from flows.reading.fast_path import validate_lines
+from flows.reading.ranges import Read, choose_chunk_bytes, plan_ranges, read_lines
 
 MIB = 1024 * 1024
 BLOCK = 64 * 1024

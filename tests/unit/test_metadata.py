@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.metadata import named_members, show
+from blocks.domain.metadata import named_members, show
 
 TEXT = (
     '{ "n": 1.10, "big":123456789012345678901234567890,\r"e":"\\u00e9", "a\\u0062" : [ 1,2 ], '

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.object_urls import (
+from blocks.domain.object_urls import (
     InvalidObjectUrl,
     ObjectUrl,
     StoreType,

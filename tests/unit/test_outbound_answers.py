@@ -9,14 +9,22 @@ from typing import Any
 
 import pytest
 
-from blocks import google_accounts
-from blocks.buckets import Bucket, GcsBucket, S3Bucket
-from blocks.credentials import GcsCredentials
-from blocks.egress import Egress
-from blocks.errors import InvalidCredentials, ObjectNotFound, RedirectRefused, Terminal, Transient
-from blocks.google_accounts import open_account
-from blocks.model import Pin
-from blocks.tls import trusted
+from blocks.buckets import google_accounts
+from blocks.buckets.gcs import GcsBucket
+from blocks.buckets.google_accounts import open_account
+from blocks.buckets.protocol import Bucket
+from blocks.buckets.s3 import S3Bucket
+from blocks.domain.errors import (
+    InvalidCredentials,
+    ObjectNotFound,
+    RedirectRefused,
+    Terminal,
+    Transient,
+)
+from blocks.domain.model import Pin
+from blocks.secrets.credentials import GcsCredentials
+from blocks.secrets.egress import Egress
+from blocks.secrets.tls import trusted
 from tests.endpoint import make_certificate
 from tests.outbound import Listener, account, s3_credentials
 

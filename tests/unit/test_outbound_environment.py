@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 
-from blocks.s3_session import new_session
+from blocks.buckets.s3_session import new_session
 from tests.outbound import EXPECTED, Listener, hosts_asked
 
 TRAP = "{trap}"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from blocks.prefect_blocks import ManifestSource, ResultsDelivery
-from flows.own_results import DeliveredIntoSource, check_delivery
-from flows.sources import Source
+from blocks.prefect.blocks import ManifestSource, ResultsDelivery
+from flows.finding.own_results import DeliveredIntoSource, check_delivery
+from flows.finding.sources import Source
 
 
 def check(source: str, delivery: str) -> None:

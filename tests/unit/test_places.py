@@ -6,10 +6,10 @@ from concurrent.futures import Future
 
 import pytest
 
-from api.hangups import ClientGone
-from api.places import Overloaded, Places
-from api.requesters import Requester
-from blocks.errors import Transient
+from api.http.hangups import ClientGone
+from api.http.places import Overloaded, Places
+from api.http.requesters import Requester
+from blocks.domain.errors import Transient
 from blocks.store import interrupts
 
 PLACES = 4
@@ -26,7 +26,7 @@ class Room:
     def ask(self, who: Requester, name: str = "") -> "Future[str]":
         going = threading.Event()
         self._going.append(going)
-        self._monkeypatch.setattr("api.requesters.current", lambda: who)
+        self._monkeypatch.setattr("api.http.requesters.current", lambda: who)
 
         def stay() -> str:
             going.wait(20)
@@ -98,7 +98,7 @@ def test_who_waits_for_a_place_is_next_in_the_order_of_coming(room: Room) -> Non
 def test_too_many_of_all_and_of_one_name_are_refused(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.places._WAITING_MAX", 4)
+    monkeypatch.setattr("api.http.places._WAITING_MAX", 4)
     half = Requester({"half": 0.5})
     for _ in range(2 + 2):
         room.ask(half)
@@ -114,7 +114,7 @@ def test_who_waits_for_too_long_is_told_so(room: Room, monkeypatch: pytest.Monke
     calls = [room.ask(Requester({})) for _ in range(PLACES + 1)]
     room.places.give_up()
     assert not calls[-1].done()
-    monkeypatch.setattr("api.places._WAIT_S_MAX", -1.0)
+    monkeypatch.setattr("api.http.places._WAIT_S_MAX", -1.0)
     room.places.give_up()
     with pytest.raises(Overloaded):
         calls[-1].result(20)

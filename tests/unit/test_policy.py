@@ -17,9 +17,9 @@ from prefect.states import Crashed, Failed
 from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
-from blocks import errors
+from blocks.domain import errors
 from deployments import names
-from flows.policy import chunk_runner, is_transient
+from flows.running.policy import chunk_runner, is_transient
 
 ROOT = Path(__file__).parents[2]
 TASKS = {

@@ -5,7 +5,7 @@ import base64
 import httpx
 import pytest
 
-from blocks.prefect_auth import PrefectAuth
+from blocks.prefect.auth import PrefectAuth
 
 URL = "http://prefect:4200/api"
 BASIC = "Basic " + base64.b64encode(b"user:pass:wor d").decode()

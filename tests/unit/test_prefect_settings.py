@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect.settings import Settings
 from prefect.settings.legacy import _get_settings_fields
 
-from deployments.prefect_servers import PrefectServer
+from deployments.embedded.prefect_servers import PrefectServer
 
 # The server reads it from the environment itself.
 NO_FIELD = "PREFECT_SERVER_ENCRYPTION_KEY"

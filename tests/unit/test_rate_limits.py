@@ -4,9 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api import rate_limits
-from api.errors import ApiError
-from api.rate_limits import BODY_BYTES, REQUESTS, Rate, TokenBuckets, address_of, rate_headers
+from api.http import rate_limits
+from api.http.errors import ApiError
+from api.http.rate_limits import (
+    BODY_BYTES,
+    REQUESTS,
+    Rate,
+    TokenBuckets,
+    address_of,
+    rate_headers,
+)
 
 
 class Clock:

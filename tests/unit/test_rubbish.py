@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from api.app import create_app
-from api.bodies import parse
-from api.errors import ApiError
-from blocks.bodies import Body
+from api.http.bodies import parse
+from api.http.errors import ApiError
+from blocks.bodies.fields import Body
 from blocks.settings import Settings
 
 BYTES = 4 * 1024 * 1024

@@ -13,10 +13,10 @@ from litestar import Litestar, Request, get, post
 from litestar.datastructures import State
 from litestar.exceptions import ClientException
 
-from api import server
 from api.__main__ import ARGUMENTS
-from api.server import TimedProtocol
-from deployments.ports import free_port
+from api.http import server
+from api.http.server import TimedProtocol
+from deployments.embedded.ports import free_port
 
 HEAD_S, BODY_S = 0.5, 1.0
 ENOUGH_S = 10.0

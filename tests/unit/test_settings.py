@@ -3,9 +3,9 @@
 import pytest
 from rich.pretty import pretty_repr
 
-from blocks.errors import UndecryptableCredentials
+from blocks.domain.errors import UndecryptableCredentials
+from blocks.secrets.vault import Vault
 from blocks.settings import Settings, SettingsError
-from blocks.vault import Vault
 
 KEY, OLD_KEY, OLDER_KEY = "ab" * 32, "cd" * 32, "ef" * 32
 PASSWORD = "hunter2hunter2"

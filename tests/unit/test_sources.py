@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from blocks.buckets import Entry
-from blocks.model import Pin
-from flows.sources import InvalidSource, Slot, Source, Verdict
+from blocks.buckets.protocol import Entry
+from blocks.domain.model import Pin
+from flows.finding.sources import InvalidSource, Slot, Source, Verdict
 
 NOW = datetime(2026, 3, 10, 2, 0, tzinfo=UTC)
 BEGAN = NOW - timedelta(days=2)

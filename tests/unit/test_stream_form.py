@@ -9,9 +9,9 @@ from prefect.utilities.schema_tools import ValidationError, validate
 from pydantic import BaseModel
 from pydantic import ValidationError as FormError
 
-from blocks.job_bodies import JobBody
-from blocks.prefect_blocks import ManifestSource, ResultsDelivery
-from flows.stream_form import Find, InvalidParameters, JobOptions, LabelSpec, job_of
+from blocks.bodies.jobs import JobBody
+from blocks.prefect.blocks import ManifestSource, ResultsDelivery
+from flows.finding.stream_form import Find, InvalidParameters, JobOptions, LabelSpec, job_of
 from flows.submit_manifests import submit_manifests
 
 SCHEMA: dict[str, Any] = parameter_schema(submit_manifests).model_dump()

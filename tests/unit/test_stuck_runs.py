@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from blocks import stuck_runs
+from blocks.prefect import stuck_runs
 from deployments.names import WORKER_TYPE
 
 ROOT = Path(__file__).parents[2]

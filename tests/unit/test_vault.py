@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.errors import UndecryptableCredentials
-from blocks.vault import Vault
+from blocks.domain.errors import UndecryptableCredentials
+from blocks.secrets.vault import Vault
 
 OLD, NEW, OTHER = (bytes([n]) * 32 for n in (1, 2, 3))
 SECRET = b'{"secret_access_key": "wJalrXUtnFEMI"}'

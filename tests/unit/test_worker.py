@@ -18,7 +18,7 @@ from deployments.worker import PRELOADED
 
 def validate(queue):
     assert {"deployments.preload", "flows.submit_manifests"} <= set(sys.modules)
-    from flows.batches import validate_lines
+    from flows.reading.fast_path import validate_lines
 
     text = b'{"data_url": "https://a.example.com/"}\\n' * 50_000
     queue.put(sum(len(batch.tasks) for batch in validate_lines(text, 0)))

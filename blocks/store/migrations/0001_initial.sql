@@ -209,12 +209,12 @@ create table idempotency_keys (
     primary key (customer_id, key)
 );
 
--- The public id of a task; the twin of blocks.ids.task_id.
+-- The public id of a task; the twin of blocks.domain.ids.task_id.
 create function task_id(job_id text, byte_offset bigint) returns text
     language sql immutable parallel safe
     return 'tsk_' || substr(job_id, 5) || to_hex(byte_offset);
 
--- The option that a task settles on, 1-based, or null; the twin of blocks.model.decide.
+-- The option that a task settles on, 1-based, or null; the twin of blocks.domain.model.decide.
 create function consensus_winner(votes smallint[], threshold smallint, stop_early boolean)
     returns integer language sql immutable parallel safe
     return (

@@ -46,7 +46,7 @@ create table tallies (
 ) with (fillfactor = 34);
 
 -- The option that a task settles on, 1-based; 0 where it has none after twice the threshold; null while it is
--- open. The twin of blocks.model.decide and exhausted.
+-- open. The twin of blocks.domain.model.decide and exhausted.
 create function task_outcome(votes smallint[], threshold smallint, stop_early boolean)
     returns smallint language plpgsql immutable parallel safe as $$
 declare

@@ -5,7 +5,7 @@ from importlib import resources
 
 import psycopg
 
-from blocks.errors import RefineryError
+from blocks.domain.errors import RefineryError
 from blocks.store.database import translated
 
 # An exclusive lock for all who migrate: two API processes that start at once must take turns.

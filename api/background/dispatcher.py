@@ -1,0 +1,227 @@
+"""Sends webhooks. Any number of dispatchers may run: what one sends, others pass over.
+
+At least once: who is killed after a POST and before the commit leaves a notification that is sent
+again, with the same `webhook-id`.
+"""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+from api.background.webhook_sender import Answer, WebhookSender
+from api.metrics import Metrics
+from api.signatures import new_secret, signed_headers
+from blocks import logs
+from blocks.domain.errors import RefineryError, Transient
+from blocks.secrets.egress import Egress
+from blocks.settings import Settings
+from blocks.store import webhooks
+from blocks.store.database import Database
+from blocks.store.interrupts import Interrupt
+from blocks.store.webhooks import Attempt, Notification
+
+logger = logs.get_logger("refinery.webhooks")
+
+_IN_FLIGHT_MAX = 32
+# So many of one endpoint: a slow one must not have all of them.
+_IN_FLIGHT_EACH_MAX = 4
+_LOOKS_MAX = 1000
+# More than an attempt takes: resolving, connecting, and what the sender allows.
+_HOLD_S = 60.0
+_POLL_S = 2.0  # for what becomes due without a notification
+_BUSY_POLL_S = 0.1
+_RECONNECT_S = 1.0
+_STOP_S = 20.0
+
+_MINUTE_S, _HOUR_S = 60.0, 3600.0
+# Before the second attempt, the third and so on; the last of them until three days are over.
+_DELAYS_S = (
+    5.0,
+    30.0,
+    2 * _MINUTE_S,
+    10 * _MINUTE_S,
+    30 * _MINUTE_S,
+    _HOUR_S,
+    2 * _HOUR_S,
+    4 * _HOUR_S,
+)
+_JITTER = 0.2
+# How long an endpoint is left alone that fails again and again, with all that waits for it.
+_PAUSE_S_MAX = _MINUTE_S
+_RETRY_AFTER_S_MAX = 24 * _HOUR_S
+
+
+class Dispatcher:
+    """A thread that looks for what is due, and a pool of threads that send it."""
+
+    def __init__(self, settings: Settings, database: Database, metrics: Metrics) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._vault = settings.vault()
+        self._sender = WebhookSender(Egress(settings.egress_allow))
+        self._stopping = threading.Event()
+        self._listening = Interrupt()
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+        self._pool = ThreadPoolExecutor(_IN_FLIGHT_MAX, thread_name_prefix="webhook")
+        self._in_flight: Counter[int] = Counter()
+        self._changed = threading.Condition()
+        self._looked_at = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the attempts that are under way."""
+        self._stopping.set()
+        self._listening.fire()
+        with self._changed:
+            self._changed.notify_all()
+        self._thread.join(timeout=_STOP_S)
+        self._pool.shutdown(cancel_futures=True)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                for _ in self._listen():
+                    while not self._stopping.is_set() and self._send_some():
+                        pass
+                    if self._stopping.is_set():
+                        return
+            except Transient as error:
+                if self._stopping.wait(_RECONNECT_S):
+                    return
+                logger.warning("webhooks.database_lost", reason=error.message)
+            except Exception:
+                logger.exception("webhooks.failed")
+                self._stopping.wait(_RECONNECT_S)
+
+    def _listen(self) -> Iterator[None]:
+        return self._database.listen(webhooks.CHANNEL, timeout_s=_POLL_S, interrupt=self._listening)
+
+    def _send_some(self) -> bool:
+        """Hand out what is due and has room; whether to look again at once."""
+        with self._changed:
+            while self._in_flight.total() >= _IN_FLIGHT_MAX and not self._stopping.is_set():
+                self._changed.wait()
+            room = _IN_FLIGHT_MAX - self._in_flight.total()
+            busy = Counter(self._in_flight)
+        with self._database.transaction() as tx:
+            seen = webhooks.due_endpoints(tx, after=self._looked_at, looks_max=_LOOKS_MAX)
+            limits: dict[int, int] = {}
+            for endpoint in seen:
+                # One that fails is asked with one, until it answers.
+                most = (1 if endpoint.failing else _IN_FLIGHT_EACH_MAX) - busy[endpoint.webhook_no]
+                if endpoint.is_due and most > 0 and room > 0:
+                    limits[endpoint.webhook_no] = min(most, room)
+                    room -= limits[endpoint.webhook_no]
+            claimed = webhooks.claim(tx, limits, hold_s=_HOLD_S) if limits else []
+        more = len(seen) == _LOOKS_MAX
+        self._looked_at = seen[-1].webhook_no if more else 0
+        for notification in claimed:
+            with self._changed:
+                self._in_flight[notification.webhook_no] += 1
+            self._pool.submit(self._send, notification)
+        if claimed or more:
+            return True
+        with self._changed:
+            # An endpoint that had as many as it may has room again when one of them is answered.
+            if self._in_flight.total():
+                self._changed.wait(_BUSY_POLL_S)
+                return True
+        return False
+
+    def _send(self, notification: Notification) -> None:
+        try:
+            self._attempt(notification)
+        except RefineryError as error:
+            # It is due again when its hold is over.
+            logger.warning(
+                "webhooks.not_sent", message_id=notification.message_id, reason=error.message
+            )
+        except Exception:
+            logger.exception("webhooks.not_sent", message_id=notification.message_id)
+        finally:
+            with self._changed:
+                self._in_flight[notification.webhook_no] -= 1
+                self._changed.notify_all()
+
+    def _attempt(self, notification: Notification) -> None:
+        now = datetime.now(UTC)
+        if notification.attempts == 1 and not notification.failures:
+            lag = now - notification.created_at
+            self._metrics.webhook_lag_seconds.observe(lag.total_seconds())
+        began_s = time.monotonic()
+        answer = self._ask(notification, now)
+        self._metrics.webhook_attempts.labels(_outcome(answer)).inc()
+        attempt = Attempt(
+            attempt=notification.attempts,
+            attempted_at=now,
+            duration_ms=round((time.monotonic() - began_s) * 1000),
+            status_code=answer.status_code,
+            error=answer.error,
+            response=answer.response,
+        )
+        self._record(notification, attempt, answer)
+
+    def _ask(self, notification: Notification, now: datetime) -> Answer:
+        """Return what became of one attempt, also where it could not be made.
+
+        Raises:
+            Transient: the database is away; it could not note an attempt either.
+        """
+        try:
+            with self._database.transaction() as tx:
+                keys = webhooks.secrets_of(tx, notification.webhook_no, new_secret(), self._vault)
+            body = notification.body.encode()
+            signed = signed_headers(notification.message_id, int(now.timestamp()), body, keys)
+            plain = {"Content-Type": "application/json", "User-Agent": "refinery-jobs"}
+            return self._sender.send(notification.callback_url, plain | signed, body)
+        except Transient:
+            raise
+        except Exception:
+            # Such as a secret that no key of ours opens.
+            logger.exception("webhooks.not_sent", message_id=notification.message_id)
+            return Answer(None, "The request could not be made; our operators can see the reason.")
+
+    def _record(self, notification: Notification, attempt: Attempt, answer: Answer) -> None:
+        with self._database.transaction() as tx:
+            webhooks.log_attempt(tx, notification, attempt)
+            if answer.error is None:
+                webhooks.delivered(tx, notification)
+            elif answer.status_code == HTTPStatus.GONE:
+                webhooks.switch_off(tx, notification.webhook_no)
+            else:
+                delay_s, pause_s = _backoff(notification, answer)
+                webhooks.postpone(tx, notification, delay_s=delay_s, pause_s=pause_s)
+        logger.info(
+            "webhooks.attempted",
+            message_id=notification.message_id,
+            event_type=notification.event,
+            attempt=notification.attempts,
+            status=answer.status_code,
+            error=answer.error,
+        )
+
+
+def _outcome(answer: Answer) -> str:
+    if answer.error is None:
+        return "delivered"
+    return "unreachable" if answer.status_code is None else "refused"
+
+
+def _backoff(
+    notification: Notification,
+    answer: Answer,
+    spread: Callable[[float, float], float] = random.uniform,
+) -> tuple[float, float]:
+    """When this is tried again, and how long its endpoint is left alone, in seconds."""
+    nth = min(notification.attempts, len(_DELAYS_S)) - 1
+    delay_s = _DELAYS_S[nth] * spread(1 - _JITTER, 1 + _JITTER)
+    pause_s = min(2.0**notification.failures, _PAUSE_S_MAX) * spread(1 - _JITTER, 1)
+    asked_s = min(answer.retry_after_s or 0.0, _RETRY_AFTER_S_MAX)
+    return max(delay_s, asked_s), max(pause_s, asked_s)

@@ -1,0 +1,247 @@
+"""Starts Prefect runs whose turn has come, stops those of cancelled jobs, and tells of jobs' events.
+
+Any number of launchers may run. A run is counted as under way before it is asked for, so that whoever
+dies in between leaves a row that reconcile finds; asked for again with the same idempotency key, it
+is one run. What cannot be said to Prefect now stays, and is tried again.
+"""
+
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from api.metrics import Metrics
+from blocks import logs
+from blocks.domain.errors import Transient
+from blocks.domain.model import JobStatus
+from blocks.prefect import job_page
+from blocks.prefect.api import (
+    PrefectApi,
+    PrefectUnavailable,
+    PrefectUnreachable,
+    UnknownToPrefect,
+)
+from blocks.prefect.reconciler import reconcile
+from blocks.settings import Settings
+from blocks.store import chunks, jobs, outbox, runs
+from blocks.store.database import Database, Transaction
+from blocks.store.interrupts import Interrupt
+from blocks.store.outbox import Entry
+from blocks.store.runs import Launch
+from deployments import names
+
+logger = logs.get_logger("refinery.launcher")
+
+_DEPLOYMENTS = {"process_job": names.PROCESS_JOB, "deliver_job": names.DELIVER_JOB}
+_ENDS = {f"refinery.job.{end}" for end in ("completed", "failed", "cancelled")}
+_POLL_S = 2.0  # for what became due without a notification: what was postponed
+_STOP_S = 10.0
+_DELAY_S_MAX = 60.0
+# Where Prefect is away, or knows no deployment of ours yet, work goes on as soon as that has changed.
+_AWAY_DELAY_S_MAX = 2.0
+_RECONNECT_S = 1.0
+_ENTRIES_MAX = 100
+# Longer than Prefect is waited for: who asked then has died.
+_UNANSWERED_S = 15.0
+_UNANSWERED_MAX = 100
+# Between two looks for what is to be launched. Each is a request to Prefect, some of them slow ones.
+_SAID_MAX = 4
+_LAUNCHES_MAX = 8
+
+
+class Launcher:
+    """A thread that does what PostgreSQL's NOTIFY wakes it for."""
+
+    def __init__(self, settings: Settings, database: Database, metrics: Metrics) -> None:
+        self._settings = settings
+        self._database = database
+        self._metrics = metrics
+        self._prefect = PrefectApi(settings)
+        self._stopping = threading.Event()
+        self._listening = Interrupt()
+        self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the run that is being asked for."""
+        self._stopping.set()
+        self._listening.fire()
+        self._thread.join(timeout=_STOP_S)
+        self._prefect.close()
+
+    def _run(self) -> None:
+        is_fresh = True
+        while not self._stopping.is_set():
+            unanswered_s = 0.0
+            try:
+                for _ in self._listen():
+                    # Whoever has lost the database may have lost an answer of Prefect's by that.
+                    self._ask_again(unanswered_s)
+                    unanswered_s = _UNANSWERED_S
+                    if is_fresh:
+                        reconcile(self._database, self._prefect, self._settings)
+                        is_fresh = False
+                    while not self._stopping.is_set() and self._take_turn():
+                        pass
+                    if self._stopping.is_set():
+                        return
+            except Transient as error:
+                if self._stopping.wait(_RECONNECT_S):
+                    return
+                logger.warning("launcher.database_lost", reason=error.message)
+            except Exception:
+                logger.exception("launcher.failed")
+                self._stopping.wait(_RECONNECT_S)
+
+    def _listen(self) -> Iterator[None]:
+        return self._database.listen(outbox.CHANNEL, timeout_s=_POLL_S, interrupt=self._listening)
+
+    def _take_turn(self) -> bool:
+        """Launch some, then say some, so that neither waits for all of the other; False if none."""
+        launches = 0
+        while launches < _LAUNCHES_MAX and not self._stopping.is_set() and self._launch_next():
+            launches += 1
+        return self._say_next() or launches > 0
+
+    def _launch_next(self) -> bool:
+        """Launch one; False if there is none, or if Prefect would not take the next one either."""
+        with self._database.transaction() as tx:
+            launch = runs.take(
+                tx,
+                runs_max=self._settings.runs_max,
+                per_customer_max=self._settings.runs_per_customer_max,
+            )
+        if launch is None:
+            return False
+        return self._launch(launch)
+
+    def _ask_again(self, after_s: float) -> None:
+        """Ask again for the runs of which no id is known: with their keys, none is started twice."""
+        with self._database.transaction() as tx:
+            unanswered = runs.unanswered(tx, after_s=after_s, limit=_UNANSWERED_MAX)
+        for launch in unanswered:
+            if self._stopping.is_set() or not self._launch(launch):
+                return
+
+    def _launch(self, launch: Launch) -> bool:
+        """Ask Prefect for a run; where that fails it is due again later. False if Prefect takes none."""
+        log = logger.bind(job_id=launch.job_id, kind=launch.kind, launches=launch.launches)
+        try:
+            with self._metrics.launch_seconds.time():
+                flow_run_id = self._create_run(launch)
+        except PrefectUnavailable as error:
+            self._metrics.launches.labels(launch.kind, "unavailable").inc()
+            is_away = isinstance(error, PrefectUnreachable | UnknownToPrefect)
+            delay_s = _delay_s(launch.failures, _AWAY_DELAY_S_MAX if is_away else _DELAY_S_MAX)
+            with self._database.transaction() as tx:
+                runs.postpone(tx, launch, error=error.message, delay_s=delay_s)
+            log.warning("launcher.postponed", reason=error.message)
+            return not is_away
+        self._metrics.launches.labels(launch.kind, "started").inc()
+        with self._database.transaction() as tx:
+            runs.launched(tx, launch, flow_run_id)
+        log.info("launcher.started", flow_run_id=flow_run_id)
+        return True
+
+    def _create_run(self, launch: Launch) -> str:
+        if launch.is_queue:
+            # Without the job as a tag: to cancel that job must not stop the work for the others.
+            return self._prefect.create_run(
+                names.SMALL_JOBS,
+                name=f"small jobs of {launch.customer_id}",
+                parameters={"job_id": launch.job_id},
+                tags=[launch.customer_id],
+                idempotency_key=launch.idempotency_key,
+            )
+        name = f"{launch.kind.partition('_')[0]} {launch.job_id}"
+        return self._prefect.create_run(
+            _DEPLOYMENTS[launch.kind],
+            name=name if launch.launches == 1 else f"{name} ({launch.launches})",
+            parameters={"job_id": launch.job_id},
+            tags=[launch.job_id, launch.customer_id],
+            idempotency_key=launch.idempotency_key,
+        )
+
+    def _say_next(self) -> bool:
+        """Whether there was something to be said."""
+        with self._database.transaction() as tx:
+            entries = _some_of(outbox.claim(tx, limit=_ENTRIES_MAX))
+            events = [entry for entry in entries if entry.event]
+            error: PrefectUnavailable | None = None
+            for some in [*([entry] for entry in entries if not entry.event), events]:
+                if not isinstance(error, PrefectUnreachable):
+                    error = self._try_to_say(tx, some)
+                for entry in some:
+                    if error is None:
+                        outbox.done(tx, entry.outbox_no)
+                        continue
+                    delay_s = _delay_s(entry.tries, _DELAY_S_MAX)
+                    outbox.postpone(tx, entry.outbox_no, error=error.message, delay_s=delay_s)
+        return bool(entries)
+
+    def _try_to_say(self, tx: Transaction, entries: list[Entry]) -> PrefectUnavailable | None:
+        """Return why it could not be said, or None."""
+        try:
+            self._say(tx, entries)
+        except PrefectUnavailable as error:
+            return error
+        return None
+
+    def _say(self, tx: Transaction, entries: list[Entry]) -> None:
+        """Stop the runs of a cancelled job, or tell of the events of several jobs."""
+        if not entries:
+            return
+        if entries[0].event:
+            self._prefect.emit([_event(entry) for entry in entries])
+            for entry in entries:
+                if entry.event in _ENDS:
+                    self._show_end(tx, entry.job_id)
+            return
+        # A run that is started after this finds that its job was cancelled.
+        stopped = self._prefect.cancel_runs(entries[0].job_id)
+        logger.info("launcher.cancelled", job_id=entries[0].job_id, runs=len(stopped))
+
+    def _show_end(self, tx: Transaction, job_id: str) -> None:
+        """Bring the job's page in Prefect's UI up to date where no run does: nothing runs at its end."""
+        job = jobs.get(tx, job_id)
+        if job is None or (job.delivery and job.status is JobStatus.COMPLETED):
+            return  # its delivery's run shows more, where it was delivered to
+        codes = chunks.bad_codes(tx, job.job_no)
+        page = job_page.page(job, codes, public_url=self._settings.public_url)
+        self._prefect.show(job_page.key(job_id), page, job_page.description(job))
+
+
+def _some_of(entries: Sequence[Entry]) -> list[Entry]:
+    """The first entries, as far as they need no more than `_SAID_MAX` requests of their own.
+
+    Events go in one request together, but for the page of a job that has ended. The others stay due.
+    """
+    requests = accumulate(not entry.event or entry.event in _ENDS for entry in entries)
+    return [entry for entry, n in zip(entries, requests, strict=True) if n <= _SAID_MAX]
+
+
+def _delay_s(failures: int, max_s: float) -> float:
+    return min(2.0**failures, max_s) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+
+
+def _event(entry: Entry) -> dict[str, Any]:
+    """As Prefect has them; the id follows from the entry, so that it counts once.
+
+    https://docs.prefect.io/v3/concepts/events
+    """
+    resource = {
+        "prefect.resource.id": f"refinery.job.{entry.job_id}",
+        "prefect.resource.name": entry.job_id,
+        "refinery.customer-id": entry.customer_id,
+    }
+    return {
+        "id": str(uuid5(NAMESPACE_URL, f"{entry.event}/{entry.job_id}/{entry.outbox_no}")),
+        "event": entry.event,
+        "occurred": entry.created_at.isoformat(),
+        "resource": resource,
+        "payload": {"job_id": entry.job_id, "customer_id": entry.customer_id},
+    }

@@ -1,0 +1,202 @@
+"""Every error as `{"error", "code", "details"?}`: one table from exception to response."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Request, Response
+from litestar.exceptions import HTTPException
+from litestar.openapi import ResponseSpec
+
+from api.http.hangups import ClientGone
+from api.http.places import Overloaded
+from blocks import logs
+from blocks.bodies.fields import Fault
+from blocks.domain.choices import with_choices
+from blocks.domain.errors import IdempotencyConflict, RefineryError, Transient
+from blocks.store.database import Locked
+from blocks.store.quotas import QuotaExceeded
+
+logger = logs.get_logger("refinery.api")
+
+_CLIENT_CLOSED_REQUEST = 499
+TIMED_OUT = {"error": "The request was not complete in time.", "code": "request_timeout"}
+"""The body of a 408, which the server answers without the application; as are the next two."""
+HEAD_TOO_LARGE = {
+    "error": "The URL and the headers may have 64 KiB together.",
+    "code": "headers_too_large",
+}
+INVALID_HTTP = {
+    "error": "This is not HTTP/1.1, or more than 100 requests were sent ahead of their answers.",
+    "code": "invalid_http",
+}
+
+
+class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The body of every error; `details` only where fields are at fault."""
+
+    error: str
+    code: str
+    details: tuple[Fault, ...] = ()
+
+
+class ApiError(RefineryError):
+    """A request that cannot be answered as it was meant."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        code: str,
+        message: str,
+        details: Sequence[Fault] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = ErrorBody(message, code, tuple(details))
+        self.headers = headers
+
+
+def with_faults(status: HTTPStatus, code: str, faults: Sequence[Fault]) -> ApiError:
+    """Every fault in the details; the sentence has the first, and how many more there are."""
+    first = f"{faults[0].field}: {faults[0].message}"
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return ApiError(status, code, first + more, faults)
+
+
+def invalid_request(faults: Sequence[Fault]) -> ApiError:
+    """400 with every fault that was found."""
+    return with_faults(HTTPStatus.BAD_REQUEST, "invalid_request", faults)
+
+
+def not_found(what: str) -> ApiError:
+    """404, the same for what never existed and for what belongs to somebody else."""
+    return ApiError(HTTPStatus.NOT_FOUND, f"{what}_not_found", f"There is no such {what}.")
+
+
+def conflict(code: str, message: str) -> ApiError:
+    """409."""
+    return ApiError(HTTPStatus.CONFLICT, code, message)
+
+
+def too_many_requests(
+    code: str, message: str, retry_after_s: int, headers: Mapping[str, str] | None = None
+) -> ApiError:
+    """429, with when to come again."""
+    more = {"Retry-After": str(retry_after_s), **(headers or {})}
+    return ApiError(HTTPStatus.TOO_MANY_REQUESTS, code, message, headers=more)
+
+
+_UNAVAILABLE = ErrorBody("The service is not available just now; try again.", "unavailable"), 5
+_UNAVAILABLE_BY: dict[type[Transient], tuple[ErrorBody, int]] = {
+    Locked: (ErrorBody("Other work holds what this needs; try again.", "locked"), 2),
+    Overloaded: (ErrorBody("Too many requests wait already; try again.", "overloaded"), 2),
+}
+
+_Handled = Request[Any, Any, Any]
+
+
+def _respond(
+    status: int, body: ErrorBody, headers: Mapping[str, str] | None = None
+) -> Response[ErrorBody]:
+    return Response(body, status_code=status, headers=headers, media_type=MediaType.JSON)
+
+
+def handle_api_error(_: _Handled, error: ApiError) -> Response[ErrorBody]:
+    """Our own errors carry their response."""
+    return _respond(error.status, error.body, error.headers)
+
+
+def handle_conflict(_: _Handled, error: IdempotencyConflict) -> Response[ErrorBody]:
+    """409."""
+    return _respond(HTTPStatus.CONFLICT, ErrorBody(error.message, error.code))
+
+
+def handle_quota(_: _Handled, error: QuotaExceeded) -> Response[ErrorBody]:
+    """429, with when it is worth to ask again."""
+    body = ErrorBody(error.message, error.quota_code)
+    headers = {"Retry-After": str(error.retry_after_s)}
+    return _respond(HTTPStatus.TOO_MANY_REQUESTS, body, headers)
+
+
+def handle_client_gone(request: _Handled, error: ClientGone) -> Response[ErrorBody]:
+    """499, as proxies count it: nobody sees the answer."""
+    logger.info("request.client_gone", path=request.url.path)
+    return _respond(_CLIENT_CLOSED_REQUEST, ErrorBody(error.message, error.code))
+
+
+def handle_transient(_: _Handled, error: Transient) -> Response[ErrorBody]:
+    """503: what failed is not the client's fault, and may be mended by time."""
+    logger.warning("request.unavailable", code=error.code, reason=error.message)
+    body, retry_after_s = _UNAVAILABLE_BY.get(type(error), _UNAVAILABLE)
+    return _respond(HTTPStatus.SERVICE_UNAVAILABLE, body, {"Retry-After": str(retry_after_s)})
+
+
+_FRAMEWORK: dict[int, tuple[str, str]] = {
+    400: ("invalid_request", "The request is malformed."),
+    401: ("invalid_api_key", "invalid API key"),
+    403: ("forbidden", "This kind of key may not do that."),
+    404: ("not_found", "There is no such page."),
+    405: ("method_not_allowed", "This page does not know that method."),
+    413: ("body_too_large", "The body is too large."),
+    415: ("unsupported_media_type", "Send JSON, with Content-Type: application/json."),
+}
+
+
+def handle_http_exception(request: _Handled, error: HTTPException) -> Response[ErrorBody]:
+    """What Litestar raises, by its status."""
+    if error.status_code not in _FRAMEWORK:
+        return handle_unexpected(request, error)
+    code, message = _FRAMEWORK[error.status_code]
+    faults = _framework_faults(request, error)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return _respond(error.status_code, ErrorBody(message, code, faults), headers)
+
+
+def _framework_faults(request: _Handled, error: HTTPException) -> tuple[Fault, ...]:
+    """What Litestar found wrong with parameters, where a wrong enum is answered with the right ones."""
+    if "route_handler" not in request.scope:  # there is no such page
+        return ()
+    fields = request.route_handler.parsed_fn_signature.parameters.items()
+    types = {getattr(f.kwarg_definition, "name", None) or name: f.annotation for name, f in fields}
+    return tuple(
+        Fault(e.get("key", ""), with_choices(e["message"], types.get(e.get("key"))))
+        for e in (error.extra if isinstance(error.extra, list) else ())
+        if "message" in e
+    )
+
+
+def handle_unexpected(request: _Handled, error: Exception) -> Response[ErrorBody]:
+    """500: the log has the cause, the answer does not."""
+    logger.error("request.failed", path=request.url.path, exc_info=error)
+    body = ErrorBody("Something went wrong on our side; the operators can see it.", "internal")
+    return _respond(HTTPStatus.INTERNAL_SERVER_ERROR, body)
+
+
+_ALWAYS = (
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+
+
+def documented(*statuses: int) -> dict[int, ResponseSpec]:
+    """What a route may answer besides success, for the OpenAPI document; some may always be."""
+    return {
+        status: ResponseSpec(ErrorBody, description=HTTPStatus(status).phrase)
+        for status in (*statuses, *_ALWAYS)
+    }
+
+
+HANDLERS: dict[int | type[Exception], Any] = {
+    ApiError: handle_api_error,
+    IdempotencyConflict: handle_conflict,
+    ClientGone: handle_client_gone,
+    QuotaExceeded: handle_quota,
+    Transient: handle_transient,
+    HTTPException: handle_http_exception,
+    Exception: handle_unexpected,
+}

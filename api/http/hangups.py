@@ -1,0 +1,38 @@
+"""Clients that hang up before they are answered."""
+
+from typing import Any
+
+import anyio
+from litestar import Request
+from litestar.types import HTTPReceiveMessage, Receive, WebSocketReceiveMessage
+
+from blocks.domain.errors import RefineryError
+
+
+class ClientGone(RefineryError):
+    """The client has closed the connection, so there is nobody to answer."""
+
+    code = "client_closed_request"
+
+
+def told_of_hangups(receive: Receive) -> Receive:
+    """Return `receive` as one that raises `ClientGone` once the client has gone."""
+
+    async def receive_or_raise() -> HTTPReceiveMessage | WebSocketReceiveMessage:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone("The client has closed the connection.")
+        return message
+
+    return receive_or_raise
+
+
+async def pause(request: Request[Any, Any, Any], seconds: float) -> None:
+    """Wait for `seconds`, for a request whose body was read or has none.
+
+    Raises:
+        ClientGone: the client hung up meanwhile.
+    """
+    with anyio.move_on_after(seconds):
+        while True:
+            await request.receive()

@@ -1,0 +1,153 @@
+"""How much a key may ask, and an address may try wrong keys. Counted in memory, by each process."""
+
+import ipaddress
+import math
+from collections.abc import Callable, Hashable
+from time import monotonic
+from typing import NamedTuple
+
+from litestar.datastructures import MutableScopeHeaders
+from litestar.enums import ScopeType
+from litestar.types import Message, Scope
+
+from api.http.errors import ApiError, too_many_requests
+
+WINDOW_S = 60
+_STATE = "rate"
+_BUCKETS_MAX = 10_000
+_IPV6_SITE_BITS = 64  # what one customer of a provider has at the least
+
+
+class Policy(NamedTuple):
+    """What a kind of bucket counts: its name and quota unit in headers, and in words what a token is."""
+
+    name: str
+    unit: str
+    words: str
+
+
+REQUESTS = Policy("key", "requests", "requests")
+BODY_BYTES = Policy("body", "content-bytes", "bytes of request bodies")
+
+
+class Rate(NamedTuple):
+    """What is left of `limit` tokens, and in how many seconds all of them are there again."""
+
+    policy: Policy
+    limit: int
+    remaining: int
+    reset_s: int
+
+
+class TokenBuckets:
+    """A bucket for each of many keys: `limit` tokens at first, and as many more a minute.
+
+    With a limit of 0 nothing is refused. Not for several threads at once.
+    """
+
+    def __init__(self, policy: Policy, limit: int, clock: Callable[[], float] = monotonic) -> None:
+        self._policy = policy
+        self._limit = limit
+        self._clock = clock
+        self._buckets: dict[Hashable, tuple[float, float]] = {}  # tokens, and when that was so
+
+    def take(self, key: Hashable, cost: int = 1) -> Rate:
+        """Take `cost` tokens, or a full bucket's where that is fewer, and return what is left.
+
+        Raises:
+            ApiError: 429, there are not so many.
+        """
+        if not self._limit:
+            return Rate(self._policy, 0, 0, 0)
+        cost = min(cost, self._limit)
+        tokens = self._tokens(key)
+        if tokens < cost:
+            raise self._refusal(tokens, cost)
+        return self._keep(key, tokens - cost)
+
+    def charge(self, key: Hashable, cost: int) -> Rate:
+        """Take `cost` tokens for what was done already: the bucket may come to owe up to its size."""
+        if not self._limit:
+            return Rate(self._policy, 0, 0, 0)
+        return self._keep(key, max(self._tokens(key) - cost, -self._limit))
+
+    def check(self, key: Hashable) -> None:
+        """Take nothing.
+
+        Raises:
+            ApiError: 429, there is no token.
+        """
+        if self._limit and (tokens := self._tokens(key)) < 1:
+            raise self._refusal(tokens, 1)
+
+    def _keep(self, key: Hashable, tokens: float) -> Rate:
+        if len(self._buckets) >= _BUCKETS_MAX and key not in self._buckets:
+            self._forget()
+        self._buckets[key] = (tokens, self._clock())
+        return self._rate(tokens)
+
+    def _tokens(self, key: Hashable) -> float:
+        tokens, at = self._buckets.get(key, (float(self._limit), 0.0))
+        return min(self._limit, tokens + (self._clock() - at) * self._limit / WINDOW_S)
+
+    def _rate(self, tokens: float) -> Rate:
+        missing = self._limit - tokens
+        reset_s = math.ceil(missing * WINDOW_S / self._limit)
+        return Rate(self._policy, self._limit, max(int(tokens), 0), reset_s)
+
+    def _refusal(self, tokens: float, cost: int) -> ApiError:
+        retry_after_s = math.ceil((cost - tokens) * WINDOW_S / self._limit)
+        message = (
+            f"This is more than {self._limit:,} {self._policy.words} a minute; try again later."
+        )
+        return too_many_requests(
+            "rate_limited", message, retry_after_s, rate_headers(self._rate(tokens))
+        )
+
+    def _forget(self) -> None:
+        """Drop the full buckets, which are as good as none; or the oldest half, if all are in use."""
+        used = {k: v for k, v in self._buckets.items() if self._tokens(k) < self._limit}
+        if len(used) > _BUCKETS_MAX // 2:
+            newest = sorted(used, key=lambda k: used[k][1])[-_BUCKETS_MAX // 2 :]
+            used = {k: used[k] for k in newest}
+        self._buckets = used
+
+
+def address_of(host: str) -> str:
+    """What wrong keys are counted for: an IPv4 address, or the /64 network of an IPv6 address."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, _IPV6_SITE_BITS), strict=False))
+    return host
+
+
+def rate_headers(*rates: Rate) -> dict[str, str]:
+    """The fields `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10."""
+    policies = [f'"{r.policy.name}";q={r.limit};w={WINDOW_S}{_unit(r.policy)}' for r in rates]
+    left = [f'"{r.policy.name}";r={r.remaining};t={r.reset_s}' for r in rates]
+    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(left)}
+
+
+def _unit(policy: Policy) -> str:
+    # The draft's default is requests.
+    return "" if policy is REQUESTS else f';qu="{policy.unit}"'
+
+
+def note_rate(scope: Scope, rate: Rate) -> None:
+    """Remember `rate` for the answer's headers, in place of an earlier one of its policy."""
+    if rate.limit:
+        scope["state"].setdefault(_STATE, {})[rate.policy.name] = rate
+
+
+async def add_rate_headers(message: Message, scope: Scope) -> None:
+    """Litestar's `before_send`: say in every answer to a good key what is left to it."""
+    if scope["type"] != ScopeType.HTTP or message["type"] != "http.response.start":
+        return
+    rates = scope["state"].get(_STATE)
+    if rates:
+        headers = MutableScopeHeaders.from_message(message)
+        for name, value in rate_headers(*rates.values()).items():
+            headers.setdefault(name, value)

@@ -1,0 +1,91 @@
+"""Requests as Litestar hands them over: bodies read by us, unknown parameters refused."""
+
+from http import HTTPStatus
+from typing import Any
+
+from litestar import Request
+from litestar.connection.base import empty_receive, empty_send
+from litestar.params import QueryParameter
+from litestar.types import Receive, Scope, Send
+
+from api.http.bodies import parse
+from api.http.body_limits import BodyLimits
+from api.http.errors import ApiError, invalid_request, not_found
+from api.http.hangups import told_of_hangups
+from api.http.threads import run
+from blocks.bodies.fields import Fault
+
+# Larger bodies are parsed in a thread, so that the event loop serves others meanwhile.
+_LOOP_BYTES_MAX = 64 * 1024
+
+
+class StrictRequest(Request[Any, Any, Any]):
+    """A request whose JSON body is read by us: strict types, unknown fields refused, all faults.
+
+    To receive raises `ClientGone` when the client hangs up.
+    """
+
+    def __init__(
+        self, scope: Scope, receive: Receive = empty_receive, send: Send = empty_send
+    ) -> None:
+        super().__init__(scope, told_of_hangups(receive), send)
+
+    async def json(self) -> Any:
+        """The body as the type that its handler declares.
+
+        Raises:
+            ApiError: 415 for another type, 400 for what is not JSON or not what is expected.
+        """
+        content_type, _ = self.content_type
+        if content_type != "application/json":
+            raise ApiError(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "Send JSON, with Content-Type: application/json.",
+            )
+        data = self.route_handler.parsed_data_field
+        assert data is not None  # nobody asks for the body of a route that declares none
+        body = await self.body()
+        limits: BodyLimits = self.app.state.body_limits
+        try:
+            if len(body) <= _LOOP_BYTES_MAX:
+                return parse(body, data.annotation)
+            async with limits.turn(self):
+                return await run(self.app.state.threads.parsing, parse, body, data.annotation)
+        except ApiError as error:
+            if error.status == HTTPStatus.BAD_REQUEST:
+                limits.count_refused(self, len(body))
+            raise
+
+
+async def check_request(request: Request[Any, Any, Any]) -> None:
+    """Refuse a query parameter that the route does not know, and a body that is missing.
+
+    A typing error must not be ignored: who asks for `?afer=9` would get something else. Nor can
+    PostgreSQL be asked for U+0000, so that nothing has an id with it.
+
+    Raises:
+        ApiError: 400, naming each parameter; 404 for an id that nothing can have.
+    """
+    for name, value in request.path_params.items():
+        if "\x00" in str(value):
+            raise not_found(name.removesuffix("_id"))
+    handler = request.route_handler
+    known = {
+        definition.name or name
+        for name, field in handler.parsed_fn_signature.parameters.items()
+        if isinstance(definition := field.kwarg_definition, QueryParameter)
+    }
+    unknown = sorted(name for name in request.query_params if name not in known)
+    if unknown:
+        raise invalid_request([Fault(name, "This parameter is not known.") for name in unknown])
+    nuls = [name for name, value in request.query_params.multi_items() if "\x00" in value]
+    if nuls:
+        message = "The character U+0000 cannot be part of this."
+        raise invalid_request([Fault(name, message) for name in nuls])
+    if handler.parsed_data_field:
+        limits: BodyLimits = request.app.state.body_limits
+        limits.take(request)
+        if not await request.body():
+            message = "The body is empty; send a JSON object."
+            raise ApiError(HTTPStatus.BAD_REQUEST, "invalid_json", message)

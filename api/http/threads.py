@@ -1,0 +1,70 @@
+"""Threads of the API, apart by what they are for: none of them can be held up by another's work.
+
+The handlers themselves are in the event loop's default executor, which Litestar uses.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+
+from api.http.places import Places
+
+_T = TypeVar("_T")
+
+_KEYS_MAX = 4
+_KEY_S_MAX = 4.0
+_HANDLER_S_MAX = 12.0
+_PROBE_S_MAX = 5.0
+_LOOK_S = 0.25
+_PARSING_MAX = 1  # it holds the interpreter: two at once would only hold up the event loop
+_LONG_READS_MAX = 32
+PREFLIGHTS_MAX = 32
+
+
+class Threads:
+    """Places or a limiter for each kind of work; made where an event loop runs."""
+
+    def __init__(self, handlers_max: int) -> None:
+        self.handlers = Places("handler", handlers_max, call_s_max=_HANDLER_S_MAX)
+        self.keys = Places("key", _KEYS_MAX, call_s_max=_KEY_S_MAX)
+        self.writes = Places("health", 1, call_s_max=_PROBE_S_MAX)
+        self.prefect = Places("prefect", 1, call_s_max=_PROBE_S_MAX)
+        self.metrics = Places("metrics", 1, call_s_max=_PROBE_S_MAX)
+        self.encoding = anyio.CapacityLimiter(1)
+        self.parsing = anyio.CapacityLimiter(_PARSING_MAX)
+        self.preflights = anyio.CapacityLimiter(PREFLIGHTS_MAX)
+        self.long_reads = anyio.CapacityLimiter(_LONG_READS_MAX)
+        self._places = [self.handlers, self.keys, self.writes, self.prefect, self.metrics]
+
+    @asynccontextmanager
+    async def watched(self, give_up: Callable[[], None]) -> AsyncIterator[None]:
+        """Give up what takes too long until the block ends, and then what is still under way.
+
+        `give_up` is called now and then, to do the same for work elsewhere.
+        """
+        asyncio.get_running_loop().set_default_executor(self.handlers)
+        watching = asyncio.create_task(self._watch(give_up))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            for places in self._places:
+                places.close()
+
+    async def _watch(self, give_up: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            for places in self._places:
+                places.give_up()
+            give_up()
+
+
+async def run(
+    limiter: anyio.CapacityLimiter, function: Callable[..., _T], *arguments: object
+) -> _T:
+    """What `function` returns, called in a thread of its kind of work."""
+    return await anyio.to_thread.run_sync(function, *arguments, limiter=limiter)

@@ -1,0 +1,233 @@
+"""What a job is made of, with every rule on it: of `POST /v1/jobs`, and of a stream of manifests."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+from blocks.bodies.fields import Body, Fault, RawObject, struct_faults, value_of
+from blocks.domain.data_urls import URL_CHARACTERS_MAX, has_user, is_data_url, normalize_url
+from blocks.domain.errors import Terminal
+from blocks.domain.metadata import named_members
+from blocks.domain.model import TaskType
+from blocks.domain.object_urls import StoreType, is_bucket_name, parse_object_url
+from blocks.domain.show_metadata import ShowMetadata
+from blocks.secrets.credentials import credentials_type
+from blocks.store.jobs import DeliveryTarget, NewJob
+
+_OPTION_CHARACTERS_MAX = 1000
+_QUESTION_CHARACTERS_MAX = 10_000
+_URL_CHARACTERS_MAX = 4096
+_METADATA_KEYS_MAX = 100
+
+_Url = Annotated[str, Meta(max_length=_URL_CHARACTERS_MAX)]
+_NULL = msgspec.Raw(b"null")
+Checks = Mapping[str, Callable[[Any], object]]
+
+
+def _check_manifest_url(url: str) -> None:
+    try:
+        parse_object_url(url)
+    except Terminal as error:
+        raise ValueError(error.message) from error
+
+
+def _check_question(question: str) -> None:
+    if not question.strip():
+        raise ValueError("The question must not be empty.")
+
+
+def _check_options(options: list[str]) -> None:
+    if not all(option.strip() for option in options):
+        raise ValueError("An option must not be empty.")
+    if len(set(options)) != len(options):
+        raise ValueError("The options must be distinct.")
+
+
+def _check_bucket(bucket: str) -> None:
+    if not is_bucket_name(bucket):
+        raise ValueError(f"{bucket!r} is not a bucket name.")
+
+
+def _check_prefix(prefix: str) -> None:
+    if any(part in {".", ".."} for part in prefix.split("/")) or "//" in prefix.strip("/"):
+        raise ValueError("The prefix must not have empty parts, nor the parts '.' or '..'.")
+
+
+def check_https_url(url: str) -> None:
+    """A check of a field: where notifications go."""
+    if not url.lower().startswith("https://") or not is_data_url(url):
+        raise ValueError("This must be an https URL with a valid host.")
+    if has_user(url):
+        raise ValueError(
+            "This must be a URL without a user and a password: verify the signature instead."
+        )
+    if len(normalize_url(url)) > URL_CHARACTERS_MAX:
+        raise ValueError(
+            f"This must be of at most {URL_CHARACTERS_MAX:,} characters, percent-encoded."
+        )
+
+
+def normalized(url: str | None) -> str | None:
+    """Return a URL that `check_https_url` accepts as it is stored, sent to and shown."""
+    return normalize_url(url) if url else None
+
+
+def _encoded(metadata: dict[str, str] | None) -> str | None:
+    return None if metadata is None else msgspec.json.encode(metadata).decode()
+
+
+class LabelSpecBody(Body, frozen=True, kw_only=True):
+    """The question, and the options to choose from."""
+
+    checks: ClassVar[Checks] = {"question": _check_question, "options": _check_options}
+
+    question: Annotated[str, Meta(min_length=1, max_length=_QUESTION_CHARACTERS_MAX)]
+    options: Annotated[
+        list[Annotated[str, Meta(max_length=_OPTION_CHARACTERS_MAX)]],
+        Meta(min_length=2, max_length=100),
+    ]
+
+
+class DeliveryBody(Body, frozen=True, kw_only=True):
+    """Where the results go. `kms_key_id` and `acl` are for S3."""
+
+    checks: ClassVar[Checks] = {"bucket": _check_bucket, "prefix": _check_prefix}
+
+    type: StoreType
+    bucket: str
+    prefix: Annotated[str, Meta(max_length=512)] = ""
+    compression: Literal["none", "gzip", "zstd"] = "none"
+    format: Literal["jsonl", "parquet"] = "jsonl"
+    kms_key_id: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    acl: (
+        Literal[
+            "private",
+            "public-read",
+            "public-read-write",
+            "authenticated-read",
+            "aws-exec-read",
+            "bucket-owner-read",
+            "bucket-owner-full-control",
+        ]
+        | None
+    ) = None
+
+    def to_target(self) -> DeliveryTarget:
+        """The delivery to record."""
+        fields = msgspec.structs.asdict(self)
+        return DeliveryTarget(**fields | {"prefix": self.prefix.strip("/")})
+
+
+class CredentialsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """For S3 `access_key_id`, `secret_access_key` and `region`; for GCS `service_account_json`.
+
+    What is required follows from the store that `manifest_url` names. `service_account_json` is the key
+    file of a Google service account as one string: a JSON object of strings, with `type`
+    `service_account`, `client_email` and `private_key`.
+    """
+
+    access_key_id: str | None = None
+    secret_access_key: str | None = None
+    region: str | None = None
+    session_token: str | None = None
+    endpoint_url: str | None = None
+    service_account_json: str | None = None
+
+    def given(self) -> dict[str, str]:
+        """What was said."""
+        return {k: v for k, v in msgspec.to_builtins(self).items() if v is not None}
+
+    def encoded(self, store: StoreType) -> bytes:
+        """As JSON, to be sealed."""
+        return msgspec.json.encode(msgspec.convert(self.given(), credentials_type(store)))
+
+    def __repr__(self) -> str:
+        return "CredentialsBody(…)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+
+class RawDelivery(msgspec.Struct, frozen=True):
+    """What is looked at in a delivery beside its own rules, whatever else is wrong with it."""
+
+    type: msgspec.Raw = _NULL
+    kms_key_id: msgspec.Raw = _NULL
+    acl: msgspec.Raw = _NULL
+
+    @property
+    def store(self) -> StoreType | None:
+        """The store that `type` names, if it does."""
+        return value_of(self.type, StoreType)
+
+
+def s3_only_faults(store: object, delivery: RawDelivery) -> Iterator[Fault]:
+    """Yield the fields of a delivery that GCS does not have."""
+    for field in ("kms_key_id", "acl"):
+        if store != StoreType.S3 and getattr(delivery, field) != _NULL:
+            yield Fault(f"delivery.{field}", "This is for S3 only.")
+
+
+class JobBody(Body, frozen=True, kw_only=True):
+    """A manifest, a question about each of its lines, and where the answers go."""
+
+    checks: ClassVar[Checks] = {
+        "manifest_url": _check_manifest_url,
+        "callback_url": check_https_url,
+    }
+
+    manifest_url: _Url
+    label_spec: LabelSpecBody
+    consensus_threshold: Annotated[int, Meta(ge=2, le=10)] = 3
+    task_type: TaskType = TaskType.IMAGE_CLASSIFICATION
+    callback_url: str | None = None
+    credentials: CredentialsBody | None = None
+    delivery: DeliveryBody | None = None
+    metadata: Annotated[dict[str, str], Meta(max_length=_METADATA_KEYS_MAX)] | None = None
+    priority: Annotated[int, Meta(ge=0, le=9)] = 5
+    stop_early: bool = False
+    failure_threshold_percent: Annotated[float, Meta(ge=0, le=100)] = 100.0
+    show_metadata: ShowMetadata = True
+
+    @classmethod
+    def related_faults(cls, raw: RawObject) -> Iterator[Fault]:
+        """Credentials and delivery have to be of the store that the manifest lies in."""
+        try:
+            store = parse_object_url(value_of(raw.get("manifest_url"), _Url) or "").store
+        except Terminal:
+            return
+        credentials = value_of(raw.get("credentials"), dict[str, msgspec.Raw])
+        if credentials is not None:
+            yield from struct_faults(credentials, credentials_type(store), "credentials")
+        delivery = value_of(raw.get("delivery"), RawDelivery)
+        if delivery is None:
+            return
+        if delivery.store not in {None, store}:
+            message = f"The manifest lies in {store}, and its credentials are used for both."
+            yield Fault("delivery.type", message)
+        yield from s3_only_faults(store, delivery)
+
+    def to_job(self, customer_id: str) -> NewJob:
+        """The job to record."""
+        return NewJob(
+            customer_id=customer_id,
+            manifest_url=self.manifest_url,
+            question=self.label_spec.question,
+            options=self.label_spec.options,
+            consensus_threshold=self.consensus_threshold,
+            task_type=self.task_type,
+            callback_url=normalized(self.callback_url),
+            metadata=_encoded(self.metadata),
+            priority=self.priority,
+            stop_early=self.stop_early,
+            failure_threshold_percent=self.failure_threshold_percent,
+            credentials=self.credentials.encoded(self._store) if self.credentials else None,
+            delivery=self.delivery.to_target() if self.delivery else None,
+            shown_metadata=named_members(self.show_metadata),
+        )
+
+    @property
+    def _store(self) -> StoreType:
+        return parse_object_url(self.manifest_url).store

@@ -1,0 +1,58 @@
+"""A customer's service account of Google, which asks for its tokens in a way of our own."""
+
+import json
+from typing import Any
+
+import google.auth.transport.urllib3
+import urllib3
+from google.auth.exceptions import RefreshError, TransportError
+from google.oauth2.service_account import Credentials as ServiceAccount
+
+from blocks.domain.errors import InvalidCredentials, Transient
+from blocks.secrets.credentials import GcsCredentials, check_service_account
+from blocks.secrets.tls import trusted
+
+_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+_TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
+_TIMEOUT = urllib3.Timeout(connect=10, read=20)
+
+
+# These have no types.
+_Request: Any = google.auth.transport.urllib3.Request
+
+
+class CustomerAccount(ServiceAccount):
+    """Asks Google alone, directly, whatever proxies and certificates the environment has.
+
+    `token_uri` is the customer's text, and would otherwise have us send requests to wherever it says.
+    """
+
+    def refresh(self, request: object) -> None:
+        """Get a token; gcsfs calls this again before it runs out."""
+        del request  # it would be one that looks at the environment
+        with urllib3.PoolManager(ssl_context=trusted(), timeout=_TIMEOUT, retries=False) as http:
+            super().refresh(_Request(http))  # type: ignore[no-untyped-call]
+
+
+def open_account(credentials: GcsCredentials) -> CustomerAccount:
+    """Return a service account that Google has just accepted.
+
+    Raises:
+        InvalidCredentials: it is none, or Google does not accept it.
+        Transient: Google's token server cannot be reached, or has no answer now.
+    """
+    try:
+        check_service_account(credentials.service_account_json)
+        info = json.loads(credentials.service_account_json) | {"token_uri": _TOKEN_URI}
+        make: Any = CustomerAccount.from_service_account_info
+        account: CustomerAccount = make(info, scopes=[_SCOPE])
+        account.refresh(None)
+    except TransportError as error:
+        raise Transient("Google's token server cannot be reached.") from error
+    except RefreshError as error:
+        if error.retryable:
+            raise Transient("Google's token server has no answer now.") from error
+        raise InvalidCredentials("Google does not accept the service account.") from None
+    except Exception:  # noqa: BLE001 - google-auth and cryptography raise what they like for a bad key
+        raise InvalidCredentials("Google does not accept the service account.") from None
+    return account

@@ -1,0 +1,111 @@
+"""S3 clients that the process's environment and the files of its user have no say in.
+
+A customer's requests go where the customer says, signed with the customer's keys. botocore would look
+for all that is not said in `AWS_*` variables, in `~/.aws` and at the machine's metadata service.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import botocore.loaders
+from aiobotocore.httpsession import AIOHTTPSession
+from aiobotocore.session import AioSession
+from aiohttp import ClientTimeout
+from botocore.configprovider import (
+    BOTOCORE_DEFAUT_SESSION_VARIABLES,
+    ChainProvider,
+    ConfigValueStore,
+    ConstantProvider,
+)
+from botocore.handlers import add_expect_header
+
+from blocks.buckets.answers import BoundedResponse, time_limits
+from blocks.secrets.egress import refusing_redirects
+from blocks.secrets.tls import trusted
+
+
+@lru_cache(maxsize=1)
+def _loader() -> botocore.loaders.Loader:
+    """Return the models that come with botocore, and keep what was read of them.
+
+    They are some megabytes of JSON, a tenth of a second. Those in `~/.aws/models` are left out.
+    """
+    loader = botocore.loaders.Loader
+    return loader([loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
+
+
+class CustomerSession(AioSession):  # type: ignore[misc]
+    """A session that knows botocore's defaults and nothing else: no variables, files or metadata."""
+
+    full_config: Any = {"profiles": {}}  # noqa: RUF012 - a property in the base class
+
+    def _register_config_store(self) -> None:
+        defaults = {
+            name: ChainProvider([ConstantProvider(default)], conversion_func=convert)
+            for name, (_, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
+            if default is not None
+        }
+        self._components.register_component("config_store", ConfigValueStore(defaults))
+
+    def _register_data_loader(self) -> None:
+        self._components.register_component("data_loader", _loader())
+
+    def _add_configured_endpoint_provider(self, *_: Any, **__: Any) -> None:
+        """Add none: endpoints are those of the rules, or the customer's."""
+
+    async def get_credentials(self) -> None:
+        """Return none: those of a client are given to it, or it is anonymous."""
+
+    def get_auth_token(self, **_: Any) -> None:
+        """Return none."""
+
+
+class CustomerHttp(AIOHTTPSession):  # type: ignore[misc]
+    """HTTP as webhooks have it: the same authorities are trusted, and no redirect is followed.
+
+    Answers are bounded in bytes and in time.
+    """
+
+    _timeout: ClientTimeout
+
+    def __init__(self, *args: Any, request_s: float, **values: Any) -> None:
+        super().__init__(*args, **values)
+        limits = self._timeout
+        self._timeout = time_limits(limits.sock_connect, limits.sock_read, request_s)
+
+    def _build_verify_context(self) -> Any:
+        return trusted()
+
+    async def _get_session(self, proxy_url: str | None) -> Any:
+        session = await super()._get_session(proxy_url)
+        if not session.trace_configs:
+            session.trace_configs.append(refusing_redirects())
+            session._response_class = BoundedResponse  # noqa: SLF001 - it is made in there
+        return session
+
+
+def new_session(*, is_anonymous: bool) -> CustomerSession:
+    """Return a session whose clients find what earlier ones have read.
+
+    botocore itself sends a request again to another region, of Amazon's, if it is told to. Only an
+    anonymous one may be: its customer has no place to name the region, and nothing in it is secret.
+    """
+    session = CustomerSession()
+    # With it a body waits for "100 Continue", and for ever where a store or a proxy does not know that.
+    session.unregister("before-call.s3", add_expect_header)
+    if not is_anonymous:
+        session.register("before-call.s3", _stay_in_region)
+    return session
+
+
+def _stay_in_region(context: dict[str, Any], **_: Any) -> None:
+    # botocore redirects a request once.
+    context.setdefault("s3_redirect", {})["redirected"] = True
+
+
+def load() -> None:
+    """Read what every client needs, but make none."""
+    for kind in ("service-2", "endpoint-rule-set-1"):
+        _loader().load_service_model("s3", kind)
+    for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
+        _loader().load_data(name)

@@ -1,0 +1,198 @@
+"""Objects on their way into a store: bounded in memory, hashed, and checked against what arrived."""
+
+import base64
+import hashlib
+import io
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
+
+_PART_BYTES = 16 * 1024 * 1024
+# Parts are sent while the next is made; each that is under way takes its bytes of memory.
+_PARTS_IN_FLIGHT = 2
+
+
+class HashedFile(io.RawIOBase):
+    """A file to write to that knows the SHA-256 and the length of what was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sha256 = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def sha256(self) -> str:
+        """Of all that was written so far, in hexadecimal digits."""
+        return self._sha256.hexdigest()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._sha256.update(data)
+        self.size += len(data)
+        return len(data)
+
+
+class S3Upload(HashedFile):
+    """An object of S3 in the making: one request where it is small, else parts.
+
+    With each request goes its MD5, so that the store refuses what arrives otherwise; and the ETag
+    of the whole, which in most stores follows from those of the parts, says that all are there.
+    """
+
+    def __init__(self, fs: Any, bucket: str, key: str, options: dict[str, str]) -> None:
+        super().__init__()
+        self._fs = fs
+        self._place = {"Bucket": bucket, "Key": key}
+        self._options = options
+        self._buffer = bytearray()
+        self._upload_id: str | None = None
+        self._md5s: list[bytes] = []
+        self._sent: deque[Future[dict[str, Any]]] = deque()
+        self._parts: list[dict[str, Any]] = []
+        self._threads = ThreadPoolExecutor(_PARTS_IN_FLIGHT, thread_name_prefix="upload")
+        self.expected_etag = ""
+
+    def write(self, data: Any) -> int:
+        self._buffer += data
+        while len(self._buffer) >= _PART_BYTES:
+            self._send(bytes(self._buffer[:_PART_BYTES]))
+            del self._buffer[:_PART_BYTES]
+        return super().write(data)
+
+    def finish(self) -> None:
+        """Make the object appear."""
+        if self._upload_id is None:
+            data = bytes(self._buffer)
+            md5 = hashlib.md5(data, usedforsecurity=False)
+            self.expected_etag = f'"{md5.hexdigest()}"'
+            self._call("put_object", Body=data, ContentMD5=_base64(md5.digest()), **self._options)
+        else:
+            if self._buffer:
+                self._send(bytes(self._buffer))
+            while self._sent:
+                self._receive()
+            whole = hashlib.md5(b"".join(self._md5s), usedforsecurity=False).hexdigest()
+            self.expected_etag = f'"{whole}-{len(self._md5s)}"'
+            self._call(
+                "complete_multipart_upload",
+                UploadId=self._upload_id,
+                MultipartUpload={"Parts": self._parts},
+            )
+        self._threads.shutdown()
+
+    def discard(self) -> None:
+        """Give up, so that nothing appears and no unfinished upload is left to be paid for."""
+        self._threads.shutdown(cancel_futures=True)
+        if self._upload_id is not None:
+            self._call("abort_multipart_upload", UploadId=self._upload_id)
+
+    def begin(self) -> None:
+        """Begin an upload of parts; until its end nothing is to be seen of it."""
+        self._upload_id = self._call("create_multipart_upload", **self._options)["UploadId"]
+
+    def _send(self, data: bytes) -> None:
+        if self._upload_id is None:
+            self.begin()
+        if len(self._sent) >= _PARTS_IN_FLIGHT:
+            self._receive()
+        md5 = hashlib.md5(data, usedforsecurity=False).digest()
+        self._md5s.append(md5)
+        self._sent.append(
+            self._threads.submit(
+                self._call,
+                "upload_part",
+                UploadId=self._upload_id,
+                PartNumber=len(self._md5s),
+                Body=data,
+                ContentMD5=_base64(md5),
+            )
+        )
+
+    def _receive(self) -> None:
+        answer = self._sent.popleft().result()
+        self._parts.append({"PartNumber": len(self._parts) + 1, "ETag": answer["ETag"]})
+
+    def _call(self, method: str, **values: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = self._fs.call_s3(method, **self._place, **values)
+        return answer
+
+
+class GcsUpload(HashedFile):
+    """An object of GCS in the making, by a resumable upload; `md5` is of the whole, in base 64."""
+
+    def __init__(self, fs: Any, path: str) -> None:
+        super().__init__()
+        self._file = fs.open(path, "wb", block_size=_PART_BYTES)
+        self._md5 = hashlib.md5(usedforsecurity=False)
+
+    @property
+    def md5(self) -> str:
+        """As GCS gives it."""
+        return _base64(self._md5.digest())
+
+    def write(self, data: Any) -> int:
+        self._file.write(data)
+        self._md5.update(data)
+        return super().write(data)
+
+    def finish(self) -> None:
+        """Make the object appear."""
+        self._file.close()
+
+    def discard(self) -> None:
+        """Give up, so that nothing appears."""
+        try:
+            self._file.discard()
+        finally:
+            self._file.closed = True
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
+class _Translated(io.RawIOBase):
+    """An upload whose failures are ours; what the writer itself raises is left alone."""
+
+    def __init__(
+        self,
+        upload: S3Upload | GcsUpload,
+        translated: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        super().__init__()
+        self._upload = upload
+        self._translated = translated
+
+    @property
+    def size(self) -> int:
+        return self._upload.size
+
+    @property
+    def sha256(self) -> str:
+        return self._upload.sha256
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        with self._translated():
+            return self._upload.write(data)
+
+
+@contextmanager
+def uploading(
+    upload: S3Upload | GcsUpload, translated: Callable[[], AbstractContextManager[None]]
+) -> Iterator[Any]:
+    """Write to an upload, and finish it if the block ends well; discard it if not."""
+    try:
+        yield _Translated(upload, translated)
+        with translated():
+            upload.finish()
+    except BaseException:
+        with suppress(Exception):  # the first failure is the one to be told
+            upload.discard()
+        raise

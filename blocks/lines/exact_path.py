@@ -1,0 +1,161 @@
+"""One manifest line: a task, or the exact reason why not. No Prefect, no SQL."""
+
+import json
+import re
+
+import msgspec
+
+from blocks.domain.data_urls import URL_CHARACTERS_MAX, is_data_url
+from blocks.domain.model import LINE_BYTES_MAX, BadLine, GoodLine, LineCode
+from blocks.lines.json_object import Member, NotAnObjectError, NotJsonError, members, unescape
+
+_RAW_BYTES_OF_TOO_LONG = 1024
+_BLANK = b" \t\r"
+_KEYS = {"data_url", "metadata"}
+_INVALID_URL = (
+    "data_url must be an absolute http, https, s3 or gs URL with a valid host, "
+    f"of at most {URL_CHARACTERS_MAX} characters."
+)
+# What other tools call it, without hyphens, underscores and capitals.
+_ALIASES = frozenset(
+    {"asset", "assetdata", "audio", "audiourl", "content", "contenturi", "dataurl", "dataurls"}
+    | {"document", "file", "filename", "filepath", "fileuri", "fileurl", "gcsuri", "href"}
+    | {"image", "imagegcsuri", "images", "imageuri", "imageurl", "img", "imgurl", "inputuri"}
+    | {"link", "media", "mediaurl", "path", "photo", "picture", "rowdata", "s3path", "s3uri"}
+    | {"source", "sourceref", "sourceurl", "src", "text", "textgcsuri", "texturl", "uri", "url"}
+    | {"urls", "video", "videourl"}
+)
+_ESCAPED_LETTER = re.compile(rb"\\u00[567]")  # of which a key could be spelled
+_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _Fault(Exception):
+    """Why a line is bad."""
+
+    def __init__(self, code: LineCode, message: str) -> None:
+        self.code = code
+        self.message = message
+
+
+def validate(raw: bytes, *, byte_offset: int, line: int) -> GoodLine | BadLine | None:
+    """What a line, without its line feed, comes to; None for a blank one.
+
+    A good line is `{"data_url": "<absolute URL>", "metadata": {…}}`, the metadata optional. The
+    codes are those of the HTTP contract; of several faults the first in the order of `_read` counts.
+    """
+    raw = raw.removesuffix(b"\r")
+    if len(raw) <= LINE_BYTES_MAX and not raw.strip(_BLANK):
+        return None
+    try:
+        data_url, metadata = _read(raw)
+    except _Fault as fault:
+        too_long = fault.code is LineCode.LINE_TOO_LONG
+        kept = raw[:_RAW_BYTES_OF_TOO_LONG] if too_long else raw
+        return BadLine(byte_offset, line, fault.code, fault.message, kept)
+    return GoodLine(byte_offset, line, data_url, metadata)
+
+
+def find_no_good_line(text: bytes, *, whole: bool, lines_max: int) -> BadLine | None:
+    """Return the first bad line of a manifest that begins with `text`, if none of the first is good.
+
+    Looks at up to `lines_max` lines. `whole` says that `text` is all of the manifest; else a line
+    without a line feed at its end is passed over.
+    """
+    lines = text.removeprefix(b"\xef\xbb\xbf").split(b"\n", lines_max)
+    complete = lines if whole and len(lines) <= lines_max else lines[:-1]
+    first = None
+    for number, raw in enumerate(complete, 1):
+        found = validate(raw, byte_offset=0 if number == 1 else 1, line=number)
+        if isinstance(found, GoodLine):
+            return None
+        first = first or found
+    return first
+
+
+def _read(raw: bytes) -> tuple[str, str | None]:
+    """The data URL and the metadata's text."""
+    if len(raw) > LINE_BYTES_MAX:
+        raise _Fault(LineCode.LINE_TOO_LONG, "The line is longer than 1 MiB.")
+    fields = _plain_fields(raw) or _fields(_members(raw))
+    if not fields["data_url"].startswith('"'):
+        raise _Fault(LineCode.INVALID_DATA_URL, _INVALID_URL)
+    data_url = unescape(fields["data_url"])
+    if not is_data_url(data_url):
+        raise _Fault(LineCode.INVALID_DATA_URL, _white_space(data_url) or _INVALID_URL)
+    metadata = fields.get("metadata")
+    if metadata is not None and not metadata.startswith("{"):
+        raise _Fault(LineCode.INVALID_METADATA, "metadata must be a JSON object.")
+    return data_url, metadata
+
+
+def _plain_fields(raw: bytes) -> dict[str, str] | None:
+    """The fields, if a decoder that folds repeated keys cannot have missed any: 20 times as fast."""
+    if raw.count(b"data_url") != 1 or raw.count(b"metadata") > 1 or _ESCAPED_LETTER.search(raw):
+        return None
+    try:
+        raw.decode()
+        fields = _DECODER.decode(raw)
+    except (ValueError, RecursionError):
+        return None
+    if "data_url" not in fields or not fields.keys() <= _KEYS:
+        return None
+    return {key: bytes(value).decode() for key, value in fields.items()}
+
+
+def _members(raw: bytes) -> list[Member]:
+    try:
+        return members(raw.decode())
+    except UnicodeDecodeError as error:
+        message = f"Byte {error.start + 1} of the line is not valid UTF-8."
+        raise _Fault(LineCode.INVALID_UTF8, message) from None
+    except NotJsonError as error:
+        raise _Fault(LineCode.MALFORMED_JSON, f"The line is not valid JSON: {error}.") from None
+    except NotAnObjectError:
+        raise _Fault(LineCode.NOT_AN_OBJECT, "The line is JSON, but not an object.") from None
+
+
+def _fields(found: list[Member]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for key, raw in found:
+        shown = json.dumps(key[:64])
+        if key in fields:
+            raise _Fault(LineCode.DUPLICATE_KEY, f"The key {shown} stands there twice.")
+        fields[key] = raw
+    unknown = [key for key in fields if key not in _KEYS]
+    if "data_url" not in fields:
+        raise _Fault(LineCode.MISSING_DATA_URL, _missing(unknown, fields))
+    if unknown:
+        shown = json.dumps(unknown[0][:64])
+        message = f"The field {shown} is not known; put fields of your own into metadata."
+        raise _Fault(LineCode.UNKNOWN_FIELD, message)
+    return fields
+
+
+def _missing(unknown: list[str], fields: dict[str, str]) -> str:
+    """Say which of the line's fields was probably meant by data_url."""
+    names = [key for key in unknown if _is_alias(key)]
+    # Some tools have their fields one level deeper: {"data": {"image": "https://…"}}.
+    for outer in ("data", "metadata"):
+        if fields.get(outer, "").startswith("{"):
+            inner = [member.key for member in members(fields[outer])]
+            names += [f"{outer}.{key}" for key in inner if _is_alias(key)]
+    if names:
+        return f"data_url is missing; the line has {names[0]}. Did you mean that?"
+    if unknown:
+        return f"data_url is missing; the line has {json.dumps(unknown[0][:64])}."
+    return "The field data_url is missing."
+
+
+def _is_alias(key: str) -> bool:
+    return re.sub("[-_ ]", "", key).lower() in _ALIASES
+
+
+def _white_space(url: str) -> str | None:
+    """Say where an http URL has white space, if it has."""
+    found = re.search(r"\s", url)
+    if found is None or not url.lstrip().lower().startswith(("http://", "https://")):
+        return None
+    return (
+        f"data_url has white space (U+{ord(found[0]):04X}) as its character {found.start() + 1}; "
+        "in an http or https URL a space is written %20."
+    )

@@ -1,0 +1,48 @@
+"""Formats of manifests: by the name alone one is decompressed; its first bytes explain a refusal."""
+
+from typing import Literal
+
+from blocks.domain.model import BadLine, LineCode
+
+Codec = Literal["gzip", "zstd"]
+
+_CODECS: dict[str, Codec] = {".gz": "gzip", ".zst": "zstd"}
+_READ_BY_NAME = {b"\x1f\x8b": ("gzip", ".gz"), b"\x28\xb5\x2f\xfd": ("zstd", ".zst")}
+_NOT_READ = {
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\xff\x06\x00\x00sNaPpY": "snappy",
+    b"PK\x03\x04": "zip",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"PAR1": "parquet",
+    b"ARROW1": "arrow",
+    b"Obj\x01": "avro",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+# Text may begin like these two bytes, so they count only where the line is no text.
+_ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+
+
+def codec_of(key: str) -> Codec | None:
+    """Return how an object of that name, in small letters or capital ones, is compressed."""
+    name = key.lower()
+    return next((codec for ending, codec in _CODECS.items() if name.endswith(ending)), None)
+
+
+def hint(first: BadLine) -> str | None:
+    """Return a sentence on what a manifest looks like whose first bad line is `first`, or None."""
+    if first.byte_offset != 0:
+        return None
+    for start, (name, ending) in _READ_BY_NAME.items():
+        if first.raw.startswith(start):
+            return f"It begins like {name}; name the object {ending}."
+    names = [name for start, name in _NOT_READ.items() if first.raw.startswith(start)]
+    if first.code is LineCode.INVALID_UTF8 and first.raw.startswith(_ZLIB):
+        names = ["zlib"]
+    if not names:
+        return None
+    if names[0] == "UTF-16":
+        return "It begins like UTF-16, which is not supported; use UTF-8."
+    return f"It begins like {names[0]}, which is not supported; use gzip or zstd."

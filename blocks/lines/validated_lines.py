@@ -1,0 +1,41 @@
+"""Manifest lines that were validated, a batch at a time, as columns."""
+
+from collections.abc import Sequence
+
+import msgspec
+import polars as pl
+
+from blocks.domain.model import BadLine, GoodLine
+
+TASK_COLUMNS = {
+    "byte_offset": pl.Int64,
+    "line": pl.Int32,
+    "data_url": pl.String,
+    "metadata": pl.String,
+}
+"""A row is a `GoodLine`: `line` is 1-based in its chunk, `metadata` the verbatim JSON or null."""
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Some lines of a chunk: `lines` counts blank ones too, `tasks` has `TASK_COLUMNS`."""
+
+    lines: int
+    tasks: pl.DataFrame
+    bad: Sequence[BadLine]
+    blank: int = 0
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """What was read of a manifest for one chunk, counted before anything looked at its lines.
+
+    `bytes` are those of the chunk's range, `lines` the lines that begin in it.
+    """
+
+    bytes: int
+    lines: int
+
+
+def task_frame(lines: Sequence[GoodLine]) -> pl.DataFrame:
+    """Good lines as columns."""
+    rows = [msgspec.structs.astuple(line) for line in lines]
+    return pl.DataFrame(rows, schema=TASK_COLUMNS, orient="row")

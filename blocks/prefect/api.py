@@ -1,0 +1,260 @@
+"""Prefect's HTTP API, as much of it as we need: importing Prefect costs seconds and 150 MB."""
+
+import ssl
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from uuid import UUID
+
+import httpx
+import msgspec
+
+from blocks.domain.errors import Transient
+from blocks.prefect.auth import PrefectAuth
+from blocks.settings import Settings
+
+# Of a run that has not ended. https://docs.prefect.io/v3/concepts/states
+UNDER_WAY = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
+_TIMEOUT_S = 10.0
+# A short run that was begun so long ago is not there any more.
+_LOST = timedelta(minutes=2)
+_LOOKED_AT = 10
+_PROBE_TIMEOUT_S = 2.0
+
+_T = TypeVar("_T")
+
+
+class PrefectUnavailable(Transient):
+    """Prefect's server cannot be reached, or answers something else than it should."""
+
+    code = "prefect_unavailable"
+
+
+class PrefectUnreachable(PrefectUnavailable):
+    """Nothing was answered: what else is asked for now will not be either."""
+
+
+class UnknownToPrefect(PrefectUnavailable):
+    """Prefect answers that it has no such thing: what is ours is not registered yet."""
+
+
+class RunState(msgspec.Struct, frozen=True):
+    """What became of a run: `type` is Prefect's, RUNNING for one; `since` when."""
+
+    type: str
+    since: datetime = msgspec.field(name="timestamp")
+
+
+class UnendedRun(msgspec.Struct, frozen=True):
+    """A run that has not ended; `pool` is the work pool that it is in."""
+
+    id: UUID
+    name: str
+    state: RunState
+    pool: str | None = msgspec.field(name="work_pool_name", default=None)
+
+    @property
+    def type(self) -> str:
+        return self.state.type
+
+    @property
+    def since(self) -> datetime:
+        return self.state.since
+
+
+class Deployment(msgspec.Struct, frozen=True):
+    """When it was made first, and what its runs are given."""
+
+    created_at: datetime = msgspec.field(name="created")
+    parameters: dict[str, Any]
+
+
+class _Made(msgspec.Struct):
+    """Whatever has an id."""
+
+    id: str
+
+
+class _Pool(msgspec.Struct):
+    """A work pool."""
+
+    name: str
+
+
+class _Stoppable(msgspec.Struct):
+    """A run that is to be stopped."""
+
+    id: str
+    name: str
+
+
+class _Seen(msgspec.Struct):
+    """A run, and where it is."""
+
+    id: UUID
+    created: datetime
+    state: RunState | None
+
+
+class PrefectApi:
+    """A client, safe to use from several threads. Every method raises `PrefectUnavailable`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._http = httpx.Client(
+            base_url=settings.prefect_api_url,
+            auth=PrefectAuth(settings.prefect_api_auth_string, settings.prefect_api_url),
+            timeout=_TIMEOUT_S,
+            verify=_trusted(),
+        )
+        self._deployment_ids: dict[str, str] = {}
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def is_reachable(self) -> bool:
+        """Whether the server answers."""
+        try:
+            return self._http.get("/health", timeout=_PROBE_TIMEOUT_S).is_success
+        except httpx.HTTPError:
+            return False
+
+    def create_run(
+        self,
+        deployment: str,
+        *,
+        name: str,
+        parameters: dict[str, Any],
+        tags: Sequence[str],
+        idempotency_key: str,
+    ) -> str:
+        """The id of a run of `<flow>/<deployment>`: that of the key, if it was used before."""
+        path = f"/deployments/{self._deployment_id(deployment)}/create_flow_run"
+        body = {
+            "name": name,
+            "parameters": parameters,
+            "tags": list(tags),
+            "idempotency_key": idempotency_key,
+        }
+        try:
+            return self._ask("POST", path, body, answer=_Made).id
+        except PrefectUnavailable:
+            self._deployment_ids.pop(deployment, None)  # it may have been deleted and made again
+            raise
+
+    def cancel_runs(self, tag: str) -> list[str]:
+        """Stop every run that has the tag and has not ended; their names.
+
+        Prefect makes one Cancelled at once where no process has been started yet.
+        """
+        under_way = [kind for kind in UNDER_WAY if kind != "CANCELLING"]
+        runs = {"tags": {"all_": [tag]}, "state": {"type": {"any_": under_way}}}
+        found = self._filter(runs, _Stoppable)
+        for run in found:
+            self.set_state(run.id, "CANCELLING")
+        return [run.name for run in found]
+
+    def states(self, flow_run_ids: Sequence[UUID]) -> dict[UUID, RunState]:
+        """Where each of up to 200 runs is; one that Prefect does not know is missing."""
+        ids = [str(each) for each in flow_run_ids]
+        found = self._filter({"id": {"any_": ids}}, _Seen)
+        return {run.id: run.state or RunState("SCHEDULED", run.created) for run in found}
+
+    def unended_runs(self, flows: Sequence[str], types: Sequence[str]) -> list[UnendedRun]:
+        """Return up to 200 runs of the flows in states of the types, the oldest first."""
+        body = {
+            "flows": {"name": {"any_": list(flows)}},
+            "flow_runs": {"state": {"type": {"any_": list(types)}}},
+            "sort": "EXPECTED_START_TIME_ASC",
+        }
+        return self._ask("POST", "/flow_runs/filter", body, answer=list[UnendedRun])
+
+    def pools_of_type(self, pool_type: str) -> set[str]:
+        """Return the names of the work pools of the type."""
+        body = {"work_pools": {"type": {"any_": [pool_type]}}}
+        return {
+            pool.name for pool in self._ask("POST", "/work_pools/filter", body, answer=list[_Pool])
+        }
+
+    def set_state(self, run_id: UUID | str, state_type: str, message: str | None = None) -> None:
+        """Propose a state for a run, which Prefect may turn down."""
+        state = {"type": state_type, "name": state_type.capitalize(), "message": message}
+        self._ask("POST", f"/flow_runs/{run_id}/set_state", {"state": state}, answer=object)
+
+    def is_begun(self, flow: str) -> bool:
+        """Whether a run of the flow is due or under way, and is not one that was lost."""
+        now = datetime.now(UTC)
+        body = {
+            "flows": {"name": {"any_": [flow]}},
+            "flow_runs": {
+                "state": {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING"]}},
+                "expected_start_time": {"before_": now.isoformat()},
+            },
+            "sort": "EXPECTED_START_TIME_DESC",
+            "limit": _LOOKED_AT,
+        }
+        found = self._ask("POST", "/flow_runs/filter", body, answer=list[_Seen])
+        return any(
+            run.state is None or run.state.type == "SCHEDULED" or now - run.state.since < _LOST
+            for run in found
+        )
+
+    def deployment(self, deployment_id: str) -> Deployment:
+        """The deployment of that id."""
+        return self._ask("GET", f"/deployments/{deployment_id}", answer=Deployment)
+
+    def emit(self, events: Sequence[dict[str, Any]]) -> None:
+        """Have automations hear of events; one with an id that was seen already is ignored.
+
+        https://docs.prefect.io/v3/concepts/events
+        """
+        self._ask("POST", "/events", list(events), answer=type(None))
+
+    def show(self, key: str, page: str, description: str) -> None:
+        """Make a Markdown artifact; of several under one key the UI shows the latest."""
+        body = {"key": key, "type": "markdown", "data": page, "description": description}
+        self._ask("POST", "/artifacts/", body, answer=object)
+
+    def _filter(self, runs: dict[str, Any], run: type[_T]) -> list[_T]:
+        return self._ask("POST", "/flow_runs/filter", {"flow_runs": runs}, answer=list[run])  # type: ignore[valid-type]
+
+    def _deployment_id(self, deployment: str) -> str:
+        if deployment not in self._deployment_ids:
+            found = self._ask("GET", f"/deployments/name/{deployment}", answer=_Made)
+            self._deployment_ids[deployment] = found.id
+        return self._deployment_ids[deployment]
+
+    def _ask(self, method: str, path: str, body: Any = None, *, answer: type[_T]) -> _T:
+        try:
+            given = self._http.request(method, path, json=body).raise_for_status()
+            # A proxy may answer 200 with something of its own.
+            return msgspec.json.decode(given.content or b"null", type=answer)
+        except httpx.TransportError as error:
+            raise PrefectUnreachable(f"Prefect is not available: {error!r}") from error
+        except (httpx.HTTPError, ValueError) as error:
+            kind = UnknownToPrefect if _is_not_found(error) else PrefectUnavailable
+            raise kind(f"Prefect is not available: {error!r}") from error
+
+
+def _is_not_found(error: Exception) -> bool:
+    if not isinstance(error, httpx.HTTPStatusError):
+        return False
+    return error.response.status_code == httpx.codes.NOT_FOUND
+
+
+@lru_cache(maxsize=1)
+def _trusted() -> ssl.SSLContext:
+    """The authorities that httpx trusts; to read them takes longer than many a request."""
+    return httpx.create_ssl_context()

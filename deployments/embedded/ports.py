@@ -1,0 +1,72 @@
+"""Free ports of 127.0.0.1, kept across restarts so that links and bookmarks stay good."""
+
+import json
+import socket
+from pathlib import Path
+
+from deployments.embedded.private_files import write_private
+
+LOOPBACK = "127.0.0.1"
+
+# What this process has handed out: a port that was just found stays free until its server binds it.
+_handed_out: set[int] = set()
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on and that this process has not handed out before."""
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.bind((LOOPBACK, 0))
+            port: int = probe.getsockname()[1]
+        if port not in _handed_out:
+            _handed_out.add(port)
+            return port
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could bind this TCP port now; lingering closed connections do not count."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+class Ports:
+    """Ports by server name, remembered in one JSON file; one that is taken by now is replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._ports: dict[str, int] = json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):
+            self._ports = {}
+        self._in_use: set[str] = set()
+
+    def port(self, name: str, *, beside: int = 0) -> int:
+        """The TCP port of this server; asked again, the same one.
+
+        The port at the distance `beside` from it is free too.
+        """
+        if name not in self._in_use:
+            self._in_use.add(name)
+            port = self._reclaim(self._ports.get(name)) or free_port()
+            while not is_free(port + beside):
+                port = free_port()
+            self._ports[name] = port
+            write_private(self._path, json.dumps(self._ports, indent=1))
+        return self._ports[name]
+
+    @staticmethod
+    def _reclaim(port: int | None) -> int | None:
+        if port is None or port in _handed_out or not is_free(port):
+            return None
+        _handed_out.add(port)
+        return port
+
+    def release(self) -> None:
+        """Forgets what was handed out: the next start in this process may use the same ports."""
+        _handed_out.difference_update(self._ports[name] for name in self._in_use)
+        self._in_use.clear()

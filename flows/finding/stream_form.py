@@ -1,0 +1,160 @@
+"""What an ETL owner sets of a stream, as the form in the Prefect UI has it, and the jobs that it makes.
+
+The rules on a job's fields are those of `POST /v1/jobs`, and stand with its body type alone.
+"""
+
+import difflib
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from blocks.bodies.fields import read_body
+from blocks.bodies.jobs import JobBody
+from blocks.domain.errors import RefineryError
+from blocks.domain.model import TaskType
+from blocks.prefect.blocks import ManifestSource
+from blocks.store.jobs import DeliveryTarget, NewJob
+
+_OF_THE_BODY = {"label_spec", "delivery", "manifest_url"}
+
+
+class InvalidParameters(RefineryError):
+    """The parameters of a stream make no job that `POST /v1/jobs` would take."""
+
+    code = "invalid_parameters"
+
+
+def _with_known_names(schema: dict[str, Any]) -> None:
+    """Have Prefect refuse other names at once, with those that there are."""
+    schema["propertyNames"] = {"enum": list(schema["properties"])}
+
+
+class _Form(BaseModel):
+    """A group of fields; a name that is none of them is refused with the nearest that is."""
+
+    model_config = ConfigDict(json_schema_extra=_with_known_names)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            for name in given.keys() - cls.model_fields.keys():
+                near = difflib.get_close_matches(str(name), cls.model_fields, n=1, cutoff=0.5)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                raise ValueError(
+                    f"{name!r} is not known.{hint} There are {', '.join(cls.model_fields)}."
+                )
+        return given
+
+
+class LabelSpec(_Form):
+    """What annotators are asked."""
+
+    question: str = Field(description="Such as: Which animal is it?")
+    options: list[str] = Field(description="The answers to choose from: 2 to 100, each different.")
+
+
+class JobOptions(_Form):
+    """The other fields of a job, as `POST /v1/jobs` has them."""
+
+    consensus_threshold: int = Field(
+        default=3, ge=2, le=10, description="With how many labels a task is settled."
+    )
+    task_type: TaskType = Field(
+        default=TaskType.IMAGE_CLASSIFICATION, description="What annotators are shown."
+    )
+    priority: int = Field(
+        default=5, ge=0, le=9, description="Jobs with a higher one are handed out first."
+    )
+    stop_early: bool = Field(
+        default=False,
+        description="Settle a task as soon as no other option can win any more.",
+    )
+    failure_threshold_percent: float = Field(
+        default=100,
+        ge=0,
+        le=100,
+        description="The job fails once more than this share of its lines is bad.",
+    )
+    callback_url: str | None = Field(
+        default=None, description="An https URL that is told when a job ends."
+    )
+    metadata: dict[str, str] | None = Field(
+        default=None, description="Kept with each job and shown with it; up to 100 members."
+    )
+    show_metadata: bool | list[str] = Field(
+        default=True,
+        description="What annotators see of a line's metadata: all, none, or the members named here.",
+    )
+
+
+class Find(_Form):
+    """Which manifests a run takes."""
+
+    catch_up: bool = Field(
+        default=False,
+        description="Also those that were there before the deployment of the stream was made.",
+    )
+    manifests_max: int = Field(
+        default=100,
+        ge=1,
+        description="Jobs that one run makes at most; the rest is left for the next slot.",
+    )
+    min_age_s: int = Field(
+        default=60,
+        ge=0,
+        description="Seconds. Younger ones may still be written, and are left for the next slot.",
+    )
+    suffixes: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=[
+            f"{name}{packed}" for name in (".jsonl", ".ndjson") for packed in ("", ".gz", ".zst")
+        ],
+        min_length=1,
+        description="What the names of manifests end with, in small letters or capital ones.",
+    )
+    timezone: str = Field(default="UTC", description="Of the dates in `source`.")
+    retry_failed: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="How often a manifest is tried again whose job or delivery has failed.",
+    )
+    slot: datetime | None = Field(
+        default=None, description="For a backfill: the time of the slot; by default the run's own."
+    )
+
+
+def job_of(
+    customer: str,
+    source: ManifestSource,
+    label_spec: LabelSpec,
+    options: JobOptions,
+    target: DeliveryTarget | None,
+) -> NewJob:
+    """Return what all jobs of a stream have in common; the `manifest_url` is each one's own.
+
+    Raises:
+        InvalidParameters: with everything that `POST /v1/jobs` would refuse.
+    """
+    body = {
+        "manifest_url": source.url_of("manifest"),
+        "label_spec": label_spec.model_dump(mode="json"),
+        "delivery": msgspec.to_builtins(target),
+        **options.model_dump(mode="json"),
+    }
+    job, faults = read_body(msgspec.json.encode(body), JobBody)
+    if job is None or faults:
+        raise InvalidParameters(
+            " ".join(f"{_place(fault.field)}: {fault.message}" for fault in faults)
+        )
+    return msgspec.structs.replace(
+        job.to_job(customer), block_delivers_to=target.url if target else None
+    )
+
+
+def _place(field: str) -> str:
+    """Where an owner finds a field of the body."""
+    first = field.partition(".")[0].partition("[")[0]
+    return field if first in _OF_THE_BODY else f"options.{field}"

@@ -1,0 +1,93 @@
+"""A manifest as byte ranges, and a range as lines. No Prefect, no SQL.
+
+A line belongs to the range in which its first byte lies; a range reads on to the end of its last
+line. So every cut gives the same lines, and nothing but (start, end) has to be passed around.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import count
+
+from blocks.domain.model import LINE_BYTES_MAX
+from blocks.lines.validated_lines import Counted
+
+Read = Callable[[int, int], bytes]
+"""Bytes `start` to `end` of the manifest; fewer where it ends, if that is not known before."""
+
+_BOM = b"\xef\xbb\xbf"
+_TAIL_BLOCK_BYTES = 64 * 1024
+# So that no machine waits long for the last one, a manifest makes this many chunks for each that is
+# in flight, within the bounds on a chunk's size.
+_CHUNKS_FOR_EACH_IN_FLIGHT = 4
+# The first chunk is read alone, so that rubbish is known for what it is at once; the others wait for it.
+_FIRST_CHUNK_BYTES_MAX = 1024 * 1024
+
+
+def choose_chunk_bytes(
+    size: int, *, in_flight: int, chunk_bytes_min: int, chunk_bytes_max: int
+) -> int:
+    """The size of a manifest's chunks: enough of them to keep all workers busy to the end."""
+    even = math.ceil(size / (in_flight * _CHUNKS_FOR_EACH_IN_FLIGHT))
+    return min(max(even, chunk_bytes_min), chunk_bytes_max)
+
+
+def chunk_range(chunk_no: int, chunk_bytes: int) -> tuple[int, int]:
+    """Byte range (start, end) of a chunk, whatever the size of the manifest. The first may be small."""
+    first = min(chunk_bytes, _FIRST_CHUNK_BYTES_MAX)
+    start = first + (chunk_no - 1) * chunk_bytes
+    return max(start, 0), start + chunk_bytes
+
+
+def plan_ranges(size: int, chunk_bytes: int) -> Iterator[tuple[int, int]]:
+    """Byte ranges (start, end) that cover a manifest of `size` bytes, in order."""
+    for chunk_no in count():
+        start, end = chunk_range(chunk_no, chunk_bytes)
+        if start >= size:
+            return
+        yield start, min(end, size)
+
+
+def read_lines(read: Read, size: int, start: int, end: int) -> tuple[int, bytes, Counted]:
+    """Return the lines whose first byte lies in `start` to `end`.
+
+    That is the byte offset of the first, their text, and how many they must be.
+    A line that goes on after the range is read up to just beyond the longest that is allowed: that
+    is enough to tell that it is too long. Raises whatever `read` raises.
+    """
+    # The byte before the range tells whether a line begins at its first byte.
+    at = max(start - 1, 0)
+    text = read(at, end)
+    counted = _count(text, start)
+    if start > 0:
+        skip = text.find(b"\n") + 1
+        if skip == 0 or at + skip == end:
+            return end, b"", counted  # one line covers the range, and belongs to an earlier one
+        at, text = at + skip, text[skip:]
+    if not text.endswith(b"\n"):
+        text += _read_tail(read, size, end, len(text) - (text.rfind(b"\n") + 1))
+    return at, text, counted
+
+
+def _count(raw: bytes, start: int) -> Counted:
+    """Count a range that begins at `start`, of which `raw` has one more byte in front, if it can."""
+    before = 1 if start > 0 else 0
+    # A line feed that is the last byte begins a line of the next range, if there is one.
+    lines = raw.count(b"\n", 0, len(raw) - 1) if raw else 0
+    return Counted(len(raw) - before, lines + (1 if raw and not before else 0))
+
+
+def _read_tail(read: Read, size: int, at: int, bytes_so_far: int) -> bytes:
+    """The rest of a line of which `bytes_so_far` were read, from `at` on, without its line feed."""
+    tail = b""
+    longest = len(_BOM) + LINE_BYTES_MAX + len(b"\r\n")
+    stop = min(size, at + longest - bytes_so_far)
+    while at < stop:
+        block = read(at, min(at + _TAIL_BLOCK_BYTES, stop))
+        if not block:
+            break
+        line, feed, _ = block.partition(b"\n")
+        tail += line
+        if feed:
+            break
+        at += len(block)
+    return tail

@@ -1,0 +1,230 @@
+"""What an operator sees of a job in the Prefect UI: progress, chunks, and a summary.
+
+Artifacts go by the job's id, so that all of a job's runs are found under one name. What cannot be shown
+is logged and never fails a run.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
+from uuid import UUID
+
+import httpx
+import msgspec
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.schemas.filters import (
+    ArtifactCollectionFilter,
+    ArtifactCollectionFilterKey,
+)
+from prefect.exceptions import PrefectException
+from prefect.runtime import flow_run
+from structlog.stdlib import BoundLogger
+
+from blocks import logs
+from blocks.delivery_manifest import DeliveredObject, folder_of
+from blocks.domain.errors import Transient
+from blocks.prefect import job_page
+from blocks.store import chunks
+from blocks.store.jobs import Job
+from flows.running.resources import database, destination_of, load_job, settings
+
+_P = ParamSpec("_P")
+
+BAD_LINES_TAG = "bad-lines"
+_UPDATES_EVERY_S = 1.0
+_CHUNKS_SHOWN_MAX = 500
+
+
+class ChunkSeen(msgspec.Struct, frozen=True):
+    """A chunk that a run has read: `start` and `end` in bytes; `lines` is None where another run had it.
+
+    Bytes of a compressed manifest are not known.
+    """
+
+    chunk: int
+    start: int | None
+    end: int | None
+    lines: int | None
+    bad_lines: int | None
+    seconds: float
+    retries: int
+
+
+def run_log(**fields: Any) -> BoundLogger:
+    """The log of the run, as the UI shows it, with `fields` in each line."""
+    return logs.wrap(get_run_logger(), **fields)
+
+
+def only_shown(show: Callable[_P, None]) -> Callable[_P, None]:
+    """What cannot be shown is logged and fails nothing; outside a run there is no place to show it."""
+
+    @wraps(show)
+    def shown(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        if not flow_run.id:
+            return
+        try:
+            show(*args, **kwargs)
+        except (PrefectException, httpx.HTTPError, Transient) as error:
+            run_log().warning("monitor.not_shown", reason=repr(error))
+
+    return shown
+
+
+@only_shown
+def mark_run(job: Job, what: str) -> None:
+    """Have a run found by its job and its customer, also where somebody has started it by hand.
+
+    By ours it has its name and its tags from the start; naming every run anew would take a request each.
+    """
+    missing = {job.job_id, job.customer_id} - set(flow_run.tags)
+    if missing:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(
+                UUID(flow_run.id), name=f"{what} {job.job_id}", tags={*flow_run.tags, *missing}
+            )
+
+
+@only_shown
+def mark_bad_lines(tags: set[str], bad_lines: int) -> None:
+    """Have a list of green runs say which of them have bad lines, and how many.
+
+    `tags` are the run's own. A state of another name would show too, but automations wait for one that
+    is called `Completed`.
+    """
+    if bad_lines:
+        marks = [f"{bad_lines} bad", BAD_LINES_TAG]  # first: a list shows three, and how many more
+        with get_client(sync_client=True) as client:
+            others = {*flow_run.tags, *tags}.difference(marks)
+            ordered = [*marks, *others]
+            client.update_flow_run(UUID(flow_run.id), tags=ordered)
+
+
+@only_shown
+def mark_batch(customer_id: str) -> None:
+    """Have a run of small jobs found by its customer, also where somebody has started it by hand."""
+    if customer_id not in flow_run.tags:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(
+                UUID(flow_run.id),
+                name=f"small jobs of {customer_id}",
+                tags={*flow_run.tags, customer_id},
+            )
+
+
+class Progress:
+    """A bar in the UI, there with the first chunk and moved once a second at most."""
+
+    def __init__(self, job_id: str) -> None:
+        self._key = f"{job_page.key(job_id)}-progress"
+        self._id: UUID | None = None
+        self._share = 0.0
+        self._moved_s = -_UPDATES_EVERY_S
+
+    def move(self, share: float) -> None:
+        """`share` is between 0 and 1."""
+        now_s = time.monotonic()
+        is_due = share >= 1 or now_s - self._moved_s >= _UPDATES_EVERY_S
+        if is_due and share > self._share:
+            self._moved_s = now_s
+            self._show(share)
+
+    @only_shown
+    def _show(self, share: float) -> None:
+        percent = 100 * min(share, 1.0)
+        if self._id:
+            update_progress_artifact(self._id, progress=percent)
+        else:
+            made: Any = create_progress_artifact(
+                percent, key=self._key, description="Manifest read"
+            )
+            self._id = made  # in sync code it is no coroutine
+        self._share = share  # what could not be shown is shown by the next move
+
+
+@only_shown
+def show_chunks(job_id: str, seen: Sequence[ChunkSeen]) -> None:
+    """A table of the chunks; of very many, those with most bad lines and most retries."""
+    if not seen:
+        return
+    worst = sorted(seen, key=lambda each: (each.bad_lines or 0, each.retries), reverse=True)
+    shown = sorted(worst[:_CHUNKS_SHOWN_MAX], key=lambda each: each.chunk)
+    rows = [_row(each) for each in shown]
+    of = f"{len(rows)} of {len(seen)}" if len(rows) < len(seen) else str(len(rows))
+    create_table_artifact(
+        key=f"{job_page.key(job_id)}-chunks", table=rows, description=f"{of} chunks of {job_id}"
+    )
+
+
+@only_shown
+def show_job(job_id: str, *, link: str | None = None) -> None:
+    """A page about the job as it is now; `link` is where its results can be looked at in a browser."""
+    page, description = _page_of(job_id, link)
+    create_markdown_artifact(key=job_page.key(job_id), markdown=page, description=description)
+
+
+@only_shown
+def update_page(job_id: str, *, link: str | None) -> None:
+    """Bring the job's page up to date where it is: another one would cost Prefect two events."""
+    key = ArtifactCollectionFilterKey(any_=[job_page.key(job_id)])
+    page, description = _page_of(job_id, link)
+    with get_client(sync_client=True) as client:
+        found = client.read_latest_artifacts(artifact_filter=ArtifactCollectionFilter(key=key))
+        for each in found:
+            update = ArtifactUpdate(data=page, description=description)
+            client.update_artifact(each.latest_id, update)
+    if not found:
+        show_job(job_id, link=link)
+
+
+def _page_of(job_id: str, link: str | None) -> tuple[str, str]:
+    job = load_job(job_id)
+    with database().transaction() as tx:
+        codes = chunks.bad_codes(tx, job.job_no)
+    page = job_page.page(job, codes, public_url=settings().public_url, link=link)
+    return page, job_page.description(job)
+
+
+def delivery_link(job: Job) -> str | None:
+    """Where the results of a job can be looked at in a browser, if the store has such a place."""
+    return destination_of(job).console_url(f"{folder_of(job)}/")
+
+
+@only_shown
+def show_delivery(job_id: str, objects: Iterable[DeliveredObject]) -> None:
+    """A table of what was written."""
+    rows = [msgspec.structs.asdict(each) for each in objects][:_CHUNKS_SHOWN_MAX]
+    create_table_artifact(
+        key=f"{job_page.key(job_id)}-objects", table=rows, description=f"Delivery of {job_id}"
+    )
+
+
+@only_shown
+def show_works(works: Sequence[msgspec.Struct]) -> None:
+    """A table of what a run of small jobs has done, a row for each job."""
+    if works:
+        create_table_artifact(
+            key="small-jobs",
+            table=[msgspec.structs.asdict(each) for each in works],
+            description=f"{len(works)} works of small jobs",
+        )
+
+
+def _row(seen: ChunkSeen) -> dict[str, Any]:
+    known = seen.lines is not None
+    return {
+        "chunk": seen.chunk,
+        "bytes": "" if seen.start is None else f"{seen.start:,} to {seen.end:,}",
+        "lines": seen.lines if known else "there already",
+        "bad lines": seen.bad_lines if known else "",
+        "seconds": round(seen.seconds, 2),
+        "retries": seen.retries,
+    }

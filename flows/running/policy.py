@@ -1,0 +1,74 @@
+"""Retries, bounds and cache rules of the flows, with their reasons."""
+
+from typing import Any
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from prefect.tasks import exponential_backoff
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
+
+from blocks.domain.errors import RunEnded, Transient
+from blocks.settings import ChunkRunner, Settings
+from flows.running.setbacks import WAIT_IN_RUN_S, is_tried_again
+
+# 1, 2, 4, 8, 16 s and jitter: a store that is overloaded for half a minute costs time and nothing else.
+# What lasts longer ends the run; the next one tries once, and finds what is done already.
+_RETRIES = 5
+_BACKOFF_S = 1
+_JITTER = 0.5
+
+
+def is_transient(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failed task may be tried again: by the type of what it raised, never by its text.
+
+    Prefect asks this after each failure that is not the last, so the job is told of it here.
+    """
+    error = state.result(raise_on_failure=False)
+    if not isinstance(error, Transient) or isinstance(error, RunEnded):
+        return False
+    return is_tried_again(task, run, error)
+
+
+NETWORK_TASK: dict[str, Any] = {
+    "retries": _RETRIES,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=_BACKOFF_S),
+    "retry_jitter_factor": _JITTER,
+    "retry_condition_fn": is_transient,
+    # Whether something is done is written in PostgreSQL, in the transaction that did it. A result kept
+    # by Prefect would be a second opinion.
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
+"""Options of every task that talks to a store or the database."""
+
+
+RETRY = Retrying(
+    retry=retry_if_exception_type(Transient),
+    stop=stop_after_attempt(1 + _RETRIES) | stop_after_delay(WAIT_IN_RUN_S),
+    wait=wait_exponential_jitter(initial=_BACKOFF_S, exp_base=2, jitter=_BACKOFF_S * _JITTER),
+    reraise=True,
+)
+"""The same for a step within a task that must not begin anew: `RETRY.wraps(step)`."""
+
+
+def chunk_runner(settings: Settings) -> TaskRunner[Any]:
+    """What runs the chunks of one manifest side by side."""
+    in_flight = settings.chunks_in_flight
+    match settings.chunk_runner:
+        case ChunkRunner.THREADS:
+            return ThreadPoolTaskRunner(max_workers=in_flight)
+        case ChunkRunner.PROCESSES:
+            # It spawns them; Polars does not survive a fork.
+            return ProcessPoolTaskRunner(max_workers=in_flight)
+        case ChunkRunner.DASK:
+            from prefect_dask.task_runners import DaskTaskRunner  # noqa: PLC0415 - an extra
+
+            return DaskTaskRunner(address=settings.dask_address)

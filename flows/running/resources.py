@@ -1,0 +1,194 @@
+"""What a run needs: settings, the database, and the buckets of a job.
+
+A run has the id of its job and nothing else. Whatever is secret is fetched and opened here, in the
+process that uses it, and never passed on.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+from uuid import UUID
+
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
+
+from blocks.buckets.opening import open_bucket
+from blocks.buckets.protocol import Bucket
+from blocks.domain.errors import CredentialsWiped, RefineryError
+from blocks.domain.model import DeliveryStatus, JobStatus
+from blocks.domain.object_urls import ObjectUrl, StoreType, parse_object_url
+from blocks.secrets.credentials import decode_credentials
+from blocks.secrets.egress import Egress
+from blocks.settings import Settings
+from blocks.store import jobs, runs
+from blocks.store.database import Database, Transaction
+from blocks.store.jobs import Job
+from blocks.store.runs import OURS
+
+# A client of an object store takes a tenth of a second to make, so the chunks of a job share one.
+_CLIENTS_MAX = 4
+
+
+class Overtaken(RefineryError):
+    """There is nothing left to do: another run did it, or the job has ended."""
+
+    code = "overtaken"
+
+
+class UnknownJob(RefineryError):
+    """There is no job of that id."""
+
+    code = "unknown_job"
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process."""
+    return Settings.from_environment()
+
+
+@lru_cache(maxsize=1)
+def database() -> Database:
+    """The pool of this process, with a connection for each chunk in flight and one for the flow."""
+    return Database(settings().database_url, connections_max=settings().chunks_in_flight + 1)
+
+
+def load_job(job_id: str) -> Job:
+    """The job as it is now.
+
+    Raises:
+        UnknownJob: there is none of that id.
+    """
+    with database().transaction() as tx:
+        job = jobs.get(tx, job_id)
+    if job is None:
+        raise UnknownJob(f"There is no job {job_id!r}.")
+    return job
+
+
+def load_unread(job_id: str) -> Job:
+    """The job, if its manifest has still to be read.
+
+    Raises:
+        UnknownJob: there is none of that id.
+        Overtaken: all of it was read, or the job has ended.
+    """
+    job = load_job(job_id)
+    if job.status is JobStatus.FAILED:
+        raise Overtaken(
+            f"{job_id} has failed ({job.error_code}), and its customer was told; nothing to do. "
+            "When that is mended, it is a new job."
+        )
+    if job.status.ended:
+        raise Overtaken(f"{job_id} is {job.status}; nothing to do.")
+    if job.ingested_at:
+        raise Overtaken(f"{job_id}: its manifest was read to the end; nothing to do.")
+    return job
+
+
+def load_undelivered(job_id: str) -> Job:
+    """The job, if its results have still to be delivered.
+
+    Raises:
+        UnknownJob: there is none of that id.
+        Overtaken: they were delivered, or refused, or are not due.
+    """
+    job = load_job(job_id)
+    match job.delivery_status:
+        case DeliveryStatus.PENDING | DeliveryStatus.DELIVERING:
+            return job
+        case DeliveryStatus.DELIVERED:
+            raise Overtaken(f"{job_id} was delivered at {job.delivered_at}; nothing to do.")
+        case DeliveryStatus.FAILED:
+            raise Overtaken(f"{job_id}: its delivery was refused before; nothing to do.")
+    raise Overtaken(f"{job_id}: no delivery is due; nothing to do.")
+
+
+def is_by_hand() -> bool:
+    """Whether somebody has retried this run or has started it, and not the launcher."""
+    context = FlowRunContext.get()
+    key = context.flow_run.idempotency_key if context and context.flow_run else None
+    return flow_run.run_count > 1 or not (key or "").startswith(OURS)
+
+
+def adopt_run(tx: Transaction, job: Job, kind: str) -> None:
+    """Have reconcile look after this run, where it would look after none: it was started by hand."""
+    if flow_run.id:
+        runs.adopt(tx, job.job_no, kind, UUID(flow_run.id))
+
+
+def manifest_of(job: Job) -> tuple[Bucket, ObjectUrl]:
+    """The bucket that the job's manifest lies in, and the manifest's place in it."""
+    url = parse_object_url(job.manifest_url)
+    return _bucket(_access(job), url), url
+
+
+def destination_of(job: Job) -> Bucket:
+    """The bucket that the job's results go to."""
+    target = job.delivery
+    assert target is not None  # the flow has looked
+    url = ObjectUrl(StoreType(target.type), target.bucket, target.prefix)
+    return _bucket(_access(job), url, kms_key_id=target.kms_key_id, acl=target.acl)
+
+
+class _Access(NamedTuple):
+    """What opens the buckets of a job: its own credentials, or a block with the places it is for."""
+
+    job_id: str
+    customer_id: str
+    sealed: bytes | None
+    is_wiped: bool
+    block: str | None
+    block_delivers_to: str | None
+
+
+def _access(job: Job) -> _Access:
+    is_wiped = job.credentials is None and job.credentials_wiped_at is not None
+    return _Access(
+        job.job_id,
+        job.customer_id,
+        job.credentials,
+        is_wiped,
+        job.credentials_block,
+        job.block_delivers_to,
+    )
+
+
+@lru_cache(maxsize=_CLIENTS_MAX)
+def _bucket(
+    access: _Access, url: ObjectUrl, *, kms_key_id: str | None = None, acl: str | None = None
+) -> Bucket:
+    if access.is_wiped:
+        raise CredentialsWiped(
+            "The job's credentials were wiped; nothing is read or written without."
+        )
+    if access.block:
+        # Importing what such blocks are made of costs half a second, and few jobs have one.
+        from blocks.prefect.blocks import load_source  # noqa: PLC0415
+
+        delivers_to = access.block_delivers_to
+        source = load_source(access.block)
+        return source.open(settings(), url, delivers_to=delivers_to, kms_key_id=kms_key_id, acl=acl)
+    vault = settings().vault()
+    plain = jobs.open_credentials(access.sealed, access.job_id, access.customer_id, vault)
+    return _bucket_of(url.store, url.bucket, plain, kms_key_id=kms_key_id, acl=acl)
+
+
+@lru_cache(maxsize=_CLIENTS_MAX)
+def _bucket_of(
+    store: StoreType,
+    name: str,
+    credentials: bytes | None,
+    *,
+    kms_key_id: str | None,
+    acl: str | None,
+) -> Bucket:
+    """The bucket, with one client for all jobs that have the same credentials."""
+    return open_bucket(
+        store,
+        name,
+        decode_credentials(store, credentials),
+        egress=Egress(settings().egress_allow),
+        gcs_endpoint_url=settings().gcs_endpoint_url,
+        kms_key_id=kms_key_id,
+        acl=acl,
+    )

@@ -1,0 +1,121 @@
+"""The steps that bring a job's results into its customer's bucket, as plain functions.
+
+Each can be repeated: the objects have names and content that follow from the database alone.
+"""
+
+from contextlib import closing
+
+from blocks.delivery_manifest import DeliveredObject, folder_of
+from blocks.domain.errors import AccessDenied, RefineryError
+from blocks.domain.model import DeliveryStatus
+from blocks.store import jobs, results, waits
+from flows.running.deadlines import Deadline
+from flows.running.monitor import delivery_link, run_log
+from flows.running.resources import (
+    adopt_run,
+    database,
+    destination_of,
+    load_job,
+    load_undelivered,
+    settings,
+)
+from flows.running.setbacks import DELIVER_JOB
+from flows.writing import folder
+
+
+def begin(job_id: str, *, again: bool) -> None:
+    """Say that the delivery is under way; `again`: also one that the store has refused before.
+
+    Raises:
+        Overtaken: there is nothing to deliver, or nothing any more.
+    """
+    job = load_job(job_id)
+    with database().transaction() as tx:
+        if again and job.delivery_status is DeliveryStatus.FAILED and job.delivery:
+            jobs.redeliver(tx, job, job.delivery, None, settings().vault())
+        # In one commit with that, or the launcher would start another run for it.
+        adopt_run(tx, job, DELIVER_JOB)
+        jobs.begin_delivery(tx, job.job_no)
+
+
+def find(job_id: str) -> list[DeliveredObject] | None:
+    """What a run has delivered that died before it could say so."""
+    job = load_undelivered(job_id)
+    return folder.standing(destination_of(job), job)
+
+
+def write_results(job_id: str, deadline: Deadline) -> list[DeliveredObject]:
+    """Stream the settled tasks into parts of bounded size."""
+    job = load_undelivered(job_id)
+    with database().long_read() as tx, closing(results.export(tx, job.job_no)) as blocks:
+        return folder.write_parts(
+            destination_of(job),
+            folder_of(job),
+            deadline.watch(blocks),
+            layout=folder.layout_of(job),
+            part_bytes_max=settings().part_bytes_max,
+        )
+
+
+def write_bad_lines(job_id: str, deadline: Deadline) -> DeliveredObject:
+    """Write `errors.jsonl`, an empty one where every line was good."""
+    job = load_undelivered(job_id)
+    with database().long_read() as tx, closing(results.errors(tx, job.job_no)) as blocks:
+        key = f"{folder_of(job)}/errors.jsonl"
+        return folder.write_object(destination_of(job), key, deadline.watch(blocks))
+
+
+def write_manifest(job_id: str, objects: list[DeliveredObject]) -> None:
+    """Write `manifest.json`, unless a twin of this run just did."""
+    job = load_undelivered(job_id)
+    folder.write_manifest(destination_of(job), job, objects)
+    with database().transaction() as tx:
+        waits.end(tx, job.job_no, DELIVER_JOB)  # what stands waits for the store no more
+
+
+def tidy(job_id: str, objects: list[DeliveredObject]) -> None:
+    """Remove what runs that were killed have left. A twin that still writes finds its upload gone,
+    tries again, and finds the delivery done.
+
+    The delivery stands by now, so a store that fails here holds nothing up.
+    """
+    job = load_undelivered(job_id)
+    try:
+        folder.tidy(destination_of(job), folder_of(job), objects)
+    except AccessDenied:
+        pass  # a delivery needs no right to list or to delete
+    except RefineryError as error:
+        run_log(job_id=job_id).warning("delivery.not_tidied", reason=error.message)
+
+
+def finish(job_id: str, objects: int) -> None:
+    """Complete the job, with `objects` of it in the bucket."""
+    job_no = load_job(job_id).job_no
+    with database().transaction() as tx:
+        jobs.finish_delivery(tx, job_no, objects)
+
+
+def refuse(job_id: str, code: str, message: str) -> None:
+    """Complete the job without its delivery, and tell the customer why."""
+    job_no = load_job(job_id).job_no
+    with database().transaction() as tx:
+        jobs.refuse_delivery(tx, job_no, code, message)
+
+
+def deliver(job_id: str, *, again: bool = False) -> tuple[list[DeliveredObject], str | None]:
+    """Deliver the job, one step after the other.
+
+    Returns what is in its bucket, the manifest aside, and where a browser shows it, if anywhere.
+
+    Raises:
+        Overtaken: there is nothing to deliver any more.
+    """
+    begin(job_id, again=again)
+    link = delivery_link(load_undelivered(job_id))
+    objects, deadline = find(job_id), Deadline()
+    if objects is None:
+        objects = [*write_results(job_id, deadline), write_bad_lines(job_id, deadline)]
+        write_manifest(job_id, objects)
+    tidy(job_id, objects)
+    finish(job_id, len(objects) + 1)
+    return objects, link

@@ -1,0 +1,199 @@
+"""Results as objects: JSON lines or Parquet in parts, with their SHA-256. No Prefect, no SQL."""
+
+import gzip
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, cast
+
+import msgspec
+import pyarrow as pa
+
+from blocks.buckets.protocol import Bucket, ObjectFile
+from blocks.delivery_manifest import (
+    MANIFEST_BYTES_MAX,
+    DeliveredObject,
+    DeliveryManifest,
+    folder_of,
+)
+from blocks.domain.errors import AccessDenied, NotSupported, ObjectExists, ObjectNotFound
+from blocks.store.jobs import Job
+from flows.writing import parquet
+
+_EXTENSIONS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
+_GZIP_LEVEL = 6
+_TIDY_S_MAX = 60.0
+_OURS = re.compile(r"part-[0-9]{5,}\.(parquet|jsonl(\.gz|\.zst)?)")
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """`format` jsonl or parquet; `compression` none, gzip or zstd, of the object or of what is in it."""
+
+    format: str
+    compression: str
+
+    @property
+    def extension(self) -> str:
+        if self.format == "parquet":
+            return "parquet"
+        return f"jsonl{_EXTENSIONS[self.compression]}"
+
+
+LINES = Layout("jsonl", "none")
+
+
+def layout_of(job: Job) -> Layout:
+    """How the objects of a job are written."""
+    assert job.delivery is not None
+    return Layout(job.delivery.format, job.delivery.compression)
+
+
+def write_parts(
+    bucket: Bucket,
+    folder: str,
+    blocks: Iterable[bytes],
+    *,
+    layout: Layout = LINES,
+    part_bytes_max: int,
+) -> list[DeliveredObject]:
+    """Write `blocks` of whole lines to `part-00000.jsonl` and so on, or to Parquet files.
+
+    A part ends with the block that takes it to `part_bytes_max`, counted as lines before compression.
+    """
+    parts: list[DeliveredObject] = []
+    stream = iter(blocks)
+    for first in stream:
+        key = f"{folder}/part-{len(parts):05d}.{layout.extension}"
+        part = _until(first, stream, part_bytes_max)
+        parts.append(write_object(bucket, key, part, layout=layout))
+    return parts
+
+
+def write_object(
+    bucket: Bucket, key: str, blocks: Iterable[bytes], *, layout: Layout = LINES
+) -> DeliveredObject:
+    """Write `blocks` of whole lines to one object, which appears when all of it is written."""
+    with bucket.write(key) as file:
+        if layout.format == "parquet":
+            rows = parquet.write(file, blocks, compression=layout.compression)
+        else:
+            rows = _write_lines(file, blocks, layout.compression)
+    return DeliveredObject(key, rows, file.size, file.sha256)
+
+
+def _write_lines(file: ObjectFile, blocks: Iterable[bytes], compression: str) -> int:
+    rows = 0
+    with _compressed(file, compression) as sink:
+        for block in blocks:
+            sink.write(block)
+            rows += block.count(b"\n")
+    return rows
+
+
+def write_manifest(bucket: Bucket, job: Job, objects: list[DeliveredObject]) -> None:
+    """Write `manifest.json`, unless the same stands there.
+
+    Raises:
+        ObjectExists: another one stands there.
+    """
+    key = f"{folder_of(job)}/manifest.json"
+    unconditional = encode_manifest(job, objects, conditional_put=False)
+    try:
+        if bucket.create(key, encode_manifest(job, objects)):
+            return
+    except (NotSupported, ObjectExists):  # what stands may be what a twin found out to be possible
+        bucket.create(key, unconditional, is_conditional=False)
+        return
+    with bucket.write(key) as file:
+        file.write(unconditional)
+
+
+def encode_manifest(
+    job: Job, objects: list[DeliveredObject], *, conditional_put: bool = True
+) -> bytes:
+    """`manifest.json`: every object, and the job's counters. The same bytes whenever it is asked."""
+    layout = layout_of(job)
+    manifest = DeliveryManifest(
+        job_id=job.job_id,
+        format=layout.format,
+        compression=layout.compression,
+        total_tasks=job.total_tasks,
+        tasks_done=job.tasks_done,
+        tasks_failed=job.tasks_failed,
+        conditional_put=conditional_put,
+        objects=objects,
+    )
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def standing(bucket: Bucket, job: Job) -> list[DeliveredObject] | None:
+    """The objects of a delivery that stands, if there is one: its manifest, and all that it names.
+
+    Whoever died between its last object and the commit left it. To write it again could give other
+    bytes, where a part's size or the compressor has changed since.
+
+    Raises:
+        ObjectExists: there is a manifest, and it is of other results, or its objects are not there.
+    """
+    key = f"{folder_of(job)}/manifest.json"
+    try:
+        pin = bucket.stat(key)
+    except (ObjectNotFound, AccessDenied):
+        return None
+    if pin.size > MANIFEST_BYTES_MAX:
+        raise ObjectExists(f"Another object stands in {key}, of {pin.size:,} bytes.")
+    try:
+        manifest = msgspec.json.decode(bucket.read(key, pin, 0, pin.size), type=DeliveryManifest)
+    except msgspec.DecodeError as error:
+        raise ObjectExists(f"Another object stands in {key}.") from error
+    counted = (manifest.job_id, manifest.total_tasks, manifest.tasks_done, manifest.tasks_failed)
+    if counted != (job.job_id, job.total_tasks, job.tasks_done, job.tasks_failed):
+        raise ObjectExists(f"{key} is the manifest of other results.")
+    for each in manifest.objects:
+        if bucket.stat(each.key).size != each.bytes:
+            raise ObjectExists(f"{key} does not describe what stands in {each.key}.")
+    return manifest.objects
+
+
+def tidy(bucket: Bucket, folder: str, objects: Iterable[DeliveredObject]) -> None:
+    """Remove what attempts before this one have left: unfinished uploads, and parts of another layout.
+
+    It ends after a minute, whatever is left: the manifest says what counts.
+
+    Raises:
+        RefineryError: the store does not let us, or not now.
+    """
+    ends_at = time.monotonic() + _TIDY_S_MAX
+    kept = {each.key for each in objects}
+    bucket.abort_uploads(f"{folder}/")
+    for entry in bucket.entries(f"{folder}/", seconds_max=_TIDY_S_MAX):
+        if time.monotonic() > ends_at:
+            return
+        if entry.key not in kept and _OURS.fullmatch(entry.key.removeprefix(f"{folder}/")):
+            bucket.delete(entry.key)
+
+
+def _until(first: bytes, stream: Iterator[bytes], bytes_max: int) -> Iterator[bytes]:
+    yield first
+    written = len(first)
+    while written < bytes_max:
+        block = next(stream, None)
+        if block is None:
+            return
+        yield block
+        written += len(block)
+
+
+@contextmanager
+def _compressed(file: Any, compression: str) -> Iterator[IO[bytes]]:
+    match compression:
+        case "gzip":
+            # Without a name and a time the same rows give the same bytes.
+            with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as sink:
+                yield cast(IO[bytes], sink)
+        case "zstd":
+            with pa.CompressedOutputStream(file, "zstd") as sink:
+                yield cast(IO[bytes], sink)
+        case _:
+            yield cast(IO[bytes], file)
