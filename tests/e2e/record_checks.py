@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from blocks.domain.model import decide, exhausted
+from tests.consensus import decide, exhausted
 from tests.e2e.records import Grant, Record, Vote
 from tests.integration.books import Job
 

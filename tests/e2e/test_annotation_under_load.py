@@ -12,10 +12,11 @@ import pytest
 import s3fs
 
 from blocks.domain.ids import parse_task_id
-from blocks.domain.model import TaskType, decide
+from blocks.domain.model import TaskType
 from blocks.store import customers
 from blocks.store.database import Database
 from deployments.embedded.stack import Stack
+from tests.consensus import decide
 from tests.e2e.client import Customer, wait_for
 from tests.e2e.crowd import Crowd
 from tests.e2e.crowd_annotator import Floor

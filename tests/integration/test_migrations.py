@@ -1,6 +1,8 @@
 """Migrations: numbered, forward only, safe to run at any time and by anybody at once."""
 
+import re
 import secrets
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,16 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from blocks.settings import Settings
+from blocks import store
 from blocks.store import migrations
-from blocks.store.database import Database, DatabaseUnavailable
+from blocks.store.database import DatabaseUnavailable
 from blocks.store.migrations import MigrationChanged, migrate
+from deployments.embedded.postgres_programs import INSTALLATION, wheel_folder
 from tests.conftest import DatabaseServer
-from tests.integration.books import check_books
-from tests.integration.conftest import Shop, Side, at_once
+from tests.integration.conftest import Side, at_once
 
 pytestmark = pytest.mark.integration
+SCHEMA = Path(store.__path__[0]) / "schema.sql"
 FILES = sorted(path.name for path in Path(migrations.__path__[0]).glob("*.sql"))
 
 
@@ -143,45 +146,39 @@ def test_a_file_gives_up_on_a_table_that_others_hold(
     assert migrate(empty_url) == ["0002_b.sql"]
 
 
-# A job of six tasks and threshold 3, as version 1 kept it: one task with two labels and a holder, one that is
-# held only, one that is tied, one that is settled, and two that nobody was handed.
-_VERSION_1 = """
-insert into customers (customer_id, name) values ('cust_a', 'Acme');
-insert into annotators (annotator_id, name) select 'ann_' || n, 'annotator ' || n from generate_series(1, 4) n;
-insert into jobs (job_id, customer_id, status, manifest_url, question, options, consensus_threshold,
-    task_type, priority, stop_early, failure_threshold_percent, ingested_at)
-values ('job_0123456789abcdefghjkmn', 'cust_a', 'processing', 's3://b/k', '?', '{cat,dog,fox}', 3,
-    'sentiment', 5, false, 100, now());
-insert into chunks (job_no, chunk_no, lines, tasks, bad_lines, fresh, fresh_from, settled)
-values (1, 0, 6, 6, 0, 2, 400, 1);
-insert into tasks select 1, n * 100, 0, n + 1, 'https://x.example.com/' || n, null from generate_series(0, 5) n;
-insert into open_tasks values
-    (1, 0, 0, 3, 2, '{1,1,0}', '{1,2,3}'), (1, 100, 0, 3, 0, '{0,0,0}', '{3}'),
-    (1, 200, 0, 4, 3, '{1,1,1}', '{1,2,3}');
-insert into labels values
-    (1, 0, 1, 1), (1, 0, 2, 2), (1, 200, 1, 1), (1, 200, 2, 2), (1, 200, 3, 3),
-    (1, 300, 1, 1), (1, 300, 2, 1), (1, 300, 3, 2);
-insert into results values (1, 300, 1, 3, '{2,1,0}');
-insert into leases values (1, 0, 3, now() + interval '1 hour'), (1, 100, 3, now() + interval '1 hour');
-"""
-
-
-def test_work_under_way_in_version_1_goes_on(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch, settings: Settings
+def test_a_database_of_a_development_version_is_refused_with_a_sentence(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as old:
-        first = next(file for file in migrations._files() if file[0].startswith("0001"))
-        use_files(old, first)
+    old = [("0001_initial.sql", "create table jobs ()"), ("0002_runs.sql", "create table runs ()")]
+    with monkeypatch.context() as earlier:
+        use_files(earlier, *old)
         migrate(empty_url)
+    for applied in (old, old[:1]):
+        with psycopg.connect(empty_url) as connection:
+            connection.execute("delete from migrations where name > %s", [applied[-1][0]])
+        with pytest.raises(MigrationChanged, match=r"make a new database .* results are exported"):
+            migrate(empty_url)
+    assert tables(empty_url) == {"migrations", "jobs", "runs"}
+
+
+def test_the_schema_is_what_the_migrations_come_to(
+    empty_url: str, database_server: DatabaseServer
+) -> None:
     with psycopg.connect(empty_url) as connection:
-        connection.execute(_VERSION_1.encode())
-    migrate(empty_url)
-    with Database(empty_url, connections_max=4) as database:
-        shop = Shop(database, empty_url, settings.vault())
-        job = shop.job("job_0123456789abcdefghjkmn")
-        check_books(shop, job)
-        for annotator in (3, 4, 1, 2, *shop.annotators(3)):
-            while shop.answer(annotator, "cat", 2):
-                check_books(shop, job)
-        assert (shop.job(job).status, shop.job(job).tasks_done) == ("completed", 6)
-        assert shop.value("select count(*) from labels") == 3 + 3 + 4 + 3 + 3 + 3
+        connection.execute(SCHEMA.read_bytes())
+    migrated = database_server.clone()
+    try:
+        assert dump(empty_url) == dump(migrated)
+    finally:
+        database_server.drop(migrated)
+
+
+def dump(url: str) -> list[str]:
+    """All of a database's schema and what rows it has from the start, the migrations' own table aside."""
+    tool = wheel_folder() / INSTALLATION / "bin" / "pg_dump"
+    options = ("--no-owner", "--exclude-table=migrations", "--inserts")
+    found = subprocess.run([tool, *options, url], check=True, capture_output=True, text=True)
+    # A dump begins and ends with a word drawn at random, and tells the time of each first row.
+    times = re.compile(r"'[-0-9]{10} [0-9:.]+\+00'")
+    lines = found.stdout.splitlines()
+    return [times.sub("now", each) for each in lines if not re.match(r"\\(un)?restrict ", each)]

@@ -85,8 +85,8 @@ def crowded(database_server: DatabaseServer) -> Iterator[tuple[Shop, Job]]:
         shop.run("update chunks set lines = %s, tasks = %s", OPEN_TASKS, OPEN_TASKS)
         ends_at = (OPEN_TASKS - 1) * 100 + 1
         shop.run(
-            "update lanes set fresh_from = %s, ends_at = %s, offsets = %s, annotators = %s",
-            ends_at, ends_at, [ends_at, 0, 0], [alone, 0, 0],
+            "update lanes set ends_at = %s, offsets = %s, annotators = %s",
+            ends_at, [ends_at, 0, 0], [alone, 0, 0],
         )  # fmt: skip
         yield shop, job
     database_server.drop(url)

@@ -11,10 +11,11 @@ import pytest
 
 from blocks.domain.errors import Transient
 from blocks.domain.ids import new_id, parse_task_id, task_id
-from blocks.domain.model import TaskType, decide, exhausted
+from blocks.domain.model import TaskType
 from blocks.store import annotation, chunks, customers, jobs
 from blocks.store.annotation import ClaimedTask, LabelledJob
 from blocks.store.jobs import Job
+from tests.consensus import decide, exhausted
 from tests.integration.books import check_books
 from tests.integration.conftest import DELIVERY, OPTIONS, Shop, Side, at_once, make_chunk
 

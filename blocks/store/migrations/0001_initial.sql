@@ -1,9 +1,13 @@
--- The whole schema. Rules that shape it, with what was measured, are in docs/decisions.md.
+-- The schema: all tables in the order of a line's life, then the functions, then the triggers.
 --
--- Keys inside are bigint (job_no) and not the public text ids: a text key costs an ingestion 1.45
--- times, and a foreign key from tasks to jobs 2.9 times. `tasks` is written once, by COPY, and never
--- updated: what changes lives in `open_tasks`, which holds only the tasks that are being labelled, and
--- in `results`, which is appended to. So the large tables neither bloat nor need a second index.
+-- Keys inside are bigint (job_no) and not the public text ids: a text key costs an ingestion 1.45 times, and a
+-- foreign key from tasks to jobs 2.9 times. Where a table of many rows has neither a foreign key nor a second
+-- index, this is why. What was measured is in docs/decisions.md.
+--
+-- A change is made here and as a new file in migrations/; a test compares what the two come to.
+
+
+---- Who: customers, annotators, keys
 
 create table customers (
     customer_id text primary key,                       -- cust_…
@@ -15,18 +19,31 @@ create table annotators (
     annotator_no integer generated always as identity primary key,
     annotator_id text not null unique,                  -- ann_…
     name         text not null unique,
-    created_at   timestamptz not null default now()
+    created_at   timestamptz not null default now(),
+    customer_ids text[],                                -- whose tasks they are handed; null: every customer's
+    is_active    boolean not null default false         -- they have a key that is not revoked (trigger 8)
 );
 
--- A key is shown once, when it is made; here is only its SHA-256.
+-- Annotators with a good key, found without a look at those whose keys were all revoked.
+create index annotators_of_all on annotators (annotator_no) where is_active and customer_ids is null;
+create index annotators_of_some on annotators using gin (customer_ids) where is_active;
+
+-- A key is shown once, when it is made; here is its SHA-256 only.
 create table api_keys (
     key_hash     bytea primary key,
-    customer_id  text references customers,             -- an sk_ key
-    annotator_no integer references annotators,         -- an ak_ key
+    customer_id  text references customers,             -- of an sk_ key
+    annotator_no integer references annotators,         -- of an ak_ key
     created_at   timestamptz not null default now(),
     revoked_at   timestamptz,
+    -- By this, which is no secret, a key is listed and revoked.
+    key_id       text generated always as ('key_' || encode(substr(key_hash, 1, 10), 'hex')) stored unique,
     check (num_nonnulls(customer_id, annotator_no) = 1)
 );
+
+create index api_keys_by_annotator on api_keys (annotator_no) where annotator_no is not null;
+
+
+---- 1. A job is posted
 
 create table jobs (
     job_no      bigint generated always as identity primary key,
@@ -38,26 +55,50 @@ create table jobs (
     -- accepted   → cancelled   by the customer
     -- processing → completed   every task is settled or failed, and the delivery, if one was asked
     --                          for, stands in the bucket or has been refused for good
-    -- processing → failed      the manifest changed, or too many of its lines are bad
+    -- processing → failed      the manifest changed, too many of its lines are bad, or an error of ours
     -- processing → cancelled   by the customer
     status      text not null default 'accepted'
                 check (status in ('accepted', 'processing', 'completed', 'failed', 'cancelled')),
 
-    manifest_url                text not null,
+    -- What the customer wrote.
+    manifest_url                text,                    -- null: tasks come one by one, see inline_tasks
+    inline_key                  bytea,                   -- SHA-256 of the question and the rule of such tasks
     question                    text not null,
     options                     text[] not null check (cardinality(options) between 2 and 100),
     consensus_threshold         smallint not null check (consensus_threshold between 2 and 10),
+    stop_early                  boolean not null,
     task_type                   text not null,
+    priority                    smallint not null check (priority between 0 and 9),
+    failure_threshold_percent   double precision not null,
     callback_url                text,
     metadata                    text,                    -- a JSON object, as the customer wrote it
-    priority                    smallint not null check (priority between 0 and 9),
-    stop_early                  boolean not null,
-    failure_threshold_percent   double precision not null,
-    credentials                 bytea,                   -- a sealed envelope; null once wiped
+    shown_metadata              text[],                  -- members of a line's metadata that annotators see; null: all
 
-    delivery_type        text check (delivery_type in ('s3', 'gcs')),  -- null: none asked for
+    -- How its buckets are opened: by a sealed envelope, or by a block of Prefect (aws-credentials/etl).
+    credentials                 bytea,                   -- null once wiped
+    credentials_wiped_at        timestamptz,             -- by the customer or the grace period, while still of use
+    credentials_block           text,
+    block_delivers_to           text,                    -- the one place besides the block's own: s3://bucket/prefix
+
+    -- The pin: the version of the manifest that every read insists on, and the plan made of it.
+    manifest_bytes   bigint,
+    manifest_version text,                               -- an ETag, or a GCS generation
+    chunk_bytes      bigint,
+    text_bytes       bigint,                             -- of a compressed manifest, once all of it was read
+
+    error_code    text,
+    error_message text,
+    created_at    timestamptz not null default now(),
+    started_at    timestamptz,                           -- the flow has begun
+    ingested_at   timestamptz,                           -- every line is a task or a bad line
+    settled_at    timestamptz,                           -- every task is settled or failed
+    completed_at  timestamptz,                           -- completed, failed or cancelled
+
+    -- Where the results go; null: they are exported only.
+    delivery_type        text check (delivery_type in ('s3', 'gcs')),
     delivery_bucket      text,
     delivery_prefix      text,
+    delivery_format      text check (delivery_format in ('jsonl', 'parquet')),
     delivery_compression text,
     delivery_kms_key_id  text,
     delivery_acl         text,
@@ -70,52 +111,154 @@ create table jobs (
                          check (delivery_status in ('pending', 'delivering', 'delivered', 'failed')),
     delivery_error_code    text,
     delivery_error_message text,
+    delivery_failed_at   timestamptz,                    -- the credentials' grace period begins anew
     delivery_objects     integer,
     delivered_at         timestamptz,
 
-    -- The pin: the version of the manifest that every read insists on, and the plan made of it.
-    manifest_bytes   bigint,
-    manifest_version text,                               -- an ETag, or a GCS generation
-    chunk_bytes      bigint,
-
-    error_code    text,
-    error_message text,
-    created_at    timestamptz not null default now(),
-    started_at    timestamptz,
-    ingested_at   timestamptz,                           -- every line is a task or a bad line
-    settled_at    timestamptz,                           -- every task is settled or failed
-    completed_at  timestamptz                            -- completed, failed or cancelled
+    constraint jobs_source check (num_nonnulls(manifest_url, inline_key) = 1),
+    constraint jobs_credentials check (num_nonnulls(credentials, credentials_block) < 2)
 );
 
+-- A customer's list, newest first; by status, one that they have few jobs of is found without the others.
 create index jobs_by_customer on jobs (customer_id, job_no);
+create index jobs_by_status on jobs (customer_id, status, job_no) where manifest_url is not null;
+create unique index jobs_inline on jobs (customer_id, inline_key) where inline_key is not null;
+-- What quotas count: jobs under way, and manifests that are kept.
+create index jobs_under_way on jobs (customer_id, job_no) where status in ('accepted', 'processing');
+create index jobs_kept on jobs (customer_id) include (manifest_bytes, status, job_no)
+    where manifest_bytes is not null;
 create index jobs_claimable on jobs (priority desc, job_no) where status = 'processing';
+create index jobs_sealed on jobs (job_no) where credentials is not null;
+-- Jobs that ought to have a row in runs, for whoever looks whether they have.
+create index jobs_unread on jobs (job_no)
+    where manifest_url is not null and status in ('accepted', 'processing') and ingested_at is null;
+create index jobs_undelivered on jobs (job_no) where delivery_status in ('pending', 'delivering');
 
--- A byte range of a manifest. Its row is written in the transaction that writes its tasks, so that it
--- says "committed" by being there, and its primary key lets only one of two twins commit.
--- Counters of what became of its tasks change in the statement that changes the task.
+create table idempotency_keys (
+    customer_id text not null references customers,
+    key         text not null,
+    body_hash   bytea not null,                          -- SHA-256 of the request
+    job_no      bigint not null references jobs,
+    created_at  timestamptz not null default now(),      -- it is forgotten after a day
+    primary key (customer_id, key)
+);
+
+create index idempotency_keys_by_age on idempotency_keys (created_at);
+
+-- Recurring ETL: a stream makes one job of each version of each manifest that it finds.
+create table streams (
+    customer_id text not null references customers,
+    stream      text not null,
+    started_at  timestamptz not null default now(),
+    shown       bytea,                                   -- digest of the table shown last; the same is not shown again
+    primary key (customer_id, stream)
+);
+
+create table stream_manifests (
+    customer_id  text not null,
+    stream       text not null,
+    manifest_url text not null,
+    version      text not null,                          -- an ETag, or a GCS generation
+    job_no       bigint not null references jobs,        -- the latest one
+    created_at   timestamptz not null default now(),
+    attempts     integer not null default 1 check (attempts > 0),  -- jobs and deliveries begun for it
+    ignored_at   timestamptz,                            -- nobody wants a result any more
+    primary key (customer_id, stream, manifest_url, version),
+    foreign key (customer_id, stream) references streams
+);
+
+create index stream_manifests_by_job on stream_manifests (job_no);
+
+
+---- 2. Prefect has something to do
+
+-- A row stands as long as there is work: a manifest to be read, or results to be delivered (trigger 1). So
+-- whoever dies on the way leaves it, and what has no live run is found by looking here.
+--   waiting  → launched  its customer's turn has come, and a run was asked for
+--   launched → waiting   the run ended without having done the work, or could not be had
+--   any      → gone      the work is done, or the job has ended
+create table runs (
+    run_no      bigint generated always as identity primary key,
+    job_no      bigint not null references jobs,
+    kind        text not null check (kind in ('process_job', 'deliver_job')),
+    customer_id text not null references customers,
+    priority    smallint not null,                       -- the job's
+    created_at  timestamptz not null default now(),
+    waiting_since timestamptz not null default now(),    -- to be launched
+    not_before  timestamptz not null default now(),      -- infinity: an operator has stopped it
+    launched_at timestamptz,                             -- null: waiting
+    launches    integer not null default 0,              -- runs that were asked for
+    failures    integer not null default 0,              -- times that Prefect could not be asked
+    last_error  text,
+    flow_run_id uuid,                                    -- Prefect's answer; the last one's where it waits again
+    -- One run does the small jobs of a customer, one after the other: the rows that it holds take one place.
+    -- What is large, or has failed, has a run of its own.
+    needs_own_run boolean not null default false,
+    place       text generated always as (coalesce(flow_run_id::text, run_no::text)) stored,
+
+    -- What its failures come to since it last got on. Progress sets all of it back; a run that was killed says
+    -- nothing, and so changes nothing here.
+    failing_since  timestamptz,                          -- the first failure in a row
+    tries          integer not null default 0,           -- failures in a row
+    reason         text,                                 -- the latest one's, as its customer may read it
+    next_try_at    timestamptz,
+    gives_up_at    timestamptz,                          -- what fails after this fails the job
+    failure        text,                                 -- type and place of the latest error of ours
+    equal_failures integer not null default 0,           -- runs in a row that ended by it
+    unique (job_no, kind)
+);
+
+-- Whose turn is next: `take` in sql/runs.sql has the same order. What failed before waits beside the rest; what
+-- ends a job comes before what begins one.
+create index runs_waiting
+    on runs (customer_id, num_nonnulls(failing_since), priority desc, (kind = 'process_job'), run_no)
+    where launched_at is null;
+create index runs_launched on runs (customer_id) where launched_at is not null;
+
+-- What Prefect has to be told because of a commit in here. A row stays until it is told.
+create table outbox (
+    outbox_no  bigint generated always as identity primary key,
+    kind       text not null,                            -- cancel_job: stop its runs; job_event: for automations
+    job_no     bigint not null references jobs,
+    event      text,                                     -- refinery.job.…
+    not_before timestamptz not null default now(),
+    tries      integer not null default 0,
+    last_error text,
+    created_at timestamptz not null default now(),
+    constraint outbox_kind_check
+        check (kind in ('cancel_job', 'job_event') and (kind = 'job_event') = (event is not null))
+);
+
+create index outbox_due on outbox (not_before);
+
+
+---- 3. Its lines are read
+
+-- A byte range of a manifest. Its row is written in the transaction that writes its tasks, so that it says
+-- "committed" by being there, and its primary key lets only one of two twins commit. Counters of what became of
+-- its tasks change in the statement that changes the task.
 create table chunks (
     job_no       bigint not null,
     chunk_no     integer not null,
     lines        bigint not null,                        -- blank ones too
     tasks        bigint not null,                        -- good lines
     bad_lines    bigint not null,
-    fresh        bigint not null,                        -- tasks that nobody was handed yet
-    fresh_from   bigint not null,                        -- … which start at this byte offset
+    bad_codes    jsonb not null default '{}',            -- bad lines by code: {"malformed_json": 3}
+    -- The ledger: what was read, counted in its raw bytes, beside what its lines came to.
+    blank_lines  bigint not null default 0,
+    read_bytes   bigint not null default 0,              -- of the chunk's range, whatever lines it has
+    begun_lines  bigint not null default 0,              -- lines that begin there, by their line feeds
+    inline_bytes bigint not null default 0,              -- URLs and metadata of inline tasks, for the quota
     settled      bigint not null default 0,
     failed       bigint not null default 0,
     created_at   timestamptz not null default now(),
     primary key (job_no, chunk_no)
 ) with (fillfactor = 50);
 
-create index chunks_fresh on chunks (job_no, chunk_no) where fresh > 0;
-
--- A good line. Never updated. Its state is where else it stands:
---   in neither open_tasks nor results   pending
---   in open_tasks                       in_progress
---   in results                          settled, or failed where the consensus is null
+-- A good line. Written once, by COPY, and never updated: what changes of a task is in tallies.
 create table tasks (
     job_no        bigint not null,
-    byte_offset   bigint not null,                       -- of the line's first byte
+    byte_offset   bigint not null,                       -- of the line's first byte; an inline task's number
     chunk_no      integer not null,
     line_in_chunk integer not null,                      -- 1-based
     data_url      text not null,
@@ -134,28 +277,64 @@ create table bad_lines (
     primary key (job_no, byte_offset)
 );
 
--- A task between its first claim and its consensus. Small and hot: fillfactor leaves room for HOT
--- updates, and no column that changes is indexed.
-create table open_tasks (
-    job_no      bigint not null,
-    byte_offset bigint not null,
-    chunk_no    integer not null,
-    wanted      smallint not null,                       -- labels to collect before the next look
-    labels      smallint not null,                       -- labels that it has
-    votes       smallint[] not null,                     -- labels for each option
-    annotators  integer[] not null,                      -- who has labelled or holds it
+-- Tasks that come one by one hang on a job that nobody sees and that never ends: one for each customer, question
+-- and rule. Its one chunk grows.
+create table inline_tasks (
+    job_no          bigint not null,
+    byte_offset     bigint not null,
+    customer_id     text not null references customers,
+    batch_id        text,                                -- bat_…
+    callback_url    text,
+    idempotency_key text,
+    body_hash       bytea,                               -- SHA-256 of the request, where it has a key
+    created_at      timestamptz not null default now(),
     primary key (job_no, byte_offset)
-) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
-
-create table leases (
-    job_no       bigint not null,
-    byte_offset  bigint not null,
-    annotator_no integer not null,
-    expires_at   timestamptz not null,
-    primary key (job_no, byte_offset, annotator_no)
 );
 
+create unique index inline_tasks_by_key on inline_tasks (customer_id, idempotency_key)
+    where idempotency_key is not null;
+
+
+---- 4. Its tasks are labelled (docs/annotation.md has an example)
+
+-- How far the tasks of a chunk were handed out. A chunk has as many cursors as its job has labels to collect.
+-- Each passes once over all tasks, in order, and is one annotator's at a time. Who has none takes over the one
+-- that is furthest behind: every task before it was handed out often enough, and none after it to them. So a
+-- claim is a range of tasks, and writes nothing for each. Nobody had a task from the furthest cursor on. The row
+-- goes when all are through.
+create table lanes (
+    job_no      bigint not null,
+    chunk_no    integer not null,
+    ends_at     bigint not null,                         -- the byte offset after the last task's
+    offsets     bigint[] not null,                       -- where each cursor goes on
+    annotators  integer[] not null,                      -- whose it is; 0: nobody's
+    primary key (job_no, chunk_no)
+) with (fillfactor = 50);
+
+-- What a claim handed out, until all of it is labelled or the time is over: one row for a claim and not for a task.
+create table leases (
+    lease_no     bigint generated always as identity primary key,
+    job_no       bigint not null,
+    annotator_no integer not null,
+    byte_offsets bigint[] not null,                      -- the tasks that are still held, in order
+    expires_at   timestamptz not null,
+    -- A claim whose answer was lost can be asked for again by its key, which ends with its leases.
+    claim_key    text,
+    claim_digest bytea                                   -- SHA-256 of what was asked for
+) with (fillfactor = 50);
+
+create index leases_by_annotator on leases (annotator_no, job_no);
 create index leases_by_expiry on leases (expires_at);
+
+-- Open places on tasks that the cursors have passed: their holder let go of them, or the labels are tied and one
+-- more is asked for. A task that has ended, or needs no more labels by now, drops out when it is looked at.
+create table vacancies (
+    job_no       bigint not null,
+    vacancy_no   bigint generated always as identity,
+    byte_offset  bigint not null,
+    annotator_no integer,                                -- whose place it was; null: nobody's
+    primary key (job_no, vacancy_no)
+);
 
 -- The record that every result can be recomputed from. Never updated.
 create table labels (
@@ -167,28 +346,345 @@ create table labels (
     primary key (job_no, byte_offset, annotator_no)
 );
 
-create table results (
-    job_no      bigint not null,
-    byte_offset bigint not null,
-    consensus   smallint,                                -- 1-based option; null: no_consensus
-    labels      smallint not null,
-    votes       smallint[] not null,
-    settled_at  timestamptz not null default now(),
+-- What the labels of a task come to, from its first label on; in the end its result. A task's state is:
+--   pending      no row, and no lease
+--   in_progress  a lease, or a row without an outcome
+--   settled      outcome > 0
+--   failed       outcome = 0
+-- No column that changes is indexed, and each page has room for three versions of its rows, which cursors that
+-- follow each other closely write before the first can be pruned; so updates are HOT.
+create table tallies (
+    job_no       bigint not null,
+    byte_offset  bigint not null,
+    labelled_at  timestamptz not null,                   -- the latest label; the end, where there is an outcome
+    chunk_no     integer not null,
+    latest       smallint not null,                      -- the option of the latest label
+    threshold    smallint not null,                      -- the job's
+    -- Labels given, tasks held, open places, and cursors still to come. Where labels are tied and all places are
+    -- taken, one more than that.
+    places       smallint not null,
+    outcome      smallint,                               -- null: open; 0: no consensus; else the option, 1-based
+    stop_early   boolean not null,                       -- the job's
+    votes        smallint[] not null,                    -- labels for each option
+    annotators   integer[] not null,                     -- whose labels they are
     primary key (job_no, byte_offset)
+) with (fillfactor = 34);
+
+
+---- 5. Its customer is told
+
+-- Where notifications go: what customers have registered, and what their jobs and tasks name as their
+-- callback_url. It is one row for both, so that its secret, its log and its being switched off are as well.
+create table webhooks (
+    webhook_no      bigint generated always as identity primary key,
+    webhook_id      text not null unique,                -- whk_…
+    customer_id     text not null references customers,
+    callback_url    text not null,
+    registered      boolean not null,
+    events          text[] not null,                     -- what it is told of all jobs and tasks
+    secret          bytea,                               -- a sealed envelope; null: the customer's default one
+    previous_secret bytea,                               -- signs beside it for a day after a rotation
+    rotated_at      timestamptz,
+    disabled_at     timestamptz,                         -- it answered 410 Gone; a new registration ends that
+    resumes_at      timestamptz not null default now(),  -- it failed, and is left alone until then
+    failures        integer not null default 0,          -- since it last succeeded
+    created_at      timestamptz not null default now(),
+    unique (customer_id, callback_url)
 );
 
--- What has to happen outside the database because of a commit inside it. A row stays until it is done.
-create table outbox (
-    outbox_no  bigint generated always as identity primary key,
-    kind       text not null check (kind in ('process_job', 'deliver_job')),
-    job_no     bigint not null references jobs,
-    not_before timestamptz not null default now(),
-    tries      integer not null default 0,
-    last_error text,
-    created_at timestamptz not null default now()
+-- The secret of a customer's callback URLs that have none of their own.
+create table webhook_defaults (
+    customer_id     text primary key references customers,
+    secret          bytea not null,
+    previous_secret bytea,
+    rotated_at      timestamptz
 );
 
-create index outbox_due on outbox (not_before);
+-- One event for one endpoint. Its body is what was true when it happened, and the same at every attempt.
+--   pending → delivered  the endpoint answered 2xx
+--   pending → failed     three days are over, or the endpoint was switched off or deleted
+--   any     → pending    it is replayed
+create table notifications (
+    notification_no bigint generated always as identity primary key,
+    webhook_no      bigint not null references webhooks,
+    message_id      text not null,                       -- msg_…, the webhook-id of every attempt
+    event           text not null,
+    body            text not null,
+    status          text not null default 'pending' check (status in ('pending', 'delivered', 'failed')),
+    attempts        integer not null default 0,
+    not_before      timestamptz not null default now(),
+    expires_at      timestamptz not null default now() + interval '3 days',
+    created_at      timestamptz not null default now()
+);
+
+-- Which endpoints have something to be sent, and what of each comes first.
+create index notifications_due on notifications (webhook_no, not_before) where status = 'pending';
+create index notifications_by_webhook on notifications (webhook_no, notification_no);
+create unique index notifications_by_message on notifications (message_id);
+
+-- The log: what was sent, and what came back.
+create table notification_attempts (
+    notification_no bigint not null references notifications on delete cascade,
+    attempt         integer not null,                    -- 1-based
+    attempted_at    timestamptz not null,
+    duration_ms     integer not null,
+    status_code     integer,                             -- null: there was no answer
+    error           text,                                -- why it did not count as delivered
+    response        text,                                -- the beginning of what was answered
+    primary key (notification_no, attempt)
+);
+
+
+---- How it goes: counts and checks
+
+-- Sums for Prometheus, kept as what was added to them: name and label are those of a series, and its value is the
+-- sum over its rows. Rows are only appended, so nobody waits for another one's commit, and housekeeping folds them.
+--   jobs          by status: how many are in it now; +1 where a job comes to it, -1 where one leaves
+--   deliveries    by how they ended, each try of one
+--   lines         good ones and bad ones, not blank ones
+--   bad_lines     by code
+--   start_s       jobs by the seconds from their POST to the first line of their flow, the label being the least
+--                 bound that they stayed within; and their sum in start_s_sum
+create table counts (
+    count_no bigint generated always as identity primary key,
+    name     text not null,
+    label    text not null default '',
+    amount   numeric not null                            -- exact: a sum must not fall when rows are folded
+);
+
+-- What `/health/ready` writes to see that the database takes writes. Any of its rows will do.
+create table write_checks (
+    slot       integer primary key,
+    checked_at timestamptz not null default now()
+) with (fillfactor = 50);
+
+insert into write_checks (slot) select * from generate_series(0, 63);
+
+
+---- Functions
+
+-- The public id of a task; the twin of blocks.domain.ids.task_id.
+create function task_id(job_id text, byte_offset bigint) returns text
+    language sql immutable parallel safe
+    return 'tsk_' || substr(job_id, 5) || to_hex(byte_offset);
+
+-- The option that a task settles on, 1-based; 0 where it has none after twice the threshold; null while it is
+-- open. Tests hold it against tests/consensus.py.
+create function task_outcome(votes smallint[], threshold smallint, stop_early boolean)
+    returns smallint language plpgsql immutable parallel safe as $$
+declare
+    total  integer := 0;
+    top    integer := 0;
+    second integer := 0;
+    winner integer := 0;
+begin
+    for n in 1 .. cardinality(votes) loop
+        total := total + votes[n];
+        if votes[n] > top then
+            second := top;
+            top := votes[n];
+            winner := n;
+        elsif votes[n] > second then
+            second := votes[n];
+        end if;
+    end loop;
+    if (stop_early or total >= threshold) and top >= threshold / 2 + 1 and top > second then
+        return winner;
+    end if;
+    return case when total >= 2 * threshold then 0 end;
+end
+$$;
+
+-- RFC 3339 in UTC with a Z.
+create function rfc3339(t timestamptz) returns text
+    language sql stable parallel safe
+    return to_char(t at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+
+-- How far the furthest cursor is: nobody was handed a task from there on.
+create function furthest(offsets bigint[]) returns bigint
+    language sql immutable parallel safe
+    return (select max(o) from unnest(offsets) o);
+
+-- A public id that cannot be guessed.
+create function random_id(prefix text) returns text
+    language sql volatile
+    return prefix || '_' || replace(gen_random_uuid()::text, '-', '');
+
+-- The endpoint that a customer's job or task names as its callback_url; a new row if nobody named it before.
+create function webhook_named(customer text, url text) returns bigint language plpgsql as $$
+declare
+    found_no bigint;
+begin
+    loop
+        select webhook_no into found_no from webhooks where customer_id = customer and callback_url = url;
+        if found then
+            return found_no;
+        end if;
+        insert into webhooks (webhook_id, customer_id, callback_url, registered, events)
+        values (random_id('whk'), customer, url, false, '{}')
+        on conflict do nothing;
+    end loop;
+end
+$$;
+
+-- The bounds of start_s. All are there from the start: a quantile is taken of bounds that do not come and go.
+create function start_bounds() returns numeric[] language sql immutable parallel safe
+    return array[0.5, 1, 1.5, 2, 3, 4, 6, 10, 30, 60, 120, 600, 3600];
+
+insert into counts (name, label, amount)
+select 'start_s', bound::text, 0 from unnest(start_bounds()) bound
+union all
+values ('start_s', '+Inf', 0), ('start_s_sum', '', 0);
+
+create function count_start(seconds numeric) returns void language sql as $$
+    insert into counts (name, label, amount)
+    select 'start_s', coalesce(
+        (select bound::text from unnest(start_bounds()) bound where seconds <= bound order by bound limit 1),
+        '+Inf'), 1
+    union all
+    select 'start_s_sum', '', seconds
+$$;
+
+
+---- Triggers
+--
+-- When jobs.status, delivery_status or ingested_at changes, or a job with a manifest is inserted or deleted, four
+-- things happen in the same commit:
+--   1  jobs_keep_runs    it has a row in runs for each thing that Prefect has still to do, and for no other
+--   2  jobs_announce     its customer's webhooks are told of its new status
+--   3  jobs_emit_event   Prefect's automations are told, by way of the outbox
+--   4  jobs_count        the metrics follow; jobs_count_gone, where a job is deleted
+-- Jobs of inline tasks are seen by none of them. Whoever waits for rows is woken:
+--   5  runs_notify            a run is wanted, or one that is gone makes room for another: channel outbox
+--   6  outbox_notify          Prefect has to be told something: channel outbox
+--   7  notifications_notify   an endpoint has to be told something: channel webhooks
+-- And
+--   8  api_keys_keep_active   annotators.is_active follows their keys
+
+create function keep_runs() returns trigger language plpgsql as $$
+declare
+    unread      boolean := new.status in ('accepted', 'processing') and new.ingested_at is null;
+    undelivered boolean := coalesce(new.delivery_status in ('pending', 'delivering'), false);
+begin
+    insert into runs (job_no, kind, customer_id, priority)
+    select new.job_no, wanted.kind, new.customer_id, new.priority
+    from (values ('process_job', unread), ('deliver_job', undelivered)) wanted (kind, now)
+    where wanted.now
+    on conflict do nothing;
+    if tg_op = 'UPDATE' then
+        delete from runs
+        where job_no = new.job_no
+          and case kind when 'process_job' then not unread else not undelivered end;
+    end if;
+    return null;
+end
+$$;
+
+create trigger jobs_keep_runs after insert or update of status, ingested_at, delivery_status on jobs
+    for each row when (new.manifest_url is not null) execute function keep_runs();
+
+-- At the job's own callback_url, and wherever they want to hear of all jobs.
+create function announce_job() returns trigger language plpgsql as $$
+declare
+    named   bigint := case when new.callback_url is not null
+                           then webhook_named(new.customer_id, new.callback_url) end;
+    happened text  := 'job.' || new.status;
+    counted record;
+    content text;
+begin
+    if not exists (
+        select from webhooks
+        where customer_id = new.customer_id and disabled_at is null
+          and (webhook_no = named or happened = any (events))
+    ) then
+        return null;
+    end if;
+    select coalesce(sum(c.tasks + c.bad_lines), 0)::bigint as total, coalesce(sum(c.settled), 0)::bigint as done,
+           coalesce(sum(c.failed + c.bad_lines), 0)::bigint as failed
+    into counted from chunks c where c.job_no = new.job_no;
+    content := '{"type":' || to_json(happened)
+        || ',"timestamp":' || to_json(rfc3339(now()))
+        || ',"data":{"job_id":' || to_json(new.job_id)
+        || ',"status":' || to_json(new.status)
+        || ',"total_tasks":' || counted.total
+        || ',"tasks_done":' || counted.done
+        || ',"tasks_failed":' || case when new.status in ('failed', 'cancelled')
+                                      then counted.total - counted.done else counted.failed end
+        || ',"metadata":' || coalesce(new.metadata, 'null')
+        || ',"error":' || coalesce(case when new.error_code is not null then json_build_object(
+               'code', new.error_code, 'message', new.error_message)::text end, 'null')
+        || ',"delivery":' || coalesce(case when new.delivery_type is not null then json_build_object(
+               'type', new.delivery_type, 'bucket', new.delivery_bucket, 'prefix', new.delivery_prefix,
+               'status', new.delivery_status, 'objects', new.delivery_objects,
+               'code', new.delivery_error_code, 'message', new.delivery_error_message)::text end, 'null')
+        || ',"created_at":' || to_json(rfc3339(new.created_at))
+        || ',"completed_at":' || coalesce(to_json(rfc3339(new.completed_at))::text, 'null')
+        || '}}';
+    insert into notifications (webhook_no, message_id, event, body)
+    select webhook_no, random_id('msg'), happened, content
+    from webhooks w
+    where w.customer_id = new.customer_id and w.disabled_at is null
+      and (w.webhook_no = named or happened = any (w.events));
+    return null;
+end
+$$;
+
+create trigger jobs_announce after update of status on jobs
+    for each row when (new.status <> old.status and new.manifest_url is not null)
+    execute function announce_job();
+
+-- refinery.job.<status>, .delivered, .delivery-failed, and .internal-error where an error of ours ended it.
+create function emit_job_event() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'INSERT' or new.status <> old.status then
+        insert into outbox (kind, job_no, event) values ('job_event', new.job_no, 'refinery.job.' || new.status);
+    end if;
+    if tg_op = 'UPDATE' and new.delivery_status is distinct from old.delivery_status
+       and new.delivery_status in ('delivered', 'failed') then
+        insert into outbox (kind, job_no, event)
+        values ('job_event', new.job_no,
+                'refinery.job.' || case new.delivery_status when 'failed' then 'delivery-failed' else 'delivered' end);
+    end if;
+    if tg_op = 'UPDATE'
+       and ((new.status = 'failed' and old.status <> 'failed' and new.error_code = 'internal_error')
+         or (new.delivery_status = 'failed' and old.delivery_status <> 'failed'
+             and new.delivery_error_code = 'internal_error')) then
+        insert into outbox (kind, job_no, event) values ('job_event', new.job_no, 'refinery.job.internal-error');
+    end if;
+    return null;
+end
+$$;
+
+create trigger jobs_emit_event after insert or update of status, delivery_status on jobs
+    for each row when (new.manifest_url is not null) execute function emit_job_event();
+
+create function count_job() returns trigger language plpgsql as $$
+begin
+    if tg_op <> 'INSERT' and (tg_op = 'DELETE' or new.status <> old.status) then
+        insert into counts (name, label, amount) values ('jobs', old.status, -1);
+    end if;
+    if tg_op = 'DELETE' then
+        return null;
+    end if;
+    if tg_op = 'INSERT' or new.status <> old.status then
+        insert into counts (name, label, amount) values ('jobs', new.status, 1);
+    end if;
+    if tg_op = 'UPDATE' and old.started_at is null and new.started_at is not null then
+        perform count_start(extract(epoch from new.started_at - new.created_at));
+    end if;
+    if tg_op = 'UPDATE' and new.delivery_status is distinct from old.delivery_status
+       and new.delivery_status in ('delivered', 'failed')
+       and new.delivery_error_code is distinct from 'cancelled' then
+        insert into counts (name, label, amount) values ('deliveries', new.delivery_status, 1);
+    end if;
+    return null;
+end
+$$;
+
+create trigger jobs_count after insert or update of status, delivery_status on jobs
+    for each row when (new.manifest_url is not null) execute function count_job();
+create trigger jobs_count_gone after delete on jobs
+    for each row when (old.manifest_url is not null) execute function count_job();
 
 create function notify_outbox() returns trigger language plpgsql as $$
 begin
@@ -197,37 +693,35 @@ begin
 end
 $$;
 
+create trigger runs_notify after insert or delete on runs
+    for each statement execute function notify_outbox();
 create trigger outbox_notify after insert on outbox
     for each statement execute function notify_outbox();
 
-create table idempotency_keys (
-    customer_id text not null references customers,
-    key         text not null,
-    body_hash   bytea not null,                          -- SHA-256 of the request
-    job_no      bigint not null references jobs,
-    created_at  timestamptz not null default now(),
-    primary key (customer_id, key)
-);
+create function notify_webhooks() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('webhooks', '');
+    return null;
+end
+$$;
 
--- The public id of a task; the twin of blocks.domain.ids.task_id.
-create function task_id(job_id text, byte_offset bigint) returns text
-    language sql immutable parallel safe
-    return 'tsk_' || substr(job_id, 5) || to_hex(byte_offset);
+create trigger notifications_notify after insert on notifications
+    for each statement execute function notify_webhooks();
 
--- The option that a task settles on, 1-based, or null; the twin of blocks.domain.model.decide.
-create function consensus_winner(votes smallint[], threshold smallint, stop_early boolean)
-    returns integer language sql immutable parallel safe
-    return (
-        select case
-            when (stop_early or sum(v) >= threshold)
-                 and max(v) >= threshold / 2 + 1
-                 and cardinality(array_positions(votes, max(v))) = 1
-            then array_position(votes, max(v))
-        end
-        from unnest(votes) v
-    );
+create function keep_annotator_active() returns trigger language plpgsql as $$
+declare
+    whose integer := coalesce(new.annotator_no, old.annotator_no); -- null for a customer's key
+begin
+    -- Of two that revoke the last two keys at once the second sees, behind this, what the first has done.
+    perform from annotators where annotator_no = whose for update;
+    update annotators a
+    set is_active = exists (
+        select from api_keys k where k.annotator_no = a.annotator_no and k.revoked_at is null
+    )
+    where a.annotator_no = whose;
+    return null;
+end
+$$;
 
--- RFC 3339 in UTC with a Z.
-create function rfc3339(t timestamptz) returns text
-    language sql stable parallel safe
-    return to_char(t at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+create trigger api_keys_keep_active after insert or delete or update of revoked_at on api_keys
+    for each row execute function keep_annotator_active();

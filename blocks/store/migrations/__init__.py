@@ -1,4 +1,4 @@
-"""Numbered, forward-only migrations in plain SQL."""
+"""Numbered, forward-only migrations in plain SQL; what they come to is blocks/store/schema.sql."""
 
 import hashlib
 from importlib import resources
@@ -15,7 +15,11 @@ _STATEMENT_TIMEOUT = "15min"
 
 
 class MigrationChanged(RefineryError):
-    """A migration that was applied no longer reads as it did; add a new one instead."""
+    """A migration that was applied no longer reads as it did, or is no longer there.
+
+    Either it was edited, and a new one should have been added; or a development version made the
+    database, of which none is upgraded before 0.2.0.
+    """
 
     code = "migration_changed"
 
@@ -24,7 +28,7 @@ def migrate(database_url: str) -> list[str]:
     """Apply what has not been applied yet, each file in one transaction; returns their names.
 
     Raises:
-        MigrationChanged: an applied file was edited since.
+        MigrationChanged: an applied file was edited or removed since; nothing is changed then.
         DatabaseUnavailable: the server cannot be reached, or a lock was not to be had in time.
     """
     applied = []
@@ -36,14 +40,28 @@ def migrate(database_url: str) -> list[str]:
         )
         rows = connection.execute("select name, sha256 from migrations").fetchall()
         known: dict[str, str] = dict(rows)
-        for name, text in _files():
-            digest = hashlib.sha256(text.encode()).hexdigest()
+        files = {name: (text, _digest(text)) for name, text in _files()}
+        _check_applied(known, {name: digest for name, (_, digest) in files.items()})
+        for name, (text, digest) in files.items():
             if name not in known:
                 _apply(connection, name, text, digest)
                 applied.append(name)
-            elif known[name] != digest:
-                raise MigrationChanged(f"{name} was edited after it had been applied.")
     return applied
+
+
+def _check_applied(known: dict[str, str], files: dict[str, str]) -> None:
+    for name, digest in known.items():
+        if files.get(name) != digest:
+            raise MigrationChanged(
+                f"The database was made by another version, whose {name} is not the one of this. "
+                "Development versions before 0.2.0 cannot be upgraded: make a new database "
+                "(`createdb`, or another --data-dir), and keep the old one until its results are "
+                "exported."
+            )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _apply(connection: psycopg.Connection, name: str, text: str, digest: str) -> None:

@@ -23,10 +23,10 @@ held as materialized (
 -- One lease for all tasks of one job that are given.
 leased as (
     insert into leases (
-        job_no, annotator_no, first_offset, last_offset, byte_offsets, expires_at, claim_key, claim_digest
+        job_no, annotator_no, byte_offsets, expires_at, claim_key, claim_digest
     )
-    select %(job_no)s, %(annotator_no)s, min(byte_offset), max(byte_offset),
-           array_agg(byte_offset order by byte_offset), now() + make_interval(secs => %(lease_s)s),
+    select %(job_no)s, %(annotator_no)s, array_agg(byte_offset order by byte_offset),
+           now() + make_interval(secs => %(lease_s)s),
            %(claim_key)s, %(claim_digest)s::bytea
     from given having count(*) > 0
     returning expires_at
@@ -244,7 +244,7 @@ with {held_by_annotator}, chunk as materialized (
     limit 1
     for update skip locked
 ), lane as materialized (
-    select chunk.*, n, offsets[n] as goes_on_at
+    select chunk.*, n, offsets[n] as goes_on_at, furthest(offsets) as fresh_from
     from chunk cross join lateral (
         select (coalesce(
             array_position(chunk.annotators, %(annotator_no)s),
@@ -284,13 +284,13 @@ with {held_by_annotator}, chunk as materialized (
     select %(job_no)s, byte_offset from seen, upto
     where left_vacant and not ended and byte_offset < upto.goes_on_at
 ), moved as materialized (
-    select job_no, chunk_no, ends_at, greatest(fresh_from, upto.goes_on_at) as fresh_from,
+    select job_no, chunk_no, ends_at,
            offsets[:n - 1] || upto.goes_on_at || offsets[n + 1:] as offsets,
            annotators[:n - 1] || %(annotator_no)s::integer || annotators[n + 1:] as annotators
     from lane, upto
     where upto.goes_on_at is not null
 ), kept as (
-    update lanes l set fresh_from = m.fresh_from, offsets = m.offsets, annotators = m.annotators
+    update lanes l set offsets = m.offsets, annotators = m.annotators
     from moved m
     where l.job_no = m.job_no and l.chunk_no = m.chunk_no and m.ends_at > any (m.offsets)
 ), ended as (
@@ -332,7 +332,7 @@ with job as materialized (
         where (t.job_no, t.byte_offset) = (j.job_no, i.byte_offset) offset 0
     ) t
     left join lateral (
-        select l.fresh_from from lanes l
+        select furthest(l.offsets) as fresh_from from lanes l
         where (l.job_no, l.chunk_no) = (t.job_no, t.chunk_no) offset 0
     ) l on true
     where i.byte_offset < coalesce(l.fresh_from, i.byte_offset + 1)

@@ -21,8 +21,8 @@ with filled as (
     union all
     select 'bad_lines', code.key, code.value::bigint from filled, jsonb_each_text(bad_codes) code
 )
-insert into lanes (job_no, chunk_no, fresh_from, ends_at, offsets, annotators)
-select job_no, chunk_no, %(starts_at)s, %(ends_at)s,
+insert into lanes (job_no, chunk_no, ends_at, offsets, annotators)
+select job_no, chunk_no, %(ends_at)s,
        array_fill(%(starts_at)s::bigint, array[j.consensus_threshold::integer]),
        array_fill(0, array[j.consensus_threshold::integer])
 from filled join jobs j using (job_no)

@@ -38,8 +38,8 @@ with place as (
     where job_no = %(job_no)s and chunk_no = 0
     returning job_no, tasks - cardinality(%(data_urls)s::text[]) as starts_at, tasks as ends_at
 ), lane as (
-    insert into lanes as l (job_no, chunk_no, fresh_from, ends_at, offsets, annotators)
-    select p.job_no, 0, p.starts_at, p.ends_at,
+    insert into lanes as l (job_no, chunk_no, ends_at, offsets, annotators)
+    select p.job_no, 0, p.ends_at,
            array_fill(p.starts_at, array[j.consensus_threshold::integer]),
            array_fill(0, array[j.consensus_threshold::integer])
     from place p join jobs j using (job_no)
@@ -83,7 +83,7 @@ select j.job_id, j.manifest_url is null as inline, j.status as job_status, j.que
            having count(*) = t.chunk_no
        ) end as line,
        y.outcome, y.votes, y.labelled_at,
-       coalesce(t.byte_offset >= l.fresh_from, false) and y.job_no is null as untouched
+       coalesce(t.byte_offset >= furthest(l.offsets), false) and y.job_no is null as untouched
 from jobs j
 join tasks t on t.job_no = j.job_no and t.byte_offset = %(byte_offset)s
 join chunks c on (c.job_no, c.chunk_no) = (t.job_no, t.chunk_no)
