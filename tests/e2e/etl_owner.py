@@ -25,7 +25,7 @@ from prefect_aws.client_parameters import AwsClientParameters
 
 from blocks.prefect.blocks import ManifestSource, ResultsDelivery
 
-name, key, secret, endpoint_url = sys.argv[1:]
+name, results, key, secret, endpoint_url = sys.argv[1:]
 credentials = AwsCredentials(
     aws_access_key_id=key,
     aws_secret_access_key=secret,
@@ -34,7 +34,7 @@ credentials = AwsCredentials(
 )
 credentials.save(name, overwrite=True)
 ManifestSource(bucket_url=f"s3://{name}", aws_credentials=AwsCredentials.load(name)).save(name, overwrite=True)
-ResultsDelivery(url=f"s3://{name}/labels").save(name, overwrite=True)
+ResultsDelivery(url=f"s3://{results}/labels").save(name, overwrite=True)
 """
 
 
@@ -50,15 +50,14 @@ class EtlOwner:
         self._folder = folder
         self.name = f"etl-{secrets.token_hex(4)}"
         s3.mkdir(self.name)
-        assert stack.object_store is not None
-        self.save_blocks(stack.object_store.secret_access_key)
+        self.save_blocks()
 
-    def save_blocks(self, secret_access_key: str) -> None:
-        """Make the blocks, or save them again with another key."""
+    def save_blocks(self, *, secret: str | None = None, results: str | None = None) -> None:
+        """Make the blocks, or save them again with another key, or with another bucket for results."""
         assert self._stack.object_store is not None
         store = self._stack.object_store
-        key = [store.access_key_id, secret_access_key, store.endpoint_url]
-        self._program("-c", _BLOCKS, self.name, *key)
+        key = [store.access_key_id, secret or store.secret_access_key, store.endpoint_url]
+        self._program("-c", _BLOCKS, self.name, results or self.name, *key)
 
     def put(self, key: str, data: bytes) -> None:
         """Put an object into the bucket."""
@@ -134,13 +133,34 @@ class EtlOwner:
             finally:
                 process.kill()
 
-    def _program(self, *arguments: str) -> None:
-        subprocess.run(
+    @contextmanager
+    def nothing_begins(self, pool: str) -> Iterator[None]:
+        """What the switch of a work pool does in Prefect's UI."""
+        url = f"/work_pools/{pool}"
+        self._prefect.patch(url, json={"is_paused": True}).raise_for_status()
+        try:
+            yield
+        finally:
+            self._prefect.patch(url, json={"is_paused": False}).raise_for_status()
+
+    def refinery(self, *arguments: str) -> str:
+        """A command of the operator; what it printed."""
+        return self._program("-m", "deployments", *arguments)
+
+    def _program(self, *arguments: str) -> str:
+        environment = {
+            "REFINERY_DATABASE_URL": self._stack.database_url,
+            "ASG_ENCRYPTION_KEY": self._stack.encryption_key,
+        }
+        done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self._folder,
-            env={**os.environ, **self._stack.prefect_environment},
+            env={**os.environ, **self._stack.prefect_environment, **environment},
             check=True,
+            stdout=subprocess.PIPE,
+            text=True,
         )
+        return done.stdout
 
 
 def jobs_of(customer: Customer) -> list[dict[str, Any]]:
