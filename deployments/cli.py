@@ -14,7 +14,12 @@ from api.cli import jobs, streams, tasks, verify, webhooks  # noqa: F401 - they 
 from api.cli.admin import app
 from api.cli.exits import CommandFailed, Exit
 from blocks.domain.errors import RefineryError
-from deployments.embedded.operator_environment import export, kept_environment, load_environment
+from deployments.embedded.operator_environment import (
+    export,
+    first_keys,
+    kept_environment,
+    load_environment,
+)
 from deployments.embedded.stack import Stack, default_data_dir
 from deployments.errors import DemoFailed, NothingRuns, RegistrationFailed, StackError
 from deployments.names import WORK_POOL
@@ -23,6 +28,7 @@ _DataDir = Annotated[Path | None, Parameter(help="Where everything is kept.")]
 
 _console = Console(highlight=False)
 _INTERRUPTED = 130  # as shells have it
+_FIRST_API_PORT = 8000
 
 
 def main() -> None:
@@ -63,7 +69,9 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
         An S3 store as well, for those who have no bucket at hand. Its address and port are added to
         REFINERY_EGRESS_ALLOW; customers reach nothing else on this machine.
     """
-    stack = Stack(data_dir or default_data_dir(), object_store=store)
+    stack = Stack(
+        data_dir or default_data_dir(), object_store=store, first_api_port=_FIRST_API_PORT
+    )
     try:
         stack.start_api(lambda step: _console.print(f"  [dim]{escape(step)}[/]"))
         with kept_environment(stack):
@@ -85,12 +93,21 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
 
 
 @app.command
-def env(*, data_dir: _DataDir = None) -> None:
-    """Print what a shell needs to work on what `refinery up` runs: eval "$(refinery env)"."""
+def env(*, data_dir: _DataDir = None, quickstart: bool = False) -> None:
+    """Print what a shell needs to work on what `refinery up` runs: eval "$(refinery env)".
+
+    Parameters
+    ----------
+    quickstart
+        A first customer's key and an annotator's as well, made the first time: REFINERY_API_KEY and
+        REFINERY_ANNOTATOR_KEY.
+    """
     folder = data_dir or default_data_dir()
     found = load_environment(folder)
     if not found:
         raise NothingRuns(folder)
+    if quickstart:
+        found |= first_keys(folder, found["REFINERY_DATABASE_URL"])
     programs = shlex.quote(str(Path(sys.executable).parent))
     print(f'export PATH={programs}:"$PATH"\n{export(found)}', end="")
 

@@ -5,10 +5,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from blocks.store import customers
+from blocks.store.database import Database
 from deployments.embedded.private_files import write_private
 from deployments.embedded.stack import Stack
 
 _FILE = "environment"
+_FIRST_KEYS = "first-keys"
 REGION = "us-east-1"  # SeaweedFS takes any
 
 
@@ -39,8 +42,32 @@ def export(environment: Mapping[str, str]) -> str:
 
 def load_environment(data_dir: Path) -> dict[str, str]:
     """What `kept_environment` keeps there; nothing if no stack runs, or one of somebody else."""
+    return _load(data_dir / _FILE)
+
+
+def first_keys(data_dir: Path, database_url: str) -> dict[str, str]:
+    """Keys of a customer and of an annotator, as variables; the same ones each time.
+
+    They are made where there are none, or where they were revoked, and kept in `<data_dir>/first-keys`.
+    """
+    path = data_dir / _FIRST_KEYS
+    kept = _load(path)
+    with Database(database_url, connections_max=1) as database, database.transaction() as tx:
+        if kept and all(customers.find_principal(tx, key) for key in kept.values()):
+            return kept
+        customer_id = customers.add_customer(tx, "first customer")
+        made = {
+            "REFINERY_API_KEY": customers.add_customer_key(tx, customer_id),
+            "REFINERY_ANNOTATOR_KEY": customers.add_annotator_key(tx, "first annotator")[1],
+        }
+        # Before the commit: keys that nobody has are of no use to anybody.
+        write_private(path, export(made))
+    return made
+
+
+def _load(path: Path) -> dict[str, str]:
     try:
-        words = shlex.split((data_dir / _FILE).read_text())
+        words = shlex.split(path.read_text())
     except OSError:
         return {}
     return dict(word.split("=", 1) for word in words if "=" in word)

@@ -8,6 +8,9 @@ from deployments.embedded.private_files import write_private
 
 LOOPBACK = "127.0.0.1"
 
+# Of those after a wished one, how many are tried before any free one is taken.
+_NEXT_ONES = 100
+
 # What this process has handed out: a port that was just found stays free until its server binds it.
 _handed_out: set[int] = set()
 
@@ -45,14 +48,15 @@ class Ports:
             self._ports = {}
         self._in_use: set[str] = set()
 
-    def port(self, name: str, *, beside: int = 0) -> int:
+    def port(self, name: str, *, beside: int = 0, first: int | None = None) -> int:
         """The TCP port of this server; asked again, the same one.
 
-        The port at the distance `beside` from it is free too.
+        The port at the distance `beside` from it is free too. A server that has none yet gets `first`,
+        or the next free one after it.
         """
         if name not in self._in_use:
             self._in_use.add(name)
-            port = self._reclaim(self._ports.get(name)) or free_port()
+            port = self._reclaim(self._ports.get(name)) or self._free_from(first) or free_port()
             while not is_free(port + beside):
                 port = free_port()
             self._ports[name] = port
@@ -65,6 +69,11 @@ class Ports:
             return None
         _handed_out.add(port)
         return port
+
+    @classmethod
+    def _free_from(cls, first: int | None) -> int | None:
+        wished = range(first, first + _NEXT_ONES) if first else ()
+        return next((port for port in wished if cls._reclaim(port)), None)
 
     def release(self) -> None:
         """Forgets what was handed out: the next start in this process may use the same ports."""

@@ -78,11 +78,13 @@ class Stack:
         object_store: bool = False,
         environment: Mapping[str, str] = MappingProxyType({}),
         durable: bool = True,
+        first_api_port: int | None = None,
     ) -> None:
         self.data_dir = data_dir.absolute()
         self._wants_object_store = object_store
         self._extra = dict(environment)
         self._durable = durable
+        self._first_api_port = first_api_port
         self._lock = DataDirectoryLock(self.data_dir)
         self._state = State(self.data_dir)
         self._ports = Ports(self.data_dir / "ports.json")
@@ -235,7 +237,7 @@ class Stack:
         self.prefect_ui_url, self.prefect_api_url = prefect.ui_url, prefect.api_url
         self.prefect_sign_in_url = prefect.sign_in_url
         self.prefect_auth_string = prefect.auth_string
-        self.api_url = f"http://{LOOPBACK}:{self._ports.port('api')}"
+        self.api_url = f"http://{LOOPBACK}:{self._ports.port('api', first=self._first_api_port)}"
         self.encryption_key = self._find_encryption_key()
         return postgres, prefect
 

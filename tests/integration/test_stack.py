@@ -489,6 +489,20 @@ def test_a_port_is_kept_while_it_is_free_and_replaced_when_it_is_not(data_dir: P
         assert Ports(path).port("api") != kept
 
 
+def test_a_wished_port_is_given_or_the_next_free_one_and_kept(data_dir: Path) -> None:
+    path = data_dir / "ports.json"
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        wished = taken.getsockname()[1]
+        ports = Ports(path)
+        kept = ports.port("api", first=wished)
+        assert wished < kept
+        assert ports.port("other", first=wished) > kept
+        ports.release()
+    again = Ports(path)
+    assert again.port("api", first=wished) == kept
+    again.release()
+
+
 def test_the_data_directory_of_an_ordinary_user_follows_xdg(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

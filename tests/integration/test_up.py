@@ -1,5 +1,6 @@
 """`refinery up` in a terminal: whenever it is ended, however that is done, nothing of it is left."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -48,6 +49,14 @@ class Up:
         return self.process.returncode
 
 
+def first_keys(data_dir: Path) -> list[str]:
+    """What `eval "$(refinery env --quickstart)"` sets in a shell: a customer's key, an annotator's."""
+    env = [sys.executable, "-m", "deployments", "env", "--quickstart", "--data-dir", str(data_dir)]
+    script = f'eval "$({shlex.join(env)})" && echo $REFINERY_API_KEY $REFINERY_ANNOTATOR_KEY'
+    said = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True).stdout
+    return said.split()
+
+
 @pytest.fixture
 def started() -> Iterator[list[Up]]:
     found: list[Up] = []
@@ -64,6 +73,13 @@ def test_up_is_alone_and_leaves_nothing_when_it_is_killed_or_interrupted(
     first.read_until("The API answers")
     url = load_environment(data_dir)["REFINERY_API_URL"]
     assert httpx.get(f"{url}/health/live").is_success
+    keys = first_keys(data_dir)
+    assert first_keys(data_dir) == keys
+    jobs = httpx.get(f"{url}/v1/jobs", headers={"Authorization": f"Bearer {keys[0]}"})
+    assert jobs.json()["jobs"] == []
+    claim = f"{url}/v1/annotation/claim"
+    tasks = httpx.post(claim, json={"limit": 1}, headers={"Authorization": f"Bearer {keys[1]}"})
+    assert tasks.json()["tasks"] == []
 
     started.append(second := Up(data_dir))
     said, _ = second.process.communicate(timeout=END_S)
