@@ -1,4 +1,4 @@
-"""Whatever `docs/etl.md` and `docs/operators.md` have a reader type, typed."""
+"""Whatever `README.md`, `docs/etl.md` and `docs/operators.md` have a reader type, typed."""
 
 import os
 import re
@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(540)]
 COMMANDS_S_MAX = 480
 
 # What the fixture has run already: `refinery up` is a Stack, and deploys by the same command.
-DONE = {"make up ARGS=--store", "refinery deploy"}
+DONE = {"make demo", "make test", "make up ARGS=--store", "refinery deploy"}
+ENDLESS = {"refinery worker"}
 LAST = "prefect deployment delete"
 # For machines without one.
 CURL = """command -v curl >/dev/null || curl() {
@@ -29,7 +30,7 @@ CURL = """command -v curl >/dev/null || curl() {
 
 def commands(page: str) -> list[str]:
     """The shell blocks of a page, in their order."""
-    text = (REPOSITORY / "docs" / page).read_text()
+    text = (REPOSITORY / page).read_text()
     return re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
@@ -42,17 +43,13 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_command_does_what_the_page_says(
-    stack: Stack, checkout: Path, prefect: httpx.Client
-) -> None:
-    etl = commands("etl.md")
-    assert LAST in etl[-1]
-    blocks = [*etl[:-1], *commands("operators.md"), etl[-1]]
+def typed(blocks: list[str], stack: Stack, checkout: Path) -> str:
+    """What a shell says to whom all of them are typed; it has to like each."""
     lines = [line for block in blocks for line in block.splitlines()]
-    script = "\n".join([CURL, *(line for line in lines if line.split("   ")[0] not in DONE)])
+    wanted = [line for line in lines if line.split("   ")[0] not in DONE | ENDLESS]
     inherited = ("PATH", "HOME", "LANG", "TMPDIR")
     # Says how many seconds had gone by at each command.
-    script = f"PS4='+ $SECONDS '\n{script}"
+    script = "\n".join(["PS4='+ $SECONDS '", CURL, *wanted])
     output = checkout / "output"
     with kept_environment(stack), output.open("wb") as file:
         done = subprocess.run(
@@ -69,6 +66,23 @@ def test_every_command_does_what_the_page_says(
         )
     said = output.read_text()
     assert done.returncode == 0, said[-6000:]
+    return said
+
+
+def test_the_readme_takes_a_reader_from_nothing_to_results(stack: Stack, checkout: Path) -> None:
+    said = typed(commands("README.md"), stack, checkout)
+    for words in (": whole (2 objects, 1,000 rows", '"metadata":{"sku": "A-2"}'):
+        assert words in said, said
+    # Nothing that holds a key is left where somebody may commit it.
+    assert {path.name for path in checkout.iterdir()} == {".venv", "output"}
+
+
+def test_every_command_does_what_the_page_says(
+    stack: Stack, checkout: Path, prefect: httpx.Client
+) -> None:
+    etl = commands("docs/etl.md")
+    assert LAST in etl[-1]
+    said = typed([*etl[:-1], *commands("docs/operators.md"), etl[-1]], stack, checkout)
     assert len((checkout / "animals" / "results.jsonl").read_bytes().splitlines()) == 10
     for words in (": whole (2 objects, 10 rows", "is completed; nothing to do", "refinery_jobs{"):
         assert words in said, said
