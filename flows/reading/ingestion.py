@@ -72,10 +72,11 @@ def pin(job_id: str) -> None:
 
 
 def is_small(job_id: str) -> bool:
-    """Whether the pinned manifest is one chunk, and not compressed, so that its size is known."""
+    """Return whether the manifest is one chunk, and not compressed; False while it is not pinned."""
     job = load_job(job_id)
-    ranges = islice(plan_ranges(*_plan(job)), 2)
-    return _codec(job) is None and len(list(ranges)) <= 1
+    if job.pin is None or _codec(job) is not None:
+        return False
+    return len(list(islice(plan_ranges(*_plan(job)), 2))) <= 1
 
 
 def read_small(job_id: str) -> Tally | None:
