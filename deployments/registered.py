@@ -8,8 +8,11 @@ from typing import Any
 
 import httpx
 
-# Where prefect.yaml is.
 REPOSITORY = Path(__file__).resolve().parents[1]
+"""Where our packages are: the checkout, or the site-packages that a wheel was installed into."""
+
+_IN_WHEEL = Path(__file__).with_name("prefect.yaml")
+PREFECT_YAML = _IN_WHEEL if _IN_WHEEL.exists() else REPOSITORY / "prefect.yaml"
 
 VARIABLE = "refinery_registered"
 """A variable of Prefect: what is registered, and the digest of what it was made of."""
@@ -33,7 +36,7 @@ def digest(pool: str) -> str:
     """
     found = hashlib.sha256(f"{pool}\n{REPOSITORY}\n{version('prefect')}\n".encode())
     files = [path for name in _SOURCES for path in (REPOSITORY / name).rglob("*")]
-    for path in sorted([REPOSITORY / "prefect.yaml", *files]):
+    for path in sorted({PREFECT_YAML, *files}):
         if path.suffix in (".py", ".yaml"):
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             found.update(f"{path.relative_to(REPOSITORY)} {content}\n".encode())

@@ -15,7 +15,7 @@ from blocks.logs import get_logger
 from deployments import registered
 from deployments.errors import RegistrationFailed
 from deployments.names import WORK_POOL, WORKER_TYPE
-from deployments.registered import REPOSITORY
+from deployments.registered import PREFECT_YAML
 
 _AUTOMATIONS = Path(__file__).with_name("automations.yaml")
 
@@ -117,7 +117,7 @@ def register_automations() -> list[str]:
 
 def work_pools() -> dict[str, Any]:
     """The definitions in `prefect.yaml`: name and job variables."""
-    content = YAML(typ="safe").load(REPOSITORY / "prefect.yaml")
+    content = YAML(typ="safe").load(PREFECT_YAML)
     found: dict[str, Any] = content["definitions"]["work_pools"]
     return found
 
@@ -134,7 +134,7 @@ def _definition(pool: str) -> dict[str, Any]:
 
 def _deployments_in(definition: dict[str, Any]) -> dict[str, Any]:
     """`prefect.yaml` with all deployments in one pool."""
-    content: dict[str, Any] = YAML(typ="safe").load(REPOSITORY / "prefect.yaml")
+    content: dict[str, Any] = YAML(typ="safe").load(PREFECT_YAML)
     for deployment in content["deployments"]:
         deployment["work_pool"] = definition
     return content
@@ -147,7 +147,7 @@ def _deploy(file: Path) -> None:
     output = io.StringIO()
     sys.argv = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
     code: object = None
-    with chdir(REPOSITORY), redirect_stdout(output), redirect_stderr(output):
+    with chdir(file.parent), redirect_stdout(output), redirect_stderr(output):
         try:
             app()
         except SystemExit as end:
