@@ -23,7 +23,7 @@ from blocks.store import webhooks
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.quotas import Quota, Quotas
-from blocks.store.webhooks import Attempt, DeliveryStatus, Event, NewWebhook, Webhook
+from blocks.store.webhooks import Attempt, Event, MessageStatus, NewWebhook, Webhook
 
 _PAGE_DEFAULT = 20
 _PAGE_MAX = 100
@@ -98,7 +98,7 @@ class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
 
     delivery_id: str
     event: Event
-    status: DeliveryStatus
+    status: MessageStatus
     body: str
     created_at: datetime
     next_attempt_at: datetime | None
@@ -116,7 +116,7 @@ class Replayed(msgspec.Struct, frozen=True):
     """It is sent again at once."""
 
     delivery_id: str
-    status: DeliveryStatus = DeliveryStatus.PENDING
+    status: MessageStatus = MessageStatus.PENDING
 
 
 @post(
@@ -321,7 +321,7 @@ def _view(webhook: Webhook) -> WebhookView:
     return msgspec.convert(webhook, WebhookView, from_attributes=True)
 
 
-def _delivery(delivery: webhooks.Delivery) -> DeliveryView:
+def _delivery(delivery: webhooks.Message) -> DeliveryView:
     fields = msgspec.structs.asdict(delivery)
     del fields["notification_no"]
     return DeliveryView(delivery_id=fields.pop("message_id"), **fields)

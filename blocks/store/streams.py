@@ -6,21 +6,15 @@ from enum import StrEnum
 
 import msgspec
 
-from blocks.domain.errors import RefineryError
 from blocks.domain.model import JobStatus
 from blocks.secrets.vault import Vault
 from blocks.store import jobs
+from blocks.store.customers import UnknownCustomer
 from blocks.store.database import Rollback, Transaction
 from blocks.store.jobs import Job, NewJob
 from blocks.store.queries import load
 
 _SQL = load("streams")
-
-
-class UnknownCustomer(RefineryError):
-    """There is no customer of that id."""
-
-    code = "unknown_customer"
 
 
 class Manifest(msgspec.Struct, frozen=True):

@@ -68,7 +68,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     response: str | None
 
 
-class DeliveryStatus(StrEnum):
+class MessageStatus(StrEnum):
     """Whether a notification has arrived; `failed` where it is given up."""
 
     PENDING = "pending"
@@ -76,13 +76,13 @@ class DeliveryStatus(StrEnum):
     FAILED = "failed"
 
 
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True):
     """A notification and its attempts, for the log."""
 
     notification_no: int
     message_id: str
     event: Event
-    status: DeliveryStatus
+    status: MessageStatus
     body: str
     created_at: datetime
     next_attempt_at: datetime | None
@@ -207,10 +207,10 @@ def unregister(tx: Transaction, webhook_no: int) -> None:
 
 def deliveries(
     tx: Transaction, webhook: Webhook, *, limit: int, before: int | None = None
-) -> list[Delivery]:
+) -> list[Message]:
     """The log of an endpoint, newest first."""
     values = {"webhook_no": webhook.webhook_no, "limit": limit, "before": before or _LAST}
-    return msgspec.convert(tx.execute(_SQL["deliveries"], values).fetchall(), list[Delivery])
+    return msgspec.convert(tx.execute(_SQL["deliveries"], values).fetchall(), list[Message])
 
 
 def find_delivery(tx: Transaction, customer_id: str, message_id: str) -> tuple[int, int] | None:
