@@ -22,7 +22,7 @@ export PIP_USER := 0
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test faults check format bench lock clean
+.PHONY: help demo up test unit faults check format bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ up: $(READY) ## Run the service on this machine until Ctrl-C
 
 test: check ## Run the checks, then every test; PYTEST_ARGS="-k name" is passed on
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
+
+unit: $(READY) ## Run the tests that need no server
+	$(BIN)/python -m pytest -q tests/unit $(PYTEST_ARGS)
 
 faults: $(READY) ## Inject every fault and try every attack that the tests know; PYTEST_ARGS="-k API" chooses
 	$(BIN)/python -m pytest tests/e2e/test_injected_faults.py tests/e2e/test_hostile_neighbour.py --faults-all -s -q $(PYTEST_ARGS)
