@@ -24,6 +24,8 @@ _WAIT_FOR_CONNECTION_S = 5.0
 _LONG_READS_MAX = 32
 # A statement that runs longer holds locks that everybody waits for.
 _STATEMENT_S_MAX = 60.0
+# A client that has stopped in the middle of a transaction, and is not dead, holds its locks for ever.
+_IDLE_S_MAX = 60.0
 _FOR_EVER_S = 0.0  # as PostgreSQL has it
 # The pool would wait up to five minutes before it asks again whether the server is back.
 _RECONNECT_S_MAX = 5.0
@@ -87,7 +89,10 @@ class Database:
         self._url = url
         waits = f"{_CONNECTION['options']} -c lock_timeout={lock_s_max * 1000:.0f}"
         self._connection = _CONNECTION | {"row_factory": dict_row, "options": waits}
-        statements = f"{SHORT_STATEMENTS} -c statement_timeout={statement_s_max * 1000:.0f}"
+        statements = (
+            f"{SHORT_STATEMENTS} -c statement_timeout={statement_s_max * 1000:.0f} "
+            f"-c idle_in_transaction_session_timeout={_IDLE_S_MAX * 1000:.0f}"
+        )
         self._long_reads = threading.BoundedSemaphore(_LONG_READS_MAX)
         self._pool = ConnectionPool[Transaction](
             url,
@@ -225,6 +230,7 @@ def translated() -> Iterator[None]:
         psycopg.InterfaceError,
         PoolTimeout,
         errors.ReadOnlySqlTransaction,
+        errors.IdleInTransactionSessionTimeout,
     ) as error:
         # Lost connections, a server that is starting, a full disk, deadlocks, timeouts.
         kind = next((ours for theirs, ours in _KINDS if isinstance(error, theirs)), None)
