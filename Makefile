@@ -34,7 +34,7 @@ up: $(READY) ## Run the service on this machine until Ctrl-C
 	@$(BIN)/refinery up $(ARGS)
 
 test: check ## Run the checks, then every test; PYTEST_ARGS="-k name" is passed on
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --durations=15 $(PYTEST_ARGS)
 
 unit: $(READY) ## Run the tests that need no server
 	$(BIN)/python -m pytest -q tests/unit $(PYTEST_ARGS)
@@ -42,11 +42,12 @@ unit: $(READY) ## Run the tests that need no server
 faults: $(READY) ## Inject every fault and try every attack that the tests know; PYTEST_ARGS="-k API" chooses
 	$(BIN)/python -m pytest tests/e2e/test_injected_faults.py tests/e2e/test_hostile_neighbour.py --faults-all -s -q $(PYTEST_ARGS)
 
-check: $(READY) ## Check format, lint, types, who imports whom, and the lock
+check: $(READY) ## Check format, lint, types, who imports whom, spelling, and the lock
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell $(filter-out tests,$(CODE)) docs README.md Makefile prefect.yaml
 	$(BIN)/python -m pip check
 
 format: $(READY) ## Format the code and mend what the linter can mend
@@ -78,7 +79,7 @@ clean: ## Delete the virtual environment, caches and build outputs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is removed first and written last: what was interrupted is done again from the start. The pip
-# of older Pythons is slow and comes without a venv on some Debians, so ours is taken from the lock.
+# of older Pythons is slow and comes without a venv on some releases of Debian, so ours is taken from the lock.
 $(READY): pyproject.toml constraints.txt
 	@[ -n "$(PYTHON)" ] || $(call fail,Python 3.11 or newer is needed (Debian: apt install python3 python3-venv).)
 	@if [ -e $@ ] && $(BIN)/python -c '' 2>/dev/null; then rm $@; else \

@@ -1,12 +1,12 @@
 """Profiles: which API, and with which key, by a name. Kept in a file of mode 600."""
 
-import json
 import os
 import re
 import tomllib
 from pathlib import Path
 
 import msgspec
+import tomlkit
 
 from api.cli.exits import CommandFailed, Exit
 from blocks.settings import ClientSettings
@@ -30,25 +30,28 @@ def load(folder: Path) -> dict[str, Profile]:
     """
     path = folder / _FILE
     try:
-        return msgspec.convert(tomllib.loads(path.read_text()), dict[str, Profile])
+        return msgspec.convert(tomllib.loads(path.read_bytes().decode()), dict[str, Profile])
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (ValueError, msgspec.ValidationError) as error:
         raise CommandFailed(f"{path}: {error}", Exit.USAGE) from error
 
 
 def save(folder: Path, profiles: dict[str, Profile]) -> None:
-    """Replace the file, in one step; nobody else may read it."""
+    """Replace the file, in one step; nobody else may read it.
+
+    Raises:
+        CommandFailed: a name is no text, as what a terminal of another encoding has sent.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    text = "".join(
-        # A string of JSON is one of TOML.
-        f"[{json.dumps(name)}]\napi_url = {json.dumps(each.api_url)}\n"
-        f"api_key = {json.dumps(each.api_key)}\n\n"
-        for name, each in profiles.items()
-    )
+    text = tomlkit.dumps({name: msgspec.structs.asdict(each) for name, each in profiles.items()})
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:
+        raise CommandFailed("The name of a profile has to be text in UTF-8.", Exit.USAGE) from None
     new = folder / f"{_FILE}.{os.getpid()}"
     new.touch(mode=0o600)
-    new.write_text(text)
+    new.write_bytes(content)
     new.replace(folder / _FILE)
 
 

@@ -61,7 +61,7 @@ class StrictRequest(Request[Any, Any, Any]):
 async def check_request(request: Request[Any, Any, Any]) -> None:
     """Refuse a query parameter that the route does not know, and a body that is missing.
 
-    A typing error must not be ignored: who asks for `?afer=9` would get something else. Nor can
+    A typing error must not be ignored: who asks for `?page=9` would get something else. Nor can
     PostgreSQL be asked for U+0000, so that nothing has an id with it.
 
     Raises:
