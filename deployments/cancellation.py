@@ -10,7 +10,8 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import ObjectNotFound, PrefectException
-from prefect.runner._flow_run_executor import FlowRunExecutorContext
+
+from deployments.prefect_internals import FlowRunExecutorContext
 
 
 async def is_cancelling(client: PrefectClient, flow_run_id: UUID) -> bool:

@@ -28,8 +28,6 @@ from anyio.abc import TaskStatus
 from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.exceptions import PrefectException
 from prefect.flows import load_flow_from_flow_run
-from prefect.runner._flow_run_executor import FlowRunExecutionResult
-from prefect.runner._process_manager import ProcessHandle
 from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.workers.base import (
     BaseJobConfiguration,
@@ -42,6 +40,7 @@ from pydantic import Field
 from deployments.cancellation import CancellableContext, is_cancelling
 from deployments.lost_runs import end_dead_runs, take_up_lost_runs
 from deployments.names import WORKER_TYPE
+from deployments.prefect_internals import FlowRunExecutionResult, ProcessHandle
 from deployments.registration import prepare_for_worker
 
 _FORKS = multiprocessing.get_context("forkserver")

@@ -1,11 +1,16 @@
 """The worker forks its runs from a process that has imported what they need."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from prefect.workers.base import BaseWorker
 
+from deployments import prefect_internals
+
+PACKAGES = ("api", "blocks", "deployments", "flows")
 ROOT = Path(__file__).parents[2]
 
 # In a program of its own: the fork server of this one has to have a clean start.
@@ -73,3 +78,20 @@ def test_prefect_finds_the_type_without_being_told_where_it_is() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd="/"
     )
     assert "'refinery'" in done.stdout
+
+
+def test_prefect_still_has_every_private_name_that_the_worker_stands_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert prefect_internals.missing() == []
+    names = prefect_internals.USED[BaseWorker]
+    monkeypatch.setattr(prefect_internals, "USED", {BaseWorker: (*names, "_gone")})
+    assert prefect_internals.missing() == ["BaseWorker._gone"]
+
+
+def test_private_modules_of_prefect_are_imported_in_one_file() -> None:
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    importing = [
+        path.name for path in files if re.search(r"prefect\.[a-z_.]*\._[a-z]", path.read_text())
+    ]
+    assert importing == ["prefect_internals.py"]
