@@ -180,6 +180,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     api_url: str | None
     api_key: str | None
+    annotator_key: str | None
     profile: str | None
     config_folder: Path
 
@@ -194,6 +195,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             api_url=environment.get("REFINERY_API_URL") or None,
             api_key=environment.get("REFINERY_API_KEY") or None,
+            annotator_key=environment.get("REFINERY_ANNOTATOR_KEY") or None,
             profile=environment.get("REFINERY_PROFILE") or None,
             config_folder=Path(folder) / "refinery",
         )

@@ -10,7 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from api.cli import jobs, streams, tasks, verify, webhooks  # noqa: F401 - they add their commands
+from api.cli import annotate, jobs, streams, tasks, verify, webhooks  # noqa: F401 - they add their commands
 from api.cli.admin import app
 from api.cli.exits import CommandFailed, Exit
 from blocks.domain.errors import RefineryError

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import httpx
+import msgspec
 from cyclopts import Parameter, validators
 
 from api.cli import profiles
@@ -55,6 +56,14 @@ class Common:
         """The API, by the environment or a profile."""
         found = profiles.chosen(ClientSettings.from_environment(), self.profile)
         with Client(found) as client:
+            yield client
+
+    @contextmanager
+    def annotator(self) -> Iterator["Client"]:
+        """The API as an annotator, whose key has a variable of its own."""
+        settings = ClientSettings.from_environment()
+        own = msgspec.structs.replace(settings, api_key=settings.annotator_key or settings.api_key)
+        with Client(profiles.chosen(own, self.profile)) as client:
             yield client
 
 

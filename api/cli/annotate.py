@@ -1,0 +1,149 @@
+"""`refinery annotate`: label tasks in a terminal, one after the other."""
+
+import json
+import textwrap
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from cyclopts import Parameter, validators
+
+from api.cli.admin import app
+from api.cli.client import COMMON, Client, Common, path
+from api.cli.output import notes
+
+_AT_ONCE_MAX = 100
+_COLUMNS = 78
+_HELP = "a number chooses, s skips, u undoes, q ends"
+_GOOD = ("accepted", "settled")
+
+_AtOnce = Annotated[
+    int,
+    Parameter(
+        validator=validators.Number(gte=1, lte=_AT_ONCE_MAX),
+        help="Tasks that are claimed at once, 1 to 100.",
+    ),
+]
+
+
+@app.command
+def annotate(
+    *,
+    job: Annotated[str | None, Parameter(help="Tasks of this job alone, by its id.")] = None,
+    type: Annotated[  # noqa: A002 - its name in the API
+        tuple[str, ...], Parameter(name="--type", help="Tasks of this type alone; once for each.")
+    ] = (),
+    at_once: _AtOnce = 10,
+    common: Common = COMMON,
+) -> None:
+    """Label tasks in the terminal, by numbers.
+
+    The key is an annotator's: REFINERY_ANNOTATOR_KEY, or REFINERY_API_KEY, or that of a profile. Choices
+    are sent when all tasks of a claim were seen, and at the end; until then they can be undone.
+    """
+    wanted: dict[str, Any] = {"limit": at_once}
+    wanted |= {"job_id": job} if job else {}
+    wanted |= {"task_types": list(type)} if type else {}
+    outcomes: Counter[str] = Counter()
+    with common.annotator() as client:
+        while True:
+            key = {"Idempotency-Key": str(uuid.uuid4())}
+            claim = path("annotation", "claim")
+            tasks = client.post(claim, wanted, again=True, headers=key)["tasks"]
+            if not tasks:
+                notes.print("There is nothing to label just now.")
+                break
+            sitting = _Sitting(tasks)
+            try:
+                is_over = sitting.go_through()
+            finally:  # also where Ctrl-C ends it: nobody else may have these tasks meanwhile
+                outcomes += sitting.send(client)
+            if is_over:
+                break
+    print(", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "no labels")
+
+
+class _Sitting:
+    """The tasks of one claim, and what was chosen for them."""
+
+    def __init__(self, tasks: Sequence[Mapping[str, Any]]) -> None:
+        self._tasks = tasks
+        # The label of each task that was seen, in their order; None: skipped.
+        self._labels: list[str | None] = []
+
+    def go_through(self) -> bool:
+        """Ask about each task; return whether the annotator has had enough."""
+        while True:
+            number = len(self._labels)
+            if number < len(self._tasks):
+                task = self._tasks[number]
+                options = task["label_spec"]["options"]
+                choices = {str(n): option for n, option in enumerate(options, start=1)} | {
+                    "s": None
+                }
+                print(_shown(task, number + 1, len(self._tasks)))
+                prompt, wrong = _HELP, f"Type a number from 1 to {len(options)}, s, u or q."
+            else:
+                choices = {}
+                chosen = sum(label is not None for label in self._labels)
+                prompt = f"Enter sends {chosen} labels, u undoes, q sends and ends"
+                wrong = "Type Enter, u or q."
+            try:
+                word = input(f"{prompt} > ").strip().lower()
+            except EOFError:
+                return True
+            if word == "q":
+                return True
+            if word == "u":
+                self._undo()
+            elif word in choices:
+                self._labels.append(choices[word])
+            elif word or choices:
+                print(wrong)
+            else:
+                return False
+
+    def _undo(self) -> None:
+        if self._labels:
+            self._labels.pop()
+        else:
+            print("There is nothing to undo: what was sent stays.")
+
+    def send(self, client: Client) -> Counter[str]:
+        """Hand in what was chosen and hand back the rest; return the outcomes of the labels."""
+        ids = [task["task_id"] for task in self._tasks]
+        labels = dict(zip(ids, self._labels, strict=False))
+        chosen = [
+            {"task_id": id_, "label": label} for id_, label in labels.items() if label is not None
+        ]
+        back = [id_ for id_ in ids if labels.get(id_) is None]
+        results: list[dict[str, str]] = []
+        if chosen:
+            # Sent twice, a label is a duplicate the second time, and counts once.
+            sent = client.post(path("annotation", "labels"), {"labels": chosen}, again=True)
+            results = sent["results"]
+        if back:
+            client.post(path("annotation", "release"), {"task_ids": back}, again=True)
+        for result in results:
+            if result["outcome"] not in _GOOD:
+                notes.print(f"{result['task_id']}: {result['outcome']}", markup=False)
+        return Counter(result["outcome"] for result in results)
+
+
+def _shown(task: Mapping[str, Any], number: int, of: int) -> str:
+    spec = task["label_spec"]
+    metadata = json.dumps(task["metadata"], ensure_ascii=False) if "metadata" in task else ""
+    lines = [
+        f"\n{number} of {of}",
+        *textwrap.wrap(_printable(spec["question"]), _COLUMNS),
+        f"  {_printable(task['data_url'])}",
+        *textwrap.wrap(_printable(metadata), _COLUMNS, initial_indent="  ", subsequent_indent="  "),
+        *(f"{n:>4}  {_printable(option)}" for n, option in enumerate(spec["options"], start=1)),
+    ]
+    return "\n".join(lines)
+
+
+def _printable(text: str) -> str:
+    """What a terminal would take for a command, as an escape: a customer wrote it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,112 @@
+"""`refinery annotate`: a person at a terminal, who types numbers."""
+
+import io
+import json
+
+import pytest
+
+from blocks.store import customers
+from tests.integration.conftest import Shop, make_chunk
+from tests.integration.test_cli_client import Cli, Ran, cli
+
+__all__ = ["cli"]
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def person(cli: Cli, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> "Person":
+    _, key = shop.do(customers.add_annotator_key, "ann")
+    cli.say(REFINERY_ANNOTATOR_KEY=key)
+    return Person(cli, monkeypatch)
+
+
+class Person:
+    def __init__(self, cli: Cli, patch: pytest.MonkeyPatch) -> None:
+        self._cli, self._patch = cli, patch
+
+    def types(self, *words: str, ends: bool = True, at_once: int = 10) -> Ran:
+        """What comes of a sitting in which these words are typed; else the terminal hangs up."""
+        typed = "".join(f"{word}\n" for word in (*words, *(["q"] if ends else [])))
+        self._patch.setattr("sys.stdin", io.StringIO(typed))
+        return self._cli("annotate", "--at-once", str(at_once))
+
+
+def labels(shop: Shop) -> list[int]:
+    """The options that were chosen, by their numbers, in the order of the lines."""
+    return [row["option"] for row in shop.run("select option from labels order by byte_offset")]
+
+
+def held(shop: Shop) -> int:
+    return int(shop.value("select count(*) from leases"))
+
+
+def test_numbers_choose_and_what_was_not_chosen_goes_back(person: Person, shop: Shop) -> None:
+    shop.processing(make_chunk(4))
+    ran = person.types("1", "2", "s")
+    assert (ran.code, labels(shop), held(shop)) == (0, [1, 2], 0)
+    assert ran.out.splitlines()[-1].endswith("2 accepted")
+    assert "1 of 4" in ran.out
+    assert "   2  dog" in ran.out
+
+
+def test_a_choice_can_be_undone_until_it_is_sent(person: Person, shop: Shop) -> None:
+    shop.processing(make_chunk(2))
+    ran = person.types("1", "1", "u", "u", "u", "3", "2", "u", "1", "", "u", at_once=2)
+    assert "nothing to undo" in ran.out
+    assert labels(shop) == [3, 1]
+
+
+def test_a_claim_follows_the_other_until_nothing_is_left(person: Person, shop: Shop) -> None:
+    shop.processing(make_chunk(5))
+    ran = person.types(*["1", "1", ""] * 2, "1", "", ends=False, at_once=2)
+    assert "nothing to label" in ran.err
+    assert ran.out.splitlines()[-1].endswith("5 accepted")
+    assert (labels(shop), held(shop)) == ([1] * 5, 0)
+
+
+@pytest.mark.parametrize("word", ["0", "4", "-1", "1.5", "x", "", "²", "1" * 5000])
+def test_what_is_none_of_the_choices_is_asked_again(word: str, person: Person, shop: Shop) -> None:
+    shop.processing(make_chunk(1))
+    ran = person.types(word, "3")
+    assert "Type a number from 1 to 3, s, u or q." in ran.out
+    assert labels(shop) == [3]
+
+
+def test_a_terminal_that_hangs_up_loses_no_choice(person: Person, shop: Shop) -> None:
+    shop.processing(make_chunk(3))
+    person.types("2", ends=False)
+    assert (labels(shop), held(shop)) == ([2], 0)
+
+
+def test_ctrl_c_loses_no_choice(
+    person: Person, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.processing(make_chunk(3))
+    words = iter(["2"])
+
+    def type_and_interrupt(_: str) -> str:
+        for word in words:
+            return word
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", type_and_interrupt)
+    assert person.types().code == 130
+    assert (labels(shop), held(shop)) == ([2], 0)
+
+
+def test_what_a_customer_wrote_is_no_command_to_the_terminal(person: Person, shop: Shop) -> None:
+    nasty = "\x1b]0;owned\x07\u202e\u2028"
+    job = shop.processing(make_chunk(1), question=f"What{nasty}?", options=["cat" + nasty, "dog"])
+    shop.run(
+        "update tasks set metadata = %s where job_no = %s", json.dumps({"a": nasty}), job.job_no
+    )
+    ran = person.types()
+    assert r"What\x1b]0;owned\x07\u202e\u2028?" in ran.out
+    assert not {"\x1b", "\x07", "\u202e", "\u2028"} & set(ran.out)
+
+
+def test_a_customers_key_is_refused_with_a_sentence(cli: Cli, shop: Shop) -> None:
+    ran = cli("annotate")
+    assert ran.code == 5
+    assert "annotator" in ran.err
