@@ -156,6 +156,13 @@ def submit(
     return earlier, True
 
 
+def key_conflict() -> IdempotencyConflict:
+    """Return the error for a key that was used for another job."""
+    return IdempotencyConflict(
+        "This Idempotency-Key was used with another request; use a new key for a new job."
+    )
+
+
 def find_earlier(
     tx: Transaction, customer_id: str, vault: Vault, idempotency: Idempotency
 ) -> str | None:
@@ -169,9 +176,7 @@ def find_earlier(
     if found is None:
         return None
     if not vault.is_digest_of(found["body_hash"], idempotency.body_hash):
-        raise IdempotencyConflict(
-            "This Idempotency-Key was used with another request; use a new key for a new job."
-        )
+        raise key_conflict()
     job_id: str = found["job_id"]
     return job_id
 

@@ -18,8 +18,13 @@ def claimed(tx: Transaction, annotator_no: int, key: ClaimKey) -> list[ClaimedTa
     values = {"annotator_no": annotator_no, "claim_key": key.key}
     rows = tx.execute(_SQL["claimed"], values).fetchall()
     if any(row["claim_digest"] != key.digest for row in rows):
-        raise IdempotencyConflict("This Idempotency-Key was used for another claim.")
+        raise key_conflict()
     return claimed_tasks(tx, [(row["job_no"], row) for row in rows])
+
+
+def key_conflict() -> IdempotencyConflict:
+    """Return the error for a key that was used for another claim."""
+    return IdempotencyConflict("This Idempotency-Key was used for another claim.")
 
 
 def page(

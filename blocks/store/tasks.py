@@ -171,10 +171,14 @@ def _find_keys(
 
 def _check_same(task: NewTask, *, is_same: bool) -> None:
     if not is_same:
-        raise IdempotencyConflict(
-            f"The idempotency_key {task.idempotency_key!r} was used for another task; "
-            "use a new key for a new task."
-        )
+        raise key_conflict(task.idempotency_key)
+
+
+def key_conflict(key: str | None) -> IdempotencyConflict:
+    """Return the error for a key that was used for another task."""
+    return IdempotencyConflict(
+        f"The idempotency_key {key!r} was used for another task; use a new key for a new task."
+    )
 
 
 def _inline_key(rule: Rule) -> bytes:
