@@ -16,65 +16,106 @@ class Manifest(msgspec.Struct, frozen=True):
     """The manifest: `bytes` and `etag` (GCS: the generation) are those of the pinned version."""
 
     url: str
+    """Where it is, as it was posted."""
     bytes: int | None
+    """Its size; null until it is looked at."""
     etag: str | None
+    """Its version: the ETag, in GCS the generation; null until it is looked at."""
     lines_read: int
+    """How many of its lines are read so far."""
 
 
 class JobError(msgspec.Struct, frozen=True):
     """Why a job, or a delivery, failed."""
 
     code: str
+    """What a program can tell failures apart by."""
     message: str
+    """The reason, for people."""
 
 
 class Delivery(msgspec.Struct, frozen=True):
     """Where the results go; `objects` counts those that stand there, `manifest.json` included."""
 
     type: str
+    """The store."""
     bucket: str
+    """The bucket."""
     prefix: str
+    """What the names of all objects begin with; the job's id follows it."""
     compression: str
+    """How each object is compressed."""
     format: str
+    """`jsonl` or `parquet`."""
     status: DeliveryStatus | None
+    """How far it is; null until the job's tasks are done."""
     objects: int | None
+    """How many objects are written, `manifest.json` included; null before."""
     delivered_at: datetime | None
+    """When `manifest.json` was written; null before."""
     code: str | None
+    """Why it failed, for programs; null if it did not."""
     message: str | None
+    """Why it failed, for people; null if it did not."""
 
 
 class LabelSpec(msgspec.Struct, frozen=True):
     """The question, and the options to choose from."""
 
     question: str
+    """What annotators are asked."""
     options: list[str]
+    """What they can choose from."""
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """A job. `total_tasks` counts every line that is not blank; a bad one counts as failed."""
 
     job_id: str
+    """The id of the job."""
     status: JobStatus
+    """Where the job is in its life."""
     total_tasks: int
+    """Lines of the manifest that were read and are not blank, good or bad."""
     tasks_done: int
+    """Tasks that are settled."""
     tasks_failed: int
+    """Tasks that failed, and bad lines."""
     progress_percent: float
+    """The share of `total_tasks` that is done or failed."""
     created_at: datetime
+    """When the job was submitted."""
     started_at: datetime | None
+    """When its manifest began to be read; null before."""
     completed_at: datetime | None
+    """When the job was completed, failed or was cancelled; null before."""
     manifest: Manifest
+    """The manifest, and how far it is read."""
     delivery: Delivery | None
+    """Where the results go; null if the job asked for no delivery."""
     label_spec: LabelSpec
+    """The question, and the options to choose from."""
     consensus_threshold: int
+    """How many labels a task collects before agreement is looked at."""
     task_type: TaskType
+    """What annotators are asked to do."""
     callback_url: str | None
+    """Where the job's progress is told of; null if nowhere."""
     priority: int
+    """Tasks of jobs with a higher one are given to annotators first."""
     stop_early: bool
+    """Whether a task settles as soon as no other option can win any more."""
     failure_threshold_percent: float
+    """The share of bad lines above which the job fails."""
     metadata: msgspec.Raw
+    """The object that was posted; null if there was none."""
     show_metadata: bool | list[str]
+    """What annotators see of each line's `metadata`: all of it, none, or the members that are
+    named here."""
     error: JobError | None
+    """Why the job failed; null if it did not."""
     waiting_for: Waiting | None
+    """What keeps the job from going on; null if nothing does."""
 
 
 def views(tx: Transaction, jobs: Sequence[Job]) -> list[JobView]:

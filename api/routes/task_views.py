@@ -14,25 +14,35 @@ class TaskAccepted(msgspec.Struct, frozen=True, omit_defaults=True):
     """The task is recorded; `idempotent` where an earlier request with its key had done so."""
 
     task_id: str
+    """The id of the task."""
     status: TaskStatus
+    """Where the task is in its life."""
     created_at: datetime
+    """When it was recorded."""
     idempotent: bool = False
+    """True if an earlier request with the same `idempotency_key` recorded it."""
 
 
 class BatchAccepted(msgspec.Struct, frozen=True):
     """All tasks are recorded; their ids are in the order of the request."""
 
     batch_id: str
+    """The id of the batch, which its tasks show."""
     task_count: int
+    """How many tasks were recorded."""
     task_ids: list[str]
+    """Their ids, in the order of the request."""
     status: str = "accepted"
+    """Always `accepted`."""
 
 
 class StillLabelled(msgspec.Struct, frozen=True):
     """There is no result yet."""
 
     status: Literal["in_progress"] = "in_progress"
+    """Always `in_progress`."""
     message: str = "Task is still being labeled."
+    """The same, for people."""
 
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,39 +52,68 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     task_id: str
+    """The id of the task."""
     status: TaskStatus
+    """Where the task is in its life."""
     reason: TaskReason | None
+    """Why it failed; null if it did not."""
     type: TaskType
+    """What annotators are asked to do."""
     data_url: str
+    """What they look at."""
     label_spec: LabelSpec
+    """The question, and the options to choose from."""
     consensus_threshold: int
+    """How many labels it collects before agreement is looked at."""
     stop_early: bool
+    """Whether it settles as soon as no other option can win any more."""
     labels: int
+    """How many labels it has, of all annotators."""
     metadata: msgspec.Raw
+    """The value that was posted or stands in the manifest; null if there is none."""
     callback_url: str | None
+    """Where its result is told of; null if nowhere."""
     job_id: str | None
+    """Its job; null if it was submitted inline."""
     line: int | None
+    """Its line in the manifest, from 1 on; null if it was submitted inline."""
     batch_id: str | None
+    """Its batch; null if it is of none."""
     created_at: datetime
+    """When it was recorded."""
     settled_at: datetime | None
+    """When it was settled, or no option had won; null before."""
 
 
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of an export line. Of a failed task there is no consensus, but a `reason`."""
 
     task_id: str
+    """The id of the task."""
     line: int | None
+    """Its line in the manifest, from 1 on; null if it was submitted inline."""
     data_url: str
+    """What annotators looked at."""
     metadata: msgspec.Raw
+    """The value that was posted or stands in the manifest; null if there is none."""
     status: TaskStatus
+    """`settled` or `failed`."""
     reason: TaskReason | msgspec.UnsetType = msgspec.UNSET
+    """Why it failed; missing if it did not."""
     consensus_label: str | None
+    """The option that won; null if it failed."""
     confidence: float | None
+    """`agreement_count` / `worker_count`; null if it failed."""
     worker_count: int
+    """How many annotators labelled it."""
     agreement_count: int
+    """How many labels the option with the most of them has."""
     votes: dict[str, int]
+    """How many labels each option has."""
     created_at: datetime
+    """When it was recorded."""
     settled_at: datetime | None
+    """When it was settled; null if it ended without a decision."""
 
 
 def view(task: Task) -> TaskView:

@@ -21,7 +21,24 @@ _QUESTION_CHARACTERS_MAX = 10_000
 _URL_CHARACTERS_MAX = 4096
 _METADATA_KEYS_MAX = 100
 
-_Url = Annotated[str, Meta(max_length=_URL_CHARACTERS_MAX)]
+# Rules of the `checks`, for the schema alone: as patterns of the types their messages would be worse.
+_NOT_BLANK = {"pattern": r"\S"}
+_DISTINCT = {"uniqueItems": True}
+_MANIFEST_URL = {"pattern": "^([sS]3|[gG][sS]|[hH][tT][tT][pP][sS])://"}
+
+_Url = Annotated[str, Meta(max_length=_URL_CHARACTERS_MAX, extra_json_schema=_MANIFEST_URL)]
+_Bucket = Annotated[
+    str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{1,220}[A-Za-z0-9]$"})
+]
+HttpsUrl = Annotated[
+    str,
+    Meta(
+        extra_json_schema={
+            "pattern": "^[hH][tT][tT][pP][sS]://",
+            "maxLength": URL_CHARACTERS_MAX,
+        }
+    ),
+]
 _NULL = msgspec.Raw(b"null")
 Checks = Mapping[str, Callable[[Any], object]]
 
@@ -83,24 +100,39 @@ class LabelSpecBody(Body, frozen=True, kw_only=True):
 
     checks: ClassVar[Checks] = {"question": _check_question, "options": _check_options}
 
-    question: Annotated[str, Meta(min_length=1, max_length=_QUESTION_CHARACTERS_MAX)]
-    options: Annotated[
-        list[Annotated[str, Meta(max_length=_OPTION_CHARACTERS_MAX)]],
-        Meta(min_length=2, max_length=100),
+    question: Annotated[
+        str,
+        Meta(min_length=1, max_length=_QUESTION_CHARACTERS_MAX, extra_json_schema=_NOT_BLANK),
     ]
+    """What annotators are asked about each task; not blank."""
+    options: Annotated[
+        list[Annotated[str, Meta(max_length=_OPTION_CHARACTERS_MAX, extra_json_schema=_NOT_BLANK)]],
+        Meta(min_length=2, max_length=100, extra_json_schema=_DISTINCT),
+    ]
+    """What they can choose from: distinct texts, none of them blank."""
 
 
 class DeliveryBody(Body, frozen=True, kw_only=True):
     """Where the results go. `kms_key_id` and `acl` are for S3."""
 
     checks: ClassVar[Checks] = {"bucket": _check_bucket, "prefix": _check_prefix}
+    json_schema: ClassVar[Mapping[str, Any]] = {
+        "if": {"properties": {"type": {"const": StoreType.GCS.value}}},
+        "then": {"properties": {"kms_key_id": {"type": "null"}, "acl": {"type": "null"}}},
+    }
 
     type: StoreType
-    bucket: str
+    """The store; the same as that of the manifest."""
+    bucket: _Bucket
+    """The bucket to write to."""
     prefix: Annotated[str, Meta(max_length=512)] = ""
+    """What the names of all objects begin with; the job's id follows it."""
     compression: Literal["none", "gzip", "zstd"] = "none"
+    """How each object is compressed."""
     format: Literal["jsonl", "parquet"] = "jsonl"
+    """JSON lines or Parquet."""
     kms_key_id: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    """S3 only: the KMS key that objects are encrypted with."""
     acl: (
         Literal[
             "private",
@@ -113,6 +145,7 @@ class DeliveryBody(Body, frozen=True, kw_only=True):
         ]
         | None
     ) = None
+    """S3 only: the canned ACL of the objects."""
 
     def to_target(self) -> DeliveryTarget:
         """The delivery to record."""
@@ -128,12 +161,25 @@ class CredentialsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     `service_account`, `client_email` and `private_key`.
     """
 
+    json_schema: ClassVar[Mapping[str, Any]] = {
+        "anyOf": [
+            {"required": ["access_key_id", "secret_access_key", "region"]},
+            {"required": ["service_account_json"]},
+        ]
+    }
+
     access_key_id: str | None = None
+    """S3: the access key's id."""
     secret_access_key: str | None = None
+    """S3: the secret access key."""
     region: str | None = None
+    """S3: the region of the bucket, such as `eu-central-1`."""
     session_token: str | None = None
+    """S3: the token of temporary credentials."""
     endpoint_url: str | None = None
+    """S3: the address of a store that is compatible with S3, and is not Amazon's."""
     service_account_json: str | None = None
+    """GCS: the key file of a service account, as one string."""
 
     def given(self) -> dict[str, str]:
         """What was said."""
@@ -179,16 +225,29 @@ class JobBody(Body, frozen=True, kw_only=True):
     }
 
     manifest_url: _Url
+    """The manifest, JSON lines, as `s3://bucket/key`, `gs://bucket/key` or the https form of
+    the same. A name in `.gz` or `.zst` is read as compressed."""
     label_spec: LabelSpecBody
+    """The question, and the options to choose from."""
     consensus_threshold: Annotated[int, Meta(ge=2, le=10)] = 3
+    """How many labels a task collects before agreement is looked at."""
     task_type: TaskType = TaskType.IMAGE_CLASSIFICATION
-    callback_url: str | None = None
+    """What annotators are asked to do."""
+    callback_url: HttpsUrl | None = None
+    """Where to tell of the job's progress: https, without a user and a password."""
     credentials: CredentialsBody | None = None
+    """Used to read the manifest and to write the delivery. Without them, the manifest is read
+    anonymously."""
     delivery: DeliveryBody | None = None
+    """Where to write the results. Without it, they can be exported."""
     metadata: Annotated[dict[str, str], Meta(max_length=_METADATA_KEYS_MAX)] | None = None
+    """Texts of your own, which the job shows again."""
     priority: Annotated[int, Meta(ge=0, le=9)] = 5
+    """Tasks of jobs with a higher one are given to annotators first."""
     stop_early: bool = False
+    """Settle a task as soon as no other option can win any more."""
     failure_threshold_percent: Annotated[float, Meta(ge=0, le=100)] = 100.0
+    """Fail the job once more than this share of its lines is bad; 100 is never."""
     show_metadata: ShowMetadata = True
 
     @classmethod

@@ -39,12 +39,19 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     what: WaitsFor
+    """What the job waits for."""
     reason: str
+    """Why, for people."""
     since: datetime
+    """Since when."""
     tries: int = 0
+    """How many tries have failed since then."""
     next_try_at: datetime | None = None
+    """When the next try comes; null while one is under way, and where none comes by itself."""
     gives_up_at: datetime | None = None
+    """When the job, or its delivery, fails if nothing changes; null if it waits for any time."""
     annotators: int | None = None
+    """How many more annotators are needed; null where it waits for something else."""
 
 
 class _Run(msgspec.Struct, frozen=True, kw_only=True):
