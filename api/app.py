@@ -15,6 +15,7 @@ from api.auth import ApiKeyMiddleware, KeyRing, RateLimits
 from api.background.caretaker import Caretaker
 from api.background.dispatcher import Dispatcher
 from api.background.launcher import Launcher
+from api.examples import ANSWERS, REQUESTS
 from api.http import openapi
 from api.http.body_limits import BodyLimits
 from api.http.errors import HANDLERS as ERROR_HANDLERS
@@ -127,7 +128,7 @@ def create_app(settings: Settings) -> Litestar:
         compression_config=CompressionConfig(
             backend="gzip", minimum_size=_GZIP_BYTES_MIN, gzip_compress_level=_GZIP_LEVEL
         ),
-        openapi_config=openapi.CONFIG,
+        openapi_config=openapi.config(REQUESTS, ANSWERS),
         lifespan=[lifespan],
         logging_config=None,
     )

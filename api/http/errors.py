@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
-from litestar.openapi import ResponseSpec
 
 from api.http.hangups import ClientGone
 from api.http.places import Overloaded
@@ -37,8 +36,11 @@ class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
     """The body of every error; `details` only where fields are at fault."""
 
     error: str
+    """One sentence that a person can act on."""
     code: str
+    """What a program can tell errors apart by; it stays the same."""
     details: tuple[Fault, ...] = ()
+    """Every field that is at fault, or the first 100 of them."""
 
 
 class ApiError(RefineryError):
@@ -88,8 +90,8 @@ def too_many_requests(
     return ApiError(HTTPStatus.TOO_MANY_REQUESTS, code, message, headers=more)
 
 
-_UNAVAILABLE = ErrorBody("The service is not available just now; try again.", "unavailable"), 5
-_UNAVAILABLE_BY: dict[type[Transient], tuple[ErrorBody, int]] = {
+UNAVAILABLE = ErrorBody("The service is not available just now; try again.", "unavailable"), 5
+UNAVAILABLE_BY: dict[type[Transient], tuple[ErrorBody, int]] = {
     Locked: (ErrorBody("Other work holds what this needs; try again.", "locked"), 2),
     Overloaded: (ErrorBody("Too many requests wait already; try again.", "overloaded"), 2),
 }
@@ -129,11 +131,11 @@ def handle_client_gone(request: _Handled, error: ClientGone) -> Response[ErrorBo
 def handle_transient(_: _Handled, error: Transient) -> Response[ErrorBody]:
     """503: what failed is not the client's fault, and may be mended by time."""
     logger.warning("request.unavailable", code=error.code, reason=error.message)
-    body, retry_after_s = _UNAVAILABLE_BY.get(type(error), _UNAVAILABLE)
+    body, retry_after_s = UNAVAILABLE_BY.get(type(error), UNAVAILABLE)
     return _respond(HTTPStatus.SERVICE_UNAVAILABLE, body, {"Retry-After": str(retry_after_s)})
 
 
-_FRAMEWORK: dict[int, tuple[str, str]] = {
+BY_STATUS: dict[int, tuple[str, str]] = {
     400: ("invalid_request", "The request is malformed."),
     401: ("invalid_api_key", "invalid API key"),
     403: ("forbidden", "This kind of key may not do that."),
@@ -146,9 +148,9 @@ _FRAMEWORK: dict[int, tuple[str, str]] = {
 
 def handle_http_exception(request: _Handled, error: HTTPException) -> Response[ErrorBody]:
     """What Litestar raises, by its status."""
-    if error.status_code not in _FRAMEWORK:
+    if error.status_code not in BY_STATUS:
         return handle_unexpected(request, error)
-    code, message = _FRAMEWORK[error.status_code]
+    code, message = BY_STATUS[error.status_code]
     faults = _framework_faults(request, error)
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.UNAUTHORIZED:
@@ -174,21 +176,6 @@ def handle_unexpected(request: _Handled, error: Exception) -> Response[ErrorBody
     logger.error("request.failed", path=request.url.path, exc_info=error)
     body = ErrorBody("Something went wrong on our side; the operators can see it.", "internal")
     return _respond(HTTPStatus.INTERNAL_SERVER_ERROR, body)
-
-
-_ALWAYS = (
-    HTTPStatus.REQUEST_TIMEOUT,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
-
-
-def documented(*statuses: int) -> dict[int, ResponseSpec]:
-    """What a route may answer besides success, for the OpenAPI document; some may always be."""
-    return {
-        status: ResponseSpec(ErrorBody, description=HTTPStatus(status).phrase)
-        for status in (*statuses, *_ALWAYS)
-    }
 
 
 HANDLERS: dict[int | type[Exception], Any] = {

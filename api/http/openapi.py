@@ -15,6 +15,8 @@ from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme, Tag
 from litestar.static_files import create_static_files_router
 
+from api.http.document import Answers, DocumentConfig, Requests
+
 _ASSETS_PATH = "/schema/assets"
 _SCHEMA_PATH = "/schema/openapi.json"
 
@@ -65,32 +67,37 @@ class SwaggerPage(OpenAPIRenderPlugin):
         return _PAGE.format(title=title, assets=_ASSETS_PATH, script=_SCRIPT).encode()
 
 
-CONFIG = OpenAPIConfig(
-    title="Refinery Jobs",
-    version="1",
-    description=(
-        "Batch labelling: a manifest in a bucket in, consensus labels in a bucket out. "
-        "Every `/v1` route wants `Authorization: Bearer <key>`: a customer's `sk_…` key for jobs and "
-        "tasks, an annotator's `ak_…` key for annotation."
-    ),
-    path="/schema",
-    use_handler_docstrings=True,
-    render_plugins=[SwaggerPage(path="/"), JsonRenderPlugin(path="/openapi.json")],
-    components=Components(
-        security_schemes={"apiKey": SecurityScheme(type="http", scheme="bearer")}
-    ),
-    security=[{"apiKey": []}],
-    tags=[
-        Tag("Jobs", "For customers."),
-        Tag("Tasks", "For customers: one by one instead of by a manifest."),
-        Tag(
-            "Webhooks",
-            "For customers, to be told. Signed the Standard Webhooks way, and by `X-ASG-Signature`.",
+def config(requests: Requests, answers: Answers) -> OpenAPIConfig:
+    """Return what Litestar makes the document from, with these examples."""
+    return DocumentConfig(
+        title="Refinery Jobs",
+        version="1",
+        description=(
+            "Batch labelling: a manifest in a bucket in, consensus labels in a bucket out. "
+            "Every `/v1` route wants `Authorization: Bearer <key>`: a customer's `sk_…` key for jobs "
+            "and tasks, an annotator's `ak_…` key for annotation."
         ),
-        Tag("Annotation", "For annotators, people and models alike."),
-        Tag("Operations", "For operators; no key."),
-    ],
-)
+        path="/schema",
+        use_handler_docstrings=True,
+        render_plugins=[SwaggerPage(path="/"), JsonRenderPlugin(path="/openapi.json")],
+        components=Components(
+            security_schemes={"apiKey": SecurityScheme(type="http", scheme="bearer")}
+        ),
+        security=[{"apiKey": []}],
+        tags=[
+            Tag("Jobs", "For customers."),
+            Tag("Tasks", "For customers: one by one instead of by a manifest."),
+            Tag(
+                "Webhooks",
+                "For customers, to be told. Signed the Standard Webhooks way, and by `X-ASG-Signature`.",
+            ),
+            Tag("Annotation", "For annotators, people and models alike."),
+            Tag("Operations", "For operators; no key."),
+        ],
+        requests=requests,
+        answers=answers,
+    )
+
 
 HANDLERS = [
     create_static_files_router(

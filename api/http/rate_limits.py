@@ -2,7 +2,7 @@
 
 import ipaddress
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from time import monotonic
 from typing import NamedTuple
 
@@ -97,12 +97,8 @@ class TokenBuckets:
 
     def _refusal(self, tokens: float, cost: int) -> ApiError:
         retry_after_s = math.ceil((cost - tokens) * WINDOW_S / self._limit)
-        message = (
-            f"This is more than {self._limit:,} {self._policy.words} a minute; try again later."
-        )
-        return too_many_requests(
-            "rate_limited", message, retry_after_s, rate_headers(self._rate(tokens))
-        )
+        headers = rate_headers(self._rate(tokens))
+        return rate_limited(self._policy, self._limit, retry_after_s, headers)
 
     def _forget(self) -> None:
         """Drop the full buckets, which are as good as none; or the oldest half, if all are in use."""
@@ -111,6 +107,14 @@ class TokenBuckets:
             newest = sorted(used, key=lambda k: used[k][1])[-_BUCKETS_MAX // 2 :]
             used = {k: used[k] for k in newest}
         self._buckets = used
+
+
+def rate_limited(
+    policy: Policy, limit: int, retry_after_s: int, headers: Mapping[str, str] | None = None
+) -> ApiError:
+    """429, a bucket is empty."""
+    message = f"This is more than {limit:,} {policy.words} a minute; try again later."
+    return too_many_requests("rate_limited", message, retry_after_s, headers)
 
 
 def address_of(host: str) -> str:

@@ -14,7 +14,9 @@ from msgspec import Meta
 
 from api.auth import annotators_only
 from api.http.bodies import digest
-from api.http.errors import documented, invalid_request
+from api.http.documented import documented
+from api.http.errors import invalid_request
+from api.http.parameters import PAGE_LIMIT, Cursor
 from api.http.requesters import current
 from api.metrics import Metrics
 from api.routes.job_views import LabelSpec
@@ -48,80 +50,103 @@ class ClaimBody(Body, frozen=True, kw_only=True):
     """How many tasks, for how long, and which."""
 
     limit: Annotated[int, Meta(ge=1, le=_BATCH_MAX)]
+    """How many tasks to take at most."""
     lease_seconds: Annotated[int, Meta(ge=1, le=_LEASE_S_MAX)] | None = None
+    """How long to hold them; null is as long as the service is set to."""
     task_types: Annotated[list[TaskType], Meta(min_length=1, max_length=len(TaskType))] | None = (
         None
     )
+    """Only tasks of these types; null is all."""
     job_id: str | None = None
+    """Only tasks of this job; null is all."""
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """A task that is the annotator's until `lease_expires_at`."""
 
     task_id: str
+    """The id to send with the label."""
     data_url: str
+    """What to look at."""
     metadata: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """What the customer shows of the task's metadata; missing where that is nothing."""
     task_type: TaskType
+    """What to do."""
     label_spec: LabelSpec
+    """The question, and the options to choose from."""
     lease_expires_at: datetime
+    """Until when the task is held; then others may get it."""
 
 
 class HeldTasks(msgspec.Struct, frozen=True):
     """A page of what the annotator holds; `next_cursor` is null on the last page."""
 
     tasks: list[Claimed]
+    """What is held, of all claims."""
     next_cursor: str | None
+    """The `cursor` of the next page; null on the last one."""
 
 
 class ClaimedTasks(msgspec.Struct, frozen=True):
     """Empty where there is nothing to do just now."""
 
     tasks: list[Claimed]
+    """The tasks to label."""
 
 
 class LabelBody(Body, frozen=True, kw_only=True):
     """One of the options of the task's job."""
 
     task_id: str
+    """The id of a task that was claimed."""
     label: str
+    """One of the options of the task."""
 
 
 class LabelsBody(Body, frozen=True, kw_only=True):
     """Labels of one annotator; each is taken or refused by itself."""
 
     labels: Annotated[list[LabelBody], Meta(min_length=1, max_length=_BATCH_MAX)]
+    """The labels, in any order."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
     """What became of the label for a task."""
 
     task_id: str
+    """The task."""
     outcome: LabelOutcome
+    """What became of the label; `settled` where it was the deciding one."""
 
 
 class Outcomes(msgspec.Struct, frozen=True):
     """One for each label, in their order."""
 
     results: list[Outcome]
+    """What became of each label."""
 
 
 class ReleaseBody(Body, frozen=True, kw_only=True):
     """Tasks that the annotator holds and will not label."""
 
     task_ids: Annotated[list[str], Meta(min_length=1, max_length=_BATCH_MAX)]
+    """The tasks to hand back."""
 
 
 class Release(msgspec.Struct, frozen=True):
-    """What became of one."""
+    """What became of one task that was handed back."""
 
     task_id: str
+    """The task."""
     outcome: ReleaseOutcome
+    """Whether it was handed back; `not_held` where it was not the annotator's."""
 
 
 class Releases(msgspec.Struct, frozen=True):
     """One for each task, in their order."""
 
     results: list[Release]
+    """What became of each task."""
 
 
 @post(
@@ -130,7 +155,7 @@ class Releases(msgspec.Struct, frozen=True):
     summary="Take tasks",
     tags=["Annotation"],
     guards=[annotators_only],
-    responses=documented(400, 401, 403, 409, 413, 415),
+    responses=documented(leases.key_conflict(), takes=ClaimBody),
     status_code=200,
     sync_to_thread=True,
 )
@@ -172,18 +197,18 @@ def claim(
     summary="Tasks that are held",
     tags=["Annotation"],
     guards=[annotators_only],
-    responses=documented(400, 401, 403),
+    responses=documented(),
     sync_to_thread=True,
 )
 def index(
     request: _Request,
     database: NamedDependency[Database],
-    limit: Annotated[int, QueryParameter(ge=1, le=_BATCH_MAX)] = _PAGE_DEFAULT,
-    cursor: Annotated[
-        str | None, QueryParameter(description="The `next_cursor` of the page before.")
-    ] = None,
+    limit: Annotated[
+        int, QueryParameter(ge=1, le=_BATCH_MAX, description=PAGE_LIMIT)
+    ] = _PAGE_DEFAULT,
+    cursor: Cursor = None,
 ) -> HeldTasks:
-    """A page of the tasks that the annotator has claimed and has to label yet, of all their claims."""
+    """Return a page of the tasks that the annotator has claimed, in all claims, and not labelled yet."""
     with database.transaction() as tx:
         found = leases.page(tx, _annotator(request), limit=limit + 1, after=cursor)
     if found is None:
@@ -198,7 +223,7 @@ def index(
     summary="Hand in labels",
     tags=["Annotation"],
     guards=[annotators_only],
-    responses=documented(400, 401, 403, 413, 415),
+    responses=documented(takes=LabelsBody),
     status_code=200,
 )
 async def submit(
@@ -232,14 +257,14 @@ def _submit(
     summary="Hand tasks back",
     tags=["Annotation"],
     guards=[annotators_only],
-    responses=documented(400, 401, 403, 413, 415),
+    responses=documented(takes=ReleaseBody),
     status_code=200,
     sync_to_thread=True,
 )
 def release(
     request: _Request, data: JSONBody[ReleaseBody], database: NamedDependency[Database]
 ) -> Releases:
-    """Hand tasks back without a label: others get them, and who has nothing else to do."""
+    """Hand tasks back without a label. Others get them; this annotator does if nothing else is left."""
     with database.transaction() as tx:
         released = annotation.release(tx, _annotator(request), data.task_ids)
     outcomes = {True: ReleaseOutcome.RELEASED, False: ReleaseOutcome.NOT_HELD}

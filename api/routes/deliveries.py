@@ -6,10 +6,12 @@ from typing import Any
 import msgspec
 from litestar import Request, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import JSONBody
 
 from api.auth import customers_only
-from api.http.errors import ApiError, conflict, documented, invalid_request
+from api.http.documented import documented
+from api.http.errors import ApiError, conflict, invalid_request, not_found
+from api.http.parameters import JobId
 from api.routes.job_views import JobView
 from api.routes.jobs import find_job, show
 from blocks.bodies.fields import Body, Fault, RawObject, struct_faults, value_of
@@ -33,7 +35,9 @@ class DeliverBody(Body, frozen=True, kw_only=True):
     """
 
     credentials: CredentialsBody | None = None
+    """Used for the delivery instead of those that the job has."""
     delivery: DeliveryBody | None = None
+    """Where to write to instead of the recorded place."""
 
     @classmethod
     def related_faults(cls, raw: RawObject) -> Iterator[Fault]:
@@ -43,19 +47,39 @@ class DeliverBody(Body, frozen=True, kw_only=True):
             yield from s3_only_faults(delivery.store, delivery)
 
 
+def _conflict(status: JobStatus, delivery: DeliveryStatus | None = None) -> ApiError:
+    match status:
+        case JobStatus.FAILED | JobStatus.CANCELLED:
+            what = "has failed" if status is JobStatus.FAILED else "was cancelled"
+            return conflict(f"job_{status}", f"job {what}; it is not delivered")
+        case JobStatus.COMPLETED if delivery is DeliveryStatus.DELIVERED:
+            return conflict("already_delivered", "job was delivered already")
+        case JobStatus.COMPLETED:
+            return conflict("delivery_under_way", "job is being delivered just now")
+    return conflict("job_not_completed", "job is not completed yet; it is delivered when it is")
+
+
 @post(
     "/v1/jobs/{job_id:str}/deliver",
     operation_id="deliver_job",
     summary="Deliver again",
     tags=["Jobs"],
-    responses=documented(400, 401, 403, 404, 409, 413, 415),
+    responses=documented(
+        not_found("job"),
+        _conflict(JobStatus.PROCESSING),
+        _conflict(JobStatus.FAILED),
+        _conflict(JobStatus.CANCELLED),
+        _conflict(JobStatus.COMPLETED, DeliveryStatus.DELIVERED),
+        _conflict(JobStatus.COMPLETED, DeliveryStatus.DELIVERING),
+        takes=DeliverBody,
+    ),
     guards=[customers_only],
     status_code=202,
     sync_to_thread=True,
 )
 def deliver(
     request: _Request,
-    job_id: FromPath[str],
+    job_id: JobId,
     data: JSONBody[DeliverBody],
     database: NamedDependency[Database],
     vault: NamedDependency[Vault],
@@ -68,7 +92,7 @@ def deliver(
         accepted = jobs.redeliver(tx, job, target, credentials, vault)
     job = find_job(request, job_id, database)
     if not accepted:
-        raise _conflict(job)
+        raise _conflict(job.status, job.delivery_status)
     return show(job, database)
 
 
@@ -103,19 +127,7 @@ def _check_due(job: Job) -> None:
         None,
         DeliveryStatus.FAILED,
     }:
-        raise _conflict(job)
-
-
-def _conflict(job: Job) -> ApiError:
-    match job.status:
-        case JobStatus.FAILED | JobStatus.CANCELLED:
-            what = "has failed" if job.status is JobStatus.FAILED else "was cancelled"
-            return conflict(f"job_{job.status}", f"job {what}; it is not delivered")
-        case JobStatus.COMPLETED if job.delivery_status is DeliveryStatus.DELIVERED:
-            return conflict("already_delivered", "job was delivered already")
-        case JobStatus.COMPLETED:
-            return conflict("delivery_under_way", "job is being delivered just now")
-    return conflict("job_not_completed", "job is not completed yet; it is delivered when it is")
+        raise _conflict(job.status, job.delivery_status)
 
 
 HANDLERS = [deliver]

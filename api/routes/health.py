@@ -1,8 +1,9 @@
 """Is it alive, can it work, and what does it do? For load balancers, supervisors, Prometheus; no key."""
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 from litestar import MediaType, Request, Response, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency
@@ -13,6 +14,24 @@ from api.metrics import Metrics
 from api.probes import Probes
 
 
+class Live(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    status: Literal["live"] = "live"
+    """Always `live`."""
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """Whether the service can work, and what it needs for that."""
+
+    status: Literal["ready", "not_ready"]
+    """`ready` while the database takes writes."""
+    database: str
+    """`ok`, or why it takes no writes: `unreachable`, `read_only`, `disk_full`, `locked`."""
+    prefect: str
+    """`ok` or `unreachable`; without Prefect, jobs are accepted and wait."""
+
+
 @get(
     "/health/live",
     operation_id="health_live",
@@ -20,9 +39,9 @@ from api.probes import Probes
     tags=["Operations"],
     security=[{}],
 )
-async def live() -> dict[str, str]:
-    """200 while the process answers at all."""
-    return {"status": "live"}
+async def live() -> Live:
+    """Answer 200 while the process answers at all."""
+    return Live()
 
 
 @get(
@@ -31,21 +50,18 @@ async def live() -> dict[str, str]:
     summary="Can it work?",
     tags=["Operations"],
     security=[{}],
-    responses={503: ResponseSpec(dict[str, str], description="Not ready.")},
+    responses={503: ResponseSpec(Ready, generate_examples=False)},
 )
-async def ready(state: State) -> Response[dict[str, str]]:
-    """200 while the database takes writes, otherwise 503 and why not. Within a second, whatever hangs.
+async def ready(state: State) -> Response[Ready]:
+    """Answer 200 while the database takes writes, otherwise 503 and why not.
 
+    It answers within a second, whatever hangs.
     `prefect` is told beside it: without Prefect, jobs are accepted and wait, and all else works.
     """
     probes: Probes = state.probes
     database, prefect = await probes.health()
     is_ready = database == "ok"
-    content = {
-        "status": "ready" if is_ready else "not_ready",
-        "database": database,
-        "prefect": prefect,
-    }
+    content = Ready("ready" if is_ready else "not_ready", database, prefect)
     if is_ready:
         return Response(content)
     return Response(
@@ -64,7 +80,7 @@ async def ready(state: State) -> Response[dict[str, str]]:
 async def metrics(
     request: Request[Any, Any, Any], metrics: NamedDependency[Metrics], state: State
 ) -> Response[bytes]:
-    """Counts and queues, in the text format of Prometheus or in OpenMetrics.
+    """Return counts and queues, in the text format of Prometheus or in OpenMetrics.
 
     Within a second: what the database keeps is left out while it does not answer.
     """

@@ -5,10 +5,12 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Request, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import QueryParameter
 
 from api.auth import customer_id, customers_only
-from api.http.errors import conflict, documented, invalid_request
+from api.http.documented import documented
+from api.http.errors import ApiError, conflict, invalid_request, not_found
+from api.http.parameters import PAGE_LIMIT, Cursor, JobId
 from api.routes.job_views import JobView, views
 from api.routes.jobs import find_job, show
 from blocks.bodies.fields import Fault
@@ -20,6 +22,8 @@ from blocks.store.database import Database
 _PAGE_DEFAULT = 20
 _PAGE_MAX = 100
 
+_ENDED = {JobStatus.COMPLETED: "been completed", JobStatus.FAILED: "failed"}
+
 _Request = Request[Principal, Any, Any]
 
 
@@ -27,7 +31,9 @@ class JobsPage(msgspec.Struct, frozen=True):
     """Jobs, newest first; `next_cursor` is null on the last page."""
 
     jobs: list[JobView]
+    """The jobs."""
     next_cursor: str | None
+    """The `cursor` of the next page; null on the last one."""
 
 
 @get(
@@ -35,20 +41,22 @@ class JobsPage(msgspec.Struct, frozen=True):
     operation_id="list_jobs",
     summary="Jobs, newest first",
     tags=["Jobs"],
-    responses=documented(400, 401, 403),
+    responses=documented(),
     guards=[customers_only],
     sync_to_thread=True,
 )
 def index(
     request: _Request,
     database: NamedDependency[Database],
-    status: Annotated[JobStatus | None, QueryParameter(description="Only of this status.")] = None,
-    limit: Annotated[int, QueryParameter(ge=1, le=_PAGE_MAX)] = _PAGE_DEFAULT,
-    cursor: Annotated[
-        str | None, QueryParameter(description="The `next_cursor` of the page before.")
+    status: Annotated[
+        JobStatus | None, QueryParameter(description="Only jobs of this status.")
     ] = None,
+    limit: Annotated[
+        int, QueryParameter(ge=1, le=_PAGE_MAX, description=PAGE_LIMIT)
+    ] = _PAGE_DEFAULT,
+    cursor: Cursor = None,
 ) -> JobsPage:
-    """A page of the customer's jobs. Jobs that are posted meanwhile do not shift the next pages."""
+    """Return a page of the customer's jobs. Jobs posted meanwhile do not shift the next pages."""
     with database.transaction() as tx:
         found = jobs.page(tx, customer_id(request), limit=limit + 1, status=status, before=cursor)
         if found is None:
@@ -57,26 +65,30 @@ def index(
     return JobsPage(page, page[-1].job_id if len(found) > limit else None)
 
 
+def _conflict(status: JobStatus) -> ApiError:
+    return conflict(f"job_{status}", f"job has {_ENDED[status]}; it cannot be cancelled")
+
+
 @post(
     "/v1/jobs/{job_id:str}/cancel",
     operation_id="cancel_job",
     summary="Stop a job",
     tags=["Jobs"],
-    responses=documented(400, 401, 403, 404, 409),
+    responses=documented(
+        not_found("job"), _conflict(JobStatus.COMPLETED), _conflict(JobStatus.FAILED)
+    ),
     guards=[customers_only],
     status_code=202,
     sync_to_thread=True,
 )
-def cancel(
-    request: _Request, job_id: FromPath[str], database: NamedDependency[Database]
-) -> JobView:
+def cancel(request: _Request, job_id: JobId, database: NamedDependency[Database]) -> JobView:
     """Create and hand out nothing more. What has settled can be exported. Again, it changes nothing."""
     job = find_job(request, job_id, database)
     with database.transaction() as tx:
         jobs.cancel(tx, job.job_no)
     job = find_job(request, job_id, database)
     if job.status is not JobStatus.CANCELLED:
-        raise conflict(f"job_{job.status}", f"job has {_ENDED[job.status]}; it cannot be cancelled")
+        raise _conflict(job.status)
     return show(job, database)
 
 
@@ -85,14 +97,13 @@ def cancel(
     operation_id="wipe_job_credentials",
     summary="Wipe a job's credentials",
     tags=["Jobs"],
-    responses=documented(400, 401, 403, 404),
+    responses=documented(not_found("job")),
     guards=[customers_only],
     status_code=204,
+    response_description="The job has no credentials any more.",
     sync_to_thread=True,
 )
-def wipe_credentials(
-    request: _Request, job_id: FromPath[str], database: NamedDependency[Database]
-) -> None:
+def wipe_credentials(request: _Request, job_id: JobId, database: NamedDependency[Database]) -> None:
     """Delete the stored credentials, for good. A job that is still being read fails, with
     `credentials_wiped`; one that is only to be delivered goes on, and its delivery is refused with that
     code, to be asked for again with new credentials. A job without credentials stays as it is.
@@ -101,7 +112,5 @@ def wipe_credentials(
     with database.transaction() as tx:
         jobs.wipe_credentials(tx, job.job_no)
 
-
-_ENDED = {JobStatus.COMPLETED: "been completed", JobStatus.FAILED: "failed"}
 
 HANDLERS = [index, cancel, wipe_credentials]

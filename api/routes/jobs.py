@@ -11,18 +11,22 @@ import msgspec
 from litestar import Request, Response, get, post
 from litestar.concurrency import sync_to_thread
 from litestar.di import NamedDependency
-from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
 
 from api.auth import customer_id, customers_only
 from api.http.bodies import digest
-from api.http.errors import conflict, documented, not_found
+from api.http.documented import documented
+from api.http.errors import ApiError, conflict, not_found, with_faults
 from api.http.etags import NOT_MODIFIED, IfNoneMatch, etag_of, matches
 from api.http.hangups import pause
+from api.http.parameters import JobId
 from api.http.streams import NDJSON, LongReads, stream
 from api.preflight import Preflights
 from api.routes.job_views import JobView, steady, views
+from blocks.bodies.fields import Fault
 from blocks.bodies.jobs import JobBody
+from blocks.domain.errors import ObjectNotFound
 from blocks.domain.ids import is_job_id
 from blocks.domain.model import DeliveryStatus, JobStatus
 from blocks.secrets.vault import Vault
@@ -31,11 +35,17 @@ from blocks.store import jobs, results
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Idempotency, Job, NewJob
-from blocks.store.quotas import Quota, Quotas
+from blocks.store.quotas import Quota, QuotaExceeded, Quotas
 
 # Counters change with every batch of labels: to be told of each would cost more than to look.
 _LOOK_AGAIN_S = 0.5
 _LINE_MAX = 2**63 - 1
+
+_NO_MANIFEST = Fault(
+    "manifest_url",
+    "There is no object 'cats.jsonl' in bucket 'manifests'.",
+    ObjectNotFound.code,
+)
 
 _Request = Request[Principal, Any, Any]
 _IdempotencyKey = Annotated[
@@ -60,8 +70,11 @@ class JobAccepted(msgspec.Struct, frozen=True):
     """The job is recorded; its manifest is read soon."""
 
     job_id: str
+    """The id of the job."""
     status: JobStatus  # a default would become one of the parameter `status` in the reference
+    """Always `accepted`."""
     message: str = "Job accepted. Manifest will be processed asynchronously."
+    """The same, for people."""
 
 
 @post(
@@ -71,7 +84,12 @@ class JobAccepted(msgspec.Struct, frozen=True):
     tags=["Jobs"],
     guards=[customers_only],
     status_code=202,
-    responses=documented(400, 401, 403, 409, 413, 415, 422),
+    responses=documented(
+        jobs.key_conflict(),
+        with_faults(HTTPStatus.UNPROCESSABLE_ENTITY, "preflight_failed", [_NO_MANIFEST]),
+        QuotaExceeded(Quota.JOBS, 10_000),
+        takes=JobBody,
+    ),
 )
 async def create(
     request: _Request,
@@ -147,12 +165,12 @@ def _submit(
     operation_id="get_job",
     summary="State and progress of a job",
     tags=["Jobs"],
-    responses=documented(400, 401, 403, 404) | NOT_MODIFIED,
+    responses=documented(not_found("job")) | NOT_MODIFIED,
     guards=[customers_only],
 )
 async def read(
     request: _Request,
-    job_id: FromPath[str],
+    job_id: JobId,
     database: NamedDependency[Database],
     if_none_match: IfNoneMatch = None,
     wait: Annotated[
@@ -164,7 +182,7 @@ async def read(
         ),
     ] = 0,
 ) -> Response[JobView | None]:
-    """A job's state and progress. With `If-None-Match` only if it is another than that."""
+    """Return a job's state and progress; 304 if they are as they were at `If-None-Match`."""
     until = time.monotonic() + wait
     shown = await sync_to_thread(_show, request, job_id, database)
     known = if_none_match or shown.etag
@@ -193,18 +211,26 @@ def _show(request: _Request, job_id: str, database: Database) -> _Shown:
     return _Shown(shown, etag_of(steady(shown)), may_change)
 
 
+def _not_completed() -> ApiError:
+    return conflict("job_not_completed", "job is not completed yet")
+
+
+def _failed() -> ApiError:
+    return conflict("job_failed", "job has failed; there is nothing to export")
+
+
 @get(
     "/v1/jobs/{job_id:str}/export",
     operation_id="export_job",
     summary="Results",
     tags=["Jobs"],
-    responses=documented(400, 401, 403, 404, 409),
+    responses=documented(not_found("job"), _not_completed(), _failed()),
     guards=[customers_only],
     media_type=NDJSON,
 )
 async def export(
     request: _Request,
-    job_id: FromPath[str],
+    job_id: JobId,
     database: NamedDependency[Database],
     long_reads: NamedDependency[LongReads],
     after: Annotated[
@@ -212,13 +238,13 @@ async def export(
         QueryParameter(ge=0, le=_LINE_MAX, description="Go on after this line of the manifest."),
     ] = 0,
 ) -> Stream:
-    """The settled tasks as JSON lines, in manifest order."""
+    """Return the settled tasks as JSON lines, in manifest order."""
     job = await sync_to_thread(find_job, request, job_id, database)
     match job.status:
         case JobStatus.FAILED:
-            raise conflict("job_failed", "job has failed; there is nothing to export")
+            raise _failed()
         case JobStatus.ACCEPTED | JobStatus.PROCESSING:
-            raise conflict("job_not_completed", "job is not completed yet")
+            raise _not_completed()
     blocks = _read(database, long_reads, job, partial(results.export, after=after))
     return await stream(blocks, request.app.state.threads.long_reads)
 
@@ -228,24 +254,25 @@ async def export(
     operation_id="list_bad_lines",
     summary="Lines without a result, and why",
     tags=["Jobs"],
-    responses=documented(400, 401, 403, 404),
+    responses=documented(not_found("job")),
     guards=[customers_only],
     media_type=NDJSON,
 )
 async def errors(
     request: _Request,
-    job_id: FromPath[str],
+    job_id: JobId,
     database: NamedDependency[Database],
     long_reads: NamedDependency[LongReads],
     format: Annotated[  # noqa: A002 - its name in the contract
         ErrorsFormat,
         QueryParameter(
-            description="`manifest`: the bad lines alone, byte for byte, to be mended and submitted "
-            "again; one of more than 1 MiB is cut to its first 1 KiB.",
+            description="`jsonl`, the default: what is wrong with each line. `manifest`: the bad lines "
+            "alone, byte for byte, to be mended and submitted again; one of more than 1 MiB is cut to "
+            "its first 1 KiB.",
         ),
     ] = ErrorsFormat.JSONL,
 ) -> Stream:
-    """As JSON lines, in manifest order: bad lines, and tasks that failed; those so far."""
+    """Return bad lines and failed tasks so far, as JSON lines in manifest order."""
     job = await sync_to_thread(find_job, request, job_id, database)
     read = results.bad_manifest if format is ErrorsFormat.MANIFEST else results.errors
     blocks = _read(database, long_reads, job, read)

@@ -7,11 +7,12 @@ import msgspec
 from litestar import Request, get
 from litestar.concurrency import sync_to_thread
 from litestar.di import NamedDependency
-from litestar.params import FromPath
 from msgspec import Meta
 
 from api.auth import customer_id, customers_only
-from api.http.errors import documented
+from api.http.documented import documented
+from api.http.errors import not_found
+from api.http.parameters import JobId
 from api.http.streams import LongReads
 from api.http.threads import run
 from api.routes.jobs import find_job
@@ -31,8 +32,11 @@ class ConfidenceBin(msgspec.Struct, frozen=True):
     """Settled tasks with a confidence above `above`, up to `upto`."""
 
     above: Share
+    """The lower bound, which is not part of it."""
     upto: Share
+    """The upper bound, which is."""
     tasks: int
+    """How many tasks settled with such a confidence."""
 
 
 class OptionQuality(msgspec.Struct, frozen=True):
@@ -42,16 +46,22 @@ class OptionQuality(msgspec.Struct, frozen=True):
     """
 
     option: str
+    """The option."""
     labels: int
+    """How many labels on ended tasks have it."""
     tasks: int
+    """How many tasks settled on it."""
     open: int
+    """How many labels on open tasks have it."""
 
 
 class LabelsPerTask(msgspec.Struct, frozen=True):
     """How many tasks ended with so many labels."""
 
     labels: int
+    """A number of labels."""
     tasks: int
+    """How many tasks ended with so many."""
 
 
 class AnnotatorQuality(msgspec.Struct, frozen=True):
@@ -61,21 +71,28 @@ class AnnotatorQuality(msgspec.Struct, frozen=True):
     """
 
     annotator_id: str
+    """The annotator."""
     labels: int
+    """Their labels on settled tasks."""
     agreed: int
+    """Those that agree with the consensus."""
     agreement: Share | None
+    """The share of those; null where there are no labels."""
     open: int
+    """Their labels on open tasks."""
 
 
 class OpenQuality(msgspec.Struct, frozen=True):
     """Tasks that have labels and no result yet, and the labels that they have."""
 
     tasks: int
+    """How many tasks have labels and no result yet."""
     labels: int
+    """How many labels these have."""
 
 
 class QualityView(msgspec.Struct, frozen=True, kw_only=True):
-    """Over the tasks that have ended so far; shares are None where there are none.
+    """Agreement over the tasks that have ended so far; shares are null where there are none.
 
     What is called `open` is of tasks that are still labelled, and is in no other count.
 
@@ -84,18 +101,31 @@ class QualityView(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     job_id: str
+    """The job."""
     tasks_settled: int
+    """Tasks that are settled."""
     tasks_failed: int
+    """Tasks that failed."""
     agreed_share: Share | None
+    """The share of ended tasks that settled."""
     unanimous_share: Share | None
+    """The share of ended tasks that settled without a vote against."""
     mean_confidence: Share | None
+    """The mean confidence of settled tasks."""
     confidence: list[ConfidenceBin]
+    """How many tasks settled with which confidence, in tenths."""
     options: list[OptionQuality]
+    """Labels and tasks of each option."""
     labels: int
+    """Labels on ended tasks."""
     labels_saved: int
+    """Labels that `stop_early` made unnecessary."""
     labels_per_task: list[LabelsPerTask]
+    """How many tasks ended with how many labels."""
     open: OpenQuality
+    """Tasks that are still labelled; they are in no other count."""
     annotators: list[AnnotatorQuality]
+    """Agreement of each annotator with the consensus."""
 
 
 @get(
@@ -103,16 +133,16 @@ class QualityView(msgspec.Struct, frozen=True, kw_only=True):
     operation_id="get_job_quality",
     summary="Agreement of the annotators",
     tags=["Jobs"],
-    responses=documented(400, 401, 403, 404),
+    responses=documented(not_found("job")),
     guards=[customers_only],
 )
 async def read(
     request: Request[Principal, Any, Any],
-    job_id: FromPath[str],
+    job_id: JobId,
     database: NamedDependency[Database],
     long_reads: NamedDependency[LongReads],
 ) -> QualityView:
-    """How well annotators agree, at any time; a large job takes a second or two."""
+    """Return how well annotators agree, at any time; a large job takes a second or two."""
     job = await sync_to_thread(find_job, request, job_id, database)
     with long_reads.one_of(customer_id(request)) as interrupt:
         limiter = request.app.state.threads.long_reads

@@ -7,8 +7,8 @@ from msgspec import Meta
 
 from api.http.bodies import digest
 from blocks.bodies.fields import Body, JsonObject, check_json
-from blocks.bodies.jobs import Checks, LabelSpecBody, check_https_url, normalized
-from blocks.domain.data_urls import is_data_url
+from blocks.bodies.jobs import Checks, HttpsUrl, LabelSpecBody, check_https_url, normalized
+from blocks.domain.data_urls import URL_CHARACTERS_MAX, is_data_url
 from blocks.domain.metadata import named_members
 from blocks.domain.model import TaskType
 from blocks.domain.show_metadata import ShowMetadata
@@ -17,6 +17,15 @@ from blocks.store.tasks import NewTask, Rule
 _TASKS_MAX = 1000
 _METADATA_BYTES_MAX = 64 * 1024
 _NO_METADATA = msgspec.Raw(b"null")
+_DataUrl = Annotated[
+    str,
+    Meta(
+        extra_json_schema={
+            "pattern": "^([hH][tT][tT][pP][sS]?|[sS]3|[gG][sS])://",
+            "maxLength": URL_CHARACTERS_MAX,
+        }
+    ),
+]
 
 
 def _check_data_url(url: str) -> None:
@@ -49,14 +58,22 @@ class TaskBody(Body, frozen=True, kw_only=True):
     }
 
     type: TaskType
-    data_url: str
+    """What annotators are asked to do."""
+    data_url: _DataUrl
+    """What to look at: an absolute http, https, s3 or gs URL."""
     label_spec: LabelSpecBody
+    """The question, and the options to choose from."""
     consensus_threshold: Annotated[int, Meta(ge=2, le=10)] = 3
+    """How many labels the task collects before agreement is looked at."""
     stop_early: bool = False
-    callback_url: str | None = None
+    """Settle the task as soon as no other option can win any more."""
+    callback_url: HttpsUrl | None = None
+    """Where to tell that the task is settled: https, without a user and a password."""
     show_metadata: ShowMetadata = True
     metadata: JsonObject = msgspec.field(default_factory=lambda: _NO_METADATA)
+    """An object of your own, of at most 64 KiB, which results show again byte for byte."""
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    """The same key and body gives the same task again."""
 
     def to_task(self, callback_url: str | None = None) -> NewTask:
         """The task to record; `callback_url` is for one that has none of its own."""
@@ -84,7 +101,9 @@ class TasksBody(Body, frozen=True, kw_only=True):
     checks: ClassVar[Checks] = {"callback_url": check_https_url}
 
     tasks: Annotated[list[TaskBody], Meta(min_length=1, max_length=_TASKS_MAX)]
-    callback_url: str | None = None
+    """The tasks; all of them are recorded, or none."""
+    callback_url: HttpsUrl | None = None
+    """The `callback_url` of tasks that have none of their own."""
 
     def to_tasks(self) -> list[NewTask]:
         """The tasks to record, in their order."""

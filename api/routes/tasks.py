@@ -5,10 +5,12 @@ from typing import Any
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.params import FromPath, JSONBody
+from litestar.params import JSONBody
 
 from api.auth import customer_id, customers_only
-from api.http.errors import documented, not_found
+from api.http.documented import documented
+from api.http.errors import not_found
+from api.http.parameters import TaskId
 from api.routes.task_bodies import TaskBody, TasksBody
 from api.routes.task_views import (
     BatchAccepted,
@@ -25,8 +27,10 @@ from blocks.settings import Settings
 from blocks.store import tasks
 from blocks.store.customers import Principal
 from blocks.store.database import Database
-from blocks.store.quotas import Quota, Quotas
+from blocks.store.quotas import Quota, QuotaExceeded, Quotas
 from blocks.store.tasks import Created, NewTask, Task, stored_bytes
+
+_REFUSALS = (tasks.key_conflict("cat-1"), QuotaExceeded(Quota.OPEN_TASKS, 100_000_000))
 
 _Request = Request[Principal, Any, Any]
 
@@ -40,7 +44,7 @@ _Request = Request[Principal, Any, Any]
     status_code=202,
     responses={
         200: ResponseSpec(TaskAccepted, description="The task that has this key already."),
-        **documented(400, 401, 403, 409, 413, 415),
+        **documented(*_REFUSALS, takes=TaskBody),
     },
     sync_to_thread=True,
 )
@@ -67,7 +71,7 @@ def create(
     tags=["Tasks"],
     guards=[customers_only],
     status_code=202,
-    responses=documented(400, 401, 403, 409, 413, 415),
+    responses=documented(*_REFUSALS, takes=TasksBody),
     sync_to_thread=True,
 )
 def create_batch(
@@ -88,13 +92,11 @@ def create_batch(
     summary="State of a task",
     tags=["Tasks"],
     guards=[customers_only],
-    responses=documented(400, 401, 403, 404),
+    responses=documented(not_found("task")),
     sync_to_thread=True,
 )
-def read(
-    request: _Request, task_id: FromPath[str], database: NamedDependency[Database]
-) -> TaskView:
-    """A task, submitted inline or from a manifest."""
+def read(request: _Request, task_id: TaskId, database: NamedDependency[Database]) -> TaskView:
+    """Return a task, submitted inline or from a manifest."""
     return view(_task(request, task_id, database))
 
 
@@ -107,14 +109,14 @@ def read(
     responses={
         200: ResponseSpec(TaskResult, description="The task is settled or failed."),
         202: ResponseSpec(StillLabelled, description="There is no result yet."),
-        **documented(400, 401, 403, 404),
+        **documented(not_found("task")),
     },
     sync_to_thread=True,
 )
 def read_result(
-    request: _Request, task_id: FromPath[str], database: NamedDependency[Database]
+    request: _Request, task_id: TaskId, database: NamedDependency[Database]
 ) -> Response[TaskResult | StillLabelled]:
-    """200 and the fields of an export line once the task is settled or failed, 202 before."""
+    """Return the fields of an export line once the task is settled or failed; 202 before."""
     task = _task(request, task_id, database)
     if task.status in (TaskStatus.PENDING, TaskStatus.IN_PROGRESS):
         return Response(StillLabelled(), status_code=202)

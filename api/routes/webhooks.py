@@ -8,30 +8,33 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from litestar import Request, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import JSONBody, QueryParameter
 from msgspec import Meta
 
 from api.auth import customer_id, customers_only
-from api.http.errors import conflict, documented, invalid_request, not_found
+from api.http.documented import documented
+from api.http.errors import ApiError, conflict, invalid_request, not_found
+from api.http.parameters import PAGE_LIMIT, Cursor, DeliveryId, WebhookId
 from api.signatures import check_secret, new_secret
 from blocks.bodies.fields import Body, Fault
-from blocks.bodies.jobs import check_https_url
+from blocks.bodies.jobs import HttpsUrl, check_https_url
 from blocks.domain.data_urls import normalize_url
 from blocks.secrets.vault import Vault
 from blocks.settings import Settings
 from blocks.store import webhooks
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
-from blocks.store.quotas import Quota, Quotas
-from blocks.store.webhooks import Attempt, Event, MessageStatus, NewWebhook, Webhook
+from blocks.store.quotas import Quota, QuotaExceeded, Quotas
+from blocks.store.webhooks import Attempt, Event, MessageStatus, NewWebhook, Webhook, WebhookExists
 
 _PAGE_DEFAULT = 20
 _PAGE_MAX = 100
 _TAGS = ["Webhooks"]
 _Request = Request[Principal, Any, Any]
-_Secret = Annotated[str, Meta(min_length=16, max_length=128)]
-_Limit = Annotated[int, QueryParameter(ge=1, le=_PAGE_MAX)]
-_Cursor = Annotated[str | None, QueryParameter(description="The `next_cursor` of the page before.")]
+_Secret = Annotated[
+    str, Meta(min_length=16, max_length=128, extra_json_schema={"pattern": "^[!-~]+$"})
+]
+_Limit = Annotated[int, QueryParameter(ge=1, le=_PAGE_MAX, description=PAGE_LIMIT)]
 
 
 def _check_distinct(events: list[Event]) -> None:
@@ -48,11 +51,15 @@ class WebhookBody(Body, frozen=True, kw_only=True):
         "events": _check_distinct,
     }
 
-    callback_url: str
+    callback_url: HttpsUrl
+    """Where notifications go: https, without a user and a password."""
     secret: _Secret | None = None
-    events: Annotated[list[Event], Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: list(Event)
+    """The secret to sign with: visible ASCII characters, or `whsec_` and 24 to 64 bytes in
+    base 64. One is made where none is given."""
+    events: Annotated[list[Event], Meta(min_length=1, extra_json_schema={"uniqueItems": True})] = (
+        msgspec.field(default_factory=lambda: list(Event))
     )
+    """What to be told of; all events where nothing is said."""
 
 
 class SecretBody(Body, frozen=True, kw_only=True):
@@ -61,62 +68,96 @@ class SecretBody(Body, frozen=True, kw_only=True):
     checks: ClassVar[Mapping[str, Callable[[Any], object]]] = {"secret": check_secret}
 
     secret: _Secret | None = None
+    """The secret to sign with: visible ASCII characters, or `whsec_` and 24 to 64 bytes in
+    base 64. One is made where none is given."""
 
 
 class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint; `disabled_at` where it has answered 410, and is sent nothing any more."""
 
     webhook_id: str
+    """The id of the endpoint."""
     callback_url: str
+    """Where notifications go, normalized."""
     registered: bool
+    """False if jobs or tasks have named it as their `callback_url`, and nothing else has."""
     events: list[Event]
+    """What it is told of."""
     disabled_at: datetime | None
+    """Since when it is switched off, because it answered 410; null if it is not."""
     created_at: datetime
+    """When it was registered, or named first."""
 
 
 class NewWebhookView(WebhookView, frozen=True, kw_only=True):
     """A new endpoint. `secret` is shown this once, and null where it was given."""
 
     secret: str | None
+    """The secret that was made, shown this once; null where one was given."""
 
 
 class SecretView(msgspec.Struct, frozen=True):
     """The new secret, shown this once; null where it was given."""
 
     secret: str | None
+    """The secret that was made, shown this once; null where one was given."""
 
 
 class WebhooksPage(msgspec.Struct, frozen=True):
     """Endpoints, the oldest first; `next_cursor` is null on the last page."""
 
     webhooks: list[WebhookView]
+    """The endpoints."""
     next_cursor: str | None
+    """The `cursor` of the next page; null on the last one."""
 
 
 class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
     """What was to be sent, and what came of each attempt. `delivery_id` is the `webhook-id` header."""
 
     delivery_id: str
+    """The id of the notification, its `webhook-id` header."""
     event: Event
+    """What it tells of."""
     status: MessageStatus
+    """Whether it has arrived."""
     body: str
+    """The body, as it is signed."""
     created_at: datetime
+    """When it was recorded."""
     next_attempt_at: datetime | None
+    """When it is sent again; null if it is not."""
     attempts: list[Attempt]
+    """What came of each attempt."""
 
 
 class DeliveriesPage(msgspec.Struct, frozen=True):
     """The log, newest first; `next_cursor` is null on the last page."""
 
     deliveries: list[DeliveryView]
+    """The notifications."""
     next_cursor: str | None
+    """The `cursor` of the next page; null on the last one."""
 
 
 class Replayed(msgspec.Struct, frozen=True):
     """It is sent again at once."""
 
     delivery_id: str
+    """The id of the notification, the same as before."""
     status: MessageStatus = MessageStatus.PENDING
+    """Always `pending`."""
+
+
+def _exists() -> ApiError:
+    return conflict(WebhookExists.code, WebhookExists().message)
+
+
+def _not_registered() -> ApiError:
+    return conflict(
+        "webhook_not_registered",
+        "This callback_url is signed with the default secret; register it, or rotate that.",
+    )
 
 
 @post(
@@ -126,7 +167,7 @@ class Replayed(msgspec.Struct, frozen=True):
     tags=_TAGS,
     guards=[customers_only],
     status_code=201,
-    responses=documented(400, 401, 403, 409, 413, 415),
+    responses=documented(_exists(), QuotaExceeded(Quota.WEBHOOKS, 100), takes=WebhookBody),
     sync_to_thread=True,
 )
 def create(
@@ -148,8 +189,8 @@ def create(
         try:
             webhook = webhooks.register(tx, new, vault)
             quotas.check(tx, new.customer_id, Quota.WEBHOOKS, settings.webhooks_per_customer_max)
-        except webhooks.WebhookExists as error:
-            raise conflict(error.code, error.message) from error
+        except WebhookExists as error:
+            raise _exists() from error
     secret = None if data.secret else new.secret
     return NewWebhookView(**msgspec.structs.asdict(_view(webhook)), secret=secret)
 
@@ -160,7 +201,7 @@ def create(
     summary="Endpoints",
     tags=_TAGS,
     guards=[customers_only],
-    responses=documented(400, 401, 403),
+    responses=documented(),
     sync_to_thread=True,
 )
 def index(
@@ -171,9 +212,9 @@ def index(
         QueryParameter(description="Those too that jobs and tasks name as their `callback_url`."),
     ] = False,
     limit: _Limit = _PAGE_DEFAULT,
-    cursor: _Cursor = None,
+    cursor: Cursor = None,
 ) -> WebhooksPage:
-    """The customer's endpoints, a page at a time."""
+    """Return a page of the customer's endpoints."""
     with database.transaction() as tx:
         found = webhooks.page(
             tx, customer_id(request), limit=limit + 1, after=cursor, everything=all
@@ -191,12 +232,11 @@ def index(
     summary="Delete an endpoint",
     tags=_TAGS,
     guards=[customers_only],
-    responses=documented(400, 401, 403, 404),
+    responses=documented(not_found("webhook")),
+    response_description="The endpoint is deleted.",
     sync_to_thread=True,
 )
-def remove(
-    request: _Request, webhook_id: FromPath[str], database: NamedDependency[Database]
-) -> None:
+def remove(request: _Request, webhook_id: WebhookId, database: NamedDependency[Database]) -> None:
     """Send it nothing more, nor what waits to be sent."""
     with database.transaction() as tx:
         webhooks.unregister(tx, _find(tx, request, webhook_id).webhook_no)
@@ -209,12 +249,12 @@ def remove(
     tags=_TAGS,
     guards=[customers_only],
     status_code=200,
-    responses=documented(400, 401, 403, 404, 409, 413, 415),
+    responses=documented(not_found("webhook"), _not_registered(), takes=SecretBody),
     sync_to_thread=True,
 )
 def rotate(
     request: _Request,
-    webhook_id: FromPath[str],
+    webhook_id: WebhookId,
     data: JSONBody[SecretBody],
     database: NamedDependency[Database],
     vault: NamedDependency[Vault],
@@ -224,10 +264,7 @@ def rotate(
     with database.transaction() as tx:
         webhook = _find(tx, request, webhook_id)
         if not webhook.registered:
-            raise conflict(
-                "webhook_not_registered",
-                "This callback_url is signed with the default secret; register it, or rotate that.",
-            )
+            raise _not_registered()
         webhooks.rotate(tx, webhook, secret, vault)
     return SecretView(None if data.secret else secret)
 
@@ -239,7 +276,7 @@ def rotate(
     tags=_TAGS,
     guards=[customers_only],
     status_code=200,
-    responses=documented(400, 401, 403, 413, 415),
+    responses=documented(takes=SecretBody),
     sync_to_thread=True,
 )
 def rotate_default(
@@ -261,17 +298,17 @@ def rotate_default(
     summary="What was sent",
     tags=_TAGS,
     guards=[customers_only],
-    responses=documented(400, 401, 403, 404),
+    responses=documented(not_found("webhook")),
     sync_to_thread=True,
 )
 def deliveries(
     request: _Request,
-    webhook_id: FromPath[str],
+    webhook_id: WebhookId,
     database: NamedDependency[Database],
     limit: _Limit = _PAGE_DEFAULT,
-    cursor: _Cursor = None,
+    cursor: Cursor = None,
 ) -> DeliveriesPage:
-    """The log of an endpoint, newest first, with what it answered to each attempt."""
+    """Return the log of an endpoint, newest first, with what it answered to each attempt."""
     with database.transaction() as tx:
         webhook = _find(tx, request, webhook_id)
         before = webhooks.find_delivery(tx, customer_id(request), cursor) if cursor else None
@@ -291,11 +328,11 @@ def deliveries(
     tags=_TAGS,
     guards=[customers_only],
     status_code=HTTPStatus.ACCEPTED,
-    responses=documented(400, 401, 403, 404),
+    responses=documented(not_found("delivery")),
     sync_to_thread=True,
 )
 def replay(
-    request: _Request, delivery_id: FromPath[str], database: NamedDependency[Database]
+    request: _Request, delivery_id: DeliveryId, database: NamedDependency[Database]
 ) -> Replayed:
     """Send it again, whatever became of it; with the same id and body, and signed afresh."""
     with database.transaction() as tx:

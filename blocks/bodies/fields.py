@@ -18,11 +18,14 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is wrong with one field of a request; `code` where it was tried out, and did not work."""
 
     field: str
+    """The path of the field, such as `label_spec.options` or `tasks[3].data_url`."""
     message: str
+    """What is wrong with it."""
     code: str | None = None
+    """Why it did not work when it was tried out, with `?preflight=true`."""
 
 
-JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"extra": {"type": ["object", "null"]}})]
+JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
 """A field that is kept as it was written: its numbers may have more digits than a float has.
 To refuse what is no object is left to the `checks`."""
 

@@ -35,6 +35,11 @@ class WebhookExists(Terminal):
 
     code = "webhook_exists"
 
+    def __init__(self) -> None:
+        super().__init__(
+            "This callback_url is registered already; delete it first, or rotate its secret."
+        )
+
 
 class NewWebhook(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint to be registered; its `secret` is sealed before it is stored."""
@@ -61,11 +66,17 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """What was sent once, and what came back; no `status_code` where there was no answer."""
 
     attempt: int
+    """The number of the attempt, from 1 on."""
     attempted_at: datetime
+    """When it began."""
     duration_ms: int
+    """How long it took."""
     status_code: int | None
+    """What the endpoint answered; null if it did not answer."""
     error: str | None
+    """Why there was no good answer; null if there was one."""
     response: str | None
+    """The beginning of the body that came back; null if there was none."""
 
 
 class MessageStatus(StrEnum):
@@ -124,9 +135,7 @@ def register(tx: Transaction, new: NewWebhook, vault: Vault) -> Webhook:
     values = msgspec.structs.asdict(new) | {"webhook_id": new_id("whk")}
     row = tx.execute(_SQL["register"], values).fetchone()
     if row is None:
-        raise WebhookExists(
-            "This callback_url is registered already; delete it first, or rotate its secret."
-        )
+        raise WebhookExists
     webhook = msgspec.convert(row, Webhook)
     _set_secret(tx, webhook, new.secret, vault, keep_previous=False)
     return webhook

@@ -1,0 +1,318 @@
+"""Examples of what the routes take and answer, for the OpenAPI document."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from api.http.document import Answer, Answers, Requests, Taken
+from api.routes.annotation import (
+    ClaimBody,
+    Claimed,
+    ClaimedTasks,
+    HeldTasks,
+    LabelsBody,
+    Outcome,
+    Outcomes,
+    Release,
+    ReleaseBody,
+    Releases,
+)
+from api.routes.deliveries import DeliverBody
+from api.routes.health import Live, Ready
+from api.routes.job_control import JobsPage
+from api.routes.job_views import Delivery, JobView, LabelSpec, Manifest
+from api.routes.jobs import JobAccepted
+from api.routes.quality import (
+    AnnotatorQuality,
+    ConfidenceBin,
+    LabelsPerTask,
+    OpenQuality,
+    OptionQuality,
+    QualityView,
+)
+from api.routes.task_bodies import TaskBody, TasksBody
+from api.routes.task_views import (
+    BatchAccepted,
+    StillLabelled,
+    TaskAccepted,
+    TaskResult,
+    TaskView,
+)
+from api.routes.webhooks import (
+    DeliveriesPage,
+    DeliveryView,
+    NewWebhookView,
+    Replayed,
+    SecretBody,
+    SecretView,
+    WebhookBody,
+    WebhooksPage,
+    WebhookView,
+)
+from blocks.bodies.jobs import JobBody
+from blocks.domain.ids import task_id
+from blocks.domain.model import (
+    DeliveryStatus,
+    JobStatus,
+    LabelOutcome,
+    ReleaseOutcome,
+    TaskStatus,
+    TaskType,
+    WaitsFor,
+)
+from blocks.store.results import LineError
+from blocks.store.waits import Waiting
+from blocks.store.webhooks import Attempt, Event, MessageStatus
+
+_JOB_ID = "job_0s2m8x4c7v1bq9kd6hzt5n"
+_TASK_IDS = [task_id(_JOB_ID, byte_offset) for byte_offset in (0, 74)]
+_DATA_URL = "https://images.example/cats/1.jpg"
+_QUESTION, _OPTIONS = "Is this a cat or a dog?", ["cat", "dog"]
+_MANIFEST_URL = "s3://manifests/cats.jsonl"
+_HOOK = "https://hooks.example/refinery"
+_SECRET = "whsec_cmVmaW5lcnktam9icy1leGFtcGxlLXNlY3JldA=="  # noqa: S105 - of nobody
+
+
+def _at(clock: str) -> datetime:
+    return datetime.fromisoformat(f"2026-11-28T{clock}").replace(tzinfo=UTC)
+
+
+# What routes take
+
+_LABEL_SPEC = {"question": _QUESTION, "options": _OPTIONS}
+_CREDENTIALS = {
+    "access_key_id": "AKIAIOSFODNN7EXAMPLE",
+    "secret_access_key": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "region": "eu-central-1",
+}
+_DELIVERY = {"type": "s3", "bucket": "results", "prefix": "cats", "compression": "gzip"}
+_TASK = {
+    "type": "image_classification",
+    "data_url": _DATA_URL,
+    "label_spec": _LABEL_SPEC,
+    "metadata": {"page": 4},
+}
+
+REQUESTS: Requests = {
+    "create_job": Taken(
+        JobBody,
+        {
+            "manifest_url": _MANIFEST_URL,
+            "label_spec": _LABEL_SPEC,
+            "callback_url": _HOOK,
+            "credentials": _CREDENTIALS,
+            "delivery": _DELIVERY,
+            "metadata": {"team": "vision"},
+        },
+    ),
+    "deliver_job": Taken(DeliverBody, {"credentials": _CREDENTIALS, "delivery": _DELIVERY}),
+    "create_task": Taken(TaskBody, _TASK),
+    "create_tasks": Taken(TasksBody, {"tasks": [_TASK], "callback_url": _HOOK}),
+    "claim_tasks": Taken(ClaimBody, {"limit": 10, "lease_seconds": 600}),
+    "submit_labels": Taken(LabelsBody, {"labels": [{"task_id": _TASK_IDS[0], "label": "cat"}]}),
+    "release_tasks": Taken(ReleaseBody, {"task_ids": _TASK_IDS[1:]}),
+    "create_webhook": Taken(WebhookBody, {"callback_url": _HOOK, "events": ["job.completed"]}),
+    "rotate_webhook_secret": Taken(SecretBody, {"secret": _SECRET}),
+    "rotate_default_secret": Taken(SecretBody, {"secret": _SECRET}),
+}
+
+# What routes answer
+
+_DELIVERY_VIEW = Delivery(
+    type="s3",
+    bucket="results",
+    prefix="cats",
+    compression="gzip",
+    format="jsonl",
+    status=None,
+    objects=None,
+    delivered_at=None,
+    code=None,
+    message=None,
+)
+_JOB = JobView(
+    job_id=_JOB_ID,
+    status=JobStatus.PROCESSING,
+    total_tasks=1000,
+    tasks_done=240,
+    tasks_failed=3,
+    progress_percent=24.3,
+    created_at=_at("09:00:00"),
+    started_at=_at("09:00:02"),
+    completed_at=None,
+    manifest=Manifest(_MANIFEST_URL, 91_204, '"5d41402abc4b2a76b9719d911017c592"', 1000),
+    delivery=_DELIVERY_VIEW,
+    label_spec=LabelSpec(_QUESTION, _OPTIONS),
+    consensus_threshold=3,
+    task_type=TaskType.IMAGE_CLASSIFICATION,
+    callback_url=_HOOK,
+    priority=5,
+    stop_early=False,
+    failure_threshold_percent=100.0,
+    metadata=msgspec.Raw(b'{"team":"vision"}'),
+    show_metadata=True,
+    error=None,
+    waiting_for=Waiting(
+        what=WaitsFor.ANNOTATORS,
+        reason="2 more annotators are needed: there are tasks that want labels of more people than "
+        "there are.",
+        since=_at("10:00:00"),
+        annotators=2,
+    ),
+)
+_ENDED = msgspec.structs.replace(_JOB, completed_at=_at("11:30:00"), waiting_for=None)
+_CANCELLED = msgspec.structs.replace(_ENDED, status=JobStatus.CANCELLED)
+_DELIVERING = msgspec.structs.replace(
+    _ENDED,
+    status=JobStatus.COMPLETED,
+    tasks_done=997,
+    progress_percent=100.0,
+    delivery=msgspec.structs.replace(_DELIVERY_VIEW, status=DeliveryStatus.PENDING),
+)
+_CLAIMED = Claimed(
+    task_id=_TASK_IDS[0],
+    data_url=_DATA_URL,
+    metadata=msgspec.Raw(b'{"page":4}'),
+    task_type=TaskType.IMAGE_CLASSIFICATION,
+    label_spec=LabelSpec(_QUESTION, _OPTIONS),
+    lease_expires_at=_at("10:10:00"),
+)
+_RESULT = TaskResult(
+    task_id=_TASK_IDS[0],
+    line=1,
+    data_url=_DATA_URL,
+    metadata=msgspec.Raw(b'{"page":4}'),
+    status=TaskStatus.SETTLED,
+    consensus_label="cat",
+    confidence=2 / 3,
+    worker_count=3,
+    agreement_count=2,
+    votes={"cat": 2, "dog": 1},
+    created_at=_at("09:00:03"),
+    settled_at=_at("10:01:30"),
+)
+_BAD_LINE = LineError(
+    line=7,
+    byte_offset=512,
+    code="missing_data_url",
+    message="data_url is missing; the line has source-ref. Did you mean that?",
+    raw=b'{"source-ref": "s3://images/7.jpg"}',
+)
+_WEBHOOK = WebhookView(
+    webhook_id="whk_3f8k2m9x7c1v5bq4d6hzt5",
+    callback_url=_HOOK,
+    registered=True,
+    events=[Event.JOB_COMPLETED],
+    disabled_at=None,
+    created_at=_at("08:00:00"),
+)
+_MESSAGE = DeliveryView(
+    delivery_id="msg_5a0e6c2f4b7d4e0c9a1b3d5f7e9c2b4a",
+    event=Event.JOB_COMPLETED,
+    status=MessageStatus.DELIVERED,
+    body='{"type":"job.completed","timestamp":"2026-11-28T11:30:00Z","data":{"job_id":"'
+    f'{_JOB_ID}","status":"completed","total_tasks":1000,"tasks_done":997,"tasks_failed":3,'
+    '"metadata":null,"error":null,"delivery":null,"created_at":"2026-11-28T09:00:00Z",'
+    '"completed_at":"2026-11-28T11:30:00Z"}}',
+    created_at=_at("11:30:00"),
+    next_attempt_at=None,
+    attempts=[
+        Attempt(
+            attempt=1,
+            attempted_at=_at("11:30:01"),
+            duration_ms=84,
+            status_code=204,
+            error=None,
+            response=None,
+        )
+    ],
+)
+_QUALITY = QualityView(
+    job_id=_JOB_ID,
+    tasks_settled=4,
+    tasks_failed=0,
+    agreed_share=1.0,
+    unanimous_share=0.75,
+    mean_confidence=0.9167,
+    confidence=[ConfidenceBin(0.6, 0.7, 1), ConfidenceBin(0.9, 1.0, 3)],
+    options=[OptionQuality("cat", 9, 3, 1), OptionQuality("dog", 3, 1, 0)],
+    labels=12,
+    labels_saved=0,
+    labels_per_task=[LabelsPerTask(3, 4)],
+    open=OpenQuality(1, 1),
+    annotators=[AnnotatorQuality("ann_5bq43f8k2m9x7c1vd6hzt5", 4, 3, 0.75, 1)],
+)
+_READY = Ready("ready", "ok", "ok")
+
+ANSWERS: Answers = {
+    "health_live": (Answer(200, Live()),),
+    "health_ready": (
+        Answer(200, _READY),
+        Answer(503, Ready("not_ready", "unreachable", "ok"), "The database takes no writes."),
+    ),
+    "metrics": (Answer(200, "refinery_claimed_tasks_total 12.0\n", "The metrics."),),
+    "create_job": (Answer(202, JobAccepted(_JOB_ID, JobStatus.ACCEPTED)),),
+    "list_jobs": (Answer(200, JobsPage([_JOB], None)),),
+    "get_job": (Answer(200, _JOB),),
+    "cancel_job": (Answer(202, _CANCELLED),),
+    "deliver_job": (Answer(202, _DELIVERING),),
+    "export_job": (
+        Answer(200, msgspec.json.encode(_RESULT).decode() + "\n", "One settled task per line."),
+    ),
+    "list_bad_lines": (
+        Answer(
+            200,
+            _BAD_LINE.to_json().decode(),
+            "One JSON object for each line of the manifest that has no result.",
+        ),
+    ),
+    "get_job_quality": (Answer(200, _QUALITY),),
+    "create_task": (
+        Answer(202, TaskAccepted(_TASK_IDS[0], TaskStatus.PENDING, _at("09:00:03"))),
+        Answer(
+            200,
+            TaskAccepted(_TASK_IDS[0], TaskStatus.SETTLED, _at("09:00:03"), idempotent=True),
+            "The task that has this key already.",
+        ),
+    ),
+    "create_tasks": (Answer(202, BatchAccepted("bat_9x7c1v5bq43f8k2md6hzt5", 1, _TASK_IDS[:1])),),
+    "get_task": (
+        Answer(
+            200,
+            TaskView(
+                task_id=_TASK_IDS[0],
+                status=TaskStatus.IN_PROGRESS,
+                reason=None,
+                type=TaskType.IMAGE_CLASSIFICATION,
+                data_url=_DATA_URL,
+                label_spec=LabelSpec(_QUESTION, _OPTIONS),
+                consensus_threshold=3,
+                stop_early=False,
+                labels=1,
+                metadata=msgspec.Raw(b'{"page":4}'),
+                callback_url=None,
+                job_id=_JOB_ID,
+                line=1,
+                batch_id=None,
+                created_at=_at("09:00:03"),
+                settled_at=None,
+            ),
+        ),
+    ),
+    "get_task_result": (
+        Answer(200, _RESULT, "The task is settled or failed."),
+        Answer(202, StillLabelled()),
+    ),
+    "claim_tasks": (Answer(200, ClaimedTasks([_CLAIMED])),),
+    "list_leases": (Answer(200, HeldTasks([_CLAIMED], None)),),
+    "submit_labels": (Answer(200, Outcomes([Outcome(_TASK_IDS[0], LabelOutcome.ACCEPTED)])),),
+    "release_tasks": (Answer(200, Releases([Release(_TASK_IDS[1], ReleaseOutcome.RELEASED)])),),
+    "create_webhook": (
+        Answer(201, NewWebhookView(**msgspec.structs.asdict(_WEBHOOK), secret=_SECRET)),
+    ),
+    "list_webhooks": (Answer(200, WebhooksPage([_WEBHOOK], None)),),
+    "rotate_webhook_secret": (Answer(200, SecretView(None)),),
+    "rotate_default_secret": (Answer(200, SecretView(None)),),
+    "list_webhook_deliveries": (Answer(200, DeliveriesPage([_MESSAGE], None)),),
+    "replay_webhook_delivery": (Answer(202, Replayed(_MESSAGE.delivery_id)),),
+}

@@ -1,0 +1,86 @@
+"""The errors that routes answer with, for the OpenAPI document: each as it is sent."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import msgspec
+from litestar.openapi import ResponseSpec
+from litestar.openapi.spec import Example
+
+from api.http.bodies import parse
+from api.http.errors import (
+    BY_STATUS,
+    TIMED_OUT,
+    UNAVAILABLE,
+    UNAVAILABLE_BY,
+    ApiError,
+    ErrorBody,
+    conflict,
+    invalid_request,
+)
+from api.http.rate_limits import REQUESTS, rate_limited
+from blocks.bodies.fields import Body, Fault
+from blocks.domain.errors import IdempotencyConflict
+from blocks.store.quotas import QuotaExceeded
+
+_REQUESTS_PER_MINUTE = 12_000
+
+Refusal = ApiError | IdempotencyConflict | QuotaExceeded
+
+
+def _by_status(status: int) -> ErrorBody:
+    code, message = BY_STATUS[status]
+    return ErrorBody(message, code)
+
+
+_ALWAYS: Mapping[int, list[ErrorBody]] = {
+    400: [invalid_request([Fault("page", "This parameter is not known.")]).body],
+    401: [_by_status(401)],
+    403: [_by_status(403)],
+    408: [msgspec.convert(TIMED_OUT, ErrorBody)],
+    429: [rate_limited(REQUESTS, _REQUESTS_PER_MINUTE, retry_after_s=1).body],
+    503: [body for body, _ in (UNAVAILABLE, *UNAVAILABLE_BY.values())],
+}
+_WITH_BODY = {413: [_by_status(413)], 415: [_by_status(415)]}
+
+
+def documented(*refusals: Refusal, takes: type[Body] | None = None) -> dict[int, ResponseSpec]:
+    """Return what a route under `/v1` answers instead of success.
+
+    That is what any such route does, what one with a body does, if it `takes` one, and `refusals`.
+    """
+    found = {status: list(bodies) for status, bodies in _ALWAYS.items()}
+    if takes:
+        found |= _WITH_BODY | {400: [_refusal(takes)]}
+    for refusal in refusals:
+        status, body = _answered(refusal)
+        found[status] = [*found.get(status, ()), body]
+    return {status: _response(status, found[status]) for status in sorted(found)}
+
+
+def _refusal(model: type[Body]) -> ErrorBody:
+    """Return what a body with a misspelt field, and nothing else, is answered with."""
+    name = model.__struct_fields__[0]
+    try:
+        parse(msgspec.json.encode({f"{name}_": None}), model)
+    except ApiError as error:
+        return error.body
+    raise AssertionError  # no body has that field
+
+
+def _answered(refusal: Refusal) -> tuple[int, ErrorBody]:
+    match refusal:
+        case QuotaExceeded():
+            return HTTPStatus.TOO_MANY_REQUESTS, ErrorBody(refusal.message, refusal.quota_code)
+        case IdempotencyConflict():
+            refusal = conflict(refusal.code, refusal.message)
+    return refusal.status, refusal.body
+
+
+def _response(status: int, bodies: list[ErrorBody]) -> ResponseSpec:
+    return ResponseSpec(
+        ErrorBody,
+        generate_examples=False,
+        description=HTTPStatus(status).phrase,
+        examples=[Example(id=body.code, value=msgspec.to_builtins(body)) for body in bodies],
+    )
