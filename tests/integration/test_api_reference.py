@@ -1,0 +1,100 @@
+"""Examples of the OpenAPI document: bodies work when they are sent, errors are answered as it says."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from httpx import Response
+
+from tests.integration.conftest import Api
+
+pytestmark = pytest.mark.integration
+
+
+class Operation:
+    """A route, called as its document says; ids are of nothing that there is."""
+
+    def __init__(self, api: Api, method: str, path: str, described: dict[str, Any]) -> None:
+        self._api = api
+        self._method, self._path = method, re.sub(r"\{\w+\}", "x", path)
+        self.name: str = described["operationId"]
+        self.has_id = "{" in path
+        self._described = described
+        self._headers = api.annotator if "/annotation/" in path else api.customer
+        self.wrong_key = api.customer if "/annotation/" in path else api.annotator
+
+    @property
+    def body(self) -> Any:
+        """The example of its body, if it has one."""
+        content = self._described.get("requestBody", {}).get("content", {}).get("application/json")
+        return content["examples"]["example"]["value"] if content else None
+
+    def send(self, query: str = "", headers: dict[str, str] | None = None, **more: Any) -> Response:
+        headers = self._headers if headers is None else headers
+        if not more and self.body is not None:
+            more = {"json": self.body}
+        return self._api.client.request(self._method, self._path + query, headers=headers, **more)
+
+    def errors(self, status: int) -> list[Any]:
+        """The examples of a status."""
+        content = self._described["responses"][str(status)]["content"]["application/json"]
+        return [example["value"] for example in content["examples"].values()]
+
+
+@pytest.fixture
+def operations(api: Api) -> list[Operation]:
+    paths = api.client.get("/schema/openapi.json").json()["paths"]
+    return [
+        Operation(api, method.upper(), path, described)
+        for path, item in paths.items()
+        for method, described in item.items()
+        if path.startswith("/v1/")
+    ]
+
+
+def refused(operations: list[Operation]) -> Iterator[tuple[str, int, Operation, Response]]:
+    """Yield answers to requests that have one thing wrong with them."""
+    for each in operations:
+        yield "no key", 401, each, each.send(headers={})
+        yield "wrong key", 403, each, each.send(headers=each.wrong_key)
+        if each.has_id:
+            yield "no such thing", 404, each, each.send()
+        if each.body is None:
+            yield "unknown parameter", 400, each, each.send("?page=9")
+        else:
+            yield "text", 415, each, each.send(content=b"x")
+
+
+def test_errors_are_answered_as_the_examples_say(operations: list[Operation]) -> None:
+    tried = 0
+    for what, status, operation, answer in refused(operations):
+        assert answer.status_code == status, (what, operation.name)
+        assert answer.json() in operation.errors(status), (what, operation.name)
+        tried += 1
+    assert tried > 60
+
+
+def test_a_misspelt_field_is_answered_as_the_example_says(operations: list[Operation]) -> None:
+    for operation in operations:
+        if operation.body is not None:
+            (example,) = operation.errors(400)
+            field = example["details"][0]["field"]
+            answer = operation.send(json={field: None})
+            assert (answer.status_code, answer.json()) == (400, example), operation.name
+
+
+def test_examples_of_bodies_work_when_they_are_sent(operations: list[Operation]) -> None:
+    sent = [each for each in operations if each.body is not None and not each.has_id]
+    assert {each.name for each in sent} == {
+        "create_job",
+        "create_task",
+        "create_tasks",
+        "claim_tasks",
+        "submit_labels",
+        "release_tasks",
+        "create_webhook",
+        "rotate_default_secret",
+    }
+    for operation in sent:
+        assert operation.send().status_code in {200, 201, 202}, operation.name
