@@ -161,7 +161,9 @@ _JOB = JobView(
     ),
 )
 _ENDED = msgspec.structs.replace(_JOB, completed_at=_at("11:30:00"), waiting_for=None)
-_CANCELLED = msgspec.structs.replace(_ENDED, status=JobStatus.CANCELLED)
+_CANCELLED = msgspec.structs.replace(
+    _ENDED, status=JobStatus.CANCELLED, tasks_failed=760, progress_percent=100.0
+)
 _DELIVERING = msgspec.structs.replace(
     _ENDED,
     status=JobStatus.COMPLETED,
@@ -234,8 +236,8 @@ _QUALITY = QualityView(
     agreed_share=1.0,
     unanimous_share=0.75,
     mean_confidence=0.9167,
-    confidence=[ConfidenceBin(0.6, 0.7, 1), ConfidenceBin(0.9, 1.0, 3)],
-    options=[OptionQuality("cat", 9, 3, 1), OptionQuality("dog", 3, 1, 0)],
+    confidence=[ConfidenceBin(n / 10, (n + 1) / 10, {6: 1, 9: 3}.get(n, 0)) for n in range(10)],
+    options=[OptionQuality("cat", 10, 3, 1), OptionQuality("dog", 2, 1, 0)],
     labels=12,
     labels_saved=0,
     labels_per_task=[LabelsPerTask(3, 4)],

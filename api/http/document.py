@@ -58,9 +58,8 @@ class Document(OpenAPI):
         document = super().to_schema()
         requests, answers = self.requests or {}, self.answers or {}
         known = document["components"]["schemas"]
-        roots: set[type[msgspec.Struct]] = {taken.model for taken in requests.values()} | {
-            ErrorBody
-        }
+        roots: set[type[msgspec.Struct]] = {ErrorBody}
+        roots |= {taken.model for taken in requests.values()}
         roots |= {answer.model for found in answers.values() for answer in found if answer.model}
         for path in document["paths"].values():
             for operation in path.values():

@@ -80,7 +80,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     tasks_done: int
     """Tasks that are settled."""
     tasks_failed: int
-    """Tasks that failed, and bad lines."""
+    """Tasks that failed, and bad lines; once the job failed or was cancelled, all that is not
+    settled."""
     progress_percent: float
     """The share of `total_tasks` that is done or failed."""
     created_at: datetime

@@ -80,7 +80,7 @@ class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
     callback_url: str
     """Where notifications go, normalized."""
     registered: bool
-    """False if jobs or tasks have named it as their `callback_url`, and nothing else has."""
+    """False if it is only what jobs or tasks name as their `callback_url`."""
     events: list[Event]
     """What it is told of."""
     disabled_at: datetime | None
