@@ -1,6 +1,5 @@
 """API keys: who a request is from, and what kind of key may do what."""
 
-from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
@@ -10,7 +9,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 
 from api.http import requesters
-from api.http.errors import ApiError
+from api.http.errors import ANNOTATORS_KEY, CUSTOMERS_KEY, wrong_key
 from api.http.rate_limits import REQUESTS, TokenBuckets, address_of, note_rate
 from api.http.requesters import Requester
 from blocks.settings import Settings
@@ -110,18 +109,14 @@ def customer_id(connection: Connection) -> str:
     return connection.user.customer_id
 
 
-_CUSTOMERS = "This takes a customer's key (sk_…), and yours is an annotator's (ak_…)."
-_ANNOTATORS = "This takes an annotator's key (ak_…), and yours is a customer's (sk_…)."
-
-
 # Not `def`: for a guard that is no coroutine Litestar takes another thread, which costs a claim 8 %.
 async def customers_only(connection: Connection, _: BaseRouteHandler) -> None:
     """A guard: 403 for any but a customer's key."""
     if connection.user.customer_id is None:
-        raise ApiError(HTTPStatus.FORBIDDEN, "forbidden", _CUSTOMERS)
+        raise wrong_key(wanted=CUSTOMERS_KEY, given=ANNOTATORS_KEY)
 
 
 async def annotators_only(connection: Connection, _: BaseRouteHandler) -> None:
     """A guard: 403 for any but an annotator's key."""
     if connection.user.annotator_no is None:
-        raise ApiError(HTTPStatus.FORBIDDEN, "forbidden", _ANNOTATORS)
+        raise wrong_key(wanted=ANNOTATORS_KEY, given=CUSTOMERS_KEY)

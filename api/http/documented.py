@@ -9,7 +9,9 @@ from litestar.openapi.spec import Example
 
 from api.http.bodies import parse
 from api.http.errors import (
+    ANNOTATORS_KEY,
     BY_STATUS,
+    CUSTOMERS_KEY,
     TIMED_OUT,
     UNAVAILABLE,
     UNAVAILABLE_BY,
@@ -17,6 +19,7 @@ from api.http.errors import (
     ErrorBody,
     conflict,
     invalid_request,
+    wrong_key,
 )
 from api.http.rate_limits import REQUESTS, rate_limited
 from blocks.bodies.fields import Body, Fault
@@ -36,7 +39,10 @@ def _by_status(status: int) -> ErrorBody:
 _ALWAYS: Mapping[int, list[ErrorBody]] = {
     400: [invalid_request([Fault("page", "This parameter is not known.")]).body],
     401: [_by_status(401)],
-    403: [_by_status(403)],
+    403: [
+        wrong_key(wanted=CUSTOMERS_KEY, given=ANNOTATORS_KEY).body,
+        wrong_key(wanted=ANNOTATORS_KEY, given=CUSTOMERS_KEY).body,
+    ],
     408: [msgspec.convert(TIMED_OUT, ErrorBody)],
     429: [rate_limited(REQUESTS, _REQUESTS_PER_MINUTE, retry_after_s=1).body],
     503: [body for body, _ in (UNAVAILABLE, *UNAVAILABLE_BY.values())],
@@ -82,5 +88,8 @@ def _response(status: int, bodies: list[ErrorBody]) -> ResponseSpec:
         ErrorBody,
         generate_examples=False,
         description=HTTPStatus(status).phrase,
-        examples=[Example(id=body.code, value=msgspec.to_builtins(body)) for body in bodies],
+        examples=[
+            Example(id=f"{body.code} {n}" if n > 1 else body.code, value=msgspec.to_builtins(body))
+            for n, body in enumerate(bodies, start=1)
+        ],
     )

@@ -43,6 +43,10 @@ class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
     """Every field that is at fault, or the first 100 of them."""
 
 
+CUSTOMERS_KEY = "a customer's key (sk_…)"
+ANNOTATORS_KEY = "an annotator's key (ak_…)"
+
+
 class ApiError(RefineryError):
     """A request that cannot be answered as it was meant."""
 
@@ -58,6 +62,13 @@ class ApiError(RefineryError):
         self.status = status
         self.body = ErrorBody(message, code, tuple(details))
         self.headers = headers
+
+
+def wrong_key(*, wanted: str, given: str) -> ApiError:
+    """403: the request takes another kind of key."""
+    return ApiError(
+        HTTPStatus.FORBIDDEN, "forbidden", f"This takes {wanted}, and yours is {given}."
+    )
 
 
 def with_faults(status: HTTPStatus, code: str, faults: Sequence[Fault]) -> ApiError:
