@@ -50,7 +50,10 @@ async def take_up_lost_runs(
 async def end_dead_runs(
     client: PrefectClient, pool: WorkPool, worker: str, *, before: datetime
 ) -> list[UUID]:
-    """End runs that a predecessor of `worker` began, and whose processes are gone; return their ids.
+    """End runs of `worker`, or of its predecessor, whose processes are gone; return their ids.
+
+    So is one that was resumed at Prefect's API without being scheduled again: it is Running, and
+    nowhere.
 
     Raises:
         httpx.HTTPError: Prefect's server cannot be asked; what was ended before that stays so.
@@ -62,7 +65,9 @@ async def end_dead_runs(
         # It may have come to its end since it was listed; without a process, not from now on.
         seen = await client.read_flow_run(run.id)
         if seen.state is not None and seen.state.is_running():
-            message = "The process of the run has died with its worker."
+            message = (
+                "The run has no process any more: it died with its worker, or nobody began it."
+            )
             await client.set_flow_run_state(run.id, Crashed(message=message))
             ended.append(run.id)
     return ended

@@ -15,7 +15,7 @@ import runpy
 import signal
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, cast
@@ -50,6 +50,8 @@ PRELOADED = ["deployments.preload"]
 QUERY_S = 0.5
 # The least that Prefect allows. Its default of 180 s is more than `automations.yaml` waits for.
 HEARTBEAT_S = 30
+# A run that is Running for so long has its process, or had one.
+DEAD_AFTER = timedelta(seconds=60)
 
 
 class ForkJobConfiguration(BaseJobConfiguration):
@@ -93,23 +95,27 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
         self._lost_before: datetime | None = datetime.now(UTC)
 
     async def _initialize_after_sync(self) -> None:
-        # Before the first run is taken, and at the next sync where Prefect's server fails.
-        if self._work_pool is not None and self._lost_before is not None:
-            await self._take_up_lost_runs(self._work_pool, self._lost_before)
+        # Each half a minute, and the first time before a run is taken.
+        if self._work_pool is not None:
+            await self._look_after_runs(self._work_pool)
         await super()._initialize_after_sync()
 
-    async def _take_up_lost_runs(self, pool: WorkPool, before: datetime) -> None:
+    async def _look_after_runs(self, pool: WorkPool) -> None:
+        lost: list[UUID] = []
+        # Of its own runs it hears itself how they end, and needs a moment to tell that.
+        before = self._lost_before or datetime.now(UTC) - DEAD_AFTER
         try:
-            lost = await take_up_lost_runs(self.client, pool, self.name, before=before)
+            if self._lost_before:
+                lost = await take_up_lost_runs(self.client, pool, self.name, before=before)
             dead = await end_dead_runs(self.client, pool, self.name, before=before)
         except (httpx.HTTPError, PrefectException) as error:
-            self._logger.warning("Runs of a worker that died were not looked for: %r", error)
+            self._logger.warning("Runs that have no process were not looked for: %r", error)
             return
         self._lost_before = None
         for run_id in lost:
             self._logger.info("Flow run '%s' was taken and never begun; scheduled again.", run_id)
         for run_id in dead:
-            self._logger.info("Flow run '%s' has lost its process; crashed.", run_id)
+            self._logger.info("Flow run '%s' has no process; crashed.", run_id)
 
     async def _cancel_run(self, flow_run_id: UUID) -> None:
         # Prefect tells a new listener of the last minute's events again.

@@ -177,6 +177,15 @@ class ChildProcess:
         """Waits for its end; returns whether it has ended."""
         return self._exited.wait(timeout_s)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the process was stopped by a signal (SIGSTOP), and not continued."""
+        try:
+            status: str = psutil.Process(self.pid).status()
+        except psutil.Error:
+            return False
+        return status == psutil.STATUS_STOPPED
+
     def kill(self) -> None:
         """Ends the process itself by force; what it started runs on."""
         self._signal(signal.SIGKILL)

@@ -124,16 +124,25 @@ class Supervised:
 
     def _wait_for_end(self) -> str:
         """Return how it ended. One that hangs is killed."""
-        missed, pause_s = 0, PROBE_PERIOD_S
-        is_alive = self.child.program.is_alive
+        missed, pause_s, heard_s = 0, PROBE_PERIOD_S, time.monotonic()
         while not self.child.wait_exit(pause_s):
             asked_s = time.monotonic()
-            missed = missed + 1 if is_alive and not is_alive() else 0
+            if self._is_alive():
+                missed, heard_s = 0, asked_s
+            else:
+                missed += 1
             pause_s = max(0.0, PROBE_PERIOD_S - (time.monotonic() - asked_s))
             if missed >= PROBES_MISSED_MAX and not self._stopping.is_set():
                 self.child.kill()
-                return f"gave no answer for {missed * PROBE_PERIOD_S:.0f} s and was killed"
+                return f"gave no answer for {time.monotonic() - heard_s:.0f} s and was killed"
         return f"died (exit {self.child.exit_code})"
+
+    def _is_alive(self) -> bool:
+        # A worker is asked after by way of Prefect, which may be away; that it is stopped is seen here.
+        if self.child.is_stopped:
+            return False
+        is_alive = self.child.program.is_alive
+        return is_alive is None or is_alive()
 
     def _note_ready(self) -> None:
         if self._has_been_ready:

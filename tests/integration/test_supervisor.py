@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from errno import ENOSPC
 from pathlib import Path
@@ -165,6 +165,19 @@ def test_a_postgresql_that_hangs_is_started_again(data_dir: Path, watched: Watch
     watched.wait_for_words("PostgreSQL gave no answer")
     assert child.wait_ready(WAIT_S)
     psycopg.connect(server.url("postgres")).close()
+
+
+@pytest.mark.parametrize("is_alive", [None, lambda: True], ids=["not asked", "answers by another"])
+def test_one_that_is_stopped_is_started_again_whatever_is_asked(
+    is_alive: Callable[[], bool] | None, data_dir: Path, watched: Watched
+) -> None:
+    program = python_program(data_dir, PAUSE, is_ready=lambda: True, is_alive=is_alive)
+    server = watched.supervisor.keep(program)
+    server.wait_first_try()
+    os.kill(pid := server.child.pid, signal.SIGSTOP)
+    watched.wait_for_words("stand-in gave no answer")
+    wait_for("another one", lambda: server.child.pid != pid)
+    assert server.wait_ready(WAIT_S)
 
 
 @as_root

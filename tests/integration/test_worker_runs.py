@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,6 +22,7 @@ from prefect.states import Cancelling, Pending, Running, Scheduled, Submitting
 from deployments.cancellation import CancellableContext
 from deployments.lost_runs import WORKER_LABEL, end_dead_runs, take_up_lost_runs
 from deployments.names import WORKER_TYPE
+from deployments.worker import DEAD_AFTER, ForkWorker
 
 pytestmark = [
     pytest.mark.integration,
@@ -208,6 +209,31 @@ def test_a_run_whose_process_died_with_its_worker_has_crashed(
         assert (ended, found.state.type) == expected
 
     as_operator(look)
+
+
+def test_runs_without_a_process_are_looked_for_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, datetime]] = []
+
+    def note(what: str) -> Callable[..., Any]:
+        async def look(*_: Any, before: datetime) -> list[UUID]:
+            asked.append((what, before))
+            return []
+
+        return look
+
+    monkeypatch.setattr("deployments.worker.take_up_lost_runs", note("lost"))
+    monkeypatch.setattr("deployments.worker.end_dead_runs", note("dead"))
+    worker: Any = ForkWorker(work_pool_name="any")
+    worker._client = object()
+    began = datetime.now(UTC)
+    for _ in range(2):
+        asyncio.run(worker._look_after_runs(object()))
+    assert [what for what, _ in asked] == ["lost", "dead", "dead"]
+    # Its own runs need a moment to tell how they ended.
+    assert asked[1][1] <= began < asked[2][1] + DEAD_AFTER + timedelta(seconds=5)
+    assert asked[2][1] < began
 
 
 async def make_run(client: PrefectClient, pool: str, state: State[Any], taker: str | None) -> UUID:
