@@ -4,8 +4,28 @@ import sys
 
 import uvicorn
 
+from blocks.domain.errors import RefineryError
+from blocks.settings import Settings
+from blocks.store import migrations
+from blocks.store.database import DatabaseUnavailable
+
 # Without this protocol half-sent requests would keep their connections for ever.
 ARGUMENTS = ("--factory", "api.app:from_environment", "--http", "api.http.server:TimedProtocol")
 
+
+def check_schema() -> None:
+    """End the process with a sentence where the database is not of this version.
+
+    One that cannot be reached is waited for, as at any other time.
+    """
+    try:
+        migrations.check(Settings.from_environment().database_url)
+    except DatabaseUnavailable:
+        pass
+    except RefineryError as error:
+        sys.exit(f"error: {error}")
+
+
 if __name__ == "__main__":
+    check_schema()
     uvicorn.main([*ARGUMENTS, *sys.argv[1:]], prog_name="python -m api")

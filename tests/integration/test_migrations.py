@@ -1,8 +1,10 @@
 """Migrations: numbered, forward only, safe to run at any time and by anybody at once."""
 
+import os
 import re
 import secrets
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,9 @@ from psycopg import sql
 from blocks import store
 from blocks.store import migrations
 from blocks.store.database import DatabaseUnavailable
-from blocks.store.migrations import MigrationChanged, migrate
+from blocks.store.migrations import ForeignTables, MigrationChanged, migrate
 from deployments.embedded.postgres_programs import INSTALLATION, wheel_folder
-from tests.conftest import DatabaseServer
+from tests.conftest import KEY, DatabaseServer
 from tests.integration.conftest import Side, at_once
 
 pytestmark = pytest.mark.integration
@@ -159,6 +161,41 @@ def test_a_database_of_a_development_version_is_refused_with_a_sentence(
         with pytest.raises(MigrationChanged, match=r"make a new database .* results are exported"):
             migrate(empty_url)
     assert tables(empty_url) == {"migrations", "jobs", "runs"}
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    ["create table jobs ()", "create table migrations (x int)", "create view labels as select 1"],
+)
+def test_a_database_of_somebody_else_is_refused_with_a_sentence(
+    theirs: str, empty_url: str
+) -> None:
+    with psycopg.connect(empty_url) as connection:
+        connection.execute(theirs.encode())
+    before = tables(empty_url)
+    with pytest.raises(ForeignTables, match="not Refinery's"):
+        migrate(empty_url)
+    assert tables(empty_url) - {"migrations"} == before - {"migrations"}
+
+
+def test_an_api_does_not_start_on_a_database_that_is_not_of_its_version(
+    empty_url: str,
+) -> None:
+    def start(url: str) -> str:
+        environment = {**os.environ, "REFINERY_DATABASE_URL": url, "ASG_ENCRYPTION_KEY": KEY}
+        script = "from api.__main__ import check_schema; check_schema()"
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: PLW1510
+        assert bool(done.stderr) == (done.returncode == 1)
+        return done.stderr
+
+    assert "`refinery db migrate` makes it" in start(empty_url)
+    migrate(empty_url)
+    assert start(empty_url) == ""
+    assert start("postgresql://nobody@127.0.0.1:1/none") == ""  # it is waited for
+    with psycopg.connect(empty_url) as connection:
+        connection.execute("update migrations set sha256 = 'another'")
+    assert "made by another version" in start(empty_url)
 
 
 def test_the_schema_is_what_the_migrations_come_to(

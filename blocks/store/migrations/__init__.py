@@ -1,6 +1,8 @@
 """Numbered, forward-only migrations in plain SQL; what they come to is blocks/store/schema.sql."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 
 import psycopg
@@ -24,32 +26,89 @@ class MigrationChanged(RefineryError):
     code = "migration_changed"
 
 
+class SchemaMissing(RefineryError):
+    """The database has not the schema of this version: nobody has migrated it."""
+
+    code = "schema_missing"
+
+
+class ForeignTables(RefineryError):
+    """The database holds tables of somebody else."""
+
+    code = "foreign_tables"
+
+
+def check(database_url: str) -> None:
+    """Pass if the database has just the schema of this version; changes nothing.
+
+    Raises:
+        MigrationChanged: another version has made it.
+        SchemaMissing: it was not migrated to this one.
+        DatabaseUnavailable: the server cannot be reached.
+    """
+    with translated(), psycopg.connect(database_url, autocommit=True) as connection:
+        try:
+            known = _applied(connection)
+        except psycopg.errors.UndefinedTable:
+            known = {}
+    missing = _digests().keys() - known.keys()
+    _check_applied(known)
+    if missing:
+        raise SchemaMissing(
+            f"The database has not the schema of this version ({', '.join(sorted(missing))}); "
+            "`refinery db migrate` makes it."
+        )
+
+
 def migrate(database_url: str) -> list[str]:
     """Apply what has not been applied yet, each file in one transaction; returns their names.
 
     Raises:
         MigrationChanged: an applied file was edited or removed since; nothing is changed then.
+        ForeignTables: something else is in the way; nothing of the file is applied.
         DatabaseUnavailable: the server cannot be reached, or a lock was not to be had in time.
     """
     applied = []
-    with translated(), psycopg.connect(database_url, autocommit=True) as connection:
+    with (
+        translated(),
+        _foreign_tables(),
+        psycopg.connect(database_url, autocommit=True) as connection,
+    ):
         connection.execute("select pg_advisory_lock(%s)", [_ADVISORY_LOCK])
         connection.execute(
             "create table if not exists migrations ("
             "name text primary key, sha256 text not null, applied_at timestamptz default now())"
         )
-        rows = connection.execute("select name, sha256 from migrations").fetchall()
-        known: dict[str, str] = dict(rows)
-        files = {name: (text, _digest(text)) for name, text in _files()}
-        _check_applied(known, {name: digest for name, (_, digest) in files.items()})
-        for name, (text, digest) in files.items():
+        known = _applied(connection)
+        _check_applied(known)
+        for name, text in _files():
             if name not in known:
-                _apply(connection, name, text, digest)
+                _apply(connection, name, text)
                 applied.append(name)
     return applied
 
 
-def _check_applied(known: dict[str, str], files: dict[str, str]) -> None:
+@contextmanager
+def _foreign_tables() -> Iterator[None]:
+    try:
+        yield
+    except (
+        psycopg.errors.DuplicateTable,
+        psycopg.errors.DuplicateFunction,
+        psycopg.errors.UndefinedColumn,
+    ) as error:
+        said = str(error).partition("\n")[0]
+        raise ForeignTables(
+            f"The database holds something that is not Refinery's ({said}): give it one of its own."
+        ) from error
+
+
+def _applied(connection: psycopg.Connection) -> dict[str, str]:
+    return dict(connection.execute("select name, sha256 from migrations").fetchall())
+
+
+def _check_applied(known: dict[str, str]) -> None:
+    files = _digests()
     for name, digest in known.items():
         if files.get(name) != digest:
             raise MigrationChanged(
@@ -60,16 +119,21 @@ def _check_applied(known: dict[str, str], files: dict[str, str]) -> None:
             )
 
 
+def _digests() -> dict[str, str]:
+    return {name: _digest(text) for name, text in _files()}
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _apply(connection: psycopg.Connection, name: str, text: str, digest: str) -> None:
+def _apply(connection: psycopg.Connection, name: str, text: str) -> None:
     with connection.transaction():
         connection.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT}'")
         connection.execute(f"set local statement_timeout = '{_STATEMENT_TIMEOUT}'")
         connection.execute(text.encode())
-        connection.execute("insert into migrations (name, sha256) values (%s, %s)", [name, digest])
+        row = [name, _digest(text)]
+        connection.execute("insert into migrations (name, sha256) values (%s, %s)", row)
 
 
 def _files() -> list[tuple[str, str]]:
