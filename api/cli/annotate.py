@@ -47,10 +47,10 @@ def annotate(
     wanted |= {"task_types": list(type)} if type else {}
     outcomes: Counter[str] = Counter()
     with common.annotator() as client:
+        held = [task for task in _held(client, at_once) if _is_wanted(task, job, type)]
         while True:
-            key = {"Idempotency-Key": str(uuid.uuid4())}
-            claim = path("annotation", "claim")
-            tasks = client.post(claim, wanted, again=True, headers=key)["tasks"]
+            tasks = held or _claimed(client, wanted)
+            held = []
             if not tasks:
                 notes.print("There is nothing to label just now.")
                 break
@@ -62,6 +62,24 @@ def annotate(
             if is_over:
                 break
     print(", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "no labels")
+
+
+def _held(client: Client, at_once: int) -> list[dict[str, Any]]:
+    """What an earlier claim has left, whose terminal was killed."""
+    found: list[dict[str, Any]] = client.get(path("annotation", "leases"), limit=at_once)["tasks"]
+    return found
+
+
+def _is_wanted(task: Mapping[str, Any], job: str | None, types: Sequence[str]) -> bool:
+    of_job = job is None or task["task_id"].startswith(f"tsk_{job.removeprefix('job_')}")
+    return of_job and (not types or task["task_type"] in types)
+
+
+def _claimed(client: Client, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    answer = client.post(path("annotation", "claim"), wanted, again=True, headers=key)
+    found: list[dict[str, Any]] = answer["tasks"]
+    return found
 
 
 class _Sitting:

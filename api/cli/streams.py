@@ -70,6 +70,7 @@ def resubmit(
     """
     again: list[StreamManifest] = []
     with open_database() as database:
+        _check_known(database, customer, stream)
         while found := _failed(database, customer, stream, manifest):
             begun = [row for row in found if _resubmit(database, row)]
             again += begun
@@ -93,6 +94,12 @@ def ignore(customer: _Customer, stream: _Name, *, manifest: _Manifest) -> None:
             f"{customer} {stream} has no manifest {manifest!r} that counts.", Exit.NOT_FOUND
         )
     print(f"ignored {manifest}")
+
+
+def _check_known(database: Database, customer: str, stream: str) -> None:
+    with database.transaction() as tx:
+        if not streams.list_streams(tx, customer, stream):
+            raise CommandFailed(f"{customer} has no stream {stream!r}.", Exit.NOT_FOUND)
 
 
 def _manifests(

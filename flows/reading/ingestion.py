@@ -187,8 +187,11 @@ def judge(job_id: str, *, at_end: bool = False) -> None:
         codes = chunks.bad_codes(tx, job.job_no) if at_end and first else {}
     lines = tally.tasks + tally.bad_lines
     if first and tally.not_json == lines:
+        read = (
+            "its one line is not JSON" if lines == 1 else f"none of the {lines} lines read is JSON"
+        )
         raise ManifestRefused(
-            f"The manifest is not JSON lines: none of the {lines} lines read is JSON. "
+            f"The manifest is not JSON lines: {read}. "
             + (
                 magic.hint(first)
                 or 'Each line must be an object such as {"data_url": "https://…"}.'

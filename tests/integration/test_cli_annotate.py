@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from api.cli import client
 from blocks.store import customers
 from tests.integration.conftest import Shop, make_chunk
 from tests.integration.test_cli_client import Cli, Ran, cli
@@ -77,6 +78,14 @@ def test_a_terminal_that_hangs_up_loses_no_choice(person: Person, shop: Shop) ->
     shop.processing(make_chunk(3))
     person.types("2", ends=False)
     assert (labels(shop), held(shop)) == ([2], 0)
+
+
+def test_what_a_killed_terminal_has_left_comes_first(person: Person, shop: Shop, cli: Cli) -> None:
+    shop.processing(make_chunk(4))
+    with client.COMMON.annotator() as api:
+        api.post("/v1/annotation/claim", {"limit": 3})
+    assert "1 of 3" in person.types("1").out
+    assert (labels(shop), held(shop)) == ([1], 0)
 
 
 def test_ctrl_c_loses_no_choice(

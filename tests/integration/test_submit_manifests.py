@@ -466,6 +466,8 @@ def test_a_manifest_that_is_unknown_is_not_ignored(etl: Etl, refinery: Callable[
     url = "s3://bucket/in/a"
     with pytest.raises(CommandFailed, match=f"has no manifest '{url}'"):
         refinery("ignore", etl.shop.customer_id, "default", "--manifest", url)
+    with pytest.raises(CommandFailed, match="has no stream 'other'"):
+        refinery("resubmit", etl.shop.customer_id, "other")
 
 
 def test_a_table_is_shown_where_something_has_changed(
