@@ -139,11 +139,16 @@ class Postgres:
         return self._answers(DATABASE)
 
     def _is_alive(self) -> bool:
-        """Whether it says anything: that it recovers, or has no connection left, is an answer.
+        """Whether it takes connections, or has none left, or is on its way to that.
 
-        To kill it in the middle of a long recovery would make it begin again, for ever.
+        To kill it in the middle of a long recovery would make it begin again, for ever. But a postmaster
+        (18.6) whose recovery fails on a full disk sometimes stays, and turns all away for ever.
         """
-        return _ping(self.url("postgres")) in (Ping.OK, Ping.REJECT)
+        said = _ping(self.url("postgres"))
+        return said == Ping.OK or (said == Ping.REJECT and self._is_recovering())
+
+    def _is_recovering(self) -> bool:
+        return any("postgres: startup" in " ".join(each.cmdline()) for each in self._processes())
 
     def _prepare(self) -> None:
         self._stop_orphans()

@@ -6,14 +6,16 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from errno import ENOSPC
 from pathlib import Path
 
 import httpx
 import psycopg
 import pytest
+from psycopg.pq import Ping
 
-from deployments.embedded import process_log, processes, supervised, supervisor
+from deployments.embedded import postgres, process_log, processes, supervised, supervisor
 from deployments.embedded.object_stores import FakeGCS
 from deployments.embedded.ports import free_port, is_free
 from deployments.embedded.postgres import Postgres
@@ -165,6 +167,39 @@ def test_a_postgresql_that_hangs_is_started_again(data_dir: Path, watched: Watch
     watched.wait_for_words("PostgreSQL gave no answer")
     assert child.wait_ready(WAIT_S)
     psycopg.connect(server.url("postgres")).close()
+
+
+def test_a_postgresql_that_turns_all_away_and_recovers_nothing_is_started_again(
+    data_dir: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Postgres(data_dir, free_port(), durable=False)
+    child = watched.supervisor.keep(server.program())
+    child.wait_first_try()
+    died = child.child.pid
+    with monkeypatch.context() as turned_away:
+        turned_away.setattr(postgres, "_ping", lambda _: Ping.REJECT)
+        watched.wait_for_words("PostgreSQL gave no answer")
+    wait_for("another one", lambda: child.child.pid != died)
+    assert child.wait_ready(WAIT_S)
+    psycopg.connect(server.url("postgres")).close()
+
+
+def test_a_postgresql_that_recovers_for_long_is_left_alone(
+    data_dir: Path, watched: Watched
+) -> None:
+    server = Postgres(data_dir, free_port(), durable=False)
+    first = watched.supervisor.keep(server.program())
+    first.wait_first_try()
+    first.stop()
+    # Recovers until somebody says that it is enough.
+    (server._cluster / "standby.signal").touch()
+    (server._cluster / "postgresql.auto.conf").write_text("hot_standby = off\n")
+    recovering = watched.supervisor.keep(replace(server.program(), start_timeout_s=0.2))
+    wait_for("its process", server._is_recovering)
+    assert not recovering.wait_ready(1.0)
+    assert not [text for text in watched.said if "not ready within" in text or "no answer" in text]
+    server._run("pg_ctl", "promote", "-W", "-D", str(server._cluster))
+    assert recovering.wait_ready(WAIT_S)
 
 
 @pytest.mark.parametrize("is_alive", [None, lambda: True], ids=["not asked", "answers by another"])
