@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -135,6 +136,17 @@ def resume(prefect: httpx.Client, run_id: str) -> None:
 def delete(prefect: httpx.Client, run_id: str) -> None:
     """What the button "Delete" in Prefect's UI does."""
     prefect.delete(f"/flow_runs/{run_id}").raise_for_status()
+
+
+@contextmanager
+def paused(prefect: httpx.Client, pool: str) -> Iterator[None]:
+    """What the switch of a work pool in Prefect's UI does: no worker takes a run, which stays Scheduled."""
+    url = f"/work_pools/{pool}"
+    prefect.patch(url, json={"is_paused": True}).raise_for_status()
+    try:
+        yield
+    finally:
+        prefect.patch(url, json={"is_paused": False}).raise_for_status()
 
 
 def quick_run(prefect: httpx.Client, deployment: str, body: dict[str, Any]) -> str:

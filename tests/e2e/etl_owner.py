@@ -133,16 +133,6 @@ class EtlOwner:
             finally:
                 process.kill()
 
-    @contextmanager
-    def nothing_begins(self, pool: str) -> Iterator[None]:
-        """What the switch of a work pool does in Prefect's UI."""
-        url = f"/work_pools/{pool}"
-        self._prefect.patch(url, json={"is_paused": True}).raise_for_status()
-        try:
-            yield
-        finally:
-            self._prefect.patch(url, json={"is_paused": False}).raise_for_status()
-
     def refinery(self, *arguments: str) -> str:
         """A command of the operator; what it printed."""
         return self._program("-m", "deployments", *arguments)

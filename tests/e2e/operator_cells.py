@@ -25,6 +25,7 @@ from tests.e2e.client import (
     cancel,
     delete,
     pause,
+    paused,
     prefect_client,
     quick_run,
     resume,
@@ -105,7 +106,7 @@ class Operator:
         """Have all of them end; no worker takes a run meanwhile, but for those that are Running."""
         with ExitStack() as held:
             self._start([cell for cell in cells if cell.state == "Running"], held)
-            with self._no_worker():
+            with paused(self.prefect, names.WORK_POOL):
                 self._make([cell for cell in cells if cell.state != "Running"])
                 for cell in cells:
                     self._press(cell)
@@ -123,7 +124,7 @@ class Operator:
             cell.ended = wait_for(f"{cell} to end", partial(self._done, cell), _END_S)
 
     def _start(self, cells: Sequence[Cell], held: ExitStack) -> None:
-        with self._no_worker():
+        with paused(self.prefect, names.WORK_POOL):
             self._make(cells)
             for cell in cells:
                 held.enter_context(self._held(cell))
@@ -219,16 +220,6 @@ class Operator:
                 resume(self.prefect, cell.run_id)
             case "Delete":
                 delete(self.prefect, cell.run_id)
-
-    @contextmanager
-    def _no_worker(self) -> Iterator[None]:
-        """No worker takes a run: what is made stays Scheduled."""
-        url = f"/work_pools/{names.WORK_POOL}"
-        self.prefect.patch(url, json={"is_paused": True}).raise_for_status()
-        try:
-            yield
-        finally:
-            self.prefect.patch(url, json={"is_paused": False}).raise_for_status()
 
     @contextmanager
     def _held(self, cell: Cell) -> Iterator[None]:

@@ -12,7 +12,7 @@ import s3fs
 
 from deployments.embedded.stack import Stack
 from deployments.names import WORK_POOL, WORKER_TYPE
-from tests.e2e.client import Annotator, Customer, wait_for
+from tests.e2e.client import Annotator, Customer, paused, wait_for
 from tests.e2e.etl_owner import EtlOwner, jobs_of
 from tests.manifests import make_manifest
 
@@ -87,6 +87,7 @@ def test_a_bad_day_ends_with_every_manifest_delivered_after_one_resubmit(
     owner: EtlOwner,
     customer: Customer,
     make_annotator: MakeAnnotator,
+    prefect: httpx.Client,
     s3: s3fs.S3FileSystem,
     pool: str,
 ) -> None:
@@ -100,7 +101,7 @@ def test_a_bad_day_ends_with_every_manifest_delivered_after_one_resubmit(
         assert (refused["status"], refused["code"]) == ("failed", "bucket_not_found")
 
         owner.put("in/unreadable.jsonl", make_manifest(20).data)
-        with owner.nothing_begins(WORK_POOL):
+        with paused(prefect, WORK_POOL):
             unreadable = _job_of_slot(owner, customer)
             owner.save_blocks(secret="wrong", results=away)
         assert customer.wait(unreadable, "failed")["error"]["code"] == "invalid_credentials"
