@@ -18,9 +18,9 @@ from blocks.delivery_manifest import DeliveredObject
 from blocks.domain.errors import Terminal
 from flows.reading import ingestion
 from flows.running.deadlines import Deadline
-from flows.running.monitor import delivery_link, mark_run, show_delivery, show_job, update_page
+from flows.running.monitor import mark_run, show_delivery, show_job
 from flows.running.policy import NETWORK_TASK
-from flows.running.resources import Overtaken, is_by_hand, load_job, load_undelivered
+from flows.running.resources import Overtaken, is_by_hand, load_job
 from flows.running.setbacks import DELIVER_JOB, recorded
 from flows.writing import delivery
 
@@ -28,49 +28,47 @@ from flows.writing import delivery
 @flow(name="deliver-job")
 def deliver_job(job_id: str) -> State[Any]:
     """Write the results, the bad lines and the manifest of both; then the job is completed."""
-    link = None
     mark_run(load_job(job_id), "deliver")
     try:
         with recorded(job_id, DELIVER_JOB):
             again = is_by_hand()
             if ingestion.is_small(job_id):
-                objects, link = deliver(job_id, again=again)
+                objects = deliver(job_id, again=again)
             else:
-                objects, link = _deliver_in_steps(job_id, again=again)
+                objects = _deliver_in_steps(job_id, again=again)
     except Overtaken as news:
         return Completed(message=news.message)
     except Terminal as error:
         refuse_delivery(job_id, error.code, error.message)
-        show_job(job_id, link=link)
+        show_job(job_id)
         return Failed(message=f"{job_id}: delivery refused ({error.code}): {error.message}")
-    update_page(job_id, link=link)
+    show_job(job_id)
     show_delivery(job_id, objects)
     return Completed(message=f"{job_id}: delivered {sum(o.rows for o in objects)} rows.")
 
 
-def _deliver_in_steps(job_id: str, *, again: bool) -> tuple[list[DeliveredObject], str | None]:
+def _deliver_in_steps(job_id: str, *, again: bool) -> list[DeliveredObject]:
     deadline = Deadline()
-    link = begin_delivery(job_id, again=again)
+    begin_delivery(job_id, again=again)
     objects = find_delivery(job_id)
     if objects is None:
         objects = [*write_results(job_id, deadline), write_bad_lines(job_id, deadline)]
         write_manifest(job_id, objects)
     tidy(job_id, objects)
     finish_delivery(job_id, len(objects) + 1)
-    return objects, link
+    return objects
 
 
 @task(task_run_name="deliver", **NETWORK_TASK)
-def deliver(job_id: str, *, again: bool) -> tuple[list[DeliveredObject], str | None]:
+def deliver(job_id: str, *, again: bool) -> list[DeliveredObject]:
     """Deliver a small job: each step of its own would leave 40 kB in Prefect."""
     return delivery.deliver(job_id, again=again)
 
 
 @task(task_run_name="begin", **NETWORK_TASK)
-def begin_delivery(job_id: str, *, again: bool) -> str | None:
-    """Say that the delivery is under way; return where a browser shows it, if there is such a place."""
+def begin_delivery(job_id: str, *, again: bool) -> None:
+    """Say that the delivery is under way."""
     delivery.begin(job_id, again=again)
-    return delivery_link(load_undelivered(job_id))
 
 
 @task(task_run_name="find what stands", **NETWORK_TASK)

@@ -82,13 +82,13 @@ def _end(seen: list[WorkSeen]) -> State[Any]:
 
 def _do(work: Work, run_id: UUID) -> WorkSeen:
     log = run_log(job_id=work.job_id, kind=work.kind)
-    link, bad_lines = None, 0
+    bad_lines = 0
     try:
         with recorded(work.job_id, work.kind):
             if work.kind == PROCESS_JOB:
                 message, bad_lines = _read(work.job_id)
             else:
-                message, link = _deliver(work.job_id)
+                message = _deliver(work.job_id)
         if message is None:
             _hand_over(work, run_id, error=None, delay_s=0)
         outcome = "done" if message else "own run"
@@ -109,7 +109,7 @@ def _do(work: Work, run_id: UUID) -> WorkSeen:
         outcome, message = "own run", "It failed, and is tried again."
     log.info("work.ended", outcome=outcome, message=message)
     if outcome != "own run":
-        update_page(work.job_id, link=link)
+        update_page(work.job_id)
     return WorkSeen(work.job_id, work.kind, outcome, bad_lines, message or "It is large.")
 
 
@@ -122,13 +122,13 @@ def _read(job_id: str) -> tuple[str | None, int]:
     return f"{lines} lines, {tally.bad_lines} of them bad", tally.bad_lines
 
 
-def _deliver(job_id: str) -> tuple[str | None, str | None]:
-    """What was delivered, None if that is large; and where a browser shows it."""
+def _deliver(job_id: str) -> str | None:
+    """What was delivered; None if that is large."""
     load_undelivered(job_id)
     if not ingestion.is_small(job_id):
-        return None, None
-    objects, link = delivery.deliver(job_id)
-    return f"delivered {sum(each.rows for each in objects)} rows", link
+        return None
+    objects = delivery.deliver(job_id)
+    return f"delivered {sum(each.rows for each in objects)} rows"
 
 
 @RETRY.wraps

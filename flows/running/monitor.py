@@ -31,7 +31,8 @@ from structlog.stdlib import BoundLogger
 
 from blocks import logs
 from blocks.delivery_manifest import DeliveredObject, folder_of
-from blocks.domain.errors import Transient
+from blocks.domain.errors import Terminal, Transient
+from blocks.domain.model import DeliveryStatus
 from blocks.prefect import job_page
 from blocks.store import chunks
 from blocks.store.jobs import Job
@@ -165,37 +166,42 @@ def show_chunks(job_id: str, seen: Sequence[ChunkSeen]) -> None:
 
 
 @only_shown
-def show_job(job_id: str, *, link: str | None = None) -> None:
-    """A page about the job as it is now; `link` is where its results can be looked at in a browser."""
-    page, description = _page_of(job_id, link)
+def show_job(job_id: str) -> None:
+    """A page about the job as it is now."""
+    page, description = _page_of(job_id)
     create_markdown_artifact(key=job_page.key(job_id), markdown=page, description=description)
 
 
 @only_shown
-def update_page(job_id: str, *, link: str | None) -> None:
+def update_page(job_id: str) -> None:
     """Bring the job's page up to date where it is: another one would cost Prefect two events."""
     key = ArtifactCollectionFilterKey(any_=[job_page.key(job_id)])
-    page, description = _page_of(job_id, link)
+    page, description = _page_of(job_id)
     with get_client(sync_client=True) as client:
         found = client.read_latest_artifacts(artifact_filter=ArtifactCollectionFilter(key=key))
         for each in found:
             update = ArtifactUpdate(data=page, description=description)
             client.update_artifact(each.latest_id, update)
     if not found:
-        show_job(job_id, link=link)
+        show_job(job_id)
 
 
-def _page_of(job_id: str, link: str | None) -> tuple[str, str]:
+def _page_of(job_id: str) -> tuple[str, str]:
     job = load_job(job_id)
     with database().transaction() as tx:
         codes = chunks.bad_codes(tx, job.job_no)
-    page = job_page.page(job, codes, public_url=settings().public_url, link=link)
+    page = job_page.page(job, codes, public_url=settings().public_url, link=_console_url(job))
     return page, job_page.description(job)
 
 
-def delivery_link(job: Job) -> str | None:
-    """Where the results of a job can be looked at in a browser, if the store has such a place."""
-    return destination_of(job).console_url(f"{folder_of(job)}/")
+def _console_url(job: Job) -> str | None:
+    """Where a browser shows the results, once they are being written, if the store has such a place."""
+    if job.delivery_status in (None, DeliveryStatus.PENDING):
+        return None
+    try:
+        return destination_of(job).console_url(f"{folder_of(job)}/")
+    except Terminal:
+        return None  # what the bucket would be opened with is refused
 
 
 @only_shown

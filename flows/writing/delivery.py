@@ -10,7 +10,7 @@ from blocks.domain.errors import AccessDenied, RefineryError
 from blocks.domain.model import DeliveryStatus
 from blocks.store import jobs, results, waits
 from flows.running.deadlines import Deadline
-from flows.running.monitor import delivery_link, run_log
+from flows.running.monitor import run_log
 from flows.running.resources import (
     adopt_run,
     database,
@@ -102,20 +102,19 @@ def refuse(job_id: str, code: str, message: str) -> None:
         jobs.refuse_delivery(tx, job_no, code, message)
 
 
-def deliver(job_id: str, *, again: bool = False) -> tuple[list[DeliveredObject], str | None]:
+def deliver(job_id: str, *, again: bool = False) -> list[DeliveredObject]:
     """Deliver the job, one step after the other.
 
-    Returns what is in its bucket, the manifest aside, and where a browser shows it, if anywhere.
+    Returns what is in its bucket, the manifest aside.
 
     Raises:
         Overtaken: there is nothing to deliver any more.
     """
     begin(job_id, again=again)
-    link = delivery_link(load_undelivered(job_id))
     objects, deadline = find(job_id), Deadline()
     if objects is None:
         objects = [*write_results(job_id, deadline), write_bad_lines(job_id, deadline)]
         write_manifest(job_id, objects)
     tidy(job_id, objects)
     finish(job_id, len(objects) + 1)
-    return objects, link
+    return objects

@@ -1,0 +1,38 @@
+"""What an operator sees of a job."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from blocks.domain.errors import AccessDenied
+from blocks.domain.model import DeliveryStatus
+from flows.running import monitor
+from tests.unit.test_delivery import make_job
+
+
+class Console:
+    """A bucket of a store whose console a browser can open."""
+
+    def console_url(self, prefix: str) -> str:
+        return f"https://console.example/{prefix}"
+
+
+@pytest.mark.parametrize(
+    "status, is_linked", [(None, False), *((each, each != "pending") for each in DeliveryStatus)]
+)
+def test_results_are_linked_once_they_are_being_written(
+    status: DeliveryStatus | None, is_linked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "destination_of", lambda _: Console())
+    job = msgspec.structs.replace(make_job(), delivery_status=status)
+    expected = "https://console.example/p/job_1/" if is_linked else None
+    assert monitor._console_url(job) == expected
+
+
+def test_a_bucket_that_cannot_be_opened_has_no_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Any) -> None:
+        raise AccessDenied("The key has been revoked.")
+
+    monkeypatch.setattr(monitor, "destination_of", refuse)
+    assert monitor._console_url(make_job()) is None
