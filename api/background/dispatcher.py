@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -17,6 +17,7 @@ from api.background.webhook_sender import Answer, WebhookSender
 from api.metrics import Metrics
 from api.signatures import new_secret, signed_headers
 from blocks import logs
+from blocks.domain.backoff import backoff_s, jittered
 from blocks.domain.errors import RefineryError, Transient
 from blocks.secrets.egress import Egress
 from blocks.settings import Settings
@@ -52,6 +53,7 @@ _DELAYS_S = (
 )
 _JITTER = 0.2
 # How long an endpoint is left alone that fails again and again, with all that waits for it.
+_PAUSE_S = 1.0
 _PAUSE_S_MAX = _MINUTE_S
 _RETRY_AFTER_S_MAX = 24 * _HOUR_S
 
@@ -214,14 +216,11 @@ def _outcome(answer: Answer) -> str:
     return "unreachable" if answer.status_code is None else "refused"
 
 
-def _backoff(
-    notification: Notification,
-    answer: Answer,
-    spread: Callable[[float, float], float] = random.uniform,
-) -> tuple[float, float]:
+def _backoff(notification: Notification, answer: Answer) -> tuple[float, float]:
     """When this is tried again, and how long its endpoint is left alone, in seconds."""
     nth = min(notification.attempts, len(_DELAYS_S)) - 1
-    delay_s = _DELAYS_S[nth] * spread(1 - _JITTER, 1 + _JITTER)
-    pause_s = min(2.0**notification.failures, _PAUSE_S_MAX) * spread(1 - _JITTER, 1)
+    delay_s = _DELAYS_S[nth] * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+    failures = notification.failures + 1
+    pause_s = backoff_s(failures, first_s=_PAUSE_S, max_s=_PAUSE_S_MAX)
     asked_s = min(answer.retry_after_s or 0.0, _RETRY_AFTER_S_MAX)
-    return max(delay_s, asked_s), max(pause_s, asked_s)
+    return max(delay_s, asked_s), max(jittered(pause_s, share=_JITTER), asked_s)

@@ -5,7 +5,6 @@ dies in between leaves a row that reconcile finds; asked for again with the same
 is one run. What cannot be said to Prefect now stays, and is tried again.
 """
 
-import random
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -14,6 +13,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from api.metrics import Metrics
 from blocks import logs
+from blocks.domain.backoff import backoff_s, jittered
 from blocks.domain.errors import Transient
 from blocks.domain.model import JobStatus
 from blocks.prefect import job_page
@@ -38,6 +38,7 @@ _DEPLOYMENTS = {"process_job": names.PROCESS_JOB, "deliver_job": names.DELIVER_J
 _ENDS = {f"refinery.job.{end}" for end in ("completed", "failed", "cancelled")}
 _POLL_S = 2.0  # for what became due without a notification: what was postponed
 _STOP_S = 10.0
+_DELAY_S = 1.0
 _DELAY_S_MAX = 60.0
 # Where Prefect is away, or knows no deployment of ours yet, work goes on as soon as that has changed.
 _AWAY_DELAY_S_MAX = 2.0
@@ -225,7 +226,7 @@ def _some_of(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _delay_s(failures: int, max_s: float) -> float:
-    return min(2.0**failures, max_s) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+    return jittered(backoff_s(failures + 1, first_s=_DELAY_S, max_s=max_s))
 
 
 def _event(entry: Entry) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The HTTP API as the command line uses it: retried where that is safe, errors as exit codes."""
 
-import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from cyclopts import Parameter, validators
 
 from api.cli import profiles
 from api.cli.exits import CommandFailed, Exit, Unreachable
+from blocks.domain.backoff import backoff_s, jittered
 from blocks.settings import ClientSettings
 
 AtLeastOne = Annotated[int, Parameter(validator=validators.Number(gte=1))]
@@ -24,6 +24,7 @@ _CONNECT_S = 10.0
 _READ_S = 90.0  # longer than the API lets anybody wait
 _TRIES = 5
 _BACKOFF_S = 0.5
+_BACKOFF_S_MAX = 4.0
 _RETRY_AFTER_S_MAX = 60.0
 _TRY_AGAIN = {
     HTTPStatus.TOO_MANY_REQUESTS,
@@ -124,7 +125,8 @@ class Client:
                 wait_s = _retry_after_s(response)
             if nth == _TRIES or not (again or untried):
                 raise failure
-            time.sleep(max(wait_s, _BACKOFF_S * 2**nth * random.uniform(0.25, 0.5)))  # noqa: S311
+            delay_s = jittered(backoff_s(nth, first_s=_BACKOFF_S, max_s=_BACKOFF_S_MAX))
+            time.sleep(max(wait_s, delay_s))
         raise AssertionError("There is at least one try.")
 
     @contextmanager

@@ -13,10 +13,11 @@ from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedCol
 from api.cli.client import Client
 from api.cli.exits import CommandFailed, Exit, Unreachable
 from api.cli.output import notes
+from blocks.domain.backoff import backoff_s
 
 _BREAKS_MAX = 10
 _BACKOFF_S = 0.5
-_BACKOFF_DOUBLINGS_MAX = 6
+_BACKOFF_S_MAX = 32.0
 _TAIL_BYTES = 64 * 1024
 
 
@@ -73,7 +74,7 @@ def _download(client: Client, path: str, file: BinaryIO) -> None:
             if breaks >= _BREAKS_MAX:
                 raise
             notes.print(f"[dim]{error}; going on after line {after:,}[/]")
-            time.sleep(_BACKOFF_S * 2 ** min(breaks, _BACKOFF_DOUBLINGS_MAX))
+            time.sleep(backoff_s(breaks + 1, first_s=_BACKOFF_S, max_s=_BACKOFF_S_MAX))
         else:
             return
 

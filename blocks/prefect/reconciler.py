@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from blocks import housekeeping, logs
+from blocks.domain.backoff import backoff_s
 from blocks.housekeeping import in_batches
 from blocks.prefect.api import UNDER_WAY, PrefectApi, PrefectUnavailable, RunState
 from blocks.prefect.stuck_runs import end_stuck_runs, find_stuck_runs
@@ -167,4 +168,4 @@ def _delay_s(launches: int) -> float:
     # The first crash may be anybody's: a machine that was shut down. What crashes again and again waits.
     if launches == 1:
         return 0.0
-    return min(runs.RELAUNCH_DELAY_S * 2.0 ** (launches - 2), runs.RELAUNCH_DELAY_S_MAX)
+    return backoff_s(launches - 1, first_s=runs.RELAUNCH_DELAY_S, max_s=runs.RELAUNCH_DELAY_S_MAX)

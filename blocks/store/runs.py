@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from blocks.domain.backoff import backoff_steps
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -185,8 +186,7 @@ def give_back(tx: Transaction, job_id: str, kind: str, flow_run_id: UUID, *, err
         "kind": kind,
         "flow_run_id": flow_run_id,
         "error": error,
-        "delay_s": RELAUNCH_DELAY_S,
-        "delay_s_max": RELAUNCH_DELAY_S_MAX,
+        "delays_s": backoff_steps(first_s=RELAUNCH_DELAY_S, max_s=RELAUNCH_DELAY_S_MAX),
     }
     return tx.execute(_SQL["give_back"], values).fetchone() is not None
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from blocks.domain.backoff import backoff_s
 from deployments.embedded.processes import ChildProcess
 from deployments.errors import ServerFailed
 
@@ -168,8 +169,7 @@ class Supervised:
         return f"{self.child.name} cannot be started: {error}"
 
     def _delay_s(self) -> float:
-        doublings = max(0, self._failures - 1)
-        return min(RESTART_DELAY_MAX_S, RESTART_DELAY_MIN_S * 2.0 ** min(doublings, 10))
+        return backoff_s(self._failures, first_s=RESTART_DELAY_MIN_S, max_s=RESTART_DELAY_MAX_S)
 
 
 @dataclass(frozen=True)

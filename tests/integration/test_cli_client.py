@@ -81,6 +81,7 @@ def cli(
 ) -> Cli:
     monkeypatch.setattr(client, "_BACKOFF_S", 0.01)
     monkeypatch.setattr(export, "_BACKOFF_S", 0.01)
+    monkeypatch.setattr(export, "_BACKOFF_S_MAX", 0.05)
     found = Cli(monkeypatch, capsys)
     found.say(
         REFINERY_API_URL=server,

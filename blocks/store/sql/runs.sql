@@ -182,7 +182,8 @@ returning r.run_no;
 -- A run ends itself because its work has to wait: its place is free at once, and another run comes later.
 update runs r
 set launched_at = null, last_error = %(error)s, waiting_since = now(),
-    not_before = now() + make_interval(secs => least(%(delay_s)s * 2.0 ^ least(r.launches - 1, 30), %(delay_s_max)s))
+    not_before = now() + make_interval(
+        secs => (%(delays_s)s::float8[])[least(greatest(r.launches, 1), cardinality(%(delays_s)s::float8[]))])
 from jobs j
 where j.job_id = %(job_id)s and r.job_no = j.job_no and r.kind = %(kind)s and r.flow_run_id = %(flow_run_id)s
   and r.launched_at is not null
