@@ -52,14 +52,17 @@ from api.routes.webhooks import (
 from blocks.bodies.jobs import JobBody
 from blocks.domain.ids import task_id
 from blocks.domain.model import (
+    Compression,
     DeliveryStatus,
     JobStatus,
     LabelOutcome,
     ReleaseOutcome,
+    ResultFormat,
     TaskStatus,
     TaskType,
     WaitsFor,
 )
+from blocks.domain.object_urls import StoreType
 from blocks.store.results import LineError
 from blocks.store.waits import Waiting
 from blocks.store.webhooks import Attempt, Event, MessageStatus
@@ -119,11 +122,11 @@ REQUESTS: Requests = {
 # What routes answer
 
 _DELIVERY_VIEW = Delivery(
-    type="s3",
+    type=StoreType.S3,
     bucket="results",
     prefix="cats",
-    compression="gzip",
-    format="jsonl",
+    compression=Compression.GZIP,
+    format=ResultFormat.JSONL,
     status=None,
     objects=None,
     delivered_at=None,

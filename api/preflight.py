@@ -126,7 +126,7 @@ def _probes(new: NewJob, settings: Settings) -> Iterator[tuple[str, Probe]]:
     target = new.delivery
     if target:
         key = f"{target.prefix}/{_PROBE}".lstrip("/")
-        store = StoreType(target.type)
+        store = target.type
         yield "delivery", lambda: _open(new, settings, store, target.bucket).probe_write(key)
     callback_url = new.callback_url
     if callback_url:

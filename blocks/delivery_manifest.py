@@ -2,6 +2,7 @@
 
 import msgspec
 
+from blocks.domain.model import Compression, ResultFormat
 from blocks.store.jobs import Job
 
 MANIFEST_BYTES_MAX = 16 * 1024 * 1024
@@ -20,14 +21,14 @@ class DeliveredObject(msgspec.Struct, frozen=True):
 class DeliveryManifest(msgspec.Struct, frozen=True, kw_only=True):
     """Every object of a delivery, and the job's counters.
 
-    `format` is jsonl or parquet, and `compression` none, gzip or zstd, of the parts;
-    errors.jsonl is plain. `conditional_put` is false where the store cannot write on condition, or takes
-    no notice of it, so that it was asked what stands there before `manifest.json` was written.
+    `format` and `compression` are those of the parts; errors.jsonl is plain. `conditional_put` is false
+    where the store cannot write on condition, or takes no notice of it, so that it was asked what stands
+    there before `manifest.json` was written.
     """
 
     job_id: str
-    format: str
-    compression: str
+    format: ResultFormat
+    compression: Compression
     total_tasks: int
     tasks_done: int
     tasks_failed: int

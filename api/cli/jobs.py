@@ -24,6 +24,8 @@ from api.cli.export import stream
 from api.cli.output import notes, print_fields, print_json, print_table
 from api.cli.watch import check_success, wait_sentence, waiting_stage
 from api.cli.watch import watch as watch_job
+from blocks.domain.model import Compression, ResultFormat
+from blocks.domain.object_urls import StoreType
 
 jobs = app.command(App(name="jobs", help=__doc__))
 
@@ -52,8 +54,8 @@ class Spec:
     callback_url: str | None = None
     metadata: Annotated[dict[str, str] | None, Parameter(help="--metadata.order 17")] = None
     delivery: _Delivery = None
-    format: Literal["jsonl", "parquet"] | None = None
-    compression: Literal["none", "gzip", "zstd"] | None = None
+    format: ResultFormat | None = None
+    compression: Compression | None = None
     kms_key_id: str | None = None
     acl: str | None = None
     credentials_file: _CredentialsFile = None
@@ -209,8 +211,8 @@ def deliver(
     job_id: str,
     *,
     delivery: _Delivery = None,
-    format: Literal["jsonl", "parquet"] | None = None,  # noqa: A002 - its name
-    compression: Literal["none", "gzip", "zstd"] | None = None,
+    format: ResultFormat | None = None,  # noqa: A002 - its name
+    compression: Compression | None = None,
     credentials_file: _CredentialsFile = None,
     common: Common = COMMON,
 ) -> None:
@@ -270,12 +272,12 @@ def _delivery(uri: str | None, options: Mapping[str, Any]) -> dict[str, Any] | N
         return None
     scheme, _, rest = uri.partition("://")
     bucket, _, prefix = rest.partition("/")
-    types = {"s3": "s3", "gs": "gcs"}
-    if scheme not in types or not bucket:
+    store = StoreType.of_scheme(scheme)
+    if store is None or not bucket:
         raise CommandFailed(f"{uri!r} is not s3://bucket/prefix or gs://bucket/prefix.", Exit.USAGE)
     names = ("format", "compression", "kms_key_id", "acl")
     given = {name: options.get(name) for name in names if options.get(name) is not None}
-    return {"type": types[scheme], "bucket": bucket, "prefix": prefix} | given
+    return {"type": store, "bucket": bucket, "prefix": prefix} | given
 
 
 def _credentials(file: Path | None) -> dict[str, Any] | None:

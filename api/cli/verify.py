@@ -16,6 +16,7 @@ from rich.console import Console
 from api.cli.admin import app
 from blocks.delivery_manifest import MANIFEST_BYTES_MAX, DeliveredObject, DeliveryManifest
 from blocks.domain.errors import RefineryError
+from blocks.domain.object_urls import StoreType
 
 _MANIFEST = "manifest.json"
 _ERRORS = "errors.jsonl"
@@ -207,13 +208,14 @@ def _parquet_rows(fs: Any, path: str) -> int:
 
 
 def _file_system(uri: str, endpoint_url: str | None, *, anonymous: bool) -> Any:
-    if uri.startswith("s3://"):
+    store = _store_of(uri)
+    if store is StoreType.S3:
         import s3fs
 
         return s3fs.S3FileSystem(
             anon=anonymous, endpoint_url=endpoint_url, skip_instance_cache=True
         )
-    if uri.startswith("gs://"):
+    if store is StoreType.GCS:
         from gcsfs.core import GCSFileSystem
 
         token = "anon" if anonymous else None
@@ -224,7 +226,12 @@ def _file_system(uri: str, endpoint_url: str | None, *, anonymous: bool) -> Any:
 
 
 def _path(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    if separator and scheme in {"s3", "gs"}:
-        return rest.rstrip("/")
+    if _store_of(uri):
+        return uri.partition("://")[2].rstrip("/")
     return str(Path(uri).resolve())
+
+
+def _store_of(uri: str) -> StoreType | None:
+    """Return the store that `uri` names; None for a local folder."""
+    scheme, separator, _ = uri.partition("://")
+    return StoreType.of_scheme(scheme) if separator else None

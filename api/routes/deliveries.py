@@ -17,7 +17,6 @@ from api.routes.jobs import find_job, show
 from blocks.bodies.fields import Body, Fault, RawObject, struct_faults, value_of
 from blocks.bodies.jobs import CredentialsBody, DeliveryBody, RawDelivery, s3_only_faults
 from blocks.domain.model import DeliveryStatus, JobStatus
-from blocks.domain.object_urls import StoreType
 from blocks.secrets.credentials import credentials_type
 from blocks.secrets.vault import Vault
 from blocks.store import jobs
@@ -112,7 +111,7 @@ def _wanted(job: Job, data: DeliverBody) -> tuple[DeliveryTarget, bytes | None]:
             message = "The job's credentials were wiped; give some for this delivery."
             raise invalid_request([Fault("credentials", message)])
         return target, None
-    store = StoreType(target.type)
+    store = target.type
     given = msgspec.json.decode(
         msgspec.json.encode(data.credentials.given()), type=dict[str, msgspec.Raw]
     )

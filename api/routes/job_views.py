@@ -5,7 +5,8 @@ from datetime import datetime
 
 import msgspec
 
-from blocks.domain.model import DeliveryStatus, JobStatus, TaskType
+from blocks.domain.model import Compression, DeliveryStatus, JobStatus, ResultFormat, TaskType
+from blocks.domain.object_urls import StoreType
 from blocks.store import waits
 from blocks.store.database import Transaction
 from blocks.store.jobs import Job
@@ -37,16 +38,16 @@ class JobError(msgspec.Struct, frozen=True):
 class Delivery(msgspec.Struct, frozen=True):
     """Where the results go; `objects` counts those that stand there, `manifest.json` included."""
 
-    type: str
+    type: StoreType
     """The store."""
     bucket: str
     """The bucket."""
     prefix: str
     """What the names of all objects begin with; the job's id follows it."""
-    compression: str
+    compression: Compression
     """How each object is compressed."""
-    format: str
-    """`jsonl` or `parquet`."""
+    format: ResultFormat
+    """JSON lines or Parquet."""
     status: DeliveryStatus | None
     """How far it is; null until the job's tasks are done."""
     objects: int | None

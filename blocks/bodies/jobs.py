@@ -10,7 +10,7 @@ from blocks.bodies.fields import Body, Fault, RawObject, struct_faults, value_of
 from blocks.domain.data_urls import URL_CHARACTERS_MAX, has_user, is_data_url, normalize_url
 from blocks.domain.errors import Terminal
 from blocks.domain.metadata import named_members
-from blocks.domain.model import TaskType
+from blocks.domain.model import Compression, ResultFormat, TaskType
 from blocks.domain.object_urls import StoreType, is_bucket_name, parse_object_url
 from blocks.domain.show_metadata import ShowMetadata
 from blocks.secrets.credentials import credentials_type
@@ -127,9 +127,9 @@ class DeliveryBody(Body, frozen=True, kw_only=True):
     """The bucket to write to."""
     prefix: Annotated[str, Meta(max_length=512)] = ""
     """What the names of all objects begin with; the job's id follows it."""
-    compression: Literal["none", "gzip", "zstd"] = "none"
+    compression: Compression = Compression.NONE
     """How each object is compressed."""
-    format: Literal["jsonl", "parquet"] = "jsonl"
+    format: ResultFormat = ResultFormat.JSONL
     """JSON lines or Parquet."""
     kms_key_id: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
     """S3 only: the KMS key that objects are encrypted with."""

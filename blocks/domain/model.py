@@ -39,6 +39,26 @@ class DeliveryStatus(StrEnum):
     FAILED = "failed"
 
 
+class ResultFormat(StrEnum):
+    """How the results of a job are written: as JSON lines, or as Parquet."""
+
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+class Compression(StrEnum):
+    """How an object of lines is compressed, or, in Parquet, the pages inside it."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+    @property
+    def suffix(self) -> str:
+        """What the name of such an object of lines ends with: `.gz`, `.zst` or nothing."""
+        return {Compression.NONE: "", Compression.GZIP: ".gz", Compression.ZSTD: ".zst"}[self]
+
+
 class WaitsFor(StrEnum):
     """What a job waits for: its store, its delivery's, Prefect, its turn, or annotators."""
 

@@ -15,6 +15,16 @@ class StoreType(StrEnum):
     S3 = "s3"
     GCS = "gcs"
 
+    @property
+    def scheme(self) -> str:
+        """The scheme of the URLs of its objects: `s3` or `gs`."""
+        return "gs" if self is StoreType.GCS else "s3"
+
+    @classmethod
+    def of_scheme(cls, scheme: str) -> "StoreType | None":
+        """Return the store whose URLs have that scheme, in small letters; None for another."""
+        return next((store for store in cls if store.scheme == scheme), None)
+
 
 class InvalidObjectUrl(Terminal):
     """The URL does not name one object in S3 or GCS."""
@@ -28,6 +38,9 @@ class ObjectUrl(msgspec.Struct, frozen=True):
     store: StoreType
     bucket: str
     key: str
+
+    def __str__(self) -> str:
+        return f"{self.store.scheme}://{self.bucket}/{self.key}"
 
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,220}[A-Za-z0-9]")
@@ -55,15 +68,13 @@ def parse_object_url(url: str) -> ObjectUrl:
     scheme, separator, rest = url.partition("://")
     if "@" in rest.partition("/")[0]:
         raise InvalidObjectUrl("The URL has a user or password in it; send credentials instead.")
-    match scheme.lower() if separator else "":
-        case "s3":
-            store, (bucket, _, key) = StoreType.S3, rest.partition("/")
-        case "gs":
-            store, (bucket, _, key) = StoreType.GCS, rest.partition("/")
-        case "https":
-            store, bucket, key = _parse_https(url)
-        case _:
-            raise InvalidObjectUrl(f"The scheme is not supported. {_FORMS}")
+    scheme = scheme.lower() if separator else ""
+    if store := StoreType.of_scheme(scheme):
+        bucket, _, key = rest.partition("/")
+    elif scheme == "https":
+        store, bucket, key = _parse_https(url)
+    else:
+        raise InvalidObjectUrl(f"The scheme is not supported. {_FORMS}")
     if not is_bucket_name(bucket):
         raise InvalidObjectUrl(f"{bucket!r} is not a bucket name. {_FORMS}")
     if not key or key.endswith("/"):

@@ -1,13 +1,8 @@
 """Formats of manifests: by the name alone one is decompressed; its first bytes explain a refusal."""
 
-from typing import Literal
+from blocks.domain.model import BadLine, Compression, LineCode
 
-from blocks.domain.model import BadLine, LineCode
-
-Codec = Literal["gzip", "zstd"]
-
-_CODECS: dict[str, Codec] = {".gz": "gzip", ".zst": "zstd"}
-_READ_BY_NAME = {b"\x1f\x8b": ("gzip", ".gz"), b"\x28\xb5\x2f\xfd": ("zstd", ".zst")}
+_READ_BY_NAME = {b"\x1f\x8b": Compression.GZIP, b"\x28\xb5\x2f\xfd": Compression.ZSTD}
 _NOT_READ = {
     b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
@@ -25,19 +20,19 @@ _NOT_READ = {
 _ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 
 
-def codec_of(key: str) -> Codec | None:
-    """Return how an object of that name, in small letters or capital ones, is compressed."""
+def codec_of(key: str) -> Compression | None:
+    """Return how an object of that name, in letters of any case, is compressed; None if it is not."""
     name = key.lower()
-    return next((codec for ending, codec in _CODECS.items() if name.endswith(ending)), None)
+    return next((codec for codec in _READ_BY_NAME.values() if name.endswith(codec.suffix)), None)
 
 
 def hint(first: BadLine) -> str | None:
     """Return a sentence on what a manifest looks like whose first bad line is `first`, or None."""
     if first.byte_offset != 0:
         return None
-    for start, (name, ending) in _READ_BY_NAME.items():
+    for start, codec in _READ_BY_NAME.items():
         if first.raw.startswith(start):
-            return f"It begins like {name}; name the object {ending}."
+            return f"It begins like {codec}; name the object {codec.suffix}."
     names = [name for start, name in _NOT_READ.items() if first.raw.startswith(start)]
     if first.code is LineCode.INVALID_UTF8 and first.raw.startswith(_ZLIB):
         names = ["zlib"]

@@ -7,7 +7,7 @@ and never become a block: whoever can reach Prefect's API can read every block.
 """
 
 import json
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from prefect.blocks.core import Block
@@ -19,6 +19,7 @@ from pydantic import Field, SecretStr, field_validator
 from blocks.buckets.opening import open_bucket
 from blocks.buckets.protocol import Bucket
 from blocks.domain.errors import RefineryError, Terminal
+from blocks.domain.model import Compression, ResultFormat
 from blocks.domain.object_urls import ObjectUrl, StoreType, is_bucket_name
 from blocks.secrets.credentials import Credentials, GcsCredentials, S3Credentials
 from blocks.secrets.egress import Egress
@@ -27,7 +28,6 @@ from blocks.store.jobs import DeliveryTarget
 
 _REGION = "us-east-1"
 _TIMEOUT_S = 30.0
-_STORES = {"s3": StoreType.S3, "gs": StoreType.GCS}
 
 _B = TypeVar("_B", bound=Block)
 
@@ -168,11 +168,11 @@ ResultsDelivery(url="s3://my-bucket/labels", format="parquet").save("labels")
 ```"""
 
     url: str = Field(description="`s3://bucket/prefix` or `gs://bucket/prefix`.")
-    format: Literal["jsonl", "parquet"] = Field(
-        default="jsonl", description="JSON lines, or Parquet files."
+    format: ResultFormat = Field(
+        default=ResultFormat.JSONL, description="JSON lines, or Parquet files."
     )
-    compression: Literal["none", "gzip", "zstd"] = Field(
-        default="none", description="Of the objects, or of what is in the Parquet files."
+    compression: Compression = Field(
+        default=Compression.NONE, description="Of the objects, or of what is in the Parquet files."
     )
     kms_key_id: str | None = Field(
         default=None, description="S3 only: the KMS key that objects are encrypted with."
@@ -191,7 +191,7 @@ ResultsDelivery(url="s3://my-bucket/labels", format="parquet").save("labels")
         """The delivery of a job."""
         place = _place(self.url)
         return DeliveryTarget(
-            type=str(place.store),
+            type=place.store,
             bucket=place.bucket,
             prefix=place.key.strip("/"),
             compression=self.compression,
@@ -289,9 +289,10 @@ def _place(url: str) -> ObjectUrl:
     """Raises ValueError where `url` names no bucket of S3 or GCS; the key may be empty."""
     scheme, separator, rest = url.partition("://")
     bucket, _, key = rest.partition("/")
-    if not separator or scheme not in _STORES or not is_bucket_name(bucket):
+    store = StoreType.of_scheme(scheme)
+    if not separator or store is None or not is_bucket_name(bucket):
         raise ValueError("This must be s3://bucket or gs://bucket.")
-    return ObjectUrl(_STORES[scheme], bucket, key)
+    return ObjectUrl(store, bucket, key)
 
 
 def _lies_in(url: ObjectUrl, place: ObjectUrl) -> bool:

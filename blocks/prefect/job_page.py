@@ -4,11 +4,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 from blocks.delivery_manifest import folder_of
-from blocks.domain.object_urls import StoreType, parse_object_url
+from blocks.domain.object_urls import ObjectUrl, parse_object_url
 from blocks.prefect import markdown
 from blocks.store.jobs import Job
-
-_SCHEMES = {StoreType.S3: "s3", StoreType.GCS: "gs"}
 
 
 def key(job_id: str) -> str:
@@ -46,8 +44,7 @@ def _facts(job: Job, public_url: str) -> Iterator[str]:
     yield f"| status | {job.status} |"
     yield "|---|---|"
     yield f"| customer | `{job.customer_id}` |"
-    manifest = f"{_SCHEMES[url.store]}://{url.bucket}/{url.key}"
-    yield f"| manifest | {markdown.code(manifest)} |"
+    yield f"| manifest | {markdown.code(str(url))} |"
     yield f"| question | {markdown.text(job.question)} |"
     yield f"| lines | {job.total_tasks:,} |"
     yield f"| settled | {job.tasks_done:,} |"
@@ -74,8 +71,7 @@ def _bad_lines(job: Job, codes: Mapping[str, int]) -> Iterator[str]:
 def _delivery(job: Job, link: str | None) -> Iterator[str]:
     if job.delivery is None:
         return
-    scheme = _SCHEMES[StoreType(job.delivery.type)]
-    at = f"{scheme}://{job.delivery.bucket}/{folder_of(job)}"
+    at = str(ObjectUrl(job.delivery.type, job.delivery.bucket, folder_of(job)))
     yield ""
     yield "## Delivery"
     yield ""

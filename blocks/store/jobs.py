@@ -7,8 +7,15 @@ import msgspec
 
 from blocks.domain.errors import CredentialsWiped, IdempotencyConflict
 from blocks.domain.ids import new_id
-from blocks.domain.model import DeliveryStatus, JobStatus, Pin, TaskType
-from blocks.domain.object_urls import StoreType
+from blocks.domain.model import (
+    Compression,
+    DeliveryStatus,
+    JobStatus,
+    Pin,
+    ResultFormat,
+    TaskType,
+)
+from blocks.domain.object_urls import ObjectUrl, StoreType
 from blocks.secrets.vault import Vault
 from blocks.store.database import Rollback, Transaction, take_time
 from blocks.store.queries import load
@@ -20,22 +27,20 @@ _CANCEL_S_MAX = 60  # there may be millions of vacancies to delete
 
 
 class DeliveryTarget(msgspec.Struct, frozen=True):
-    """Where results go: `prefix` without slashes at its ends, `compression` none, gzip or zstd,
-    `format` jsonl or parquet."""
+    """Where results go, and how they are written; `prefix` has no slashes at its ends."""
 
-    type: str
+    type: StoreType
     bucket: str
     prefix: str
-    compression: str
-    format: str
-    kms_key_id: str | None
-    acl: str | None
+    compression: Compression = Compression.NONE
+    format: ResultFormat = ResultFormat.JSONL
+    kms_key_id: str | None = None
+    acl: str | None = None
 
     @property
     def url(self) -> str:
         """The folder as `s3://bucket/prefix` or `gs://bucket/prefix`."""
-        scheme = "gs" if self.type == StoreType.GCS else self.type
-        return f"{scheme}://{self.bucket}/{self.prefix}"
+        return str(ObjectUrl(self.type, self.bucket, self.prefix))
 
     @property
     def place(self) -> tuple[str | None, ...]:
@@ -226,7 +231,7 @@ def page(
 
 def _job(row: dict[str, Any]) -> Job:
     target = {f: row[f"delivery_{f}"] for f in DeliveryTarget.__struct_fields__}
-    row["delivery"] = DeliveryTarget(**target) if row["delivery_type"] else None
+    row["delivery"] = msgspec.convert(target, DeliveryTarget) if row["delivery_type"] else None
     row["status"] = JobStatus(row["status"])
     row["task_type"] = TaskType(row["task_type"])
     row["delivery_status"] = row["delivery_status"] and DeliveryStatus(row["delivery_status"])

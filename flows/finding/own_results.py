@@ -33,7 +33,7 @@ def check_delivery(target: DeliveryTarget, place: ObjectUrl, source: Source) -> 
     Raises:
         DeliveredIntoSource: it is.
     """
-    is_same_bucket = (target.type, target.bucket) == (str(place.store), place.bucket)
+    is_same_bucket = (target.type, target.bucket) == (place.store, place.bucket)
     if is_same_bucket and source.is_below(f"{target.prefix}/{_EXAMPLE}".lstrip("/")):
         raise DeliveredIntoSource(
             f"The delivery {target.url} lies below the source {source.template!r} of the same bucket: "

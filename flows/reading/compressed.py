@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from blocks.domain.errors import ManifestCorrupt, ManifestTooLarge
-from blocks.lines.magic import Codec
+from blocks.domain.model import Compression
 from blocks.lines.validated_lines import Counted
 from flows.reading import ranges
 from flows.reading.ranges import Read
@@ -20,7 +20,7 @@ _RATIO_FROM_BYTES = 64 * 1024 * 1024
 
 
 def read_chunks(
-    read: Read, size: int, codec: Codec, *, chunk_bytes: int, bytes_max: int
+    read: Read, size: int, codec: Compression, *, chunk_bytes: int, bytes_max: int
 ) -> Iterator[tuple[int, int, bytes, Counted]]:
     """(chunk number, byte offset, text, counts) of each chunk of the decompressed manifest, in order.
 
@@ -88,11 +88,11 @@ class _Object(io.RawIOBase):
         return len(data)
 
 
-def _decompress(read: Read, size: int, codec: Codec, bytes_max: int) -> Iterator[bytes]:
+def _decompress(read: Read, size: int, codec: Compression, bytes_max: int) -> Iterator[bytes]:
     """The text in blocks, members and frames that follow each other taken as one."""
     compressed = _Object(read, size)
     file = pa.PythonFile(io.BufferedReader(compressed, _BLOCK_BYTES), mode="r")
-    stream = pa.CompressedInputStream(file, codec)
+    stream = pa.CompressedInputStream(file, codec.value)
     total = 0
     while block := _next_block(stream, codec, total):
         total += len(block)
@@ -105,7 +105,7 @@ def _decompress(read: Read, size: int, codec: Codec, bytes_max: int) -> Iterator
         yield block
 
 
-def _next_block(stream: pa.CompressedInputStream, codec: Codec, total: int) -> bytes:
+def _next_block(stream: pa.CompressedInputStream, codec: Compression, total: int) -> bytes:
     try:
         block: bytes = stream.read(_BLOCK_BYTES)
     except (OSError, pa.ArrowException) as error:

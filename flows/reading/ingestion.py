@@ -9,9 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 from blocks.domain.errors import ManifestRefused, ManifestTooLarge, NoValidLines, TooManyBadLines
+from blocks.domain.model import Compression
 from blocks.domain.object_urls import parse_object_url
 from blocks.lines import magic
-from blocks.lines.magic import Codec, codec_of
+from blocks.lines.magic import codec_of
 from blocks.lines.validated_lines import Counted
 from blocks.store import chunks, jobs, waits
 from blocks.store.chunks import Committed, Tally
@@ -225,7 +226,7 @@ def finish(job_id: str) -> Tally:
         return chunks.tally(tx, job.job_no)
 
 
-def _codec(job: Job) -> Codec | None:
+def _codec(job: Job) -> Compression | None:
     return codec_of(parse_object_url(job.manifest_url).key)
 
 

@@ -126,7 +126,7 @@ def destination_of(job: Job) -> Bucket:
     """The bucket that the job's results go to."""
     target = job.delivery
     assert target is not None  # the flow has looked
-    url = ObjectUrl(StoreType(target.type), target.bucket, target.prefix)
+    url = ObjectUrl(target.type, target.bucket, target.prefix)
     return _bucket(_access(job), url, kms_key_id=target.kms_key_id, acl=target.acl)
 
 

@@ -18,29 +18,29 @@ from blocks.delivery_manifest import (
     folder_of,
 )
 from blocks.domain.errors import AccessDenied, NotSupported, ObjectExists, ObjectNotFound
+from blocks.domain.model import Compression, ResultFormat
 from blocks.store.jobs import Job
 from flows.writing import parquet
 
-_EXTENSIONS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 _GZIP_LEVEL = 6
 _TIDY_S_MAX = 60.0
 _OURS = re.compile(r"part-[0-9]{5,}\.(parquet|jsonl(\.gz|\.zst)?)")
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """`format` jsonl or parquet; `compression` none, gzip or zstd, of the object or of what is in it."""
+    """How an object is written; `compression` is of the object, or of the pages in Parquet."""
 
-    format: str
-    compression: str
+    format: ResultFormat
+    compression: Compression
 
     @property
     def extension(self) -> str:
-        if self.format == "parquet":
+        if self.format is ResultFormat.PARQUET:
             return "parquet"
-        return f"jsonl{_EXTENSIONS[self.compression]}"
+        return f"jsonl{self.compression.suffix}"
 
 
-LINES = Layout("jsonl", "none")
+LINES = Layout(ResultFormat.JSONL, Compression.NONE)
 
 
 def layout_of(job: Job) -> Layout:
@@ -75,14 +75,14 @@ def write_object(
 ) -> DeliveredObject:
     """Write `blocks` of whole lines to one object, which appears when all of it is written."""
     with bucket.write(key) as file:
-        if layout.format == "parquet":
+        if layout.format is ResultFormat.PARQUET:
             rows = parquet.write(file, blocks, compression=layout.compression)
         else:
             rows = _write_lines(file, blocks, layout.compression)
     return DeliveredObject(key, rows, file.size, file.sha256)
 
 
-def _write_lines(file: ObjectFile, blocks: Iterable[bytes], compression: str) -> int:
+def _write_lines(file: ObjectFile, blocks: Iterable[bytes], compression: Compression) -> int:
     rows = 0
     with _compressed(file, compression) as sink:
         for block in blocks:
@@ -186,13 +186,13 @@ def _until(first: bytes, stream: Iterator[bytes], bytes_max: int) -> Iterator[by
 
 
 @contextmanager
-def _compressed(file: Any, compression: str) -> Iterator[IO[bytes]]:
+def _compressed(file: Any, compression: Compression) -> Iterator[IO[bytes]]:
     match compression:
-        case "gzip":
+        case Compression.GZIP:
             # Without a name and a time the same rows give the same bytes.
             with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as sink:
                 yield cast(IO[bytes], sink)
-        case "zstd":
+        case Compression.ZSTD:
             with pa.CompressedOutputStream(file, "zstd") as sink:
                 yield cast(IO[bytes], sink)
         case _:

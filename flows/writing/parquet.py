@@ -8,6 +8,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from blocks.domain.model import Compression
+
 # So much JSON becomes a row group: it bounds memory, and readers skip by it.
 _ROW_GROUP_BYTES = 16 * 1024 * 1024
 
@@ -49,13 +51,13 @@ class _Row(msgspec.Struct, frozen=True, gc=False):
 _decoder = msgspec.json.Decoder(list[_Row])
 
 
-def write(file: Any, blocks: Iterable[bytes], *, compression: str) -> int:
+def write(file: Any, blocks: Iterable[bytes], *, compression: Compression) -> int:
     """Write `blocks` of export lines as one Parquet file; how many rows there were.
 
-    `compression` is none, gzip or zstd, and is that of the pages inside.
+    `compression` is that of the pages inside.
     """
     rows = 0
-    with pq.ParquetWriter(file, SCHEMA, compression=compression) as writer:
+    with pq.ParquetWriter(file, SCHEMA, compression=compression.value) as writer:
         for group in _groups(blocks):
             batch = _batch(group)
             writer.write_batch(batch)

@@ -11,6 +11,7 @@ import httpx
 import msgspec
 import psycopg
 
+from blocks.domain.object_urls import StoreType
 from blocks.prefect import reconciler
 from blocks.prefect.api import PrefectApi
 from blocks.secrets.credentials import S3Credentials
@@ -177,7 +178,7 @@ class Operator:
         }
         if cell.kind == DELIVER:
             prefix = f"out-{secrets.token_hex(4)}"
-            target = DeliveryTarget("s3", self._bucket, prefix, "none", "jsonl", None, None)
+            target = DeliveryTarget(StoreType.S3, self._bucket, prefix)
             job = shop.processing(make_chunk(0, bad=3), delivery=target, **body)
         else:
             job = shop.submit(**body)

@@ -19,6 +19,7 @@ from psycopg.rows import dict_row
 
 from api.http.server import TimedProtocol
 from blocks.domain.model import BadLine, GoodLine, LabelOutcome, LineCode, Pin, TaskType
+from blocks.domain.object_urls import StoreType
 from blocks.lines.validated_lines import Batch, task_frame
 from blocks.prefect.api import PrefectApi
 from blocks.secrets.vault import Vault
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from tests.integration.flow_world import Shop as FlowShop
 
 OPTIONS = ["cat", "dog", "fox"]
-DELIVERY = DeliveryTarget("s3", "results", "out", "none", "jsonl", None, None)
+DELIVERY = DeliveryTarget(StoreType.S3, "results", "out")
 LINE_BYTES = 100
 WAIT_S = 20.0
 POLL_S = 0.02

@@ -11,6 +11,7 @@ import s3fs
 from prefect.client.schemas.objects import State
 
 from blocks.domain.model import TaskType
+from blocks.domain.object_urls import StoreType
 from blocks.secrets.credentials import S3Credentials
 from blocks.settings import Settings
 from blocks.store import annotation, customers, jobs
@@ -88,7 +89,7 @@ class Shop:
             region="us-east-1",
             endpoint_url=self._address.endpoint_url,
         )
-        delivery = DeliveryTarget("s3", self.bucket, "out", "none", "jsonl", None, None)
+        delivery = DeliveryTarget(StoreType.S3, self.bucket, "out")
         new = NewJob(
             customer_id=self.customer_id,
             manifest_url=f"s3://{self.bucket}/m.jsonl",

@@ -11,16 +11,17 @@ import pytest
 import s3fs
 
 from blocks.delivery_manifest import DeliveryManifest
+from blocks.domain.model import Compression, ResultFormat
 from deployments.embedded.object_stores import ObjectStoreAddress
 from flows.writing.folder import Layout, write_object, write_parts
 from tests.unit.test_delivery import MemoryBucket, export_line
 
 pytestmark = pytest.mark.integration
 LAYOUTS = [
-    Layout("jsonl", "none"),
-    Layout("jsonl", "gzip"),
-    Layout("jsonl", "zstd"),
-    Layout("parquet", "zstd"),
+    Layout(ResultFormat.JSONL, Compression.NONE),
+    Layout(ResultFormat.JSONL, Compression.GZIP),
+    Layout(ResultFormat.JSONL, Compression.ZSTD),
+    Layout(ResultFormat.PARQUET, Compression.ZSTD),
 ]
 
 

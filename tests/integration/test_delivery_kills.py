@@ -19,6 +19,7 @@ import s3fs
 
 from api.cli.verify import check_folder
 from blocks.buckets import uploads
+from blocks.domain.object_urls import StoreType
 from blocks.secrets.credentials import S3Credentials
 from blocks.store.jobs import DeliveryTarget, Job
 from deployments.embedded.object_stores import ObjectStoreAddress
@@ -143,7 +144,7 @@ def world(
         make_chunk(ROWS, bad=1),
         consensus_threshold=2,
         credentials=msgspec.json.encode(credentials),
-        delivery=DeliveryTarget("s3", bucket, "", "none", "jsonl", None, None),
+        delivery=DeliveryTarget(StoreType.S3, bucket, ""),
     )
     for _ in range(2):
         annotator = shop.annotator()

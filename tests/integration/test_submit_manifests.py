@@ -19,6 +19,7 @@ from pydantic import SecretStr, ValidationError
 
 from api.cli.exits import CommandFailed
 from api.cli.streams import streams_app
+from blocks.domain.model import Compression
 from blocks.prefect.api import PrefectApi
 from blocks.prefect.blocks import (
     BLOCKS,
@@ -57,7 +58,9 @@ class Etl:
         self.shop = shop
         self.block = f"source-{secrets.token_hex(4)}"
         self.save_source(shop._address.secret_access_key)
-        ResultsDelivery(url=f"s3://{shop.bucket}/out", compression="gzip").save(self.block)
+        ResultsDelivery(url=f"s3://{shop.bucket}/out", compression=Compression.GZIP).save(
+            self.block
+        )
 
     def save_source(self, secret_access_key: str) -> None:
         """Make the block of the source, or save it again with another key."""

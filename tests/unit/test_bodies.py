@@ -11,7 +11,7 @@ from api.http.bodies import parse
 from api.http.errors import ApiError
 from blocks.bodies.fields import Body
 from blocks.bodies.jobs import JobBody
-from blocks.domain.model import TaskType
+from blocks.domain.model import Compression, ResultFormat, TaskType
 from blocks.domain.object_urls import StoreType
 from blocks.secrets.credentials import GcsCredentials, S3Credentials, decode_credentials
 from blocks.store.jobs import DeliveryTarget
@@ -497,7 +497,7 @@ def test_an_endpoint_url_has_a_host(url: str) -> None:
 
 def test_a_delivery_is_taken_with_its_defaults_and_without_slashes_around_its_prefix() -> None:
     assert read(delivery=DELIVERY).to_job("c").delivery == DeliveryTarget(
-        "s3", "results", "", "none", "jsonl", None, None
+        StoreType.S3, "results", "", Compression.NONE, ResultFormat.JSONL, None, None
     )
     full = DELIVERY | {
         "prefix": "//a/b c/",
@@ -507,7 +507,13 @@ def test_a_delivery_is_taken_with_its_defaults_and_without_slashes_around_its_pr
         "acl": "bucket-owner-full-control",
     }
     assert read(delivery=full).to_job("c").delivery == DeliveryTarget(
-        "s3", "results", "a/b c", "zstd", "parquet", "k", "bucket-owner-full-control"
+        StoreType.S3,
+        "results",
+        "a/b c",
+        Compression.ZSTD,
+        ResultFormat.PARQUET,
+        "k",
+        "bucket-owner-full-control",
     )
     assert read().to_job("c").delivery is None
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.domain.errors import ManifestCorrupt, ManifestTooLarge, RefineryError, Transient
-from blocks.lines.magic import Codec, codec_of
+from blocks.domain.model import Compression
+from blocks.lines.magic import codec_of
 from blocks.lines.validated_lines import Counted
 from flows.reading.compressed import read_chunks
 from flows.reading.ranges import plan_ranges, read_lines
@@ -26,7 +27,7 @@ def zstd(text: bytes) -> bytes:
     return bytes(pa.compress(text, codec="zstd", asbytes=True))
 
 
-def chunks(data: bytes, codec: Codec, chunk_bytes: int, bytes_max: int = 1 << 40) -> Chunks:
+def chunks(data: bytes, codec: Compression, chunk_bytes: int, bytes_max: int = 1 << 40) -> Chunks:
     found = read_chunks(
         lambda start, end: data[start:end],
         len(data),
@@ -43,19 +44,21 @@ def plain(text: bytes, chunk_bytes: int) -> Chunks:
     return [(number, at, lines, counted) for number, (at, lines, counted) in enumerate(read)]
 
 
-SHAPES: dict[str, tuple[bytes, Codec]] = {
-    "gzip": (gzip.compress(TEXT), "gzip"),
-    "gzip of many members": (b"".join(gzip.compress(TEXT[n : n + 7001]) for n in range(0, len(TEXT), 7001)), "gzip"),
-    "gzip with empty members": (gzip.compress(b"") + gzip.compress(TEXT) + gzip.compress(b""), "gzip"),
-    "zstd": (zstd(TEXT), "zstd"),
-    "zstd of many frames": (b"".join(zstd(TEXT[n : n + 7001]) for n in range(0, len(TEXT), 7001)), "zstd"),
-    "zstd with skippable frames": (SKIPPABLE + zstd(TEXT) + SKIPPABLE, "zstd"),
+SHAPES: dict[str, tuple[bytes, Compression]] = {
+    "gzip": (gzip.compress(TEXT), Compression.GZIP),
+    "gzip of many members": (b"".join(gzip.compress(TEXT[n : n + 7001]) for n in range(0, len(TEXT), 7001)), Compression.GZIP),
+    "gzip with empty members": (gzip.compress(b"") + gzip.compress(TEXT) + gzip.compress(b""), Compression.GZIP),
+    "zstd": (zstd(TEXT), Compression.ZSTD),
+    "zstd of many frames": (b"".join(zstd(TEXT[n : n + 7001]) for n in range(0, len(TEXT), 7001)), Compression.ZSTD),
+    "zstd with skippable frames": (SKIPPABLE + zstd(TEXT) + SKIPPABLE, Compression.ZSTD),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("chunk_bytes", [1000, 65_536, 100_003, len(TEXT) - 1, len(TEXT), 8 * MIB])
 @pytest.mark.parametrize("data, codec", SHAPES.values(), ids=SHAPES.keys())
-def test_the_chunks_are_those_of_the_text(data: bytes, codec: Codec, chunk_bytes: int) -> None:
+def test_the_chunks_are_those_of_the_text(
+    data: bytes, codec: Compression, chunk_bytes: int
+) -> None:
     assert chunks(data, codec, chunk_bytes) == plain(TEXT, chunk_bytes)
 
 
@@ -64,39 +67,42 @@ def test_the_chunks_are_those_of_the_text(data: bytes, codec: Codec, chunk_bytes
 )
 def test_so_they_are_for_any_text_and_size(parts: list[bytes], chunk_bytes: int) -> None:
     text = b"".join(parts)
-    assert chunks(gzip.compress(text), "gzip", chunk_bytes) == plain(text, chunk_bytes)
+    assert chunks(gzip.compress(text), Compression.GZIP, chunk_bytes) == plain(text, chunk_bytes)
 
 
-@pytest.mark.parametrize("codec", ["gzip", "zstd"])
-def test_an_object_of_no_bytes_has_no_chunks(codec: Codec) -> None:
+@pytest.mark.parametrize("codec", [Compression.GZIP, Compression.ZSTD])
+def test_an_object_of_no_bytes_has_no_chunks(codec: Compression) -> None:
     assert chunks(b"", codec, 1000) == []
 
 
 @pytest.mark.parametrize(
     "data, codec",
     [
-        (gzip.compress(TEXT)[:-1], "gzip"),
-        (gzip.compress(TEXT)[: len(TEXT) // 20], "gzip"),
-        (gzip.compress(TEXT) + b"and more", "gzip"),
-        (gzip.compress(TEXT)[:-8] + bytes(4) + gzip.compress(TEXT)[-4:], "gzip"),  # its checksum
-        (TEXT, "gzip"),
-        (zstd(TEXT), "gzip"),
-        (zstd(TEXT)[:-1], "zstd"),
-        (zstd(TEXT) + b"and more", "zstd"),
-        (TEXT, "zstd"),
-        (gzip.compress(TEXT), "zstd"),
+        (gzip.compress(TEXT)[:-1], Compression.GZIP),
+        (gzip.compress(TEXT)[: len(TEXT) // 20], Compression.GZIP),
+        (gzip.compress(TEXT) + b"and more", Compression.GZIP),
+        (
+            gzip.compress(TEXT)[:-8] + bytes(4) + gzip.compress(TEXT)[-4:],
+            Compression.GZIP,
+        ),  # its checksum
+        (TEXT, Compression.GZIP),
+        (zstd(TEXT), Compression.GZIP),
+        (zstd(TEXT)[:-1], Compression.ZSTD),
+        (zstd(TEXT) + b"and more", Compression.ZSTD),
+        (TEXT, Compression.ZSTD),
+        (gzip.compress(TEXT), Compression.ZSTD),
     ],
 )
-def test_what_is_damaged_or_something_else_is_said_to_be(data: bytes, codec: Codec) -> None:
+def test_what_is_damaged_or_something_else_is_said_to_be(data: bytes, codec: Compression) -> None:
     with pytest.raises(ManifestCorrupt, match=codec):
         chunks(data, codec, 8 * MIB)
 
 
 def test_a_text_may_be_as_long_as_allowed_and_no_longer() -> None:
     data = gzip.compress(TEXT)
-    assert chunks(data, "gzip", 10_000, bytes_max=len(TEXT))
+    assert chunks(data, Compression.GZIP, 10_000, bytes_max=len(TEXT))
     with pytest.raises(ManifestTooLarge):
-        chunks(data, "gzip", 10_000, bytes_max=len(TEXT) - 1)
+        chunks(data, Compression.GZIP, 10_000, bytes_max=len(TEXT) - 1)
 
 
 @pytest.mark.parametrize("text", [bytes(200 * MIB), b"\n" * (200 * MIB)], ids=["nul", "line feeds"])
@@ -108,7 +114,7 @@ def test_a_bomb_is_refused_before_it_fills_the_memory(text: bytes) -> None:
         for _ in read_chunks(
             lambda start, end: data[start:end],
             len(data),
-            "zstd",
+            Compression.ZSTD,
             chunk_bytes=MIB,
             bytes_max=1 << 40,
         ):
@@ -122,7 +128,11 @@ def test_a_line_of_50_mib_is_passed_over_in_the_memory_of_a_chunk() -> None:
     data = zstd(b"first\n" + b"x" * (50 * MIB) + b"\nlast\n")
     tracemalloc.start()
     read = read_chunks(
-        lambda start, end: data[start:end], len(data), "zstd", chunk_bytes=MIB, bytes_max=1 << 40
+        lambda start, end: data[start:end],
+        len(data),
+        Compression.ZSTD,
+        chunk_bytes=MIB,
+        bytes_max=1 << 40,
     )
     found = [(lines[:7], lines[-5:], len(lines)) for _, _, lines, _ in read if lines]
     _, peak = tracemalloc.get_traced_memory()
@@ -140,7 +150,7 @@ def test_what_the_store_raises_comes_through() -> None:
         raise Transient("The store cannot be reached.")
 
     with pytest.raises(Transient):
-        list(read_chunks(read, 100, "gzip", chunk_bytes=1000, bytes_max=1000))
+        list(read_chunks(read, 100, Compression.GZIP, chunk_bytes=1000, bytes_max=1000))
 
 
 def test_a_read_that_fails_for_a_time_can_be_repeated_without_a_new_start() -> None:
@@ -151,16 +161,22 @@ def test_a_read_that_fails_for_a_time_can_be_repeated_without_a_new_start() -> N
         calls.append(start)
         return data[start:end]
 
-    found = read_chunks(read, len(data), "gzip", chunk_bytes=10_000, bytes_max=1 << 40)
+    found = read_chunks(read, len(data), Compression.GZIP, chunk_bytes=10_000, bytes_max=1 << 40)
     assert list(found) == plain(TEXT, 10_000)
     assert calls == sorted(set(calls)), "every byte is read once, in order"
 
 
 @pytest.mark.parametrize(
     "key, codec",
-    [("a.jsonl.gz", "gzip"), ("a.zst", "zstd"), ("a.jsonl", None), ("a.gz/b", None), ("gz", None)],
+    [
+        ("a.jsonl.gz", Compression.GZIP),
+        ("a.zst", Compression.ZSTD),
+        ("a.jsonl", None),
+        ("a.gz/b", None),
+        ("gz", None),
+    ],
 )
-def test_the_name_says_how_an_object_is_compressed(key: str, codec: Codec | None) -> None:
+def test_the_name_says_how_an_object_is_compressed(key: str, codec: Compression | None) -> None:
     assert codec_of(key) == codec
 
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from blocks.buckets.protocol import Bucket, Entry, ObjectFile
 from blocks.delivery_manifest import DeliveredObject, folder_of
 from blocks.domain.errors import NotSupported, ObjectExists, ObjectNotFound, Transient
-from blocks.domain.model import DeliveryStatus, JobStatus, Pin, TaskType
+from blocks.domain.model import Compression, DeliveryStatus, JobStatus, Pin, ResultFormat, TaskType
+from blocks.domain.object_urls import StoreType
 from blocks.store.jobs import DeliveryTarget, Job
 from flows.writing import parquet
 from flows.writing.folder import (
@@ -33,7 +34,7 @@ from flows.writing.folder import (
     write_parts,
 )
 
-COMPRESSIONS = ["none", "gzip", "zstd"]
+COMPRESSIONS = list(Compression)
 EXTENSIONS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 
 
@@ -109,7 +110,7 @@ class MemoryBucket:
         return heeded
 
 
-def decompress(data: bytes, compression: str) -> bytes:
+def decompress(data: bytes, compression: Compression) -> bytes:
     match compression:
         case "gzip":
             return gzip.decompress(data)
@@ -129,10 +130,12 @@ BLOCKS = [lines(1000), lines(1), lines(500, 7), '{"x":"ä😀"}\n'.encode()]
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_an_object_holds_what_was_written_and_its_description_is_of_what_is_stored(
-    compression: str,
+    compression: Compression,
 ) -> None:
     bucket: Bucket = (memory := MemoryBucket())
-    found = write_object(bucket, "a/b.jsonl", iter(BLOCKS), layout=Layout("jsonl", compression))
+    found = write_object(
+        bucket, "a/b.jsonl", iter(BLOCKS), layout=Layout(ResultFormat.JSONL, compression)
+    )
     stored = memory.objects["a/b.jsonl"]
     assert decompress(stored, compression) == b"".join(BLOCKS)
     assert found == DeliveredObject(
@@ -142,9 +145,9 @@ def test_an_object_holds_what_was_written_and_its_description_is_of_what_is_stor
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_nothing_to_write_is_an_object_without_rows(compression: str) -> None:
+def test_nothing_to_write_is_an_object_without_rows(compression: Compression) -> None:
     bucket = MemoryBucket()
-    found = write_object(bucket, "errors.jsonl", [], layout=Layout("jsonl", compression))
+    found = write_object(bucket, "errors.jsonl", [], layout=Layout(ResultFormat.JSONL, compression))
     assert decompress(bucket.objects["errors.jsonl"], compression) == b""
     assert found.rows == 0
     assert found.bytes == len(bucket.objects["errors.jsonl"])
@@ -152,15 +155,15 @@ def test_nothing_to_write_is_an_object_without_rows(compression: str) -> None:
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_the_same_rows_give_the_same_bytes_at_any_time(
-    compression: str, monkeypatch: pytest.MonkeyPatch
+    compression: Compression, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = MemoryBucket(), MemoryBucket()
     before = write_parts(
-        first, "f", BLOCKS, layout=Layout("jsonl", compression), part_bytes_max=20_000
+        first, "f", BLOCKS, layout=Layout(ResultFormat.JSONL, compression), part_bytes_max=20_000
     )
     monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
     after = write_parts(
-        second, "f", BLOCKS, layout=Layout("jsonl", compression), part_bytes_max=20_000
+        second, "f", BLOCKS, layout=Layout(ResultFormat.JSONL, compression), part_bytes_max=20_000
     )
     assert first.objects == second.objects
     assert before == after
@@ -168,23 +171,25 @@ def test_the_same_rows_give_the_same_bytes_at_any_time(
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_and_however_they_are_cut_into_blocks(compression: str) -> None:
+def test_and_however_they_are_cut_into_blocks(compression: Compression) -> None:
     data = lines(30_000)
     hashes = set()
     for size in (1000, 4096, 65_537, len(data)):
         blocks = [data[at : at + size] for at in range(0, len(data), size)]
         hashes.add(
-            write_object(MemoryBucket(), "k", blocks, layout=Layout("jsonl", compression)).sha256
+            write_object(
+                MemoryBucket(), "k", blocks, layout=Layout(ResultFormat.JSONL, compression)
+            ).sha256
         )
     assert len(hashes) == 1
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_a_part_ends_with_the_block_that_takes_it_to_its_size(compression: str) -> None:
+def test_a_part_ends_with_the_block_that_takes_it_to_its_size(compression: Compression) -> None:
     bucket = MemoryBucket()
     blocks = [b"x" * 9 + b"\n" for _ in range(7)]
     parts = write_parts(
-        bucket, "p/job_1", blocks, layout=Layout("jsonl", compression), part_bytes_max=25
+        bucket, "p/job_1", blocks, layout=Layout(ResultFormat.JSONL, compression), part_bytes_max=25
     )
     assert [part.rows for part in parts] == [3, 3, 1]
     keys = [f"p/job_1/part-{n:05d}.jsonl{EXTENSIONS[compression]}" for n in range(3)]
@@ -255,7 +260,7 @@ class Broken(Exception):
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("before", [0, 1, 50])
-def test_an_exception_in_the_middle_leaves_no_object(compression: str, before: int) -> None:
+def test_an_exception_in_the_middle_leaves_no_object(compression: Compression, before: int) -> None:
     def blocks() -> Iterator[bytes]:
         for _ in range(before):
             yield lines(5000)
@@ -263,12 +268,16 @@ def test_an_exception_in_the_middle_leaves_no_object(compression: str, before: i
 
     bucket = MemoryBucket()
     with pytest.raises(Broken):
-        write_object(bucket, "f/errors.jsonl", blocks(), layout=Layout("jsonl", compression))
+        write_object(
+            bucket, "f/errors.jsonl", blocks(), layout=Layout(ResultFormat.JSONL, compression)
+        )
     assert bucket.objects == {}
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_an_exception_in_a_later_part_leaves_the_parts_before_it_only(compression: str) -> None:
+def test_an_exception_in_a_later_part_leaves_the_parts_before_it_only(
+    compression: Compression,
+) -> None:
     def blocks() -> Iterator[bytes]:
         yield from [lines(10), lines(10), lines(10)]
         raise Broken
@@ -279,7 +288,7 @@ def test_an_exception_in_a_later_part_leaves_the_parts_before_it_only(compressio
             bucket,
             "f",
             blocks(),
-            layout=Layout("jsonl", compression),
+            layout=Layout(ResultFormat.JSONL, compression),
             part_bytes_max=len(lines(10)) + 1,
         )
     name = f"f/part-00000.jsonl{EXTENSIONS[compression]}"
@@ -288,16 +297,20 @@ def test_an_exception_in_a_later_part_leaves_the_parts_before_it_only(compressio
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_an_upload_that_could_not_be_completed_is_not_delivered(compression: str) -> None:
+def test_an_upload_that_could_not_be_completed_is_not_delivered(compression: Compression) -> None:
     bucket = MemoryBucket(fails_at_close=True)
     with pytest.raises(Transient):
         write_parts(
-            bucket, "f", [lines(1)], layout=Layout("jsonl", compression), part_bytes_max=100
+            bucket,
+            "f",
+            [lines(1)],
+            layout=Layout(ResultFormat.JSONL, compression),
+            part_bytes_max=100,
         )
     assert bucket.objects == {}
 
 
-def make_job(prefix: str = "p", compression: str = "none") -> Job:
+def make_job(prefix: str = "p", compression: Compression = Compression.NONE) -> Job:
     return Job(
         job_no=1,
         job_id="job_1",
@@ -314,7 +327,7 @@ def make_job(prefix: str = "p", compression: str = "none") -> Job:
         stop_early=False,
         failure_threshold_percent=100,
         credentials=b"sealed-secret",
-        delivery=DeliveryTarget("s3", "results", prefix, compression, "jsonl", None, None),
+        delivery=DeliveryTarget(StoreType.S3, "results", prefix, compression),
         delivery_status=DeliveryStatus.DELIVERING,
         delivery_error_code=None,
         delivery_error_message=None,
@@ -345,11 +358,11 @@ def test_the_objects_of_a_job_go_to_a_folder_of_its_own(prefix: str, folder: str
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_the_manifest_lists_every_object_and_the_counters(compression: str) -> None:
+def test_the_manifest_lists_every_object_and_the_counters(compression: Compression) -> None:
     job = make_job(compression=compression)
     objects = [DeliveredObject("p/job_1/part-00000.jsonl", 3, 99, "ab" * 32)]
     encoded = encode_manifest(job, objects)
-    assert layout_of(job) == Layout("jsonl", compression)
+    assert layout_of(job) == Layout(ResultFormat.JSONL, compression)
     assert json.loads(encoded) == {
         "job_id": "job_1",
         "format": "jsonl",
@@ -497,14 +510,14 @@ def read_parquet(data: bytes) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_parquet_has_the_fields_of_the_export(compression: str) -> None:
+def test_parquet_has_the_fields_of_the_export(compression: Compression) -> None:
     bucket = MemoryBucket()
     blocks = [
         export_line(1, '{"a": 1.10}') + export_line(2),
         export_line(3, '{"ü":"😀"}', line=None),
     ]
     (part,) = write_parts(
-        bucket, "f", blocks, layout=Layout("parquet", compression), part_bytes_max=10**6
+        bucket, "f", blocks, layout=Layout(ResultFormat.PARQUET, compression), part_bytes_max=10**6
     )
     assert (part.key, part.rows) == ("f/part-00000.parquet", 3)
     stored = bucket.objects[part.key]
@@ -538,7 +551,13 @@ def test_metadata_that_looks_like_the_line_around_it_stays_whole() -> None:
         export_line(1, deceptive, consensus_label=label),
         export_line(2, deep, data_url='","metadata":'),
     ]
-    write_parts(bucket, "f", blocks, layout=Layout("parquet", "none"), part_bytes_max=10**9)
+    write_parts(
+        bucket,
+        "f",
+        blocks,
+        layout=Layout(ResultFormat.PARQUET, Compression.NONE),
+        part_bytes_max=10**9,
+    )
     first, second = read_parquet(bucket.objects["f/part-00000.parquet"])
     assert (first["metadata"], first["consensus_label"]) == (deceptive, label)
     assert (second["metadata"], second["data_url"]) == (deep, '","metadata":')
@@ -551,7 +570,11 @@ def test_parquet_is_cut_into_parts_and_row_groups_of_bounded_size(
     blocks = [export_line(n) for n in range(100)]
     bucket = MemoryBucket()
     parts = write_parts(
-        bucket, "f", blocks, layout=Layout("parquet", "zstd"), part_bytes_max=10_000
+        bucket,
+        "f",
+        blocks,
+        layout=Layout(ResultFormat.PARQUET, Compression.ZSTD),
+        part_bytes_max=10_000,
     )
     assert len(parts) > 2
     assert sum(part.rows for part in parts) == 100
@@ -563,5 +586,9 @@ def test_parquet_is_cut_into_parts_and_row_groups_of_bounded_size(
     assert found == list(range(100))
     again = MemoryBucket()
     assert parts == write_parts(
-        again, "f", blocks, layout=Layout("parquet", "zstd"), part_bytes_max=10_000
+        again,
+        "f",
+        blocks,
+        layout=Layout(ResultFormat.PARQUET, Compression.ZSTD),
+        part_bytes_max=10_000,
     )

@@ -225,3 +225,13 @@ def test_no_other_object_than_the_one_that_was_named_is_read(written: str) -> No
 )
 def test_a_bucket_name_is_what_s3_or_gcs_could_have(name: str, valid: bool) -> None:
     assert is_bucket_name(name) is valid
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/a/b c", "gs://bucket/?#%20"])
+def test_an_object_is_written_as_the_url_that_names_it(url: str) -> None:
+    assert str(parse_object_url(url)) == url
+
+
+def test_each_store_is_known_by_its_scheme_alone() -> None:
+    assert {store: StoreType.of_scheme(store.scheme) for store in StoreType} == {S3: S3, GCS: GCS}
+    assert [StoreType.of_scheme(each) for each in ("gcs", "https", "S3", "")] == [None] * 4
