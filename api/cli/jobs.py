@@ -21,6 +21,7 @@ from api.cli.client import COMMON, AtLeastOne, Client, Common, path
 from api.cli.exits import CommandFailed, Exit
 from api.cli.export import export as export_to
 from api.cli.export import stream
+from api.cli.job_options import FailureThreshold, Options, Priority, Threshold
 from api.cli.output import notes, print_fields, print_json, print_table
 from api.cli.watch import check_success, wait_sentence, waiting_stage
 from api.cli.watch import watch as watch_job
@@ -45,12 +46,12 @@ class Spec:
     """What is asked, and how it is decided."""
 
     question: str | None = None
-    option: Annotated[tuple[str, ...], Parameter(help="Once for each.")] = ()
-    threshold: Annotated[int | None, Parameter(help="Labels before agreement is looked at.")] = None
+    option: Options = ()
+    threshold: Threshold = None
     task_type: str | None = None
-    priority: int | None = None
+    priority: Priority = None
     stop_early: Annotated[bool | None, Parameter(negative=())] = None
-    failure_threshold_percent: float | None = None
+    failure_threshold_percent: FailureThreshold = None
     callback_url: str | None = None
     metadata: Annotated[dict[str, str] | None, Parameter(help="--metadata.order 17")] = None
     delivery: _Delivery = None

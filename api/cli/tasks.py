@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from api.cli.admin import app
 from api.cli.client import COMMON, Common, path
 from api.cli.exits import CommandFailed, Exit
+from api.cli.job_options import Options, Threshold
 from api.cli.output import print_fields, print_json
 
 tasks = app.command(App(name="tasks", help="Tasks without a manifest, for customers."))
@@ -21,8 +22,8 @@ def submit(
     *,
     type: Annotated[str, Parameter(name="--type")] = "image_classification",  # noqa: A002 - its name
     question: str,
-    option: Annotated[tuple[str, ...], Parameter(help="Once for each.")],
-    threshold: int | None = None,
+    option: Options,
+    threshold: Threshold = None,
     callback_url: str | None = None,
     idempotency_key: Annotated[
         str | None,

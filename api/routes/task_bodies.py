@@ -7,7 +7,15 @@ from msgspec import Meta
 
 from api.http.bodies import digest
 from blocks.bodies.fields import Body, JsonObject, check_json
-from blocks.bodies.jobs import Checks, HttpsUrl, LabelSpecBody, check_https_url, normalized
+from blocks.bodies.jobs import (
+    Checks,
+    ConsensusThreshold,
+    HttpsUrl,
+    LabelSpecBody,
+    check_https_url,
+    normalized,
+)
+from blocks.domain import limits
 from blocks.domain.data_urls import URL_CHARACTERS_MAX, is_data_url
 from blocks.domain.metadata import named_members
 from blocks.domain.model import TaskType
@@ -63,7 +71,7 @@ class TaskBody(Body, frozen=True, kw_only=True):
     """What to look at: an absolute http, https, s3 or gs URL."""
     label_spec: LabelSpecBody
     """The question, and the options to choose from."""
-    consensus_threshold: Annotated[int, Meta(ge=2, le=10)] = 3
+    consensus_threshold: ConsensusThreshold = limits.CONSENSUS_THRESHOLD_DEFAULT
     """How many labels the task collects before agreement is looked at."""
     stop_early: bool = False
     """Settle the task as soon as no other option can win any more."""

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from blocks.bodies.fields import Body, Fault, RawObject, struct_faults, value_of
+from blocks.domain import limits
 from blocks.domain.data_urls import URL_CHARACTERS_MAX, has_user, is_data_url, normalize_url
 from blocks.domain.errors import Terminal
 from blocks.domain.metadata import named_members
@@ -16,19 +17,19 @@ from blocks.domain.show_metadata import ShowMetadata
 from blocks.secrets.credentials import credentials_type
 from blocks.store.jobs import DeliveryTarget, NewJob
 
-_OPTION_CHARACTERS_MAX = 1000
-_QUESTION_CHARACTERS_MAX = 10_000
-_URL_CHARACTERS_MAX = 4096
-_METADATA_KEYS_MAX = 100
-
 # Rules of the `checks`, for the schema alone: as patterns of the types their messages would be worse.
 _NOT_BLANK = {"pattern": r"\S"}
 _DISTINCT = {"uniqueItems": True}
 _MANIFEST_URL = {"pattern": "^([sS]3|[gG][sS]|[hH][tT][tT][pP][sS])://"}
 
-_Url = Annotated[str, Meta(max_length=_URL_CHARACTERS_MAX, extra_json_schema=_MANIFEST_URL)]
+_Url = Annotated[
+    str, Meta(max_length=limits.OBJECT_URL_CHARACTERS_MAX, extra_json_schema=_MANIFEST_URL)
+]
 _Bucket = Annotated[
     str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{1,220}[A-Za-z0-9]$"})
+]
+ConsensusThreshold = Annotated[
+    int, Meta(ge=limits.CONSENSUS_THRESHOLD_MIN, le=limits.CONSENSUS_THRESHOLD_MAX)
 ]
 HttpsUrl = Annotated[
     str,
@@ -102,12 +103,24 @@ class LabelSpecBody(Body, frozen=True, kw_only=True):
 
     question: Annotated[
         str,
-        Meta(min_length=1, max_length=_QUESTION_CHARACTERS_MAX, extra_json_schema=_NOT_BLANK),
+        Meta(
+            min_length=1,
+            max_length=limits.QUESTION_CHARACTERS_MAX,
+            extra_json_schema=_NOT_BLANK,
+        ),
     ]
     """What annotators are asked about each task; not blank."""
     options: Annotated[
-        list[Annotated[str, Meta(max_length=_OPTION_CHARACTERS_MAX, extra_json_schema=_NOT_BLANK)]],
-        Meta(min_length=2, max_length=100, extra_json_schema=_DISTINCT),
+        list[
+            Annotated[
+                str, Meta(max_length=limits.OPTION_CHARACTERS_MAX, extra_json_schema=_NOT_BLANK)
+            ]
+        ],
+        Meta(
+            min_length=limits.OPTIONS_MIN,
+            max_length=limits.OPTIONS_MAX,
+            extra_json_schema=_DISTINCT,
+        ),
     ]
     """What they can choose from: distinct texts, none of them blank."""
 
@@ -229,7 +242,7 @@ class JobBody(Body, frozen=True, kw_only=True):
     the same. A name in `.gz` or `.zst` is read as compressed."""
     label_spec: LabelSpecBody
     """The question, and the options to choose from."""
-    consensus_threshold: Annotated[int, Meta(ge=2, le=10)] = 3
+    consensus_threshold: ConsensusThreshold = limits.CONSENSUS_THRESHOLD_DEFAULT
     """How many labels a task collects before agreement is looked at."""
     task_type: TaskType = TaskType.IMAGE_CLASSIFICATION
     """What annotators are asked to do."""
@@ -240,13 +253,18 @@ class JobBody(Body, frozen=True, kw_only=True):
     anonymously."""
     delivery: DeliveryBody | None = None
     """Where to write the results. Without it, they can be exported."""
-    metadata: Annotated[dict[str, str], Meta(max_length=_METADATA_KEYS_MAX)] | None = None
+    metadata: Annotated[dict[str, str], Meta(max_length=limits.METADATA_KEYS_MAX)] | None = None
     """Texts of your own, which the job shows again."""
-    priority: Annotated[int, Meta(ge=0, le=9)] = 5
+    priority: Annotated[int, Meta(ge=limits.PRIORITY_MIN, le=limits.PRIORITY_MAX)] = (
+        limits.PRIORITY_DEFAULT
+    )
     """Tasks of jobs with a higher one are given to annotators first."""
     stop_early: bool = False
     """Settle a task as soon as no other option can win any more."""
-    failure_threshold_percent: Annotated[float, Meta(ge=0, le=100)] = 100.0
+    failure_threshold_percent: Annotated[
+        float,
+        Meta(ge=limits.FAILURE_THRESHOLD_PERCENT_MIN, le=limits.FAILURE_THRESHOLD_PERCENT_MAX),
+    ] = limits.FAILURE_THRESHOLD_PERCENT_DEFAULT
     """Fail the job once more than this share of its lines is bad; 100 is never."""
     show_metadata: ShowMetadata = True
 

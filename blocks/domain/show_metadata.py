@@ -4,10 +4,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
-_KEYS_MAX = 100
+from blocks.domain.limits import SHOW_METADATA_KEYS_MAX
 
 ShowMetadata = Annotated[
-    bool | Annotated[list[str], Meta(max_length=_KEYS_MAX)],
+    bool | Annotated[list[str], Meta(max_length=SHOW_METADATA_KEYS_MAX)],
     Meta(
         description="What annotators see of each line's `metadata`: all of it, none, or the members "
         "that are named here."

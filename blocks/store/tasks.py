@@ -9,6 +9,7 @@ import msgspec
 
 from blocks.domain.errors import IdempotencyConflict
 from blocks.domain.ids import new_id, parse_task_id, task_id
+from blocks.domain.limits import FAILURE_THRESHOLD_PERCENT_DEFAULT, PRIORITY_DEFAULT
 from blocks.domain.model import JobStatus, TaskReason, TaskStatus, TaskType
 from blocks.secrets.vault import Vault
 from blocks.store.database import Transaction
@@ -18,7 +19,6 @@ _SQL = load("tasks")
 
 # The first of the two numbers of an advisory lock; the second is the customer's.
 _KEYS_LOCK = 732
-_PRIORITY = 5
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,7 +191,11 @@ def _container(
     values = {"customer_id": customer_id, "inline_key": inline_key}
     found = tx.execute(_SQL["find_container"], values).fetchone()
     if found is None:
-        new = values | {"job_id": new_id("job"), "priority": _PRIORITY}
+        new = values | {
+            "job_id": new_id("job"),
+            "priority": PRIORITY_DEFAULT,
+            "failure_threshold_percent": FAILURE_THRESHOLD_PERCENT_DEFAULT,
+        }
         rule = next(iter(tasks.values())).rule
         tx.execute(_SQL["insert_container"], new | msgspec.structs.asdict(rule))
         found = tx.execute(_SQL["find_container"], values).fetchone()

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from blocks.domain.limits import LABELS_MAX
 from blocks.domain.model import JobStatus, WaitsFor
 from blocks.store.database import Transaction
 from blocks.store.jobs import Job
@@ -13,8 +14,8 @@ from blocks.store.queries import load
 
 _SQL = load("waits")
 
-# A task has at most 20 labels, so with more annotators than that none is short of them.
-_ANNOTATORS_MAX = 21
+# With more annotators than a task has labels, none is short of them.
+_ANNOTATORS_MAX = LABELS_MAX + 1
 _TASKS_MAX = 100
 # What is shorter is no wait, but the way that every job goes.
 _TURN_MIN = timedelta(seconds=2)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blocks.bodies.fields import read_body
 from blocks.bodies.jobs import JobBody
+from blocks.domain import limits
 from blocks.domain.errors import RefineryError
 from blocks.domain.model import TaskType
 from blocks.prefect.blocks import ManifestSource
@@ -53,36 +54,47 @@ class LabelSpec(_Form):
     """What annotators are asked."""
 
     question: str = Field(description="Such as: Which animal is it?")
-    options: list[str] = Field(description="The answers to choose from: 2 to 100, each different.")
+    options: list[str] = Field(
+        description="The answers to choose from: "
+        f"{limits.OPTIONS_MIN} to {limits.OPTIONS_MAX}, each different."
+    )
 
 
 class JobOptions(_Form):
     """The other fields of a job, as `POST /v1/jobs` has them."""
 
     consensus_threshold: int = Field(
-        default=3, ge=2, le=10, description="With how many labels a task is settled."
+        default=limits.CONSENSUS_THRESHOLD_DEFAULT,
+        ge=limits.CONSENSUS_THRESHOLD_MIN,
+        le=limits.CONSENSUS_THRESHOLD_MAX,
+        description="With how many labels a task is settled.",
     )
     task_type: TaskType = Field(
         default=TaskType.IMAGE_CLASSIFICATION, description="What annotators are shown."
     )
     priority: int = Field(
-        default=5, ge=0, le=9, description="Jobs with a higher one are handed out first."
+        default=limits.PRIORITY_DEFAULT,
+        ge=limits.PRIORITY_MIN,
+        le=limits.PRIORITY_MAX,
+        description="Jobs with a higher one are handed out first.",
     )
     stop_early: bool = Field(
         default=False,
         description="Settle a task as soon as no other option can win any more.",
     )
     failure_threshold_percent: float = Field(
-        default=100,
-        ge=0,
-        le=100,
+        default=limits.FAILURE_THRESHOLD_PERCENT_DEFAULT,
+        ge=limits.FAILURE_THRESHOLD_PERCENT_MIN,
+        le=limits.FAILURE_THRESHOLD_PERCENT_MAX,
         description="The job fails once more than this share of its lines is bad.",
     )
     callback_url: str | None = Field(
         default=None, description="An https URL that is told when a job ends."
     )
     metadata: dict[str, str] | None = Field(
-        default=None, description="Kept with each job and shown with it; up to 100 members."
+        default=None,
+        description="Kept with each job and shown with it; up to "
+        f"{limits.METADATA_KEYS_MAX} members.",
     )
     show_metadata: bool | list[str] = Field(
         default=True,

@@ -60,7 +60,7 @@ create table jobs (
     status      text not null default 'accepted'
                 check (status in ('accepted', 'processing', 'completed', 'failed', 'cancelled')),
 
-    -- What the customer wrote.
+    -- What the customer wrote; blocks/domain/limits.py has the same bounds.
     manifest_url                text,                    -- null: tasks come one by one, see inline_tasks
     inline_key                  bytea,                   -- SHA-256 of the question and the rule of such tasks
     question                    text not null,

@@ -21,7 +21,7 @@ with job as (
     ) values (
         %(job_id)s, %(customer_id)s, 'processing', %(inline_key)s, %(question)s, %(options)s,
         %(consensus_threshold)s, %(task_type)s, %(priority)s, %(stop_early)s,
-        %(shown_metadata)s, 100, now(), now()
+        %(shown_metadata)s, %(failure_threshold_percent)s, now(), now()
     )
     on conflict (customer_id, inline_key) where inline_key is not null do nothing
     returning job_no
