@@ -65,7 +65,8 @@ from blocks.domain.model import (
 from blocks.domain.object_urls import StoreType
 from blocks.store.results import LineError
 from blocks.store.waits import Waiting
-from blocks.store.webhooks import Attempt, Event, MessageStatus
+from blocks.store.webhook_messages import Attempt, MessageStatus
+from blocks.store.webhooks import Event
 
 _JOB_ID = "job_0s2m8x4c7v1bq9kd6hzt5n"
 _TASK_IDS = [task_id(_JOB_ID, byte_offset) for byte_offset in (0, 74)]

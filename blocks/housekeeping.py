@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from blocks.settings import Settings
-from blocks.store import annotation, counts, jobs, webhooks
+from blocks.store import annotation, counts, jobs, webhook_messages
 from blocks.store.database import Database, Transaction
 
 _BATCH = 500
@@ -42,7 +42,7 @@ def keep_house(database: Database, settings: Settings) -> Tidied:
     )
     notifications = in_batches(
         database,
-        lambda tx: webhooks.purge(tx, days=_NOTIFICATIONS_KEPT_DAYS, limit=_BATCH),
+        lambda tx: webhook_messages.purge(tx, days=_NOTIFICATIONS_KEPT_DAYS, limit=_BATCH),
         _BATCH,
     )
     with database.transaction() as tx:

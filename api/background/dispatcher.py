@@ -21,10 +21,10 @@ from blocks.domain.backoff import backoff_s, jittered
 from blocks.domain.errors import RefineryError, Transient
 from blocks.secrets.egress import Egress
 from blocks.settings import Settings
-from blocks.store import webhooks
+from blocks.store import webhook_messages, webhook_secrets, webhooks
 from blocks.store.database import Database
 from blocks.store.interrupts import Interrupt
-from blocks.store.webhooks import Attempt, Notification
+from blocks.store.webhook_messages import Attempt, Notification
 
 logger = logs.get_logger("refinery.webhooks")
 
@@ -103,7 +103,9 @@ class Dispatcher:
                 self._stopping.wait(_RECONNECT_S)
 
     def _listen(self) -> Iterator[None]:
-        return self._database.listen(webhooks.CHANNEL, timeout_s=_POLL_S, interrupt=self._listening)
+        return self._database.listen(
+            webhook_messages.CHANNEL, timeout_s=_POLL_S, interrupt=self._listening
+        )
 
     def _send_some(self) -> bool:
         """Hand out what is due and has room; whether to look again at once."""
@@ -113,7 +115,9 @@ class Dispatcher:
             room = _IN_FLIGHT_MAX - self._in_flight.total()
             busy = Counter(self._in_flight)
         with self._database.transaction() as tx:
-            seen = webhooks.due_endpoints(tx, after=self._looked_at, looks_max=_LOOKS_MAX)
+            seen = webhook_messages.find_due_endpoints(
+                tx, after=self._looked_at, looks_max=_LOOKS_MAX
+            )
             limits: dict[int, int] = {}
             for endpoint in seen:
                 # One that fails is asked with one, until it answers.
@@ -121,7 +125,7 @@ class Dispatcher:
                 if endpoint.is_due and most > 0 and room > 0:
                     limits[endpoint.webhook_no] = min(most, room)
                     room -= limits[endpoint.webhook_no]
-            claimed = webhooks.claim(tx, limits, hold_s=_HOLD_S) if limits else []
+            claimed = webhook_messages.claim(tx, limits, hold_s=_HOLD_S) if limits else []
         more = len(seen) == _LOOKS_MAX
         self._looked_at = seen[-1].webhook_no if more else 0
         for notification in claimed:
@@ -178,7 +182,9 @@ class Dispatcher:
         """
         try:
             with self._database.transaction() as tx:
-                keys = webhooks.secrets_of(tx, notification.webhook_no, new_secret(), self._vault)
+                keys = webhook_secrets.open_secrets(
+                    tx, notification.webhook_no, new_secret(), self._vault
+                )
             body = notification.body.encode()
             signed = signed_headers(notification.message_id, int(now.timestamp()), body, keys)
             plain = {"Content-Type": "application/json", "User-Agent": "refinery-jobs"}
@@ -192,14 +198,14 @@ class Dispatcher:
 
     def _record(self, notification: Notification, attempt: Attempt, answer: Answer) -> None:
         with self._database.transaction() as tx:
-            webhooks.log_attempt(tx, notification, attempt)
+            webhook_messages.log_attempt(tx, notification, attempt)
             if answer.error is None:
-                webhooks.delivered(tx, notification)
+                webhook_messages.mark_delivered(tx, notification)
             elif answer.status_code == HTTPStatus.GONE:
                 webhooks.switch_off(tx, notification.webhook_no)
             else:
                 delay_s, pause_s = _backoff(notification, answer)
-                webhooks.postpone(tx, notification, delay_s=delay_s, pause_s=pause_s)
+                webhook_messages.postpone(tx, notification, delay_s=delay_s, pause_s=pause_s)
         logger.info(
             "webhooks.attempted",
             message_id=notification.message_id,

@@ -21,11 +21,12 @@ from blocks.bodies.jobs import HttpsUrl, check_https_url
 from blocks.domain.data_urls import normalize_url
 from blocks.secrets.vault import Vault
 from blocks.settings import Settings
-from blocks.store import webhooks
+from blocks.store import webhook_messages, webhook_secrets, webhooks
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.quotas import Quota, QuotaExceeded, Quotas
-from blocks.store.webhooks import Attempt, Event, MessageStatus, NewWebhook, Webhook, WebhookExists
+from blocks.store.webhook_messages import Attempt, MessageStatus
+from blocks.store.webhooks import Event, NewWebhook, Webhook, WebhookExists
 
 _PAGE_DEFAULT = 20
 _PAGE_MAX = 100
@@ -216,7 +217,7 @@ def index(
 ) -> WebhooksPage:
     """Return a page of the customer's endpoints."""
     with database.transaction() as tx:
-        found = webhooks.page(
+        found = webhooks.list_page(
             tx, customer_id(request), limit=limit + 1, after=cursor, everything=all
         )
     if found is None:
@@ -265,7 +266,7 @@ def rotate(
         webhook = _find(tx, request, webhook_id)
         if not webhook.registered:
             raise _not_registered()
-        webhooks.rotate(tx, webhook, secret, vault)
+        webhook_secrets.rotate(tx, webhook.webhook_no, webhook.webhook_id, secret, vault)
     return SecretView(None if data.secret else secret)
 
 
@@ -288,7 +289,7 @@ def rotate_default(
     """Sign for every `callback_url` that is not registered with a new secret, as in `rotate`."""
     secret = data.secret or new_secret()
     with database.transaction() as tx:
-        webhooks.rotate_default(tx, customer_id(request), secret, vault)
+        webhook_secrets.rotate_default(tx, customer_id(request), secret, vault)
     return SecretView(None if data.secret else secret)
 
 
@@ -311,10 +312,10 @@ def deliveries(
     """Return the log of an endpoint, newest first, with what it answered to each attempt."""
     with database.transaction() as tx:
         webhook = _find(tx, request, webhook_id)
-        before = webhooks.find_delivery(tx, customer_id(request), cursor) if cursor else None
+        before = webhook_messages.find_message(tx, customer_id(request), cursor) if cursor else None
         if cursor and (before is None or before[1] != webhook.webhook_no):
             raise _unknown_cursor()
-        found = webhooks.deliveries(
+        found = webhook_messages.list_messages(
             tx, webhook, limit=limit + 1, before=before[0] if before else None
         )
     page = [_delivery(each) for each in found[:limit]]
@@ -336,10 +337,10 @@ def replay(
 ) -> Replayed:
     """Send it again, whatever became of it; with the same id and body, and signed afresh."""
     with database.transaction() as tx:
-        found = webhooks.find_delivery(tx, customer_id(request), delivery_id)
+        found = webhook_messages.find_message(tx, customer_id(request), delivery_id)
         if found is None:
             raise not_found("delivery")
-        webhooks.replay(tx, *found)
+        webhook_messages.replay(tx, *found)
     return Replayed(delivery_id)
 
 
@@ -358,7 +359,7 @@ def _view(webhook: Webhook) -> WebhookView:
     return msgspec.convert(webhook, WebhookView, from_attributes=True)
 
 
-def _delivery(delivery: webhooks.Message) -> DeliveryView:
+def _delivery(delivery: webhook_messages.Message) -> DeliveryView:
     fields = msgspec.structs.asdict(delivery)
     del fields["notification_no"]
     return DeliveryView(delivery_id=fields.pop("message_id"), **fields)

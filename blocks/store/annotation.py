@@ -10,7 +10,7 @@ import msgspec
 from blocks.domain.ids import parse_task_id, task_id
 from blocks.domain.metadata import show
 from blocks.domain.model import LabelOutcome, TaskType
-from blocks.store import jobs, webhooks
+from blocks.store import jobs, webhook_messages
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -216,7 +216,7 @@ def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[
         query = _SQL["explain_refused"]
         for row in tx.execute(query, _columns(refused, annotator_no)).fetchall():
             outcomes[row["n"]] = LabelOutcome(row["outcome"])
-    webhooks.announce_tasks(
+    webhook_messages.announce_tasks(
         tx,
         [
             (row["job_id"], row["byte_offset"])

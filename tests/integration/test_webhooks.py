@@ -20,7 +20,7 @@ from api.background import webhook_sender
 from blocks.secrets.tls import trusted
 from blocks.secrets.vault import Vault
 from blocks.settings import Settings
-from blocks.store import annotation, jobs, webhooks
+from blocks.store import annotation, jobs, webhook_messages, webhook_secrets
 from blocks.store.jobs import Job
 from tests.conftest import KEY
 from tests.endpoint import OK, WAIT_S, Endpoint, Received, answer, hang_up
@@ -82,7 +82,7 @@ def hurry(shop: Shop) -> None:
     """Let the next attempt be due now."""
     shop.run("update webhooks set resumes_at = now()")
     shop.run("update notifications set not_before = now()")
-    shop.do(webhooks.wake)
+    shop.do(webhook_messages.wake)
 
 
 def verified(secret: str, received: Received) -> dict[str, Any]:
@@ -295,16 +295,16 @@ def test_secrets_go_over_to_a_new_encryption_key(api: Api) -> None:
     default = api.post("/v1/webhooks/default-secret/rotate", {}).json()["secret"]
     new_key = secrets.token_bytes(32)
     both = Vault([new_key, bytes.fromhex(KEY)])
-    resealed, after = api.shop.do(webhooks.rotate_key, both)
+    resealed, after = api.shop.do(webhook_secrets.reseal, both)
     assert resealed == 1
-    assert api.shop.do(webhooks.rotate_key, both, after=after) == (1, None)
-    assert api.shop.do(webhooks.rotate_key, both) == (0, after)
+    assert api.shop.do(webhook_secrets.reseal, both, after=after) == (1, None)
+    assert api.shop.do(webhook_secrets.reseal, both) == (0, after)
     alone = Vault([new_key])
     no = api.shop.value("select webhook_no from webhooks")
-    current, previous = api.shop.do(webhooks.secrets_of, no, "", alone)
+    current, previous = api.shop.do(webhook_secrets.open_secrets, no, "", alone)
     assert (current != previous, previous) == (True, made["secret"])
     api.shop.run("update webhooks set secret = null, previous_secret = null")
-    assert api.shop.do(webhooks.secrets_of, no, "", alone) == [default]
+    assert api.shop.do(webhook_secrets.open_secrets, no, "", alone) == [default]
 
 
 # Endpoints that misbehave
@@ -630,8 +630,8 @@ def test_what_a_dispatcher_held_when_it_died_is_sent_by_another(
     made = register(told, endpoint, events=["job.cancelled"])
     with told.shop.held() as tx:
         jobs.cancel(tx, told.shop.submit().job_no)
-        (due,) = webhooks.due_endpoints(tx, after=0, looks_max=10)
-        (held,) = webhooks.claim(tx, {due.webhook_no: 5}, hold_s=600)
+        (due,) = webhook_messages.find_due_endpoints(tx, after=0, looks_max=10)
+        (held,) = webhook_messages.claim(tx, {due.webhook_no: 5}, hold_s=600)
     assert endpoint.received.empty()
     hurry(told.shop)  # the time that it was held for is over
     received = endpoint.next()

@@ -1,0 +1,168 @@
+-- name_endpoints --
+-- Make rows for what inline tasks name as their callback_url. In a statement of its own, so that the next sees them.
+select webhook_named(customer_id, callback_url)
+from (
+    select distinct i.customer_id, i.callback_url
+    from unnest(%(job_ids)s::text[], %(byte_offsets)s::bigint[]) as u (job_id, byte_offset)
+    join jobs j on j.job_id = u.job_id
+    cross join lateral (
+        select * from inline_tasks i where (i.job_no, i.byte_offset) = (j.job_no, u.byte_offset) offset 0
+    ) i
+    where i.callback_url is not null
+    order by i.customer_id, i.callback_url
+) named;
+
+-- announce_tasks --
+-- One notification for each settled task and each endpoint that wants to hear of it: those that are registered
+-- for it, and the one that an inline task names. Metadata is text here too: to read it as JSON could fail.
+with settled as materialized (
+    select j.job_id, j.customer_id, j.options, j.manifest_url is null as inline,
+           t.byte_offset, t.data_url, t.metadata, c.created_at as committed_at,
+           i.created_at, i.batch_id, i.callback_url, y.outcome, y.votes, y.annotators, y.labelled_at
+    from unnest(%(job_ids)s::text[], %(byte_offsets)s::bigint[]) as u (job_id, byte_offset)
+    join jobs j on j.job_id = u.job_id
+    cross join lateral (
+        select * from tasks t where (t.job_no, t.byte_offset) = (j.job_no, u.byte_offset) offset 0
+    ) t
+    cross join lateral (
+        select * from tallies y where (y.job_no, y.byte_offset) = (j.job_no, u.byte_offset) offset 0
+    ) y
+    cross join lateral (
+        select * from chunks c where (c.job_no, c.chunk_no) = (j.job_no, t.chunk_no) offset 0
+    ) c
+    left join lateral (
+        select * from inline_tasks i where (i.job_no, i.byte_offset) = (j.job_no, u.byte_offset) offset 0
+    ) i on true
+)
+insert into notifications (webhook_no, message_id, event, body)
+select w.webhook_no, random_id('msg'), 'task.settled',
+    '{"type":"task.settled","timestamp":' || to_json(rfc3339(now()))
+    || ',"data":{"task_id":' || to_json(task_id(s.job_id, s.byte_offset))
+    || ',"job_id":' || case when s.inline then 'null' else to_json(s.job_id)::text end
+    || ',"batch_id":' || coalesce(to_json(s.batch_id)::text, 'null')
+    || ',"data_url":' || to_json(s.data_url)
+    || ',"metadata":' || coalesce(s.metadata, 'null')
+    || ',"status":"settled","consensus_label":' || to_json(s.options[s.outcome])
+    || ',"confidence":' || s.votes[s.outcome]::float8 / cardinality(s.annotators)
+    || ',"worker_count":' || cardinality(s.annotators)
+    || ',"agreement_count":' || s.votes[s.outcome]
+    || ',"votes":{' || (
+        select string_agg(to_json(o)::text || ':' || v, ',') from unnest(s.options, s.votes) as vote (o, v)
+    ) || '},"created_at":' || to_json(rfc3339(coalesce(s.created_at, s.committed_at)))
+    || ',"settled_at":' || to_json(rfc3339(s.labelled_at)) || '}}'
+from settled s
+join webhooks w on w.customer_id = s.customer_id and w.disabled_at is null
+ and ('task.settled' = any (w.events) or w.callback_url = s.callback_url)
+where s.outcome > 0;
+
+-- due_endpoints --
+-- Endpoints that have something to be sent, a stretch of them after another: found from one to the next by
+-- index, so that the length of their queues does not matter.
+with recursive waiting as (
+    (select webhook_no from notifications
+     where status = 'pending' and webhook_no > %(after)s order by webhook_no limit 1)
+    union all
+    select (select n.webhook_no from notifications n
+            where n.status = 'pending' and n.webhook_no > waiting.webhook_no order by n.webhook_no limit 1)
+    from waiting where waiting.webhook_no is not null
+)
+select s.webhook_no, w.failures > 0 as failing,
+       w.resumes_at <= now() and exists (
+           select from notifications n
+           where n.webhook_no = s.webhook_no and n.status = 'pending' and n.not_before <= now()
+       ) as is_due
+from (select webhook_no from waiting where webhook_no is not null limit %(looks_max)s) s
+join webhooks w using (webhook_no)
+order by s.webhook_no;
+
+-- claim --
+-- The next notifications of some endpoints; nobody else sends them for as long as an attempt may take. Who
+-- claims them dies now and then: then they are due again.
+with due as materialized (
+    select n.notification_no
+    from unnest(%(webhook_nos)s::bigint[], %(limits)s::integer[]) as e (webhook_no, most)
+    cross join lateral (
+        select n.notification_no from notifications n
+        where n.webhook_no = e.webhook_no and n.status = 'pending' and n.not_before <= now()
+        order by n.not_before limit e.most
+        for update skip locked
+    ) n
+)
+update notifications n
+set not_before = now() + make_interval(secs => %(hold_s)s), attempts = n.attempts + 1
+from due, webhooks w
+where n.notification_no = due.notification_no and w.webhook_no = n.webhook_no
+returning n.notification_no, n.webhook_no, n.message_id, n.event, n.body, n.attempts, n.created_at,
+          n.expires_at, w.callback_url, w.failures;
+
+-- log_attempt --
+insert into notification_attempts (
+    notification_no, attempt, attempted_at, duration_ms, status_code, error, response
+) values (
+    %(notification_no)s, %(attempt)s, %(attempted_at)s, %(duration_ms)s, %(status_code)s, %(error)s,
+    %(response)s
+);
+
+-- mark_delivered --
+update notifications set status = 'delivered' where notification_no = %(notification_no)s;
+
+-- mark_recovered --
+update webhooks set failures = 0, resumes_at = now() where webhook_no = %(webhook_no)s and failures > 0;
+
+-- pause_endpoint --
+-- An endpoint that failed is left alone for a moment.
+update webhooks
+set failures = failures + 1, resumes_at = now() + make_interval(secs => %(pause_s)s)
+where webhook_no = %(webhook_no)s;
+
+-- postpone --
+-- It is tried again, unless its time would be over by then.
+update notifications
+set not_before = now() + make_interval(secs => %(delay_s)s),
+    status = case when now() + make_interval(secs => %(delay_s)s) > expires_at then 'failed' else status end
+where notification_no = %(notification_no)s and status = 'pending';
+
+-- list --
+-- The log of one endpoint, newest first.
+select n.notification_no, n.message_id, n.event, n.status, n.body, n.created_at,
+       case when n.status = 'pending' then greatest(n.not_before, w.resumes_at) end as next_attempt_at,
+       coalesce((
+           select json_agg(json_build_object(
+               'attempt', a.attempt, 'attempted_at', rfc3339(a.attempted_at),
+               'duration_ms', a.duration_ms, 'status_code', a.status_code, 'error', a.error,
+               'response', a.response) order by a.attempt)
+           from notification_attempts a where a.notification_no = n.notification_no
+       ), '[]') as attempts
+from notifications n join webhooks w using (webhook_no)
+where n.webhook_no = %(webhook_no)s and n.notification_no < %(before)s
+order by n.notification_no desc
+limit %(limit)s;
+
+-- find --
+select n.notification_no, n.webhook_no
+from notifications n join webhooks w using (webhook_no)
+where n.message_id = %(message_id)s and w.customer_id = %(customer_id)s;
+
+-- resume_endpoint --
+-- The endpoint is to be tried at once, and is on again if it was switched off.
+update webhooks set resumes_at = now(), disabled_at = null where webhook_no = %(webhook_no)s;
+
+-- replay --
+-- Send it again, at once, and for three days from now.
+update notifications
+set status = 'pending', not_before = now(), expires_at = now() + interval '3 days'
+where notification_no = %(notification_no)s;
+
+-- wake --
+select pg_notify(%(channel)s, '');
+
+-- purge --
+-- The oldest notifications of all are looked at, as their numbers go with their age; those that wait stay.
+with oldest as (
+    select notification_no, status, created_at from notifications order by notification_no limit %(limit)s
+), old as (
+    select n.notification_no from notifications n join oldest using (notification_no)
+    where oldest.status <> 'pending' and oldest.created_at < now() - make_interval(days => %(days)s)
+    for update of n skip locked
+)
+delete from notifications n using old where n.notification_no = old.notification_no;
