@@ -158,7 +158,7 @@ def read_kept(database: Database) -> Sequence[Metric]:
         DatabaseUnavailable: it does not answer.
     """
     with database.transaction() as tx:
-        totals, queues = counts.totals(tx), counts.queues(tx)
+        totals, queues = counts.read_totals(tx), counts.read_queues(tx)
     return [*_totals(totals), *_queues(queues)]
 
 

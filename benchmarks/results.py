@@ -200,7 +200,7 @@ class _Shop:
             Database(self._servers.database_url, connections_max=1) as database,
             database.transaction() as tx,
         ):
-            statement = results.export_statement(tx, self._job.job_no).as_string()
+            statement = results.build_export(tx, self._job.job_no).as_string()
             return self._copy(tx, statement, {"job_no": self._job.job_no, "after": 0})
 
     def copy_columns(self) -> tuple[float, int, float | None]:

@@ -19,7 +19,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner
 
 from blocks.domain.errors import LedgerMismatch, Terminal
-from blocks.store.chunks import Committed, Tally
+from blocks.store.chunks import ChunkCounts, IngestionCounts
 from flows.reading import ingestion
 from flows.reading.ingestion import Range
 from flows.running.deadlines import Deadline
@@ -129,7 +129,7 @@ def finish_ingestion(job_id: str) -> str:
     return _summary(job_id, ingestion.finish(job_id))
 
 
-def _summary(job_id: str, tally: Tally) -> str:
+def _summary(job_id: str, tally: IngestionCounts) -> str:
     job = load_job(job_id)
     mark_bad_lines({job.job_id, job.customer_id}, tally.bad_lines)
     return f"{job_id}: {tally.tasks + tally.bad_lines} lines, {tally.bad_lines} of them bad."
@@ -194,7 +194,7 @@ def _until(deadline: Deadline, futures: list[PrefectFuture[Any]]) -> Iterator[Pr
 def _seen(
     job_id: str,
     chunk_no: int,
-    made: Committed | None,
+    made: ChunkCounts | None,
     began_s: float,
     limits: tuple[int, int] | tuple[None, None] = (None, None),
 ) -> ChunkSeen:

@@ -218,7 +218,7 @@ def _open_of(
     """Those that the stream has made no jobs of, and those that it tries again."""
     asked = {Manifest(where.url_of(entry.key), entry.pin.version): entry for entry in page}
     with database().transaction() as tx:
-        known = streams.known(tx, stream, list(asked))
+        known = streams.find_known(tx, stream, list(asked))
     for manifest, entry in asked.items():
         before = known.get(manifest)
         if before is None or (before.has_failed and before.attempts <= retries):

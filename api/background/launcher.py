@@ -123,7 +123,7 @@ class Launcher:
     def _ask_again(self, after_s: float) -> None:
         """Ask again for the runs of which no id is known: with their keys, none is started twice."""
         with self._database.transaction() as tx:
-            unanswered = runs.unanswered(tx, after_s=after_s, limit=_UNANSWERED_MAX)
+            unanswered = runs.find_unanswered(tx, after_s=after_s, limit=_UNANSWERED_MAX)
         for launch in unanswered:
             if self._stopping.is_set() or not self._launch(launch):
                 return
@@ -144,7 +144,7 @@ class Launcher:
             return not is_away
         self._metrics.launches.labels(launch.kind, "started").inc()
         with self._database.transaction() as tx:
-            runs.launched(tx, launch, flow_run_id)
+            runs.record_launch(tx, launch, flow_run_id)
         log.info("launcher.started", flow_run_id=flow_run_id)
         return True
 
@@ -178,7 +178,7 @@ class Launcher:
                     error = self._try_to_say(tx, some)
                 for entry in some:
                     if error is None:
-                        outbox.done(tx, entry.outbox_no)
+                        outbox.mark_done(tx, entry.outbox_no)
                         continue
                     delay_s = _delay_s(entry.tries, _DELAY_S_MAX)
                     outbox.postpone(tx, entry.outbox_no, error=error.message, delay_s=delay_s)
@@ -211,7 +211,7 @@ class Launcher:
         job = jobs.get(tx, job_id)
         if job is None or (job.delivery and job.status is JobStatus.COMPLETED):
             return  # its delivery's run shows more, where it was delivered to
-        codes = chunks.bad_codes(tx, job.job_no)
+        codes = chunks.count_bad_codes(tx, job.job_no)
         page = job_page.page(job, codes, public_url=self._settings.public_url)
         self._prefect.show(job_page.key(job_id), page, job_page.description(job))
 

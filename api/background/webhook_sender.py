@@ -15,7 +15,7 @@ import msgspec
 
 from blocks.domain.errors import AddressRefused
 from blocks.secrets.egress import Egress
-from blocks.secrets.tls import trusted
+from blocks.secrets.tls import load_ssl_context
 
 _TOTAL_S = 15.0
 _CONNECT_S = 5.0
@@ -37,7 +37,7 @@ class WebhookSender:
 
     def __init__(self, egress: Egress) -> None:
         self._egress = egress
-        self._tls = trusted()
+        self._tls = load_ssl_context()
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Return the answer to one POST to `url`, a normalized one.

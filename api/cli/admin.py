@@ -134,7 +134,7 @@ def add_key(
             key = customers.add_customer_key(tx, customer_id)
         else:
             annotator_id, key = customers.add_annotator_key(tx, annotator, customer or [])
-            granted = customers.granted_customers(tx, annotator_id)
+            granted = customers.list_granted_customers(tx, annotator_id)
             print(f"annotator  {annotator_id}\ncustomers  {' '.join(granted or ['all'])}")
     print(f"key        {key}\nkey_id     {customers.key_id(key)}")
 

@@ -12,7 +12,7 @@ from api.http.hangups import ClientGone
 from api.http.places import Overloaded
 from blocks import logs
 from blocks.bodies.fields import Fault
-from blocks.domain.choices import with_choices
+from blocks.domain.choices import add_choices
 from blocks.domain.errors import IdempotencyConflict, RefineryError, Transient
 from blocks.store.database import Locked
 from blocks.store.quotas import QuotaExceeded
@@ -176,7 +176,7 @@ def _framework_faults(request: _Handled, error: HTTPException) -> tuple[Fault, .
     fields = request.route_handler.parsed_fn_signature.parameters.items()
     types = {getattr(f.kwarg_definition, "name", None) or name: f.annotation for name, f in fields}
     return tuple(
-        Fault(e.get("key", ""), with_choices(e["message"], types.get(e.get("key"))))
+        Fault(e.get("key", ""), add_choices(e["message"], types.get(e.get("key"))))
         for e in (error.extra if isinstance(error.extra, list) else ())
         if "message" in e
     )

@@ -174,7 +174,7 @@ def claim(
     with database.transaction() as tx:
         if key:
             annotation.await_claims(tx, annotator_no)
-            earlier = leases.claimed(tx, annotator_no, key)
+            earlier = leases.find_claimed(tx, annotator_no, key)
             if earlier:
                 answer = ClaimedTasks([_claimed(task) for task in earlier])
                 return Response(answer, headers={"Idempotent-Replayed": "true"})
@@ -210,7 +210,7 @@ def index(
 ) -> HeldTasks:
     """Return a page of the tasks that the annotator has claimed, in all claims, and not labelled yet."""
     with database.transaction() as tx:
-        found = leases.page(tx, _annotator(request), limit=limit + 1, after=cursor)
+        found = leases.list_page(tx, _annotator(request), limit=limit + 1, after=cursor)
     if found is None:
         raise invalid_request([Fault("cursor", "This is not the next_cursor of any page.")])
     page = [_claimed(task) for task in found[:limit]]

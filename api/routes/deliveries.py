@@ -113,12 +113,12 @@ def _wanted(job: Job, data: DeliverBody) -> tuple[DeliveryTarget, bytes | None]:
         return target, None
     store = target.type
     given = msgspec.json.decode(
-        msgspec.json.encode(data.credentials.given()), type=dict[str, msgspec.Raw]
+        msgspec.json.encode(data.credentials.list_given()), type=dict[str, msgspec.Raw]
     )
     faults = list(struct_faults(given, credentials_type(store), "credentials"))
     if faults:
         raise invalid_request(faults)
-    return target, data.credentials.encoded(store)
+    return target, data.credentials.encode(store)
 
 
 def _check_due(job: Job) -> None:

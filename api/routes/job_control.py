@@ -58,7 +58,9 @@ def index(
 ) -> JobsPage:
     """Return a page of the customer's jobs. Jobs posted meanwhile do not shift the next pages."""
     with database.transaction() as tx:
-        found = jobs.page(tx, customer_id(request), limit=limit + 1, status=status, before=cursor)
+        found = jobs.list_page(
+            tx, customer_id(request), limit=limit + 1, status=status, before=cursor
+        )
         if found is None:
             raise invalid_request([Fault("cursor", "This is not the next_cursor of any page.")])
         page = views(tx, found[:limit])

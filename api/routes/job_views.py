@@ -122,7 +122,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
 
 def views(tx: Transaction, jobs: Sequence[Job]) -> list[JobView]:
     """Return `jobs` as their customer sees them, with what each waits for."""
-    waiting = waits.of_jobs(tx, jobs)
+    waiting = waits.find_waits(tx, jobs)
     return [_view(job, waiting.get(job.job_no)) for job in jobs]
 
 
@@ -175,7 +175,7 @@ def _show_metadata(job: Job) -> bool | list[str]:
 def _percent(job: Job) -> float:
     ended = job.tasks_done + job.tasks_failed
     if ended == job.total_tasks:
-        return 100.0 if job.total_tasks or job.status.ended else 0.0
+        return 100.0 if job.total_tasks or job.status.has_ended else 0.0
     return min(round(ended / job.total_tasks * 100, 1), 99.9)  # 100 is for the end
 
 

@@ -207,7 +207,7 @@ def _show(request: _Request, job_id: str, database: Database) -> _Shown:
     job = find_job(request, job_id, database)
     shown = show(job, database)
     under_way = {DeliveryStatus.PENDING, DeliveryStatus.DELIVERING}
-    may_change = not job.status.ended or job.delivery_status in under_way
+    may_change = not job.status.has_ended or job.delivery_status in under_way
     return _Shown(shown, etag_of(steady(shown)), may_change)
 
 
@@ -274,7 +274,7 @@ async def errors(
 ) -> Stream:
     """Return bad lines and failed tasks so far, as JSON lines in manifest order."""
     job = await sync_to_thread(find_job, request, job_id, database)
-    read = results.bad_manifest if format is ErrorsFormat.MANIFEST else results.errors
+    read = results.export_bad_lines if format is ErrorsFormat.MANIFEST else results.export_errors
     blocks = _read(database, long_reads, job, read)
     return await stream(blocks, request.app.state.threads.long_reads)
 

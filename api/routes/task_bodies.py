@@ -13,11 +13,11 @@ from blocks.bodies.jobs import (
     HttpsUrl,
     LabelSpecBody,
     check_https_url,
-    normalized,
+    normalize_callback_url,
 )
 from blocks.domain import limits
 from blocks.domain.data_urls import URL_CHARACTERS_MAX, is_data_url
-from blocks.domain.metadata import named_members
+from blocks.domain.metadata import list_shown_members
 from blocks.domain.model import TaskType
 from blocks.domain.show_metadata import ShowMetadata
 from blocks.store.tasks import NewTask, Rule
@@ -85,7 +85,7 @@ class TaskBody(Body, frozen=True, kw_only=True):
 
     def to_task(self, callback_url: str | None = None) -> NewTask:
         """The task to record; `callback_url` is for one that has none of its own."""
-        callback_url = normalized(self.callback_url or callback_url)
+        callback_url = normalize_callback_url(self.callback_url or callback_url)
         return NewTask(
             rule=Rule(
                 task_type=self.type,
@@ -93,7 +93,7 @@ class TaskBody(Body, frozen=True, kw_only=True):
                 options=self.label_spec.options,
                 consensus_threshold=self.consensus_threshold,
                 stop_early=self.stop_early,
-                shown_metadata=named_members(self.show_metadata),
+                shown_metadata=list_shown_members(self.show_metadata),
             ),
             data_url=self.data_url,
             metadata=None if self.metadata == _NO_METADATA else bytes(self.metadata).decode(),

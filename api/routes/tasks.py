@@ -28,7 +28,7 @@ from blocks.store import tasks
 from blocks.store.customers import Principal
 from blocks.store.database import Database
 from blocks.store.quotas import Quota, QuotaExceeded, Quotas
-from blocks.store.tasks import Created, NewTask, Task, stored_bytes
+from blocks.store.tasks import CreatedTask, NewTask, Task, stored_bytes
 
 _REFUSALS = (tasks.key_conflict("cat-1"), QuotaExceeded(Quota.OPEN_TASKS, 100_000_000))
 
@@ -129,7 +129,7 @@ def _create(
     settings: Settings,
     new: list[NewTask],
     batch_id: str | None = None,
-) -> list[Created]:
+) -> list[CreatedTask]:
     owner = customer_id(request)
     quotas: Quotas = request.app.state.quotas
     with database.transaction() as tx:

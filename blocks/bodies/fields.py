@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from blocks.domain.choices import readable, shortened
+from blocks.domain.choices import explain, shorten
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -87,7 +87,7 @@ def _read(body: bytes, model: type[_B]) -> tuple[_B | None, Iterator[Fault]]:
         check_json(body)
         fields = value_of(body, dict[str, msgspec.Raw])
         if fields is None:
-            return None, chain(_nuls(body), [Fault("body", readable(error, model))])
+            return None, chain(_nuls(body), [Fault("body", explain(error, model))])
         value, found = None, struct_faults(fields, model, "")
     else:
         fields = value_of(body, dict[str, msgspec.Raw]) or {}
@@ -151,7 +151,7 @@ def _too_long(longest: int, expected: Any) -> str:
     try:
         msgspec.convert([None] * (longest + 1), Annotated[list[Any], Meta(max_length=longest)])
     except msgspec.ValidationError as error:
-        return readable(error, expected)
+        return explain(error, expected)
     raise AssertionError  # it is longer
 
 
@@ -208,7 +208,7 @@ def _field_faults(
         try:
             check(value)
         except ValueError as error:
-            yield Fault(inner, shortened(str(error)))
+            yield Fault(inner, shorten(str(error)))
 
 
 def _faults(raw: msgspec.Raw, expected: Any, path: str, hints: Iterator[int]) -> Iterator[Fault]:
@@ -247,7 +247,7 @@ def _faults_within(
             yield first
             yield from found
             return  # else it is the list itself: too short
-    yield Fault(path or "body", readable(error, expected))
+    yield Fault(path or "body", explain(error, expected))
 
 
 def struct_faults(

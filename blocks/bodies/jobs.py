@@ -10,7 +10,7 @@ from blocks.bodies.fields import Body, Fault, RawObject, struct_faults, value_of
 from blocks.domain import limits
 from blocks.domain.data_urls import URL_CHARACTERS_MAX, has_user, is_data_url, normalize_url
 from blocks.domain.errors import Terminal
-from blocks.domain.metadata import named_members
+from blocks.domain.metadata import list_shown_members
 from blocks.domain.model import Compression, ResultFormat, TaskType
 from blocks.domain.object_urls import StoreType, is_bucket_name, parse_object_url
 from blocks.domain.show_metadata import ShowMetadata
@@ -87,12 +87,12 @@ def check_https_url(url: str) -> None:
         )
 
 
-def normalized(url: str | None) -> str | None:
+def normalize_callback_url(url: str | None) -> str | None:
     """Return a URL that `check_https_url` accepts as it is stored, sent to and shown."""
     return normalize_url(url) if url else None
 
 
-def _encoded(metadata: dict[str, str] | None) -> str | None:
+def _encode(metadata: dict[str, str] | None) -> str | None:
     return None if metadata is None else msgspec.json.encode(metadata).decode()
 
 
@@ -194,13 +194,13 @@ class CredentialsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     service_account_json: str | None = None
     """GCS: the key file of a service account, as one string."""
 
-    def given(self) -> dict[str, str]:
+    def list_given(self) -> dict[str, str]:
         """What was said."""
         return {k: v for k, v in msgspec.to_builtins(self).items() if v is not None}
 
-    def encoded(self, store: StoreType) -> bytes:
+    def encode(self, store: StoreType) -> bytes:
         """As JSON, to be sealed."""
-        return msgspec.json.encode(msgspec.convert(self.given(), credentials_type(store)))
+        return msgspec.json.encode(msgspec.convert(self.list_given(), credentials_type(store)))
 
     def __repr__(self) -> str:
         return "CredentialsBody(…)"
@@ -295,14 +295,14 @@ class JobBody(Body, frozen=True, kw_only=True):
             options=self.label_spec.options,
             consensus_threshold=self.consensus_threshold,
             task_type=self.task_type,
-            callback_url=normalized(self.callback_url),
-            metadata=_encoded(self.metadata),
+            callback_url=normalize_callback_url(self.callback_url),
+            metadata=_encode(self.metadata),
             priority=self.priority,
             stop_early=self.stop_early,
             failure_threshold_percent=self.failure_threshold_percent,
-            credentials=self.credentials.encoded(self._store) if self.credentials else None,
+            credentials=self.credentials.encode(self._store) if self.credentials else None,
             delivery=self.delivery.to_target() if self.delivery else None,
-            shown_metadata=named_members(self.show_metadata),
+            shown_metadata=list_shown_members(self.show_metadata),
         )
 
     @property

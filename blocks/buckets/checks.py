@@ -37,7 +37,7 @@ def check_bytes(bucket: Bucket, key: str, pin: Pin, sent: ObjectFile) -> None:
         raise Transient(f"{key} holds other bytes than were sent.")
 
 
-def holds(bucket: Bucket, key: str, data: bytes) -> bool:
+def has_bytes(bucket: Bucket, key: str, data: bytes) -> bool:
     """Whether an object holds just these bytes."""
     pin = bucket.stat(key)
     return pin.size == len(data) and (not data or bucket.read(key, pin, 0, pin.size) == data)
@@ -48,7 +48,7 @@ def check_range(content_range: str | None, start: int) -> None:
         raise Transient("The store sent something else than the range that was asked for.")
 
 
-def whole(data: bytes, start: int, end: int) -> bytes:
+def check_length(data: bytes, start: int, end: int) -> bytes:
     if len(data) != end - start:
         raise Transient(f"The store sent {len(data)} bytes where {end - start} were asked for.")
     return data

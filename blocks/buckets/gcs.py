@@ -8,15 +8,15 @@ from urllib.parse import quote
 
 from blocks.buckets import answers, errors
 from blocks.buckets.answers import GCS_SESSION, LISTING_S_MAX, Pages, check_encoding, time_limits
-from blocks.buckets.checks import check_bytes, check_range, holds, pin_of, whole
+from blocks.buckets.checks import check_bytes, check_length, check_range, has_bytes, pin_of
 from blocks.buckets.errors import translated
 from blocks.buckets.protocol import Entry, ObjectFile
 from blocks.buckets.uploads import GcsUpload, uploading
 from blocks.domain.errors import AccessDenied, BucketNotFound, ObjectChanged
 from blocks.domain.model import Pin
 from blocks.secrets.credentials import GcsCredentials
-from blocks.secrets.egress import refusing_redirects
-from blocks.secrets.tls import trusted
+from blocks.secrets.egress import make_redirect_guard
+from blocks.secrets.tls import load_ssl_context
 
 _CONSOLE_URL = "https://console.cloud.google.com/storage/browser"
 _STORAGE_URL = "https://storage.googleapis.com"
@@ -50,7 +50,7 @@ class GcsBucket:
             async def _set_session(self) -> Any:
                 if self._session is None:
                     # A connector wants the running loop. With this one no client certificate is used.
-                    self.session_kwargs["connector"] = TCPConnector(ssl=trusted())
+                    self.session_kwargs["connector"] = TCPConnector(ssl=load_ssl_context())
                 return await super()._set_session()
 
         self._fs = Once(
@@ -58,7 +58,7 @@ class GcsBucket:
             access="read_write",
             project="",
             endpoint_url=endpoint_url or _STORAGE_URL,
-            session_kwargs=GCS_SESSION | {"trace_configs": [refusing_redirects()]},
+            session_kwargs=GCS_SESSION | {"trace_configs": [make_redirect_guard()]},
             requests_timeout=time_limits(
                 answers.CONNECT_TIMEOUT_S,
                 answers.READ_TIMEOUT_S,
@@ -97,7 +97,7 @@ class GcsBucket:
                 ) from error
             check_range(headers.get("Content-Range"), start)
             check_encoding(headers.get("Content-Encoding"), path)
-        return whole(data, start, end)
+        return check_length(data, start, end)
 
     @contextmanager
     def write(self, key: str) -> Iterator[ObjectFile]:
@@ -148,7 +148,7 @@ class GcsBucket:
             try:
                 self._fs.pipe_file(path, data, mode="create")
             except OSError as error:
-                errors.forgive_same(error, path, lambda: holds(self, key, data))
+                errors.forgive_same(error, path, lambda: has_bytes(self, key, data))
         return True
 
     @contextmanager

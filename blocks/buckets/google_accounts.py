@@ -10,7 +10,7 @@ from google.oauth2.service_account import Credentials as ServiceAccount
 
 from blocks.domain.errors import InvalidCredentials, Transient
 from blocks.secrets.credentials import GcsCredentials, check_service_account
-from blocks.secrets.tls import trusted
+from blocks.secrets.tls import load_ssl_context
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
@@ -30,7 +30,9 @@ class CustomerAccount(ServiceAccount):
     def refresh(self, request: object) -> None:
         """Get a token; gcsfs calls this again before it runs out."""
         del request  # it would be one that looks at the environment
-        with urllib3.PoolManager(ssl_context=trusted(), timeout=_TIMEOUT, retries=False) as http:
+        with urllib3.PoolManager(
+            ssl_context=load_ssl_context(), timeout=_TIMEOUT, retries=False
+        ) as http:
             super().refresh(_Request(http))  # type: ignore[no-untyped-call]
 
 

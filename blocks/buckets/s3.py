@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from blocks.buckets import answers, errors
 from blocks.buckets.answers import LISTING_S_MAX, Pages, check_encoding
-from blocks.buckets.checks import check_bytes, check_range, holds, pin_of, whole
+from blocks.buckets.checks import check_bytes, check_length, check_range, has_bytes, pin_of
 from blocks.buckets.errors import translated
 from blocks.buckets.protocol import Entry, ObjectFile
 from blocks.buckets.uploads import S3Upload, uploading
@@ -129,7 +129,7 @@ class S3Bucket:
                 self._close(answer["Body"])
                 raise
             data: bytes = errors.read_body(self._fs.loop, answer["Body"])
-        return whole(data, start, end)
+        return check_length(data, start, end)
 
     def _get(self, key: str, start: int, end: int, **conditions: str) -> Any:
         return self._fs.call_s3(
@@ -274,14 +274,14 @@ class S3Bucket:
         # First, as nobody knows whether the store heeds conditions. Who may only write is not told.
         with suppress(AccessDenied), self._translated(key):
             if self._stands(key):
-                if not holds(self, key, data):
+                if not has_bytes(self, key, data):
                     raise ObjectExists(f"Another object stands in {path}.")
                 return True
         with self._translated(key):
             try:
                 self._put(key, data, is_conditional=is_conditional)
             except OSError as error:
-                errors.forgive_same(error, path, lambda: holds(self, key, data))
+                errors.forgive_same(error, path, lambda: has_bytes(self, key, data))
                 return True
         return not is_conditional or self._heeds_conditions(key, data)
 

@@ -20,8 +20,8 @@ from botocore.configprovider import (
 from botocore.handlers import add_expect_header
 
 from blocks.buckets.answers import BoundedResponse, time_limits
-from blocks.secrets.egress import refusing_redirects
-from blocks.secrets.tls import trusted
+from blocks.secrets.egress import make_redirect_guard
+from blocks.secrets.tls import load_ssl_context
 
 
 @lru_cache(maxsize=1)
@@ -74,12 +74,12 @@ class CustomerHttp(AIOHTTPSession):  # type: ignore[misc]
         self._timeout = time_limits(limits.sock_connect, limits.sock_read, request_s)
 
     def _build_verify_context(self) -> Any:
-        return trusted()
+        return load_ssl_context()
 
     async def _get_session(self, proxy_url: str | None) -> Any:
         session = await super()._get_session(proxy_url)
         if not session.trace_configs:
-            session.trace_configs.append(refusing_redirects())
+            session.trace_configs.append(make_redirect_guard())
             session._response_class = BoundedResponse  # noqa: SLF001 - it is made in there
         return session
 

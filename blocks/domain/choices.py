@@ -9,24 +9,24 @@ _WRONG = "Invalid enum value "
 _MESSAGE_CHARACTERS_MAX = 300
 
 
-def readable(error: msgspec.ValidationError, expected: Any) -> str:
+def explain(error: msgspec.ValidationError, expected: Any) -> str:
     """Return a sentence of at most some 300 characters for what is not an `expected`."""
     message, _, at = str(error).partition(" - at `$")
     place = at.strip("`")
-    where = f" (at {shortened(place)})" if place else ""
-    return f"{with_choices(message, expected)}{where}."
+    where = f" (at {shorten(place)})" if place else ""
+    return f"{add_choices(message, expected)}{where}."
 
 
-def with_choices(message: str, expected: Any) -> str:
+def add_choices(message: str, expected: Any) -> str:
     """Return msgspec's `message` without its full stop; for a wrong enum, one with the right values."""
     choices = _choices(expected)
     if message.startswith(_WRONG) and choices:
-        given = shortened(message.removeprefix(_WRONG))
+        given = shorten(message.removeprefix(_WRONG))
         return f"This must be one of {', '.join(choices)}, not {given}"
-    return shortened(message)
+    return shorten(message)
 
 
-def shortened(message: str) -> str:
+def shorten(message: str) -> str:
     """Return the beginning of a message that repeats what it was given, which may have megabytes."""
     cut = len(message) > _MESSAGE_CHARACTERS_MAX
     return f"{message[:_MESSAGE_CHARACTERS_MAX]}…" if cut else message

@@ -7,14 +7,14 @@ import msgspec
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def named_members(show: bool | Sequence[str]) -> list[str] | None:
+def list_shown_members(show: bool | Sequence[str]) -> list[str] | None:
     """Return the members that a job's `show_metadata` lets annotators see; None for all of them."""
     if show is True:
         return None
     return sorted(set(show)) if show else []
 
 
-def show(metadata: str | None, keys: Sequence[str] | None) -> str | None:
+def show_members(metadata: str | None, keys: Sequence[str] | None) -> str | None:
     """Return the members of `metadata` that `keys` name, in its order and each value byte for byte.
 
     Without `keys` that is all of it, as it stands. None where nothing is left; metadata whose members

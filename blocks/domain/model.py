@@ -17,7 +17,7 @@ class JobStatus(StrEnum):
     CANCELLED = "cancelled"
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         return not JOB_ARROWS[self]
 
 

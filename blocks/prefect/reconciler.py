@@ -16,7 +16,7 @@ from blocks.prefect.stuck_runs import end_stuck_runs, find_stuck_runs
 from blocks.settings import Settings
 from blocks.store import jobs, outbox, runs
 from blocks.store.database import Database
-from blocks.store.runs import Launched
+from blocks.store.runs import LaunchedRun
 
 logger = logs.get_logger("refinery.reconcile")
 
@@ -132,12 +132,12 @@ def _look_after_runs(database: Database, prefect: PrefectApi) -> tuple[int, int]
 
 def _launched_runs(
     database: Database, prefect: PrefectApi
-) -> Iterator[tuple[Launched, RunState | None]]:
-    page: list[Launched] = []
+) -> Iterator[tuple[LaunchedRun, RunState | None]]:
+    page: list[LaunchedRun] = []
     while True:
         with database.transaction() as tx:
             after = page[-1].run_no if page else 0
-            page = list(runs.under_way(tx, after=after, limit=_RUNS_PAGE))
+            page = list(runs.list_under_way(tx, after=after, limit=_RUNS_PAGE))
         if not page:
             return
         states = prefect.states([run.flow_run_id for run in page if run.flow_run_id])
@@ -145,17 +145,17 @@ def _launched_runs(
             yield run, states.get(run.flow_run_id) if run.flow_run_id else None
 
 
-def _see_pause(database: Database, run: Launched, state: RunState | None) -> None:
+def _see_pause(database: Database, run: LaunchedRun, state: RunState | None) -> None:
     if _is_paused(state) != run.is_paused:
         with database.transaction() as tx:
-            runs.pause(tx, run, is_paused=_is_paused(state))
+            runs.set_paused(tx, run, is_paused=_is_paused(state))
 
 
 def _is_paused(state: RunState | None) -> bool:
     return state is not None and state.type == "PAUSED"
 
 
-def _why_not_live(run: Launched, state: RunState | None) -> str | None:
+def _why_not_live(run: LaunchedRun, state: RunState | None) -> str | None:
     """Why nothing will come of a run any more; None where something may."""
     if run.flow_run_id is None:
         return "Whoever asked Prefect for a run has died." if run.is_old else None

@@ -118,7 +118,7 @@ def _is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
-def refusing_redirects() -> TraceConfig:
+def make_redirect_guard() -> TraceConfig:
     """Have an aiohttp client raise `RedirectRefused` where it would follow a redirect.
 
     A store needs none, and what a request carries is not for the host that an answer names: aiohttp

@@ -8,7 +8,7 @@ import certifi
 
 
 @lru_cache(maxsize=1)
-def trusted() -> ssl.SSLContext:
+def load_ssl_context() -> ssl.SSLContext:
     """Return a context with the machine's authorities, or those of SSL_CERT_FILE or SSL_CERT_DIR.
 
     It is for all outbound connections, and read once, as that takes a while. A machine without any

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from blocks.domain.ids import parse_task_id, task_id
-from blocks.domain.metadata import show
+from blocks.domain.metadata import show_members
 from blocks.domain.model import LabelOutcome, TaskType
 from blocks.store import jobs, webhook_messages
 from blocks.store.database import Transaction
@@ -100,7 +100,7 @@ def claim(
 ) -> list[ClaimedTask]:
     """Up to `limit` tasks of jobs by their priority; of one priority, customers have equal shares.
 
-    Their leases keep `key`, for `leases.claimed`.
+    Their leases keep `key`, for `leases.find_claimed`.
     """
     annotator = {"annotator_no": annotator_no}
     begin = annotator | {"lock": _CLAIM_LOCK, "leases_max": _LEASES_RETURNED_MAX}
@@ -123,7 +123,7 @@ def claim(
         taking.take(job)
     if claimable and not taking.rows:
         taking.insist(claimable)
-    return claimed_tasks(tx, taking.rows)
+    return describe_claimed(tx, taking.rows)
 
 
 class _Claim:
@@ -179,7 +179,9 @@ class _Claim:
             window = _WINDOW_TASKS
 
 
-def claimed_tasks(tx: Transaction, rows: Sequence[tuple[int, dict[str, Any]]]) -> list[ClaimedTask]:
+def describe_claimed(
+    tx: Transaction, rows: Sequence[tuple[int, dict[str, Any]]]
+) -> list[ClaimedTask]:
     """Return rows of tasks, each with its job's number, as annotators are told of them."""
     if not rows:
         return []
@@ -193,7 +195,7 @@ def _task(job: LabelledJob, row: dict[str, Any]) -> ClaimedTask:
     return ClaimedTask(
         task_id=task_id(job.job_id, row["byte_offset"]),
         data_url=row["data_url"],
-        metadata=show(row["metadata"], job.shown_metadata),
+        metadata=show_members(row["metadata"], job.shown_metadata),
         lease_expires_at=row["expires_at"],
         job=job,
     )

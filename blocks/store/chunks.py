@@ -16,7 +16,7 @@ from blocks.store.queries import load
 _SQL = load("chunks")
 
 
-class Committed(msgspec.Struct, frozen=True):
+class ChunkCounts(msgspec.Struct, frozen=True):
     """What a chunk came to."""
 
     lines: int
@@ -56,7 +56,7 @@ class Ledger(msgspec.Struct, frozen=True):
             )
 
 
-class Tally(msgspec.Struct, frozen=True):
+class IngestionCounts(msgspec.Struct, frozen=True):
     """Counts over a job's committed chunks; `not_json` of the bad lines are not JSON at all."""
 
     tasks: int
@@ -70,7 +70,7 @@ def commit(
     chunk_no: int,
     batches: Iterable[Batch],
     counted: Counted | None,
-) -> Committed | None:
+) -> ChunkCounts | None:
     """Record a chunk with all that is in it; None if it stands already, or its job has ended.
 
     `batches` may be made on the way: none of it is asked for if there is nothing to do. `counted`
@@ -112,39 +112,39 @@ def commit(
     }
     lie = {"starts_at": min(offsets, default=0), "ends_at": max(offsets, default=0) + 1}
     tx.execute(_SQL["fill_chunk"], chunk | counts | lie)
-    return Committed(lines, tasks, bad_lines, blank_lines)
+    return ChunkCounts(lines, tasks, bad_lines, blank_lines)
 
 
-def committed(tx: Transaction, job_no: int) -> Collection[int]:
+def list_committed(tx: Transaction, job_no: int) -> Collection[int]:
     """The numbers of the chunks that are done."""
-    rows = tx.execute(_SQL["committed_chunks"], {"job_no": job_no}).fetchall()
+    rows = tx.execute(_SQL["list_committed"], {"job_no": job_no}).fetchall()
     return {row["chunk_no"] for row in rows}
 
 
-def tally(tx: Transaction, job_no: int) -> Tally:
+def count_ingested(tx: Transaction, job_no: int) -> IngestionCounts:
     """Sums over the committed chunks."""
     values = {"job_no": job_no, "not_json": [str(code) for code in NOT_JSON]}
-    row = tx.execute(_SQL["tally"], values).fetchone()
+    row = tx.execute(_SQL["count_ingested"], values).fetchone()
     assert row is not None  # an aggregate returns one row
-    return Tally(**row)
+    return IngestionCounts(**row)
 
 
-def ledger(tx: Transaction, job_no: int) -> Ledger:
+def read_ledger(tx: Transaction, job_no: int) -> Ledger:
     """Sums over the committed chunks, beside the manifest that they were read from."""
-    row = tx.execute(_SQL["ledger"], {"job_no": job_no}).fetchone()
+    row = tx.execute(_SQL["read_ledger"], {"job_no": job_no}).fetchone()
     assert row is not None  # the caller has the job
     return Ledger(**row)
 
 
-def first_bad_line(tx: Transaction, job_no: int) -> BadLine | None:
+def find_first_bad_line(tx: Transaction, job_no: int) -> BadLine | None:
     """The first bad line in the manifest's order, by byte offset; its `line` is that in its chunk."""
-    row = tx.execute(_SQL["first_bad_line"], {"job_no": job_no}).fetchone()
+    row = tx.execute(_SQL["find_first_bad_line"], {"job_no": job_no}).fetchone()
     return BadLine(**row | {"code": LineCode(row["code"])}) if row else None
 
 
-def bad_codes(tx: Transaction, job_no: int) -> dict[str, int]:
+def count_bad_codes(tx: Transaction, job_no: int) -> dict[str, int]:
     """How many lines of the committed chunks are bad, by code."""
-    rows = tx.execute(_SQL["bad_codes"], {"job_no": job_no}).fetchall()
+    rows = tx.execute(_SQL["count_bad_codes"], {"job_no": job_no}).fetchall()
     return {row["code"]: row["lines"] for row in rows}
 
 

@@ -22,16 +22,16 @@ class Queue(msgspec.Struct, frozen=True):
     oldest_s: float | None
 
 
-def totals(tx: Transaction) -> Mapping[tuple[str, str], float]:
+def read_totals(tx: Transaction) -> Mapping[tuple[str, str], float]:
     """The sum of each series, by its name and label; `counts` in the schema says which there are."""
-    rows = tx.execute(_SQL["totals"]).fetchall()
+    rows = tx.execute(_SQL["read_totals"]).fetchall()
     return {(row["name"], row["label"]): row["total"] for row in rows}
 
 
-def queues(tx: Transaction) -> Sequence[Queue]:
+def read_queues(tx: Transaction) -> Sequence[Queue]:
     """`outbox`, `runs_waiting`, `runs_under_way` and `webhooks`."""
     bounds = {"counted_max": _COUNTED_MAX, "endpoints_max": _ENDPOINTS_MAX}
-    rows = tx.execute(_SQL["queues"], bounds).fetchall()
+    rows = tx.execute(_SQL["read_queues"], bounds).fetchall()
     return [msgspec.convert(row, Queue) for row in rows]
 
 

@@ -79,7 +79,7 @@ class ListedKey(msgspec.Struct, frozen=True):
     revoked_at: datetime | None
 
 
-class Revoked(msgspec.Struct, frozen=True):
+class RevokedKey(msgspec.Struct, frozen=True):
     """A key that was ended, and how many tasks of its annotator's went back to others."""
 
     key_id: str
@@ -205,7 +205,7 @@ def _find_annotator(tx: Transaction, annotator: str) -> tuple[int, list[str] | N
     return row["annotator_no"], row["customer_ids"]
 
 
-def granted_customers(tx: Transaction, annotator_id: str) -> list[str] | None:
+def list_granted_customers(tx: Transaction, annotator_id: str) -> list[str] | None:
     """The ids of the customers whose tasks the annotator is handed; None for all."""
     row = tx.execute(_SQL["granted_customers"], {"annotator_id": annotator_id}).fetchone()
     granted: list[str] | None = row["customer_ids"] if row else []
@@ -223,7 +223,7 @@ def find_principal(tx: Transaction, key: str) -> Principal | None:
     return Principal(**row) if row else None
 
 
-def revoke_key(tx: Transaction, key: str) -> Revoked | None:
+def revoke_key(tx: Transaction, key: str) -> RevokedKey | None:
     """End a key, given itself or by its id; None if there is no such key, or it was revoked before.
 
     With the last key of an annotator, the tasks that they hold go to others at once.
@@ -234,7 +234,7 @@ def revoke_key(tx: Transaction, key: str) -> Revoked | None:
         return None
     annotator_no = row["annotator_no"]
     returned = annotation.take_leases_back(tx, annotator_no) if annotator_no is not None else 0
-    return Revoked(row["key_id"], returned)
+    return RevokedKey(row["key_id"], returned)
 
 
 def key_id(key: str) -> str:

@@ -179,7 +179,7 @@ class Database:
         self.close()
 
 
-def take_time(tx: Transaction, seconds: int) -> None:
+def allow_time(tx: Transaction, seconds: int) -> None:
     """Let the statements of this transaction take so long, where their work has no bound."""
     tx.execute("select set_config('statement_timeout', %s, true)", [f"{seconds}s"])
     interrupts.of_this_thread().needs_s = seconds

@@ -17,7 +17,7 @@ from blocks.domain.model import (
 )
 from blocks.domain.object_urls import ObjectUrl, StoreType
 from blocks.secrets.vault import Vault
-from blocks.store.database import Rollback, Transaction, take_time
+from blocks.store.database import Rollback, Transaction, allow_time
 from blocks.store.queries import load
 
 _SQL = load("jobs")
@@ -210,7 +210,7 @@ def get(tx: Transaction, job_id: str, *, customer_id: str | None = None) -> Job 
     return _job(row) if row else None
 
 
-def page(
+def list_page(
     tx: Transaction,
     customer_id: str,
     *,
@@ -265,7 +265,7 @@ def fail(tx: Transaction, job_no: int, code: str, message: str) -> None:
 def cancel(tx: Transaction, job_no: int) -> bool:
     """accepted, processing → cancelled, and whether it was; one that has ended stays as it is."""
     tx.execute(_SQL["lock_job"], {"job_no": job_no})  # a chunk that is being committed comes first
-    take_time(tx, _CANCEL_S_MAX)
+    allow_time(tx, _CANCEL_S_MAX)
     cancelled = tx.execute(_SQL["cancel_job"], {"job_no": job_no}).fetchone() is not None
     _hand_out_no_more(tx, job_no)
     return cancelled

@@ -2,24 +2,24 @@
 
 from blocks.domain.errors import IdempotencyConflict
 from blocks.domain.ids import parse_task_id
-from blocks.store.annotation import ClaimedTask, ClaimKey, claimed_tasks
+from blocks.store.annotation import ClaimedTask, ClaimKey, describe_claimed
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
 _SQL = load("leases")
 
 
-def claimed(tx: Transaction, annotator_no: int, key: ClaimKey) -> list[ClaimedTask]:
+def find_claimed(tx: Transaction, annotator_no: int, key: ClaimKey) -> list[ClaimedTask]:
     """Return what the annotator still holds of the claim of that key; nothing if it gave nothing.
 
     Raises:
         IdempotencyConflict: the claim of that key asked for something else.
     """
     values = {"annotator_no": annotator_no, "claim_key": key.key}
-    rows = tx.execute(_SQL["claimed"], values).fetchall()
+    rows = tx.execute(_SQL["find_claimed"], values).fetchall()
     if any(row["claim_digest"] != key.digest for row in rows):
         raise key_conflict()
-    return claimed_tasks(tx, [(row["job_no"], row) for row in rows])
+    return describe_claimed(tx, [(row["job_no"], row) for row in rows])
 
 
 def key_conflict() -> IdempotencyConflict:
@@ -27,7 +27,7 @@ def key_conflict() -> IdempotencyConflict:
     return IdempotencyConflict("This Idempotency-Key was used for another claim.")
 
 
-def page(
+def list_page(
     tx: Transaction, annotator_no: int, *, limit: int, after: str | None
 ) -> list[ClaimedTask] | None:
     """Return up to `limit` of the tasks that the annotator holds, from behind the task `after` on.
@@ -37,7 +37,7 @@ def page(
     job_no, byte_offset = 0, 0
     if after is not None:
         key = parse_task_id(after)
-        row = tx.execute(_SQL["job_no"], {"job_id": key[0]}).fetchone() if key else None
+        row = tx.execute(_SQL["find_job_no"], {"job_id": key[0]}).fetchone() if key else None
         if key is None or row is None:
             return None
         job_no, byte_offset = row["job_no"], key[1]
@@ -47,5 +47,5 @@ def page(
         "after_offset": byte_offset,
         "limit": limit,
     }
-    rows = tx.execute(_SQL["page"], values).fetchall()
-    return claimed_tasks(tx, [(row["job_no"], row) for row in rows])
+    rows = tx.execute(_SQL["list_page"], values).fetchall()
+    return describe_claimed(tx, [(row["job_no"], row) for row in rows])

@@ -32,9 +32,9 @@ def claim(tx: Transaction, *, limit: int) -> Sequence[Entry]:
     return [msgspec.convert(row, Entry) for row in rows]
 
 
-def done(tx: Transaction, outbox_no: int) -> None:
+def mark_done(tx: Transaction, outbox_no: int) -> None:
     """It has happened."""
-    tx.execute(_SQL["done"], {"outbox_no": outbox_no})
+    tx.execute(_SQL["mark_done"], {"outbox_no": outbox_no})
 
 
 def postpone(tx: Transaction, outbox_no: int, *, error: str, delay_s: float) -> None:

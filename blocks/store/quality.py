@@ -6,7 +6,7 @@ import msgspec
 
 from blocks.store.database import Transaction
 from blocks.store.queries import load
-from blocks.store.results import without_nested_loops
+from blocks.store.results import disable_nested_loops
 
 _SQL = load("quality")
 
@@ -58,7 +58,7 @@ def measure(tx: Transaction, job_no: int) -> Quality:
     It is the first in its transaction, so that all counts are of one moment.
     """
     tx.execute(_SQL["one_snapshot"])
-    without_nested_loops(tx)
+    disable_nested_loops(tx)
     values = {"job_no": job_no}
     return Quality(
         [Outcomes(**row) for row in tx.execute(_SQL["outcomes"], values)],

@@ -43,14 +43,14 @@ class LineError(msgspec.Struct, frozen=True):
         return msgspec.json.encode(fields) + b"\n"
 
 
-def without_nested_loops(tx: Transaction) -> None:
+def disable_nested_loops(tx: Transaction) -> None:
     """Before a long read of a job that statistics may not know yet; until the transaction ends."""
     tx.execute(_SQL["without_nested_loops"])
 
 
 def export(tx: Transaction, job_no: int, *, after: int = 0) -> Blocks:
     """Blocks of whole JSON lines, each line a settled task, from manifest line `after` + 1 on."""
-    statement = export_statement(tx, job_no)
+    statement = build_export(tx, job_no)
     with tx.cursor().copy(statement, {"job_no": job_no, "after": after}) as copy:
         block = bytearray()
         for line in copy:  # the driver gives them one by one
@@ -62,7 +62,7 @@ def export(tx: Transaction, job_no: int, *, after: int = 0) -> Blocks:
             yield _unquoted(block)
 
 
-def export_statement(tx: Transaction, job_no: int) -> sql.SQL:
+def build_export(tx: Transaction, job_no: int) -> sql.SQL:
     """For a job with its number of options; the transaction's planner is set for it."""
     row = tx.execute(_SQL["options"], {"job_no": job_no}).fetchone()
     assert row is not None  # it is a job's
@@ -79,12 +79,12 @@ def _unquoted(block: bytearray) -> bytes:
     return bytes(block.replace(b"\x01", b""))
 
 
-def errors(tx: Transaction, job_no: int) -> Blocks:
+def export_errors(tx: Transaction, job_no: int) -> Blocks:
     """Blocks of whole JSON lines, each a line of the manifest without a result, in its order."""
-    return _blocks(line.to_json() for line in line_errors(tx, job_no))
+    return _blocks(line.to_json() for line in list_line_errors(tx, job_no))
 
 
-def bad_manifest(tx: Transaction, job_no: int) -> Blocks:
+def export_bad_lines(tx: Transaction, job_no: int) -> Blocks:
     """Blocks of whole lines: the bad lines of the manifest, byte for byte, to be mended.
 
     Only one that was too long, and so never read, is cut to its beginning.
@@ -93,7 +93,7 @@ def bad_manifest(tx: Transaction, job_no: int) -> Blocks:
     return _blocks(row["raw"] + b"\n" for row in rows)
 
 
-def line_errors(tx: Transaction, job_no: int) -> Iterator[LineError]:
+def list_line_errors(tx: Transaction, job_no: int) -> Iterator[LineError]:
     """The lines without a result, in manifest order, read in small batches; of `raw` the first 1 KiB."""
     parameters = {"job_no": job_no, "raw_bytes_max": _RAW_BYTES_SHOWN}
     rows = _rows(tx, "errors", parameters, rows_at_a_time=_ROWS_AT_A_TIME)
@@ -103,7 +103,7 @@ def line_errors(tx: Transaction, job_no: int) -> Iterator[LineError]:
 def _rows(
     tx: Transaction, query: str, parameters: Mapping[str, Any], *, rows_at_a_time: int
 ) -> Iterator[DictRow]:
-    without_nested_loops(tx)
+    disable_nested_loops(tx)
     with tx.cursor(name=query) as cursor:
         cursor.itersize = rows_at_a_time
         yield from cursor.execute(_SQL[query], parameters)

@@ -59,7 +59,7 @@ class Work(msgspec.Struct, frozen=True):
     job_id: str
 
 
-class Launched(msgspec.Struct, frozen=True):
+class LaunchedRun(msgspec.Struct, frozen=True):
     """One that was asked for; without `flow_run_id` there was no answer yet. `is_old` after a minute.
 
     One that an operator has paused holds no place.
@@ -126,16 +126,16 @@ def hand_over(
     tx.execute(_SQL["hand_over"], values | {"error": error, "delay_s": delay_s})
 
 
-def launched(tx: Transaction, launch: Launch, flow_run_id: str) -> None:
+def record_launch(tx: Transaction, launch: Launch, flow_run_id: str) -> None:
     """Prefect has a run for it; where another launch has come since, that one stays."""
     values = {"run_no": launch.run_no, "launches": launch.launches, "flow_run_id": flow_run_id}
-    tx.execute(_SQL["launched"], values)
+    tx.execute(_SQL["record_launch"], values)
 
 
-def unanswered(tx: Transaction, *, after_s: float, limit: int) -> Sequence[Launch]:
+def find_unanswered(tx: Transaction, *, after_s: float, limit: int) -> Sequence[Launch]:
     """Launches of `after_s` seconds ago or earlier of which no run is known."""
     values = {"after_s": after_s, "limit": limit}
-    return [msgspec.convert(row, Launch) for row in tx.execute(_SQL["unanswered"], values)]
+    return [msgspec.convert(row, Launch) for row in tx.execute(_SQL["find_unanswered"], values)]
 
 
 def adopt(tx: Transaction, job_no: int, kind: str, flow_run_id: UUID) -> None:
@@ -150,13 +150,13 @@ def postpone(tx: Transaction, launch: Launch, *, error: str, delay_s: float) -> 
     tx.execute(_SQL["postpone"], values | {"error": error, "delay_s": delay_s})
 
 
-def under_way(tx: Transaction, *, after: int, limit: int) -> Sequence[Launched]:
+def list_under_way(tx: Transaction, *, after: int, limit: int) -> Sequence[LaunchedRun]:
     """A page of those that were asked for, by their numbers from `after` on."""
-    rows = tx.execute(_SQL["under_way"], {"after": after, "limit": limit}).fetchall()
-    return [msgspec.convert(row, Launched) for row in rows]
+    rows = tx.execute(_SQL["list_under_way"], {"after": after, "limit": limit}).fetchall()
+    return [msgspec.convert(row, LaunchedRun) for row in rows]
 
 
-def wait_again(tx: Transaction, run: Launched, *, error: str, delay_s: float | None) -> bool:
+def wait_again(tx: Transaction, run: LaunchedRun, *, error: str, delay_s: float | None) -> bool:
     """Have another run in `delay_s`, or not before somebody asks, where that is None; whether it is so.
 
     It is not where something else has changed the row since it was read.
@@ -170,10 +170,10 @@ def wait_again(tx: Transaction, run: Launched, *, error: str, delay_s: float | N
     return tx.execute(_SQL["wait_again"], values).fetchone() is not None
 
 
-def pause(tx: Transaction, run: Launched, *, is_paused: bool) -> bool:
+def set_paused(tx: Transaction, run: LaunchedRun, *, is_paused: bool) -> bool:
     """Record that an operator has paused or resumed a run; False if the row has changed since."""
     values = {"run_no": run.run_no, "launched_at": run.launched_at, "is_paused": is_paused}
-    return tx.execute(_SQL["pause"], values).fetchone() is not None
+    return tx.execute(_SQL["set_paused"], values).fetchone() is not None
 
 
 def give_back(tx: Transaction, job_id: str, kind: str, flow_run_id: UUID, *, error: str) -> bool:
@@ -193,7 +193,7 @@ def give_back(tx: Transaction, job_id: str, kind: str, flow_run_id: UUID, *, err
 
 def is_any_missing(tx: Transaction) -> bool:
     """Return whether a job ought to have a row and has none."""
-    return tx.execute(_SQL["missing"], {"limit": 1}).fetchone() is not None
+    return tx.execute(_SQL["find_missing"], {"limit": 1}).fetchone() is not None
 
 
 def add_missing(tx: Transaction, *, limit: int) -> int:

@@ -76,7 +76,7 @@ class StreamCounts(msgspec.Struct, frozen=True):
     ignored: int
 
 
-class Known(msgspec.Struct, frozen=True):
+class KnownManifest(msgspec.Struct, frozen=True):
     """A manifest that has a job: whether it has failed, and which attempt that was."""
 
     has_failed: bool
@@ -98,17 +98,19 @@ def begin(tx: Transaction, stream: Stream, at: datetime) -> datetime:
     return began
 
 
-def known(
+def find_known(
     tx: Transaction, stream: Stream, manifests: Sequence[Manifest]
-) -> Mapping[Manifest, Known]:
+) -> Mapping[Manifest, KnownManifest]:
     """Return those that the stream has made jobs of."""
     values = msgspec.structs.asdict(stream) | {
         "manifest_urls": [manifest.url for manifest in manifests],
         "versions": [manifest.version for manifest in manifests],
     }
-    rows = tx.execute(_SQL["known"], values).fetchall()
+    rows = tx.execute(_SQL["find_known"], values).fetchall()
     return {
-        Manifest(row["manifest_url"], row["version"]): Known(row["has_failed"], row["attempts"])
+        Manifest(row["manifest_url"], row["version"]): KnownManifest(
+            row["has_failed"], row["attempts"]
+        )
         for row in rows
     }
 
@@ -130,10 +132,12 @@ def submit(
     return None
 
 
-def delivery_folders(tx: Transaction, store: str, bucket: str, job_ids: Sequence[str]) -> set[str]:
+def list_delivery_folders(
+    tx: Transaction, store: str, bucket: str, job_ids: Sequence[str]
+) -> set[str]:
     """Return the folders, without a slash at the end, that those jobs are delivered to in the bucket."""
     values = {"store": store, "bucket": bucket, "job_ids": list(job_ids)}
-    return {row["folder"] for row in tx.execute(_SQL["delivery_folders"], values)}
+    return {row["folder"] for row in tx.execute(_SQL["list_delivery_folders"], values)}
 
 
 def list_streams(

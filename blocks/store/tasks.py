@@ -43,7 +43,7 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     body_hash: bytes
 
 
-class Created(msgspec.Struct, frozen=True):
+class CreatedTask(msgspec.Struct, frozen=True):
     """A task's id; `replayed` if an earlier request with its key had made it."""
 
     task_id: str
@@ -105,7 +105,7 @@ def create(
     vault: Vault,
     *,
     batch_id: str | None = None,
-) -> list[Created]:
+) -> list[CreatedTask]:
     """All of them, or none; in their order. One whose key was used before is the task made then.
 
     The hashes of the requests are stored keyed, by the `vault`, so that they confirm no guess.
@@ -114,7 +114,7 @@ def create(
         IdempotencyConflict: a key was used for another task.
     """
     known = _find_keys(tx, customer_id, tasks, vault)
-    made: dict[int, Created] = {}
+    made: dict[int, CreatedTask] = {}
     fresh: dict[bytes, dict[int, NewTask]] = {}
     first_of: dict[str, int] = {}
     for n, task in enumerate(tasks):
@@ -148,7 +148,7 @@ def get(tx: Transaction, id_: str, *, customer_id: str) -> Task | None:
 
 def _find_keys(
     tx: Transaction, customer_id: str, tasks: Sequence[NewTask], vault: Vault
-) -> Mapping[str, Created]:
+) -> Mapping[str, CreatedTask]:
     hashes: dict[str, bytes] = {}
     for task in tasks:
         if task.idempotency_key is not None:
@@ -164,7 +164,9 @@ def _find_keys(
             used_for: bytes = row["body_hash"]
             _check_same(task, is_same=vault.is_digest_of(used_for, task.body_hash))
     return {
-        key: Created(task_id(row["job_id"], row["byte_offset"]), row["created_at"], replayed=True)
+        key: CreatedTask(
+            task_id(row["job_id"], row["byte_offset"]), row["created_at"], replayed=True
+        )
         for key, row in rows.items()
     }
 
@@ -211,7 +213,7 @@ def _append(
     *,
     batch_id: str | None,
     vault: Vault,
-) -> dict[int, Created]:
+) -> dict[int, CreatedTask]:
     values = {
         "job_no": container["job_no"],
         "customer_id": customer_id,
@@ -229,7 +231,7 @@ def _append(
     rows = tx.execute(_SQL["append_tasks"], values).fetchall()
     tx.execute(_SQL["reopen_container"], values)
     return {
-        n: Created(task_id(container["job_id"], row["byte_offset"]), row["created_at"])
+        n: CreatedTask(task_id(container["job_id"], row["byte_offset"]), row["created_at"])
         for n, row in zip(tasks, rows, strict=True)
     }
 

@@ -73,7 +73,7 @@ class _Run(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime
 
 
-def record(
+def record_failure(
     tx: Transaction,
     job_id: str,
     kind: str,
@@ -105,12 +105,12 @@ def failed_for_s(tx: Transaction, job_id: str, kind: str) -> float:
     return float(row["failed_for_s"]) if row else 0.0
 
 
-def end(tx: Transaction, job_no: int, kind: str) -> None:
+def forget_failures(tx: Transaction, job_no: int, kind: str) -> None:
     """Forget the failures so far: the work has got on."""
-    tx.execute(_SQL["end_failures"], {"job_no": job_no, "kind": kind})
+    tx.execute(_SQL["forget_failures"], {"job_no": job_no, "kind": kind})
 
 
-def of_jobs(tx: Transaction, jobs: Sequence[Job]) -> dict[int, Waiting]:
+def find_waits(tx: Transaction, jobs: Sequence[Job]) -> dict[int, Waiting]:
     """Return what jobs wait for by their numbers; those that wait for nothing are missing."""
     by_no = {job.job_no: job for job in jobs}
     rows = tx.execute(_SQL["list_runs"], {"job_nos": list(by_no)}).fetchall()

@@ -65,7 +65,9 @@ class OwnResults:
 
     def _recorded(self, job_ids: Sequence[str]) -> set[str]:
         with self._database.transaction() as tx:
-            return streams.delivery_folders(tx, str(self._place.store), self._place.bucket, job_ids)
+            return streams.list_delivery_folders(
+                tx, str(self._place.store), self._place.bucket, job_ids
+            )
 
     def _is_marked(self, folder: str) -> bool:
         try:

@@ -15,7 +15,7 @@ from blocks.lines import magic
 from blocks.lines.magic import codec_of
 from blocks.lines.validated_lines import Counted
 from blocks.store import chunks, jobs, waits
-from blocks.store.chunks import Committed, Tally
+from blocks.store.chunks import ChunkCounts, IngestionCounts
 from blocks.store.jobs import Job
 from flows.reading import compressed
 from flows.reading.fast_path import validate_lines
@@ -69,7 +69,7 @@ def pin(job_id: str) -> None:
         )
     with database().transaction() as tx:
         jobs.pin(tx, job.job_no, found, chunk_bytes)
-        waits.end(tx, job.job_no, PROCESS_JOB)
+        waits.forget_failures(tx, job.job_no, PROCESS_JOB)
 
 
 def is_small(job_id: str) -> bool:
@@ -80,7 +80,7 @@ def is_small(job_id: str) -> bool:
     return len(list(islice(plan_ranges(*_plan(job)), 2))) <= 1
 
 
-def read_small(job_id: str) -> Tally | None:
+def read_small(job_id: str) -> IngestionCounts | None:
     """Read a small manifest, one step after the other; return what it came to, or None if it is none.
 
     Raises:
@@ -112,7 +112,7 @@ def missing_ranges(job_id: str) -> list[Range]:
     return [(n, *limits) for n, limits in enumerate(ranges) if n not in done]
 
 
-def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> Committed | None:
+def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> ChunkCounts | None:
     """Record the lines of one range; None if they are, or the job has ended."""
     job = load_unread(job_id)
     at, text, counted = read_lines(_reader(job), _plan(job)[0], start, end)
@@ -121,7 +121,7 @@ def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> Committed 
 
 def create_tasks_of_compressed(
     job_id: str, deadline: Deadline
-) -> Iterator[tuple[int, Committed | None, float]]:
+) -> Iterator[tuple[int, ChunkCounts | None, float]]:
     """Decompress the manifest from its start, and record the chunks that are missing.
 
     Yields each with the share of the manifest that was read by then.
@@ -152,7 +152,7 @@ def create_tasks_of_compressed(
     )
     commit = RETRY.wraps(_commit)
     in_flight = settings().chunks_in_flight
-    pending: deque[tuple[int, Future[Committed | None]]] = deque()
+    pending: deque[tuple[int, Future[ChunkCounts | None]]] = deque()
     text_bytes = 0
     with ThreadPoolExecutor(in_flight) as pool:
         for chunk_no, at, text, counted in found:
@@ -183,9 +183,9 @@ def judge(job_id: str, *, at_end: bool = False) -> None:
     """
     job = load_unread(job_id)
     with database().transaction() as tx:
-        tally = chunks.tally(tx, job.job_no)
-        first = chunks.first_bad_line(tx, job.job_no) if tally.bad_lines else None
-        codes = chunks.bad_codes(tx, job.job_no) if at_end and first else {}
+        tally = chunks.count_ingested(tx, job.job_no)
+        first = chunks.find_first_bad_line(tx, job.job_no) if tally.bad_lines else None
+        codes = chunks.count_bad_codes(tx, job.job_no) if at_end and first else {}
     lines = tally.tasks + tally.bad_lines
     if first and tally.not_json == lines:
         read = (
@@ -212,7 +212,7 @@ def judge(job_id: str, *, at_end: bool = False) -> None:
         )
 
 
-def finish(job_id: str) -> Tally:
+def finish(job_id: str) -> IngestionCounts:
     """Close the ingestion, if every line that was read is recorded; return what they came to.
 
     Raises:
@@ -221,9 +221,9 @@ def finish(job_id: str) -> Tally:
     """
     job = load_unread(job_id)
     with database().transaction() as tx:
-        chunks.ledger(tx, job.job_no).check()
+        chunks.read_ledger(tx, job.job_no).check()
         jobs.finish_ingestion(tx, job.job_no)
-        return chunks.tally(tx, job.job_no)
+        return chunks.count_ingested(tx, job.job_no)
 
 
 def _codec(job: Job) -> Compression | None:
@@ -239,7 +239,7 @@ def _plan(job: Job) -> tuple[int, int]:
 
 def _committed(job: Job) -> frozenset[int]:
     with database().transaction() as tx:
-        return frozenset(chunks.committed(tx, job.job_no))
+        return frozenset(chunks.list_committed(tx, job.job_no))
 
 
 def _reader(job: Job) -> Read:
@@ -249,9 +249,9 @@ def _reader(job: Job) -> Read:
     return lambda start, end: bucket.read(url.key, pinned, start, end)
 
 
-def _commit(job: Job, chunk_no: int, at: int, text: bytes, counted: Counted) -> Committed | None:
+def _commit(job: Job, chunk_no: int, at: int, text: bytes, counted: Counted) -> ChunkCounts | None:
     with database().transaction() as tx:
         made = chunks.commit(tx, job.job_no, chunk_no, validate_lines(text, at), counted)
         if made:
-            waits.end(tx, job.job_no, PROCESS_JOB)
+            waits.forget_failures(tx, job.job_no, PROCESS_JOB)
         return made

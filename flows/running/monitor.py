@@ -189,7 +189,7 @@ def update_page(job_id: str) -> None:
 def _page_of(job_id: str) -> tuple[str, str]:
     job = load_job(job_id)
     with database().transaction() as tx:
-        codes = chunks.bad_codes(tx, job.job_no)
+        codes = chunks.count_bad_codes(tx, job.job_no)
     page = job_page.page(job, codes, public_url=settings().public_url, link=_console_url(job))
     return page, job_page.description(job)
 

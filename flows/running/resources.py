@@ -78,7 +78,7 @@ def load_unread(job_id: str) -> Job:
             f"{job_id} has failed ({job.error_code}), and its customer was told; nothing to do. "
             "When that is mended, it is a new job."
         )
-    if job.status.ended:
+    if job.status.has_ended:
         raise Overtaken(f"{job_id} is {job.status}; nothing to do.")
     if job.ingested_at:
         raise Overtaken(f"{job_id}: its manifest was read to the end; nothing to do.")

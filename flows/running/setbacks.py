@@ -111,7 +111,7 @@ def _record(
         return None
     try:
         with database().transaction() as tx:
-            return waits.record(
+            return waits.record_failure(
                 tx,
                 job_id,
                 kind,

@@ -60,7 +60,7 @@ def write_results(job_id: str, deadline: Deadline) -> list[DeliveredObject]:
 def write_bad_lines(job_id: str, deadline: Deadline) -> DeliveredObject:
     """Write `errors.jsonl`, an empty one where every line was good."""
     job = load_undelivered(job_id)
-    with database().long_read() as tx, closing(results.errors(tx, job.job_no)) as blocks:
+    with database().long_read() as tx, closing(results.export_errors(tx, job.job_no)) as blocks:
         key = f"{folder_of(job)}/errors.jsonl"
         return folder.write_object(destination_of(job), key, deadline.watch(blocks))
 
@@ -70,7 +70,8 @@ def write_manifest(job_id: str, objects: list[DeliveredObject]) -> None:
     job = load_undelivered(job_id)
     folder.write_manifest(destination_of(job), job, objects)
     with database().transaction() as tx:
-        waits.end(tx, job.job_no, DELIVER_JOB)  # what stands waits for the store no more
+        # The delivery stands, so it waits for the store no more.
+        waits.forget_failures(tx, job.job_no, DELIVER_JOB)
 
 
 def tidy(job_id: str, objects: list[DeliveredObject]) -> None:

@@ -84,7 +84,7 @@ def test_a_job_waits_for_a_worker(quiet: Api) -> None:
 def test_a_job_waits_for_another_run(quiet: Api, delay_s: float | None, is_stopped: bool) -> None:
     job = quiet.shop.submit()
     quiet.shop.do(runs.take, runs_max=9, per_customer_max=9)
-    (launched,) = quiet.shop.do(runs.under_way, after=0, limit=9)
+    (launched,) = quiet.shop.do(runs.list_under_way, after=0, limit=9)
     assert quiet.shop.do(runs.wait_again, launched, error="It crashed.", delay_s=delay_s)
     found = waiting(quiet, job)
     assert found["what"] == "prefect"
@@ -101,7 +101,9 @@ def test_a_failure_is_told_until_the_work_is_done(quiet: Api, kind: str) -> None
         job, what = shop.processing(make_chunk(0, bad=1), delivery=DELIVERY), "delivery"
     etags = set()
     for tries in (1, 2, 3):
-        shop.do(waits.record, job.job_id, kind, reason="It is away.", delay_s=9, wait_s_max=3600)
+        shop.do(
+            waits.record_failure, job.job_id, kind, reason="It is away.", delay_s=9, wait_s_max=3600
+        )
         found = waiting(quiet, job)
         assert (found["what"], found["reason"], found["tries"]) == (what, "It is away.", tries)
         etags.add(quiet.get(f"/v1/jobs/{job.job_id}").headers["etag"])

@@ -433,7 +433,7 @@ def test_the_next_is_found_among_a_hundred_thousand_of_one_customer(shop: Shop) 
     assert explained.pages() < 100  # there are thousands
     with shop.held() as tx:
         explained = Explained(tx)
-        assert len(runs.unanswered(cast(Transaction, explained), after_s=0, limit=100)) == 2
+        assert len(runs.find_unanswered(cast(Transaction, explained), after_s=0, limit=100)) == 2
     assert explained.pages() < 100
     shop.run("update runs set failing_since = now() where customer_id <> %s", other)
     with psycopg.connect(shop.url, autocommit=True) as connection:
@@ -461,7 +461,7 @@ def launch(shop: Shop, prefect_api: PrefectApi) -> str:
         tags=[],
         idempotency_key=taken.idempotency_key,
     )
-    shop.do(runs.launched, taken, run_id)
+    shop.do(runs.record_launch, taken, run_id)
     return run_id
 
 
@@ -557,7 +557,7 @@ def test_a_run_that_an_operator_has_paused_holds_no_place_until_it_is_resumed(
     assert take(shop, per_customer_max=1) is None
     prefect.move(run_id, "PAUSED")
     assert reconcile(shop.database, prefect_api) == Reconciled()
-    waiting = shop.do(waits.of_jobs, [job])[job.job_no]
+    waiting = shop.do(waits.find_waits, [job])[job.job_no]
     assert waiting.reason == "An operator has paused the run; it goes on when they resume it."
     assert waiting.next_try_at is None
     prefect.move(run_id, "SCHEDULED")
@@ -593,7 +593,7 @@ def test_what_a_slow_launcher_is_told_does_not_undo_what_came_since(shop: Shop) 
     shop.run("update runs set launched_at = null")  # reconcile has given it up
     somebodys = uuid4()
     shop.do(runs.adopt, job.job_no, "process_job", somebodys)
-    shop.do(runs.launched, slow, str(uuid4()))
+    shop.do(runs.record_launch, slow, str(uuid4()))
     shop.do(runs.postpone, slow, error="Prefect is not available.", delay_s=1)
     assert shop.value("select flow_run_id from runs where launched_at is not null") == somebodys
 

@@ -105,13 +105,13 @@ def test_a_part_of_the_manifest_that_nobody_read_fails_the_job(
 def test_a_chunk_that_is_gone_by_the_end_fails_the_job(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tally = chunks.tally
+    tally = chunks.count_ingested
 
-    def lose_then_count(tx: Any, job_no: int) -> chunks.Tally:
+    def lose_then_count(tx: Any, job_no: int) -> chunks.IngestionCounts:
         tx.execute("delete from chunks where job_no = %s and chunk_no = 1", [job_no])
         return tally(tx, job_no)
 
-    monkeypatch.setattr(chunks, "tally", lose_then_count)
+    monkeypatch.setattr(chunks, "count_ingested", lose_then_count)
     job_id = submit(shop, gzip.compress(MANIFEST.data), "m.gz")
     assert run(process_job, job_id).is_failed()
     assert shop.job(job_id).error_code == "ledger_mismatch"

@@ -134,7 +134,7 @@ def test_the_age_of_a_queue_is_that_of_its_longest_waiter(shop: Shop) -> None:
             minutes, job.job_no,
         )  # fmt: skip
     shop.run("update outbox set created_at = now() - interval '1 hour'")
-    found = {queue.name: queue for queue in shop.do(counts.queues)}
+    found = {queue.name: queue for queue in shop.do(counts.read_queues)}
     assert (found["runs_waiting"].depth, found["outbox"].depth) == (3, 3)
     assert found["runs_waiting"].oldest_s == pytest.approx(41 * 60, abs=30)
     assert found["outbox"].oldest_s == pytest.approx(3600, abs=30)
@@ -149,14 +149,14 @@ def test_counts_are_right_whoever_folds_them_and_whatever_comes_meanwhile(
         *[lambda job=job: shop.do(jobs.begin, job.job_no) for job in made[:10]],
     )
     with database.transaction() as tx:
-        totals = counts.totals(tx)
+        totals = counts.read_totals(tx)
     assert (totals["jobs", "accepted"], totals["jobs", "processing"]) == (10, 10)
     while shop.do(counts.fold, limit=1000):
         pass
     series = "select count(distinct (name, label)) from counts"
     assert shop.value("select count(*) from counts") == shop.value(series)
     with database.transaction() as tx:
-        assert counts.totals(tx) == totals
+        assert counts.read_totals(tx) == totals
 
 
 def test_reconcile_folds_counts(shop: Shop, database: Database, api_settings: Settings) -> None:

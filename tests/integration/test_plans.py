@@ -149,7 +149,7 @@ def test_labels_read_a_few_pages_for_each(crowded: tuple[Shop, Job], settles: bo
 def test_an_export_merges_two_walks_and_sorts_no_line(crowded: tuple[Shop, Job]) -> None:
     shop, job = crowded
     with shop.database.transaction() as tx:
-        copy = results.export_statement(tx, job.job_no).as_string()
+        copy = results.build_export(tx, job.job_no).as_string()
         query = copy[copy.index("copy (") + 6 : copy.rindex(") to stdout")]
         explain = sql.SQL(f"explain (format json) {query}")
         row = tx.execute(explain, {"job_no": job.job_no, "after": 0}).fetchone()
@@ -169,7 +169,7 @@ def test_how_many_annotators_are_wanted_is_known_from_a_bounded_number_of_tasks(
     shop.annotators(annotators)
     with shop.held() as tx:
         explained = Explained(tx)
-        found = waits.of_jobs(cast(Transaction, explained), [job])
+        found = waits.find_waits(cast(Transaction, explained), [job])
     assert bool(found) is is_short
     explained.check(PAGES_FOR_WANTED_ANNOTATORS)
 
@@ -192,7 +192,7 @@ def test_annotators_whose_keys_were_revoked_are_not_looked_at(shop: Shop, is_gra
     for wanted in (2, 1, 0):
         with shop.held() as tx:
             explained = Explained(tx)
-            found = waits.of_jobs(cast(Transaction, explained), [job])
+            found = waits.find_waits(cast(Transaction, explained), [job])
         assert [each.annotators for each in found.values()] == ([wanted] if wanted else [])
         explained.check(60)
         with shop.database.transaction() as tx:

@@ -115,7 +115,7 @@ def launch(shop: StoreShop) -> tuple[Launch, UUID]:
     taken = take(shop)
     assert taken is not None
     run_id = uuid4()
-    shop.do(runs.launched, taken, str(run_id))
+    shop.do(runs.record_launch, taken, str(run_id))
     return taken, run_id
 
 

@@ -41,7 +41,7 @@ def test_a_chunk_is_there_with_all_that_is_in_it(shop: Shop) -> None:
     assert (lanes["offsets"], lanes["annotators"]) == ([0, 0, 0], [0, 0, 0])
     assert lanes["ends_at"] == 401
     assert counts(shop) == (1, 5, 2)
-    assert shop.do(chunks.committed, job.job_no) == {0}
+    assert shop.do(chunks.list_committed, job.job_no) == {0}
 
 
 def test_a_chunk_without_a_good_line_is_committed_too(shop: Shop) -> None:
@@ -91,7 +91,7 @@ def test_what_fails_in_the_middle_leaves_nothing(shop: Shop) -> None:
     with pytest.raises(Exception, match="duplicate key"):
         shop.do(chunks.commit, job.job_no, 0, twice, None)
     assert counts(shop) == (0, 0, 0)
-    assert shop.do(chunks.committed, job.job_no) == set()
+    assert shop.do(chunks.list_committed, job.job_no) == set()
     assert shop.do(chunks.commit, job.job_no, 0, chunk, None)
 
 
@@ -107,7 +107,7 @@ def complete(shop: Shop, job_no: int) -> None:
 def test_nothing_is_added_to_a_job_that_has_ended(shop: Shop, end: Any) -> None:
     job = shop.processing(ingested=False)
     end(shop, job.job_no)
-    assert shop.job(job).status.ended
+    assert shop.job(job).status.has_ended
     assert shop.do(chunks.commit, job.job_no, 0, make_chunk(3), None) is None
     assert counts(shop) == (0, 0, 0)
 
@@ -174,13 +174,13 @@ def test_byte_offsets_beyond_32_bits_are_kept(shop: Shop) -> None:
 def test_the_tally_tells_what_is_not_json_from_what_is_only_wrong(shop: Shop) -> None:
     bad = [BadLine(n, n + 1, code, "Bad.", b"") for n, code in enumerate(LineCode)]
     job = shop.processing(Chunk(len(bad), [], bad), make_chunk(4, start=1000), ingested=False)
-    tally = shop.do(chunks.tally, job.job_no)
+    tally = shop.do(chunks.count_ingested, job.job_no)
     assert (tally.tasks, tally.bad_lines, tally.not_json) == (4, len(LineCode), 2)
 
 
 def test_the_tally_of_a_job_without_chunks_is_zero(shop: Shop) -> None:
     other = shop.processing(make_chunk(4))
     job = shop.processing(ingested=False)
-    tally = shop.do(chunks.tally, job.job_no)
+    tally = shop.do(chunks.count_ingested, job.job_no)
     assert other.total_tasks == 4
     assert (tally.tasks, tally.bad_lines, tally.not_json) == (0, 0, 0)

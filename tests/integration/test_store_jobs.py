@@ -342,7 +342,7 @@ def test_an_entry_is_gone_when_it_is_done_and_not_before(shop: Shop) -> None:
     shop.do(outbox.claim, limit=10)
     (entry,) = shop.do(outbox.claim, limit=10)
     assert (entry.kind, entry.tries, entry.customer_id) == ("job_event", 0, shop.customer_id)
-    shop.do(outbox.done, entry.outbox_no)
+    shop.do(outbox.mark_done, entry.outbox_no)
     assert shop.do(outbox.claim, limit=10) == []
 
 

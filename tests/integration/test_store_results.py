@@ -39,7 +39,7 @@ def export(shop: Shop, job: Job, after: int = 0) -> list[bytes]:
 
 def errors(shop: Shop, job: Job) -> list[LineError]:
     with shop.database.long_read() as tx:
-        return list(results.line_errors(tx, job.job_no))
+        return list(results.list_line_errors(tx, job.job_no))
 
 
 def settle(shop: Shop, job: Job, votes: tuple[str, ...] = ("cat", "cat", "dog")) -> None:

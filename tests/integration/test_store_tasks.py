@@ -16,7 +16,7 @@ from blocks.domain.errors import IdempotencyConflict, Transient
 from blocks.domain.ids import parse_task_id
 from blocks.domain.model import LabelOutcome, TaskStatus, TaskType
 from blocks.store import annotation, customers, tasks
-from blocks.store.tasks import Created, NewTask, Rule
+from blocks.store.tasks import CreatedTask, NewTask, Rule
 from tests.integration.books import check_books
 from tests.integration.conftest import OPTIONS, Shop, Side, at_once
 
@@ -56,12 +56,12 @@ def task(key: str | None = None, *, body: bytes = b"body", **changes: Any) -> Ne
     )
 
 
-def append(shop: Shop, *new: NewTask) -> list[Created]:
-    created: list[Created] = shop.do(tasks.create, shop.customer_id, new, shop.vault)
+def append(shop: Shop, *new: NewTask) -> list[CreatedTask]:
+    created: list[CreatedTask] = shop.do(tasks.create, shop.customer_id, new, shop.vault)
     return created
 
 
-def ids(created: list[Created]) -> list[str]:
+def ids(created: list[CreatedTask]) -> list[str]:
     return [each.task_id for each in created]
 
 

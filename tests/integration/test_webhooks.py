@@ -17,7 +17,7 @@ from litestar.testing import TestClient
 from standardwebhooks.webhooks import Webhook
 
 from api.background import webhook_sender
-from blocks.secrets.tls import trusted
+from blocks.secrets.tls import load_ssl_context
 from blocks.secrets.vault import Vault
 from blocks.settings import Settings
 from blocks.store import annotation, jobs, webhook_messages, webhook_secrets
@@ -35,10 +35,10 @@ SPEC = {"question": "What is it?", "options": ["cat", "dog"]}
 def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     found = Endpoint(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(found.certificate))
-    trusted.cache_clear()
+    load_ssl_context.cache_clear()
     yield found
     found.stop()
-    trusted.cache_clear()
+    load_ssl_context.cache_clear()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.domain.metadata import named_members, show
+from blocks.domain.metadata import list_shown_members, show_members
 
 TEXT = (
     '{ "n": 1.10, "big":123456789012345678901234567890,\r"e":"\\u00e9", "a\\u0062" : [ 1,2 ], '
@@ -32,19 +32,19 @@ TEXT = (
 def test_members_are_shown_byte_for_byte_in_their_order(
     keys: list[str] | None, shown: str | None
 ) -> None:
-    assert show(TEXT, keys) == shown
+    assert show_members(TEXT, keys) == shown
 
 
 @pytest.mark.parametrize(
     "text", ["null", "[]", '"secret"', "{", '{"a": }', '{"a":' + "[" * 100_000, '{"a":1}x', ""]
 )
 def test_what_cannot_be_told_apart_is_hidden_as_a_whole(text: str) -> None:
-    assert show(text, ["a"]) is None
-    assert show(text, None) == text
+    assert show_members(text, ["a"]) is None
+    assert show_members(text, None) == text
 
 
 def test_without_metadata_there_is_nothing_to_show() -> None:
-    assert (show(None, ["a"]), show(None, None)) == (None, None)
+    assert (show_members(None, ["a"]), show_members(None, None)) == (None, None)
 
 
 @given(
@@ -53,7 +53,7 @@ def test_without_metadata_there_is_nothing_to_show() -> None:
 )
 def test_no_member_is_shown_that_is_not_named(members: dict[str, object], keys: set[str]) -> None:
     some = sorted(keys | set(list(members)[::2]))
-    shown = json.loads(show(json.dumps(members), some) or "{}")
+    shown = json.loads(show_members(json.dumps(members), some) or "{}")
     assert shown == {key: value for key, value in members.items() if key in some}
 
 
@@ -61,4 +61,4 @@ def test_no_member_is_shown_that_is_not_named(members: dict[str, object], keys: 
     "said, kept", [(True, None), (False, []), ([], []), (["b", "a", "b"], ["a", "b"])]
 )
 def test_what_a_job_says_is_kept_as_members(said: bool | list[str], kept: list[str] | None) -> None:
-    assert named_members(said) == kept
+    assert list_shown_members(said) == kept

@@ -136,7 +136,7 @@ def test_a_job_goes_along_the_arrows_of_the_contract_and_no_others(
 
 @pytest.mark.parametrize("status", JobStatus)
 def test_a_job_has_ended_where_no_arrow_leaves(status: JobStatus) -> None:
-    assert status.ended == (status in ENDS)
+    assert status.has_ended == (status in ENDS)
 
 
 def test_the_codes_of_bad_lines_are_the_closed_list_of_the_contract() -> None:

@@ -24,7 +24,7 @@ from blocks.domain.errors import (
 from blocks.domain.model import Pin
 from blocks.secrets.credentials import GcsCredentials
 from blocks.secrets.egress import Egress
-from blocks.secrets.tls import trusted
+from blocks.secrets.tls import load_ssl_context
 from tests.endpoint import make_certificate
 from tests.outbound import Listener, account, s3_credentials
 
@@ -116,9 +116,9 @@ def test_a_store_cannot_name_another_region_either(
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
-    trusted.cache_clear()
+    load_ssl_context.cache_clear()
     yield make_certificate(tmp_path)
-    trusted.cache_clear()
+    load_ssl_context.cache_clear()
 
 
 @pytest.mark.parametrize("make", [s3, gcs])
@@ -132,7 +132,7 @@ def test_an_authority_in_ssl_cert_file_is_trusted_for_stores(
             make(store).stat("key")
         assert not store.requests
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-        trusted.cache_clear()
+        load_ssl_context.cache_clear()
         with pytest.raises((ObjectNotFound, Terminal)):
             make(store).stat("key")
         assert store.requests
@@ -149,7 +149,7 @@ def test_and_for_googles_token_server(
         with pytest.raises(Transient):
             open_account(credentials)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-        trusted.cache_clear()
+        load_ssl_context.cache_clear()
         opened = open_account(credentials)
         assert opened.token == "given"
         opened.refresh(None)  # as gcsfs does before the hour is over

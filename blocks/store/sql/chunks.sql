@@ -37,11 +37,11 @@ from stdin (format text, delimiter E'\x02');
 -- copy_bad_lines --
 copy bad_lines (job_no, byte_offset, chunk_no, line_in_chunk, code, message, raw) from stdin;
 
--- committed_chunks --
+-- list_committed --
 -- Which chunks are done.
 select chunk_no from chunks where job_no = %(job_no)s;
 
--- tally --
+-- count_ingested --
 -- What the committed chunks hold, and how many of their bad lines are not JSON at all.
 select coalesce(sum(tasks), 0)::bigint     as tasks,
        coalesce(sum(bad_lines), 0)::bigint as bad_lines,
@@ -51,7 +51,7 @@ select coalesce(sum(tasks), 0)::bigint     as tasks,
        )), 0)::bigint as not_json
 from chunks where job_no = %(job_no)s;
 
--- ledger --
+-- read_ledger --
 -- What the committed chunks read and recorded, beside the manifest that they have to cover.
 select coalesce(j.text_bytes, j.manifest_bytes, 0)                   as manifest_bytes,
        coalesce(sum(c.read_bytes), 0)::bigint                        as read_bytes,
@@ -65,14 +65,14 @@ from jobs j left join chunks c using (job_no)
 where j.job_no = %(job_no)s
 group by j.job_no;
 
--- first_bad_line --
+-- find_first_bad_line --
 -- A bad line that comes before all others.
 select byte_offset, line_in_chunk as line, code, message, raw from bad_lines
 where job_no = %(job_no)s
 order by byte_offset
 limit 1;
 
--- bad_codes --
+-- count_bad_codes --
 -- How many lines of a job are bad, by code.
 select code.key as code, sum(code.value::bigint)::bigint as lines
 from chunks cross join jsonb_each_text(bad_codes) code

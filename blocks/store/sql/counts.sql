@@ -1,8 +1,8 @@
--- totals --
+-- read_totals --
 -- The sums of all series.
 select name, label, sum(amount)::float8 as total from counts group by name, label order by name, label;
 
--- queues --
+-- read_queues --
 -- What waits: how many, counted up to a bound, and for how many seconds the one that has waited longest.
 -- Of webhooks only those that are due at endpoints which answer: what a dead endpoint holds up is its own affair.
 select 'outbox' as name,

@@ -10,17 +10,17 @@ cross join lateral (
 ) t
 where l.annotator_no = %(annotator_no)s and l.expires_at > now();
 
--- claimed --
+-- find_claimed --
 -- What the claim of one key has given, in the order of its answer.
 {held} and l.claim_key = %(claim_key)s
 order by l.lease_no, byte_offset;
 
--- page --
+-- list_page --
 -- A page of all that the annotator holds, from behind a task on.
 {held} and (l.job_no, o.byte_offset) > (%(after_job_no)s, %(after_offset)s)
 order by l.job_no, byte_offset
 limit %(limit)s;
 
--- job_no --
+-- find_job_no --
 -- The number of a job, for a page that begins inside it.
 select job_no from jobs where job_id = %(job_id)s;

@@ -7,7 +7,7 @@ order by o.not_before, o.outbox_no
 limit %(limit)s
 for update of o skip locked;
 
--- done --
+-- mark_done --
 -- It has happened.
 delete from outbox where outbox_no = %(outbox_no)s;
 

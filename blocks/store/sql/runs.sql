@@ -121,12 +121,12 @@ set launched_at = null, flow_run_id = null, needs_own_run = true, waiting_since 
 from jobs j
 where j.job_id = %(job_id)s and r.job_no = j.job_no and r.kind = %(kind)s and r.flow_run_id = %(flow_run_id)s;
 
--- launched --
+-- record_launch --
 -- Prefect has a run for it.
 update runs set flow_run_id = %(flow_run_id)s, failures = 0, last_error = null
 where run_no = %(run_no)s and launches = %(launches)s;
 
--- unanswered --
+-- find_unanswered --
 -- Launches of which no run is known: whoever asked Prefect has died, or has lost the database before it could say.
 select r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id, false as is_queue
 from runs r join jobs j using (job_no)
@@ -148,7 +148,7 @@ set launched_at = null, launches = launches - 1, failures = failures + 1, last_e
     not_before = now() + make_interval(secs => %(delay_s)s)
 where run_no = %(run_no)s and launches = %(launches)s and flow_run_id is null;
 
--- under_way --
+-- list_under_way --
 -- A page of the runs that were launched, for whoever asks Prefect what became of them.
 select run_no, kind, flow_run_id, launched_at, launches, now() - launched_at > interval '1 minute' as is_old,
        not isfinite(not_before) as is_paused
@@ -168,7 +168,7 @@ where r.run_no = (
 )
 returning r.run_no;
 
--- pause --
+-- set_paused --
 -- An operator has paused a run that was launched, or has resumed it.
 update runs r
 set waiting_since = now(), not_before = case when %(is_paused)s then 'infinity' else now() end
@@ -189,7 +189,7 @@ where j.job_id = %(job_id)s and r.job_no = j.job_no and r.kind = %(kind)s and r.
   and r.launched_at is not null
 returning r.run_no;
 
--- missing --
+-- find_missing --
 -- Work that ought to have a row and has none: somebody has deleted it by hand, or restored an old copy.
 select job_no, 'process_job' as kind, customer_id, priority from jobs j
 where manifest_url is not null and status in ('accepted', 'processing') and ingested_at is null
@@ -202,6 +202,6 @@ limit %(limit)s;
 
 -- add_missing --
 insert into runs (job_no, kind, customer_id, priority)
-{missing}
+{find_missing}
 on conflict do nothing
 returning run_no;

@@ -33,7 +33,7 @@ cross join lateral (
     select j.status = 'failed' or j.status = 'completed' and j.delivery_status = 'failed' as has_failed
 ) job;
 
--- known --
+-- find_known --
 -- Which of these versions of manifests the stream has made jobs of, and what became of them.
 with outcomes as ({outcomes})
 select o.manifest_url, o.version, o.has_failed and o.ignored_at is null as has_failed, o.attempts
@@ -93,7 +93,7 @@ select %(customer_id)s, %(stream)s, %(manifest_url)s, %(version)s, job_no from j
 on conflict do nothing
 returning job_no;
 
--- delivery_folders --
+-- list_delivery_folders --
 -- Where those jobs are delivered to in a bucket, whosever they are.
 select ltrim(delivery_prefix || '/' || job_id, '/') as folder
 from jobs

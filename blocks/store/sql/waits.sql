@@ -20,7 +20,7 @@ select extract(epoch from now() - r.failing_since)::float8 as failed_for_s
 from runs r join jobs j using (job_no)
 where j.job_id = %(job_id)s and r.kind = %(kind)s and r.failing_since is not null;
 
--- end_failures --
+-- forget_failures --
 -- A run has got on: what fails from now on is counted anew.
 update runs
 set tries = 0, reason = null, failing_since = null, next_try_at = null, gives_up_at = null,
