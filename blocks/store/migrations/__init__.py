@@ -1,23 +1,24 @@
 """Numbered, forward-only migrations in plain SQL; what they come to is blocks/store/schema.sql."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
+from typing import NamedTuple
 
 import psycopg
 
 from blocks.domain.errors import RefineryError
 from blocks.store.database import translated
 
-# An exclusive lock for all who migrate: two API processes that start at once must take turns.
+# Two API processes that start at once take turns to migrate.
 _ADVISORY_LOCK = 7_310_563_212
 _LOCK_TIMEOUT = "10s"
 _STATEMENT_TIMEOUT = "15min"
 
 
 class MigrationChanged(RefineryError):
-    """A migration that was applied no longer reads as it did, or is no longer there.
+    """A migration that was applied does not read as it did, or is not there any more.
 
     Either it was edited, and a new one should have been added; or a development version made the
     database, of which none is upgraded before 0.2.0.
@@ -27,32 +28,41 @@ class MigrationChanged(RefineryError):
 
 
 class SchemaMissing(RefineryError):
-    """The database has not the schema of this version: nobody has migrated it."""
+    """The database does not have the schema of this version: nobody has migrated it."""
 
     code = "schema_missing"
 
 
 class ForeignTables(RefineryError):
-    """The database holds tables of somebody else."""
+    """The database holds tables of another program."""
 
     code = "foreign_tables"
 
 
+class _Migration(NamedTuple):
+    """A file of SQL; `sha256` is of its text, in hexadecimal digits."""
+
+    name: str
+    text: str
+    sha256: str
+
+
 def check(database_url: str) -> None:
-    """Pass if the database has just the schema of this version; changes nothing.
+    """Pass if the database has exactly the schema of this version. Change nothing.
 
     Raises:
         MigrationChanged: another version has made it.
-        SchemaMissing: it was not migrated to this one.
+        SchemaMissing: it has not been migrated to this one.
         DatabaseUnavailable: the server cannot be reached.
     """
     with translated(), psycopg.connect(database_url, autocommit=True) as connection:
         try:
-            known = _applied(connection)
+            known = _find_applied(connection)
         except psycopg.errors.UndefinedTable:
             known = {}
-    missing = _digests().keys() - known.keys()
-    _check_applied(known)
+    wanted = _read_migrations()
+    _check_applied(known, wanted)
+    missing = {migration.name for migration in wanted} - known.keys()
     if missing:
         raise SchemaMissing(
             f"The database has not the schema of this version ({', '.join(sorted(missing))}); "
@@ -61,12 +71,12 @@ def check(database_url: str) -> None:
 
 
 def migrate(database_url: str) -> list[str]:
-    """Apply what has not been applied yet, each file in one transaction; returns their names.
+    """Apply the files that have not been applied yet, each in one transaction; return their names.
 
     Raises:
-        MigrationChanged: an applied file was edited or removed since; nothing is changed then.
-        ForeignTables: something else is in the way; nothing of the file is applied.
-        DatabaseUnavailable: the server cannot be reached, or a lock was not to be had in time.
+        MigrationChanged: an applied file was edited or removed since; nothing is changed.
+        ForeignTables: something of another program is in the way; none of the file is applied.
+        DatabaseUnavailable: the server cannot be reached, or a lock was not free in time.
     """
     applied = []
     with (
@@ -79,12 +89,12 @@ def migrate(database_url: str) -> list[str]:
             "create table if not exists migrations ("
             "name text primary key, sha256 text not null, applied_at timestamptz default now())"
         )
-        known = _applied(connection)
-        _check_applied(known)
-        for name, text in _files():
-            if name not in known:
-                _apply(connection, name, text)
-                applied.append(name)
+        known, wanted = _find_applied(connection), _read_migrations()
+        _check_applied(known, wanted)
+        for migration in wanted:
+            if migration.name not in known:
+                _apply(connection, migration)
+                applied.append(migration.name)
     return applied
 
 
@@ -103,14 +113,15 @@ def _foreign_tables() -> Iterator[None]:
         ) from error
 
 
-def _applied(connection: psycopg.Connection) -> dict[str, str]:
+def _find_applied(connection: psycopg.Connection) -> dict[str, str]:
+    """Return the digests of the migrations that the database has, by their names."""
     return dict(connection.execute("select name, sha256 from migrations").fetchall())
 
 
-def _check_applied(known: dict[str, str]) -> None:
-    files = _digests()
+def _check_applied(known: Mapping[str, str], wanted: Sequence[_Migration]) -> None:
+    digests = {migration.name: migration.sha256 for migration in wanted}
     for name, digest in known.items():
-        if files.get(name) != digest:
+        if digests.get(name) != digest:
             raise MigrationChanged(
                 f"The database was made by another version, whose {name} is not the one of this. "
                 "Development versions before 0.2.0 cannot be upgraded: make a new database "
@@ -119,24 +130,23 @@ def _check_applied(known: dict[str, str]) -> None:
             )
 
 
-def _digests() -> dict[str, str]:
-    return {name: _digest(text) for name, text in _files()}
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _apply(connection: psycopg.Connection, name: str, text: str) -> None:
+def _apply(connection: psycopg.Connection, migration: _Migration) -> None:
     with connection.transaction():
         connection.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT}'")
         connection.execute(f"set local statement_timeout = '{_STATEMENT_TIMEOUT}'")
-        connection.execute(text.encode())
-        row = [name, _digest(text)]
+        connection.execute(migration.text.encode())
+        row = [migration.name, migration.sha256]
         connection.execute("insert into migrations (name, sha256) values (%s, %s)", row)
 
 
+def _read_migrations() -> list[_Migration]:
+    return [
+        _Migration(name, text, hashlib.sha256(text.encode()).hexdigest()) for name, text in _files()
+    ]
+
+
 def _files() -> list[tuple[str, str]]:
+    """Return the names and the texts of all files, in the order of their numbers."""
     folder = resources.files(__name__)
     found = [(f.name, f.read_text()) for f in folder.iterdir() if f.name.endswith(".sql")]
     return sorted(found)
