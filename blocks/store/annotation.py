@@ -1,4 +1,4 @@
-"""Handing out tasks and taking labels. The rules are in `sql/annotation.sql`."""
+"""Hand out tasks and take labels. The rules are in `sql/annotation.sql`."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -16,15 +16,15 @@ from blocks.store.queries import load
 
 _SQL = load("annotation")
 
-# What a claim looks at: bounds on its cost where much is open that is not for this annotator. Where they
-# cut something off, it is another part of it each time.
+# Upper bounds on the work of one claim. A claim that hits one starts at another random place the next
+# time, so nothing starves.
 _JOBS_MAX = 200
 _VACANCIES_MAX = 5_000
 _WINDOW_TASKS = 1_000
 _LOOKS_MAX = 50
 
-# The first of the two numbers of an advisory lock; the second is the annotator's.
 _LEASES_RETURNED_MAX = 100  # by one claim
+# The first of the two numbers of an advisory lock; the second is the annotator's.
 _CLAIM_LOCK = 731
 
 
@@ -49,32 +49,32 @@ class ClaimedTask(msgspec.Struct, frozen=True):
 
 
 class ClaimKey(NamedTuple):
-    """By what a claim is known when it comes again: its key, and the SHA-256 of what it asked for."""
+    """The idempotency key of a claim, and the SHA-256 of what it asks for."""
 
     key: str
     digest: bytes
 
 
 class Label(msgspec.Struct, frozen=True):
-    """What an annotator says of a task: one of its job's options."""
+    """One annotator's answer for a task: one of its job's options."""
 
     task_id: str
     label: str
 
 
 def return_leases(tx: Transaction, *, limit: int) -> int:
-    """Take back what was claimed and not labelled in time; how many leases that were.
+    """Take back up to `limit` leases that have run out; return how many.
 
-    Every claim does that for some of them; this is for when nobody claims.
+    Every claim takes back some of them; this is for times when nobody claims.
     """
     return len(tx.execute(_SQL["return_leases"], {"leases_max": limit}).fetchall())
 
 
 def take_leases_back(tx: Transaction, annotator_no: int) -> int:
-    """Take back the tasks that the annotator holds and may not label any more; how many that were.
+    """Take back the tasks that the annotator holds and may not label any more; return how many.
 
-    Those are all of them, where every key of theirs is revoked, and else those of customers that
-    they are not for. Others are handed them at once.
+    Without a key that is good those are all of their tasks, and else the tasks of customers that they
+    are not for. Other annotators can be handed them at once.
     """
     await_claims(tx, annotator_no)
     row = tx.execute(_SQL["take_leases_back"], {"annotator_no": annotator_no}).fetchone()
@@ -84,7 +84,7 @@ def take_leases_back(tx: Transaction, annotator_no: int) -> int:
 
 
 def await_claims(tx: Transaction, annotator_no: int) -> None:
-    """Wait for the annotator's claims that are under way, and let no other begin before the commit."""
+    """Wait for the annotator's claims that are under way, and hold off others until the commit."""
     tx.execute(_SQL["lock_claims"], {"annotator_no": annotator_no, "lock": _CLAIM_LOCK})
 
 
@@ -98,9 +98,8 @@ def claim(
     job_id: str | None = None,
     key: ClaimKey | None = None,
 ) -> list[ClaimedTask]:
-    """Up to `limit` tasks of jobs by their priority; of one priority, customers have equal shares.
-
-    Their leases keep `key`, for `leases.find_claimed`.
+    """Hand out up to `limit` tasks for `lease_s` seconds: by the priority of their jobs, and within
+    a priority in equal shares for customers. Their leases keep `key`, for `leases.find_claimed`.
     """
     annotator = {"annotator_no": annotator_no}
     begin = annotator | {"lock": _CLAIM_LOCK, "leases_max": _LEASES_RETURNED_MAX}
@@ -138,20 +137,20 @@ class _Claim:
         self.rows: list[tuple[int, dict[str, Any]]] = []
 
     def take(self, job: dict[str, Any]) -> None:
-        """What is vacant, before what comes next."""
+        """Take tasks of one job: open places first, then the next tasks of a cursor."""
         if job["vacancies"]:
             self._take(job["job_no"], "take_vacancies", own=False, start_at=0.0)
         if job["lanes"]:
             self._take(job["job_no"], "take_lane")
 
     def insist(self, claimable: Sequence[dict[str, Any]]) -> None:
-        """The second look, of who would come back empty.
+        """Look again, for an annotator who would come back empty.
 
-        It waits for who is just taking tasks, it looks among many vacancies at another place, and
-        it takes back what the annotator has let go of.
+        Wait for another claim that is just taking tasks, look at another place among many vacancies,
+        and offer tasks again that the annotator has let go of.
         """
         waited_for = next((job for job in claimable if job["lanes"]), None)
-        # Who moved a lane over tasks that have ended holds it, and must not wait for another.
+        # A claim that has moved a lane over ended tasks holds it, and must not wait for another one.
         if waited_for and not self._holds_lanes:
             self._tx.execute(_SQL["await_lane"], self._values | {"job_no": waited_for["job_no"]})
             self._take(waited_for["job_no"], "take_lane")
@@ -168,7 +167,7 @@ class _Claim:
                 "job_no": job_no,
                 "limit": wanted,
                 "vacancies_max": _VACANCIES_MAX,
-                # Mostly the next ones can be had; where they cannot, many are looked at at once.
+                # Mostly the next tasks are free; where they are not, look at many at once.
                 "window_tasks": max(window, wanted),
             }
             rows = self._tx.execute(_SQL[query], self._values | bounds | more).fetchall()
@@ -182,7 +181,7 @@ class _Claim:
 def describe_claimed(
     tx: Transaction, rows: Sequence[tuple[int, dict[str, Any]]]
 ) -> list[ClaimedTask]:
-    """Return rows of tasks, each with its job's number, as annotators are told of them."""
+    """Return the tasks of `rows` of (job number, task) as annotators are shown them."""
     if not rows:
         return []
     job_nos = list({job_no for job_no, _ in rows})
@@ -201,38 +200,61 @@ def _task(job: LabelledJob, row: dict[str, Any]) -> ClaimedTask:
     )
 
 
+class _Entry(NamedTuple):
+    """The `n`th label of a batch, whose task's id could be read."""
+
+    n: int
+    job_id: str
+    byte_offset: int
+    label: str
+
+
 def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[LabelOutcome]:
-    """What became of each label, in their order. A job whose last task settles moves on."""
-    outcomes: dict[int, LabelOutcome] = {}
-    keys = [parse_task_id(label.task_id) for label in labels]
-    known = [(n, *key, labels[n].label) for n, key in enumerate(keys) if key]
-    accepted = tx.execute(_SQL["submit_labels"], _columns(known, annotator_no)).fetchall()
-    first_of: dict[tuple[str, int, str], int] = {}
-    for n, job_id, byte_offset, label in known:
-        first_of.setdefault((job_id, byte_offset, label), n)
-    for row in accepted:
-        n = first_of[row["job_id"], row["byte_offset"], row["label"]]
-        outcomes[n] = LabelOutcome.SETTLED if row["settled"] else LabelOutcome.ACCEPTED
-    refused = [entry for entry in known if entry[0] not in outcomes]
+    """Record labels; return what became of each, in their order.
+
+    A job whose last task has settled goes on to its delivery or its end.
+    """
+    entries = _read_entries(labels)
+    accepted = tx.execute(_SQL["submit_labels"], _columns(entries, annotator_no)).fetchall()
+    outcomes = _find_accepted(entries, accepted)
+    refused = [entry for entry in entries if entry.n not in outcomes]
     if refused:
-        query = _SQL["explain_refused"]
-        for row in tx.execute(query, _columns(refused, annotator_no)).fetchall():
-            outcomes[row["n"]] = LabelOutcome(row["outcome"])
+        rows = tx.execute(_SQL["explain_refused"], _columns(refused, annotator_no)).fetchall()
+        outcomes |= {row["n"]: LabelOutcome(row["outcome"]) for row in rows}
     webhook_messages.announce_tasks(
-        tx,
-        [
-            (row["job_id"], row["byte_offset"])
-            for row in accepted
-            if row["settled"] and row["announces"]
-        ],
+        tx, [(row["job_id"], row["byte_offset"]) for row in accepted if _is_announced(row)]
     )
     for job_no in sorted({row["job_no"] for row in accepted if row["chunk_done"]}):
         jobs.settle(tx, job_no)
     return [outcomes.get(n, LabelOutcome.UNKNOWN_TASK) for n in range(len(labels))]
 
 
+def _read_entries(labels: Sequence[Label]) -> list[_Entry]:
+    keys = [parse_task_id(label.task_id) for label in labels]
+    return [_Entry(n, *key, labels[n].label) for n, key in enumerate(keys) if key]
+
+
+def _find_accepted(
+    entries: Sequence[_Entry], rows: Sequence[dict[str, Any]]
+) -> dict[int, LabelOutcome]:
+    """Return the outcomes of accepted labels by their numbers; of equal ones the first was accepted."""
+    first_of: dict[tuple[str, int, str], int] = {}
+    for entry in entries:
+        first_of.setdefault((entry.job_id, entry.byte_offset, entry.label), entry.n)
+    return {
+        first_of[row["job_id"], row["byte_offset"], row["label"]]: (
+            LabelOutcome.SETTLED if row["settled"] else LabelOutcome.ACCEPTED
+        )
+        for row in rows
+    }
+
+
+def _is_announced(row: dict[str, Any]) -> bool:
+    return bool(row["settled"] and row["announces"])
+
+
 def release(tx: Transaction, annotator_no: int, task_ids: Sequence[str]) -> set[str]:
-    """Hand tasks back without a label; the ids of those that were the annotator's to hand back."""
+    """Hand tasks back without a label; return the ids of those that the annotator held."""
     keys = [key for key in map(parse_task_id, task_ids) if key]
     values = {
         "annotator_no": annotator_no,
@@ -243,8 +265,8 @@ def release(tx: Transaction, annotator_no: int, task_ids: Sequence[str]) -> set[
     return {task_id(row["job_id"], row["byte_offset"]) for row in rows}
 
 
-def _columns(entries: Sequence[tuple[int, str, int, str]], annotator_no: int) -> dict[str, Any]:
-    """Labels as arrays: what they share stands once, in `job_ids` and `labels`."""
+def _columns(entries: Sequence[_Entry], annotator_no: int) -> dict[str, Any]:
+    """Return labels as arrays; ids of jobs and texts that they share stand once."""
     ns, job_ids, byte_offsets, labels = zip(*entries, strict=True) if entries else ((),) * 4
     job_nths = {job_id: nth for nth, job_id in enumerate(dict.fromkeys(job_ids), start=1)}
     label_nths = {label: nth for nth, label in enumerate(dict.fromkeys(labels), start=1)}
@@ -260,5 +282,5 @@ def _columns(entries: Sequence[tuple[int, str, int, str]], annotator_no: int) ->
 
 
 def _array(numbers: Iterable[int]) -> str:
-    # The driver's own way costs 2 µs for each number.
+    # The driver's own encoding of an array takes 2 µs for each number.
     return f"{{{','.join(map(str, numbers))}}}"
