@@ -1,10 +1,10 @@
 -- The schema: all tables in the order of a line's life, then the functions, then the triggers.
 --
--- Keys inside are bigint (job_no) and not the public text ids: a text key costs an ingestion 1.45 times, and a
--- foreign key from tasks to jobs 2.9 times. Where a table of many rows has neither a foreign key nor a second
--- index, this is why. What was measured is in docs/decisions.md.
+-- Keys inside are bigint (job_no) and not the public text ids: with a text key an ingestion takes 1.45 times as long,
+-- and with a foreign key from tasks to jobs 2.9 times. This is why tables of many rows have neither a foreign key nor
+-- a second index. The measurements are in docs/decisions.md.
 --
--- A change is made here and as a new file in migrations/; a test compares what the two come to.
+-- A change is made here and as a new file in migrations/; a test compares the databases that the two make.
 
 
 ---- Who: customers, annotators, keys
@@ -24,18 +24,18 @@ create table annotators (
     is_active    boolean not null default false         -- they have a key that is not revoked (trigger 8)
 );
 
--- Annotators with a good key, found without a look at those whose keys were all revoked.
+-- Find annotators with a good key without a look at those whose keys were all revoked.
 create index annotators_of_all on annotators (annotator_no) where is_active and customer_ids is null;
 create index annotators_of_some on annotators using gin (customer_ids) where is_active;
 
--- A key is shown once, when it is made; here is its SHA-256 only.
+-- A key is shown once, when it is made; this table has only its SHA-256.
 create table api_keys (
     key_hash     bytea primary key,
     customer_id  text references customers,             -- of an sk_ key
     annotator_no integer references annotators,         -- of an ak_ key
     created_at   timestamptz not null default now(),
     revoked_at   timestamptz,
-    -- By this, which is no secret, a key is listed and revoked.
+    -- Keys are listed and revoked by this id, which is no secret.
     key_id       text generated always as ('key_' || encode(substr(key_hash, 1, 10), 'hex')) stored unique,
     check (num_nonnulls(customer_id, annotator_no) = 1)
 );
@@ -74,9 +74,9 @@ create table jobs (
     metadata                    text,                    -- a JSON object, as the customer wrote it
     shown_metadata              text[],                  -- members of a line's metadata that annotators see; null: all
 
-    -- How its buckets are opened: by a sealed envelope, or by a block of Prefect (aws-credentials/etl).
+    -- Its buckets are opened by a sealed envelope, or by a block of Prefect (aws-credentials/etl).
     credentials                 bytea,                   -- null once wiped
-    credentials_wiped_at        timestamptz,             -- by the customer or the grace period, while still of use
+    credentials_wiped_at        timestamptz,             -- by the customer or after the grace period, while still of use
     credentials_block           text,
     block_delivers_to           text,                    -- the one place besides the block's own: s3://bucket/prefix
 
@@ -90,7 +90,7 @@ create table jobs (
     error_message text,
     created_at    timestamptz not null default now(),
     started_at    timestamptz,                           -- the flow has begun
-    ingested_at   timestamptz,                           -- every line is a task or a bad line
+    ingested_at   timestamptz,                           -- every line is a task, a bad line or blank
     settled_at    timestamptz,                           -- every task is settled or failed
     completed_at  timestamptz,                           -- completed, failed or cancelled
 
@@ -115,11 +115,19 @@ create table jobs (
     delivery_objects     integer,
     delivered_at         timestamptz,
 
+    -- What Prefect has still to do for it: read its manifest, or deliver its results.
+    is_unread      boolean not null generated always as (
+        manifest_url is not null and status in ('accepted', 'processing') and ingested_at is null
+    ) stored,
+    is_undelivered boolean not null generated always as (
+        coalesce(delivery_status in ('pending', 'delivering'), false)
+    ) stored,
+
     constraint jobs_source check (num_nonnulls(manifest_url, inline_key) = 1),
     constraint jobs_credentials check (num_nonnulls(credentials, credentials_block) < 2)
 );
 
--- A customer's list, newest first; by status, one that they have few jobs of is found without the others.
+-- A customer's list, newest first; and by status, so that a rare one is found without the others.
 create index jobs_by_customer on jobs (customer_id, job_no);
 create index jobs_by_status on jobs (customer_id, status, job_no) where manifest_url is not null;
 create unique index jobs_inline on jobs (customer_id, inline_key) where inline_key is not null;
@@ -129,17 +137,16 @@ create index jobs_kept on jobs (customer_id) include (manifest_bytes, status, jo
     where manifest_bytes is not null;
 create index jobs_claimable on jobs (priority desc, job_no) where status = 'processing';
 create index jobs_sealed on jobs (job_no) where credentials is not null;
--- Jobs that ought to have a row in runs, for whoever looks whether they have.
-create index jobs_unread on jobs (job_no)
-    where manifest_url is not null and status in ('accepted', 'processing') and ingested_at is null;
-create index jobs_undelivered on jobs (job_no) where delivery_status in ('pending', 'delivering');
+-- Jobs that ought to have a row in runs; reconcile looks whether they have.
+create index jobs_unread on jobs (job_no) where is_unread;
+create index jobs_undelivered on jobs (job_no) where is_undelivered;
 
 create table idempotency_keys (
     customer_id text not null references customers,
     key         text not null,
     body_hash   bytea not null,                          -- SHA-256 of the request
     job_no      bigint not null references jobs,
-    created_at  timestamptz not null default now(),      -- it is forgotten after a day
+    created_at  timestamptz not null default now(),      -- a key is forgotten after a day
     primary key (customer_id, key)
 );
 
@@ -172,8 +179,8 @@ create index stream_manifests_by_job on stream_manifests (job_no);
 
 ---- 2. Prefect has something to do
 
--- A row stands as long as there is work: a manifest to be read, or results to be delivered (trigger 1). So
--- whoever dies on the way leaves it, and what has no live run is found by looking here.
+-- Work pending in Prefect: one row for each job and kind until the work is done, however many runs that takes
+-- (trigger 1). A process that dies on the way leaves the row, and reconcile finds work without a live run here.
 --   waiting  → launched  its customer's turn has come, and a run was asked for
 --   launched → waiting   the run ended without having done the work, or could not be had
 --   any      → gone      the work is done, or the job has ended
@@ -192,30 +199,30 @@ create table runs (
     last_error  text,
     flow_run_id uuid,                                    -- Prefect's answer; the last one's where it waits again
     -- One run does the small jobs of a customer, one after the other: the rows that it holds take one place.
-    -- What is large, or has failed, has a run of its own.
+    -- Work that is large, or has failed, has a run of its own.
     needs_own_run boolean not null default false,
     place       text generated always as (coalesce(flow_run_id::text, run_no::text)) stored,
 
-    -- What its failures come to since it last got on. Progress sets all of it back; a run that was killed says
-    -- nothing, and so changes nothing here.
+    -- Its failures since it last made progress, which resets all of these. A run that was killed says nothing, and
+    -- so changes nothing here.
     failing_since  timestamptz,                          -- the first failure in a row
     tries          integer not null default 0,           -- failures in a row
     reason         text,                                 -- the latest one's, as its customer may read it
     next_try_at    timestamptz,
-    gives_up_at    timestamptz,                          -- what fails after this fails the job
+    gives_up_at    timestamptz,                          -- a failure after this fails the job
     failure        text,                                 -- type and place of the latest error of ours
     equal_failures integer not null default 0,           -- runs in a row that ended by it
     unique (job_no, kind)
 );
 
--- Whose turn is next: `take` in sql/runs.sql has the same order. What failed before waits beside the rest; what
--- ends a job comes before what begins one.
+-- Whose turn is next, in the order of `take` in sql/runs.sql. Work that has failed waits beside the rest, and a
+-- delivery, which ends a job, comes before a manifest.
 create index runs_waiting
     on runs (customer_id, num_nonnulls(failing_since), priority desc, (kind = 'process_job'), run_no)
     where launched_at is null;
 create index runs_launched on runs (customer_id) where launched_at is not null;
 
--- What Prefect has to be told because of a commit in here. A row stays until it is told.
+-- Messages to Prefect that follow from a commit in this database. A row stays until Prefect is told.
 create table outbox (
     outbox_no  bigint generated always as identity primary key,
     kind       text not null,                            -- cancel_job: stop its runs; job_event: for automations
@@ -234,9 +241,9 @@ create index outbox_due on outbox (not_before);
 
 ---- 3. Its lines are read
 
--- A byte range of a manifest. Its row is written in the transaction that writes its tasks, so that it says
--- "committed" by being there, and its primary key lets only one of two twins commit. Counters of what became of
--- its tasks change in the statement that changes the task.
+-- A byte range of a manifest. Its row is written in the transaction that writes its tasks: a row says that the
+-- chunk is committed, and its primary key lets only one of two twins commit. The counters of its tasks change in
+-- the statement that changes a task.
 create table chunks (
     job_no       bigint not null,
     chunk_no     integer not null,
@@ -244,7 +251,7 @@ create table chunks (
     tasks        bigint not null,                        -- good lines
     bad_lines    bigint not null,
     bad_codes    jsonb not null default '{}',            -- bad lines by code: {"malformed_json": 3}
-    -- The ledger: what was read, counted in its raw bytes, beside what its lines came to.
+    -- The ledger: counts of the raw bytes that were read, to be compared with those of its lines.
     blank_lines  bigint not null default 0,
     read_bytes   bigint not null default 0,              -- of the chunk's range, whatever lines it has
     begun_lines  bigint not null default 0,              -- lines that begin there, by their line feeds
@@ -255,7 +262,7 @@ create table chunks (
     primary key (job_no, chunk_no)
 ) with (fillfactor = 50);
 
--- A good line. Written once, by COPY, and never updated: what changes of a task is in tallies.
+-- A good line. Written once, by COPY, and never updated: the state of a task is in tallies.
 create table tasks (
     job_no        bigint not null,
     byte_offset   bigint not null,                       -- of the line's first byte; an inline task's number
@@ -277,8 +284,8 @@ create table bad_lines (
     primary key (job_no, byte_offset)
 );
 
--- Tasks that come one by one hang on a job that nobody sees and that never ends: one for each customer, question
--- and rule. Its one chunk grows.
+-- Tasks without a manifest hang on a job that customers do not see and that never ends: one for each customer,
+-- question and rule. Its one chunk grows.
 create table inline_tasks (
     job_no          bigint not null,
     byte_offset     bigint not null,
@@ -297,28 +304,28 @@ create unique index inline_tasks_by_key on inline_tasks (customer_id, idempotenc
 
 ---- 4. Its tasks are labelled (docs/annotation.md has an example)
 
--- How far the tasks of a chunk were handed out. A chunk has as many cursors as its job has labels to collect.
--- Each passes once over all tasks, in order, and is one annotator's at a time. Who has none takes over the one
--- that is furthest behind: every task before it was handed out often enough, and none after it to them. So a
--- claim is a range of tasks, and writes nothing for each. Nobody had a task from the furthest cursor on. The row
--- goes when all are through.
+-- How far the tasks of a chunk were handed out. A chunk has as many cursors as its job collects labels for a task.
+-- Each passes once over all tasks, in order, and belongs to one annotator at a time. An annotator without one takes
+-- over the cursor that is furthest behind: every task before it was handed out often enough, and none after it to
+-- them. So a claim is a range of tasks, and writes nothing for each. No task from the furthest cursor on was handed
+-- out. The row is deleted when all cursors are through.
 create table lanes (
     job_no      bigint not null,
     chunk_no    integer not null,
     ends_at     bigint not null,                         -- the byte offset after the last task's
     offsets     bigint[] not null,                       -- where each cursor goes on
-    annotators  integer[] not null,                      -- whose it is; 0: nobody's
+    annotators  integer[] not null,                      -- whose each is; 0: nobody's
     primary key (job_no, chunk_no)
 ) with (fillfactor = 50);
 
--- What a claim handed out, until all of it is labelled or the time is over: one row for a claim and not for a task.
+-- The tasks that a claim handed out, until all are labelled or the time is over: one row a claim, and not a task.
 create table leases (
     lease_no     bigint generated always as identity primary key,
     job_no       bigint not null,
     annotator_no integer not null,
     byte_offsets bigint[] not null,                      -- the tasks that are still held, in order
     expires_at   timestamptz not null,
-    -- A claim whose answer was lost can be asked for again by its key, which ends with its leases.
+    -- A claim whose answer was lost can be repeated with its key, as long as its leases last.
     claim_key    text,
     claim_digest bytea                                   -- SHA-256 of what was asked for
 ) with (fillfactor = 50);
@@ -326,8 +333,8 @@ create table leases (
 create index leases_by_annotator on leases (annotator_no, job_no);
 create index leases_by_expiry on leases (expires_at);
 
--- Open places on tasks that the cursors have passed: their holder let go of them, or the labels are tied and one
--- more is asked for. A task that has ended, or needs no more labels by now, drops out when it is looked at.
+-- Open places on tasks that the cursors have passed: the holder let go of the task, or its labels are tied and one
+-- more annotator is wanted. The row of a task that has ended, or needs no more labels, goes when it is looked at.
 create table vacancies (
     job_no       bigint not null,
     vacancy_no   bigint generated always as identity,
@@ -336,7 +343,7 @@ create table vacancies (
     primary key (job_no, vacancy_no)
 );
 
--- The record that every result can be recomputed from. Never updated.
+-- Every label, never updated: all results can be computed again from these.
 create table labels (
     job_no       bigint not null,
     byte_offset  bigint not null,
@@ -346,13 +353,13 @@ create table labels (
     primary key (job_no, byte_offset, annotator_no)
 );
 
--- What the labels of a task come to, from its first label on; in the end its result. A task's state is:
+-- The votes of a task, from its first label on, and in the end its result. A task's state is:
 --   pending      no row, and no lease
 --   in_progress  a lease, or a row without an outcome
 --   settled      outcome > 0
 --   failed       outcome = 0
--- No column that changes is indexed, and each page has room for three versions of its rows, which cursors that
--- follow each other closely write before the first can be pruned; so updates are HOT.
+-- Updates are HOT: no column that changes is indexed, and each page has room for three versions of its rows, which
+-- cursors that follow each other closely write before the first can be pruned.
 create table tallies (
     job_no       bigint not null,
     byte_offset  bigint not null,
@@ -360,8 +367,8 @@ create table tallies (
     chunk_no     integer not null,
     latest       smallint not null,                      -- the option of the latest label
     threshold    smallint not null,                      -- the job's
-    -- Labels given, tasks held, open places, and cursors still to come. Where labels are tied and all places are
-    -- taken, one more than that.
+    -- Labels given, leases, open places, and cursors still to come; one more where the labels are tied and all
+    -- places are taken.
     places       smallint not null,
     outcome      smallint,                               -- null: open; 0: no consensus; else the option, 1-based
     stop_early   boolean not null,                       -- the job's
@@ -373,8 +380,8 @@ create table tallies (
 
 ---- 5. Its customer is told
 
--- Where notifications go: what customers have registered, and what their jobs and tasks name as their
--- callback_url. It is one row for both, so that its secret, its log and its being switched off are as well.
+-- Endpoints: those that customers have registered, and those that their jobs and tasks name as their callback_url.
+-- One URL is one row for both, so that it has one secret, one log and one switch.
 create table webhooks (
     webhook_no      bigint generated always as identity primary key,
     webhook_id      text not null unique,                -- whk_…
@@ -400,7 +407,7 @@ create table webhook_defaults (
     rotated_at      timestamptz
 );
 
--- One event for one endpoint. Its body is what was true when it happened, and the same at every attempt.
+-- A message: one event for one endpoint. Its body says what was true at the event, and is the same at each attempt.
 --   pending → delivered  the endpoint answered 2xx
 --   pending → failed     three days are over, or the endpoint was switched off or deleted
 --   any     → pending    it is replayed
@@ -417,12 +424,12 @@ create table notifications (
     created_at      timestamptz not null default now()
 );
 
--- Which endpoints have something to be sent, and what of each comes first.
+-- Find the endpoints that have something to be sent, and the first message of each.
 create index notifications_due on notifications (webhook_no, not_before) where status = 'pending';
 create index notifications_by_webhook on notifications (webhook_no, notification_no);
 create unique index notifications_by_message on notifications (message_id);
 
--- The log: what was sent, and what came back.
+-- The log of attempts: what was sent, and what came back.
 create table notification_attempts (
     notification_no bigint not null references notifications on delete cascade,
     attempt         integer not null,                    -- 1-based
@@ -437,14 +444,15 @@ create table notification_attempts (
 
 ---- How it goes: counts and checks
 
--- Sums for Prometheus, kept as what was added to them: name and label are those of a series, and its value is the
--- sum over its rows. Rows are only appended, so nobody waits for another one's commit, and housekeeping folds them.
---   jobs          by status: how many are in it now; +1 where a job comes to it, -1 where one leaves
+-- Sums for Prometheus, kept as the amounts that were added to them: name and label are those of a series, and its
+-- value is the sum over its rows. Rows are only appended, so that no commit waits for another, and housekeeping folds
+-- them.
+--   jobs          by status: how many have it now; +1 where a job comes to it, -1 where one leaves
 --   deliveries    by how they ended, each try of one
 --   lines         good ones and bad ones, not blank ones
 --   bad_lines     by code
---   start_s       jobs by the seconds from their POST to the first line of their flow, the label being the least
---                 bound that they stayed within; and their sum in start_s_sum
+--   start_s       jobs by the seconds from their POST to the first line of their flow; the label is the least bound
+--                 that they stayed within. Their sum is in start_s_sum
 create table counts (
     count_no bigint generated always as identity primary key,
     name     text not null,
@@ -452,7 +460,7 @@ create table counts (
     amount   numeric not null                            -- exact: a sum must not fall when rows are folded
 );
 
--- What `/health/ready` writes to see that the database takes writes. Any of its rows will do.
+-- `/health/ready` writes to any of these rows to see whether the database takes writes.
 create table write_checks (
     slot       integer primary key,
     checked_at timestamptz not null default now()
@@ -463,13 +471,13 @@ insert into write_checks (slot) select * from generate_series(0, 63);
 
 ---- Functions
 
--- The public id of a task; the twin of blocks.domain.ids.task_id.
+-- Return the public id of a task; the twin of blocks.domain.ids.task_id.
 create function task_id(job_id text, byte_offset bigint) returns text
     language sql immutable parallel safe
     return 'tsk_' || substr(job_id, 5) || to_hex(byte_offset);
 
--- The option that a task settles on, 1-based; 0 where it has none after twice the threshold; null while it is
--- open. Tests hold it against tests/consensus.py.
+-- Return the option that a task settles on, 1-based; 0 where there is none after twice the threshold; null while
+-- the task is open. Tests compare it with tests/consensus.py.
 create function task_outcome(votes smallint[], threshold smallint, stop_early boolean)
     returns smallint language plpgsql immutable parallel safe as $$
 declare
@@ -495,22 +503,22 @@ begin
 end
 $$;
 
--- RFC 3339 in UTC with a Z.
+-- Write a time by RFC 3339, in UTC with a Z.
 create function rfc3339(t timestamptz) returns text
     language sql stable parallel safe
     return to_char(t at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
 
--- How far the furthest cursor is: nobody was handed a task from there on.
+-- Return the place of the furthest cursor: no task from there on was handed out.
 create function furthest(offsets bigint[]) returns bigint
     language sql immutable parallel safe
     return (select max(o) from unnest(offsets) o);
 
--- A public id that cannot be guessed.
+-- Make a public id that cannot be guessed.
 create function random_id(prefix text) returns text
     language sql volatile
     return prefix || '_' || replace(gen_random_uuid()::text, '-', '');
 
--- The endpoint that a customer's job or task names as its callback_url; a new row if nobody named it before.
+-- Return the number of the endpoint that a customer's job or task names as its callback_url; add it if it is new.
 create function webhook_named(customer text, url text) returns bigint language plpgsql as $$
 declare
     found_no bigint;
@@ -527,7 +535,7 @@ begin
 end
 $$;
 
--- The bounds of start_s. All are there from the start: a quantile is taken of bounds that do not come and go.
+-- Return the bounds of start_s. All have rows from the start, since a quantile needs bounds that do not come and go.
 create function start_bounds() returns numeric[] language sql immutable parallel safe
     return array[0.5, 1, 1.5, 2, 3, 4, 6, 10, 30, 60, 120, 600, 3600];
 
@@ -554,27 +562,24 @@ $$;
 --   2  jobs_announce     its customer's webhooks are told of its new status
 --   3  jobs_emit_event   Prefect's automations are told, by way of the outbox
 --   4  jobs_count        the metrics follow; jobs_count_gone, where a job is deleted
--- Jobs of inline tasks are seen by none of them. Whoever waits for rows is woken:
---   5  runs_notify            a run is wanted, or one that is gone makes room for another: channel outbox
+-- None of them sees the jobs of inline tasks. Three wake those who wait for rows:
+--   5  runs_notify            a run is wanted, or one has made room for another: channel outbox
 --   6  outbox_notify          Prefect has to be told something: channel outbox
 --   7  notifications_notify   an endpoint has to be told something: channel webhooks
 -- And
 --   8  api_keys_keep_active   annotators.is_active follows their keys
 
 create function keep_runs() returns trigger language plpgsql as $$
-declare
-    unread      boolean := new.status in ('accepted', 'processing') and new.ingested_at is null;
-    undelivered boolean := coalesce(new.delivery_status in ('pending', 'delivering'), false);
 begin
     insert into runs (job_no, kind, customer_id, priority)
     select new.job_no, wanted.kind, new.customer_id, new.priority
-    from (values ('process_job', unread), ('deliver_job', undelivered)) wanted (kind, now)
+    from (values ('process_job', new.is_unread), ('deliver_job', new.is_undelivered)) wanted (kind, now)
     where wanted.now
     on conflict do nothing;
     if tg_op = 'UPDATE' then
         delete from runs
         where job_no = new.job_no
-          and case kind when 'process_job' then not unread else not undelivered end;
+          and case kind when 'process_job' then not new.is_unread else not new.is_undelivered end;
     end if;
     return null;
 end
@@ -583,7 +588,7 @@ $$;
 create trigger jobs_keep_runs after insert or update of status, ingested_at, delivery_status on jobs
     for each row when (new.manifest_url is not null) execute function keep_runs();
 
--- At the job's own callback_url, and wherever they want to hear of all jobs.
+-- Tell a job's own callback_url, and the endpoints that want to hear of all jobs.
 create function announce_job() returns trigger language plpgsql as $$
 declare
     named   bigint := case when new.callback_url is not null
@@ -633,7 +638,7 @@ create trigger jobs_announce after update of status on jobs
     for each row when (new.status <> old.status and new.manifest_url is not null)
     execute function announce_job();
 
--- refinery.job.<status>, .delivered, .delivery-failed, and .internal-error where an error of ours ended it.
+-- Emit refinery.job.<status>, .delivered, .delivery-failed, and .internal-error where an error of ours ended it.
 create function emit_job_event() returns trigger language plpgsql as $$
 begin
     if tg_op = 'INSERT' or new.status <> old.status then
@@ -712,7 +717,7 @@ create function keep_annotator_active() returns trigger language plpgsql as $$
 declare
     whose integer := coalesce(new.annotator_no, old.annotator_no); -- null for a customer's key
 begin
-    -- Of two that revoke the last two keys at once the second sees, behind this, what the first has done.
+    -- Where two keys are revoked at once, the second revocation waits here, and then sees the first.
     perform from annotators where annotator_no = whose for update;
     update annotators a
     set is_active = exists (

@@ -1,13 +1,14 @@
 -- open_to_annotator --
--- Of lanes: whether they may have a task for the annotator. His own may be through before the others are.
+-- True for a row of `lanes` that may hold a task for this annotator: they have no lane in it, or theirs is not
+-- at the end. Their own lane may be through before the others are.
 coalesce(l.offsets[array_position(l.annotators, %(annotator_no)s)], -1) < l.ends_at;
 
 -- has_key --
--- Whether not all keys of the annotator are revoked.
+-- True if the annotator has a key that is not revoked, or never had one.
 coalesce((select bool_or(revoked_at is null) from api_keys where annotator_no = %(annotator_no)s), true);
 
 -- for_annotator --
--- Of jobs: whether the annotator is for their customer.
+-- True for a row of `jobs` whose customer's tasks the annotator may be handed.
 coalesce(
     customer_id = any ((select customer_ids from annotators where annotator_no = %(annotator_no)s)::text[]), true
 );
@@ -20,7 +21,7 @@ held as materialized (
 );
 
 -- lease_given --
--- One lease for all tasks of one job that are given.
+-- One lease for all tasks of "given", which are of one job.
 leased as (
     insert into leases (
         job_no, annotator_no, byte_offsets, expires_at, claim_key, claim_digest
@@ -33,7 +34,7 @@ leased as (
 );
 
 -- let_go --
--- Take the tasks of "input" off the annotator's leases. "held" are those and what else is in these leases.
+-- Take the tasks of "input" off the annotator's leases. "held" has all tasks of those leases, marked.
 lease as materialized (
     select l.lease_no, l.job_no, l.byte_offsets
     from leases l
@@ -63,8 +64,17 @@ lease as materialized (
     ) as i (n, job_nth, byte_offset, label_nth)
 );
 
+-- places_wanted --
+-- How many places the task of a row y of `tallies` needs: as many as its job collects labels, and one more than
+-- it has labels, since an open task whose labels are tied asks for one more annotator.
+greatest(y.threshold, cardinality(y.annotators) + 1);
+
+-- is_superfluous --
+-- True for a row y of `tallies` whose task needs one place less than it has; false without a row.
+coalesce(y.places > {places_wanted}, false);
+
 -- vacate_gone --
--- The tasks of leases that are gone are vacant, where they still need a label.
+-- The tasks of leases that are gone become vacant, where they still need a label.
 vacated as (
     insert into vacancies (job_no, byte_offset, annotator_no)
     select g.job_no, o.byte_offset, g.annotator_no
@@ -78,7 +88,7 @@ vacated as (
 );
 
 -- returned_leases --
--- Leases that ran out leave their tasks vacant. Those that somebody is just labelling are left for the next time.
+-- Take back leases that have run out. One whose tasks are just being labelled is left for the next time.
 expired as materialized (
     select lease_no from leases where expires_at < now() order by expires_at limit %(leases_max)s
     for update skip locked
@@ -92,12 +102,12 @@ with {returned_leases}
 select lease_no from expired;
 
 -- lock_claims --
--- No claim of the annotator is under way until the commit.
+-- Hold off the annotator's claims until the commit.
 select pg_advisory_xact_lock(%(lock)s, %(annotator_no)s);
 
 -- take_leases_back --
--- The leases of an annotator who may not label any more: of no customer's tasks without a key, and else of those of
--- customers that the annotator is not for.
+-- Take back what an annotator may not label any more: all of it without a good key, and else the tasks of customers
+-- that they are not for.
 with lease as materialized (
     select l.lease_no from leases l
     where l.annotator_no = %(annotator_no)s
@@ -112,14 +122,14 @@ with lease as materialized (
 select coalesce(sum(cardinality(byte_offsets)), 0)::integer as tasks from gone;
 
 -- begin_claim --
--- The claims of one annotator take turns, so that each sees what the one before it took.
+-- Begin a claim. The claims of one annotator take turns, so that each sees what the one before it took.
 with {returned_leases}
 select pg_advisory_xact_lock(%(lock)s, %(annotator_no)s);
 
 -- claimable_jobs --
--- Jobs that may have work for the annotator, the next one first: by priority, then in an order that is drawn
--- anew for each claim, of customers and of the jobs of each. So every customer has the same share, and every
--- job of a customer, however large. Among many vacancies, some that are not looked at may be for him.
+-- List jobs that may have work for the annotator, the next one first: by priority, then by lot, drawn anew for each
+-- claim, first between customers and then between the jobs of each. So customers have equal shares, and so have the
+-- jobs of a customer, however large. Where a job has many vacancies, one that is not looked at may be for them.
 with held as materialized (
     select l.job_no, o.byte_offset from leases l cross join unnest(l.byte_offsets) as o (byte_offset)
     where l.annotator_no = %(annotator_no)s
@@ -158,9 +168,9 @@ order by priority desc, hashtextextended(customer_id, %(seed)s), hashint8extende
 limit %(jobs_max)s;
 
 -- take_vacancies --
--- Hand out vacant places of one job, of so many from `start_at` of all on. One that the annotator let go of
--- himself is only for who asks for `own`.
--- A tally that is just being written is passed over, and its vacancy left for the next time. There is a row, if
+-- Hand out vacancies of one job, scanning at most `vacancies_max` from the fraction `start_at` (0–1) of their
+-- numbers. Skip those that this annotator gave up, unless `own`.
+-- A tally that is just being written is passed over, and its vacancy left for the next time. A row comes back, if
 -- only an empty one, where something was done, so that another look is worth it.
 with {held_by_annotator}, candidate as materialized (
     select v.vacancy_no, v.byte_offset, y.job_no is not null as has_tally
@@ -190,15 +200,15 @@ with {held_by_annotator}, candidate as materialized (
     ) v
     order by v.vacancy_no
 ), tally as materialized (
-    select y.*, greatest(y.threshold, cardinality(y.annotators) + 1) as wanted
+    select y.*
     from (select distinct byte_offset from vacancy) v cross join lateral (
         select * from tallies y
         where (y.job_no, y.byte_offset) = (%(job_no)s, v.byte_offset)
         for update skip locked
     ) y
-), judged as materialized (  -- of two vacancies of one task the first
+), judged as materialized (  -- of two vacancies of one task only the first
     select distinct on (v.byte_offset) v.vacancy_no, v.byte_offset,
-           y.outcome is not null as ended, coalesce(y.places > y.wanted, false) as superfluous
+           y.outcome is not null as ended, {is_superfluous} as superfluous
     from vacancy v left join tally y using (byte_offset)
     where y.job_no is not null or not v.has_tally
     order by v.byte_offset, v.vacancy_no
@@ -223,8 +233,8 @@ left join (
 order by t.byte_offset;
 
 -- await_lane --
--- Wait for the lanes of a chunk, while no other is held: so nobody comes back empty only because another is
--- just taking some, and nobody waits in a circle.
+-- Wait for the lanes of a chunk, while no others are held. So an annotator does not come back empty only because
+-- another one is just taking tasks, and no two wait for each other.
 select chunk_no from lanes l
 where l.job_no = %(job_no)s
   and {open_to_annotator}
@@ -233,9 +243,9 @@ limit 1
 for update;
 
 -- take_lane --
--- Hand out the next tasks of one chunk of a job. A place that the annotator cannot take, because he was given
--- the task already, or that it does not need any more, is left vacant. Chunks that others hold are passed over.
--- There is a row, if only an empty one, where the lane went on.
+-- Hand out the next tasks of one chunk of a job. A place that the annotator cannot take, because they were given the
+-- task already, is left vacant, and so is one that the task does not need any more. Chunks that others hold are passed
+-- over. A row comes back, if only an empty one, where the lane went on.
 with {held_by_annotator}, chunk as materialized (
     select l.* from lanes l
     where l.job_no = %(job_no)s
@@ -255,7 +265,7 @@ with {held_by_annotator}, chunk as materialized (
     select t.byte_offset, t.data_url, t.metadata,
            y.outcome is not null as ended,
            t.byte_offset < lane.fresh_from and (
-               coalesce(y.places > greatest(y.threshold, cardinality(y.annotators) + 1), false)
+               {is_superfluous}
                or coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
                or t.byte_offset in (table held)
            ) as left_vacant
@@ -302,16 +312,16 @@ from moved left join (leased cross join given) on true
 order by given.byte_offset;
 
 -- describe_jobs --
--- What an annotator needs to know of jobs.
+-- Return what annotators are shown of jobs.
 select job_no, job_id, task_type, question, options, shown_metadata from jobs where job_no = any (%(job_nos)s);
 
 -- submit_labels --
--- One batch of labels of one annotator: take the tasks off his leases, count and record the votes, settle
--- what has a winner, fail what has none after twice the threshold, ask for one more annotator where labels
--- are tied and nobody is at it, and move the counters. A label that comes without a lease, or after it ran
--- out, takes a place of its own. A task takes labels once somebody was handed it.
--- Locks, each in key order: leases, tallies, chunks. Claims wait for none of these while they hold anything,
--- so that nobody waits in a circle.
+-- Take one batch of labels of one annotator: take the tasks off their leases, count and record the votes, settle
+-- tasks that have a winner, fail those that have none after twice the threshold, ask for one more annotator where
+-- labels are tied and nobody holds the task, and move the counters. A label that comes without a lease, or after it
+-- ran out, takes a place of its own. A task takes labels once it was handed to somebody.
+-- Locks, each in key order: leases, tallies, chunks. Claims wait for none of these while they hold any other lock,
+-- so that no two wait for each other.
 with job as materialized (
     select j.* from unnest(%(job_ids)s::text[]) as i (job_id) cross join lateral (
         select job_no, job_id, options, consensus_threshold as threshold, stop_early,
@@ -321,7 +331,7 @@ with job as materialized (
                ) as announces
         from jobs where job_id = i.job_id and status = 'processing' and {for_annotator} offset 0
     ) j
-), input as materialized (  -- of two labels for one task in a batch the first counts
+), input as materialized (  -- of two labels for one task in a batch, the first counts
     select distinct on (j.job_no, i.byte_offset)
            j.job_no, i.byte_offset, t.chunk_no, array_position(j.options, i.label)::smallint as option,
            j.threshold, j.stop_early, cardinality(j.options) as options
@@ -351,9 +361,8 @@ with job as materialized (
     on conflict (job_no, byte_offset) do update
     set labelled_at = now(),
         latest = excluded.latest,
-        places = excluded.places - excluded.threshold
-                 + case when cardinality(y.annotators) >= y.threshold
-                        then greatest(y.places, cardinality(y.annotators) + 1) else y.places end,
+        -- One more for a label that held none; and from the threshold on at least one for each label.
+        places = excluded.places - excluded.threshold + greatest(y.places, {places_wanted}),
         votes = y.votes[:excluded.latest - 1] || (y.votes[excluded.latest] + 1)::smallint
                 || y.votes[excluded.latest + 1:],
         annotators = y.annotators || excluded.annotators,
@@ -395,7 +404,7 @@ select job.job_id, job_no, byte_offset, job.options[latest] as label, coalesce(o
 from counted join job using (job_no);
 
 -- explain_refused --
--- Why a label was not taken. Runs after submit_labels and so sees what other batches have settled.
+-- Say why labels were not taken. It runs after submit_labels, and so sees what other batches have settled.
 select i.n,
        case
            when t.job_no is null then 'unknown_task'
@@ -416,7 +425,7 @@ left join lateral (
 ) y on true;
 
 -- release --
--- Leave tasks vacant that the annotator holds; returns those that he held.
+-- Make tasks vacant that the annotator holds; return those that they held.
 with input as materialized (
     select distinct j.job_no, i.job_id, i.byte_offset
     from unnest(%(job_ids)s::text[], %(byte_offsets)s::bigint[]) as i (job_id, byte_offset)

@@ -87,7 +87,7 @@ where job_no = %(job_no)s and chunk_bytes is null;
 update jobs
 set status = 'failed', error_code = %(code)s, error_message = %(message)s,
     completed_at = now(), credentials = null
-where job_no = %(job_no)s and status in ('accepted', 'processing') and ingested_at is null;
+where job_no = %(job_no)s and is_unread;
 
 -- cancel_job --
 -- accepted, processing → cancelled, with its delivery, if it has come to that. What was not started yet is not
@@ -220,7 +220,7 @@ returning job_no;
 with old as (
     select job_no from jobs
     where credentials is not null and status in ('completed', 'failed', 'cancelled')
-      and coalesce(delivery_status, 'failed') not in ('pending', 'delivering')
+      and not is_undelivered
       and greatest(completed_at, delivery_failed_at) < now() - make_interval(secs => %(keep_s)s)
     limit %(limit)s for update skip locked
 )

@@ -192,11 +192,11 @@ returning r.run_no;
 -- find_missing --
 -- Work that ought to have a row and has none: somebody has deleted it by hand, or restored an old copy.
 select job_no, 'process_job' as kind, customer_id, priority from jobs j
-where manifest_url is not null and status in ('accepted', 'processing') and ingested_at is null
+where is_unread
   and not exists (select from runs r where r.job_no = j.job_no and r.kind = 'process_job')
 union all
 select job_no, 'deliver_job', customer_id, priority from jobs j
-where delivery_status in ('pending', 'delivering')
+where is_undelivered
   and not exists (select from runs r where r.job_no = j.job_no and r.kind = 'deliver_job')
 limit %(limit)s;
 
