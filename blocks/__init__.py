@@ -1,4 +1,4 @@
-"""What both sides stand on: values, secrets, buckets, the database, Prefect.
+"""The ground of API and flows: values, secrets, buckets, the database, Prefect.
 
 Imports neither `api` nor `flows`.
 """

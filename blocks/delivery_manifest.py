@@ -1,4 +1,4 @@
-"""A delivery as it stands in a bucket: what its `manifest.json` says of it."""
+"""The `manifest.json` of a delivery, which lists its objects."""
 
 import msgspec
 
@@ -6,11 +6,11 @@ from blocks.domain.model import Compression, ResultFormat
 from blocks.store.jobs import Job
 
 MANIFEST_BYTES_MAX = 16 * 1024 * 1024
-"""Of one with 80,000 parts. Whoever knows its name may put anything there."""
+"""As much as a manifest of 80,000 parts has. Others may put anything under its name."""
 
 
 class DeliveredObject(msgspec.Struct, frozen=True):
-    """One object of a delivery: `bytes` and `sha256` are of the object as it is stored."""
+    """One object of a delivery; `bytes` and `sha256` are of the object as it is stored."""
 
     key: str
     rows: int
@@ -37,6 +37,6 @@ class DeliveryManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def folder_of(job: Job) -> str:
-    """Return where a job's objects are delivered to, without a slash at the end."""
+    """Return the folder that a job's objects are delivered to, without a slash at the end."""
     assert job.delivery is not None  # the caller has looked
     return f"{job.delivery.prefix}/{job.job_id}".lstrip("/")

@@ -1,7 +1,7 @@
-"""What has to be tidied in the database from time to time, by any process and by any number at once.
+"""Tidy the database from time to time, in any process and in any number of them at once.
 
-Every step is a batch of bounded size, which passes over what others hold. Prefect has no part in it, so
-it goes on while Prefect is away.
+Every step is a batch of bounded size, which passes over rows that others hold. None needs Prefect, so
+all go on while Prefect is away.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _COUNTS_MAX = 50_000
 
 
 class Tidied(msgspec.Struct, frozen=True):
-    """What was done, in numbers of rows."""
+    """Numbers of rows that were tidied."""
 
     leases_returned: int
     keys_purged: int
@@ -31,7 +31,7 @@ def keep_house(database: Database, settings: Settings) -> Tidied:
     """Return leases that ran out, purge what is old, wipe credentials, and fold counts.
 
     Raises:
-        DatabaseUnavailable: nothing that was done before is lost.
+        DatabaseUnavailable: the steps before it are done.
     """
     leases = in_batches(database, lambda tx: annotation.return_leases(tx, limit=_BATCH), _BATCH)
     keys = in_batches(database, lambda tx: jobs.purge_idempotency_keys(tx, limit=_BATCH), _BATCH)

@@ -1,6 +1,6 @@
-"""Structured logs: an event with a fixed name, and what it is about as fields.
+"""Structured logs: an event with a fixed name, and fields.
 
-Never a secret: tracebacks come without the values of variables.
+They never hold a secret: tracebacks come without the values of variables.
 """
 
 import logging
@@ -24,7 +24,7 @@ from structlog.typing import EventDict, Processor
 _TEXT = ConsoleRenderer(
     colors=False, pad_event_to=0, pad_level=False, exception_formatter=plain_traceback
 )
-# Each has handlers of its own, which would write in another format.
+# These have handlers of their own, which would write in another format.
 _WITH_HANDLERS = ("uvicorn", "uvicorn.access")
 
 
@@ -36,15 +36,15 @@ class LogFormat(StrEnum):
 
 
 def get_logger(name: str) -> BoundLogger:
-    """A logger of the standard library that takes fields: `logger.info("run.started", job_id=…)`.
+    """Return a standard logger that takes fields: `logger.info("run.started", job_id=…)`.
 
-    `logger.bind(job_id=…)` is one whose lines all have that field.
+    `logger.bind(job_id=…)` returns one whose lines all have that field.
     """
     return _wrap(logging.getLogger(name), [filter_by_level, _render])
 
 
 def wrap(logger: Any, **fields: Any) -> BoundLogger:
-    """`logger` with `fields`, which are written into the message as `name=value`."""
+    """Return `logger` with `fields`, which are written into the message as `name=value`."""
     return _wrap(logger, [_TEXT], **fields)
 
 
@@ -56,20 +56,20 @@ def _wrap(logger: Any, processors: list[Processor], **fields: Any) -> BoundLogge
 
 
 def _render(logger: Any, method: str, event: EventDict) -> Any:
-    """Fields by themselves where our handler writes them; else in the message, or they would be lost."""
+    """Leave fields to our handler where it writes; else put them into the message, not to lose them."""
     handlers = logging.getLogger().handlers
     is_ours = any(isinstance(each.formatter, ProcessorFormatter) for each in handlers)
     return (render_to_log_kwargs if is_ours else _TEXT)(logger, method, event)
 
 
 def _drop_colours(_: Any, __: str, event: EventDict) -> EventDict:
-    """uvicorn says everything twice, the second time in colours."""
+    """Drop what uvicorn repeats in colours."""
     event.pop("color_message", None)
     return event
 
 
 def configure(log_format: LogFormat) -> None:
-    """Have all of this process's logs, whosever they are, written to standard error in one format."""
+    """Write all logs of this process, those of libraries too, to standard error in one format."""
     is_json = log_format is LogFormat.JSON
     written: list[Processor] = [format_exc_info, JSONRenderer()] if is_json else [_TEXT]
     formatter = ProcessorFormatter(
@@ -87,7 +87,7 @@ def configure(log_format: LogFormat) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     for logger in map(logging.getLogger, _WITH_HANDLERS):
-        # One without is silenced: by `--no-access-log`.
+        # A logger without handlers was silenced, by `--no-access-log`.
         if logger.handlers:
             logger.handlers.clear()
             logger.propagate = True

@@ -19,7 +19,7 @@ _FIXED_NAMES = {
     "prefect_api_url": "PREFECT_API_URL",
     "prefect_api_auth_string": "PREFECT_API_AUTH_STRING",
 }
-# The command line's own: read by the client or by `refinery up`, not by the service.
+# Names of the command line: the client or `refinery up` reads them, and not the service.
 _CLIENT_NAMES = {
     "REFINERY_API_URL",
     "REFINERY_API_KEY",
@@ -42,7 +42,7 @@ class ChunkRunner(StrEnum):
 
 
 class SettingsError(RefineryError):
-    """The environment does not hold what the service needs to start."""
+    """The environment lacks something that the service needs to start."""
 
     code = "settings"
 
@@ -71,8 +71,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     chunk_bytes_min: _Count = 1024 * 1024
     chunk_bytes_max: _Count = 8 * 1024 * 1024
     chunks_in_flight: _Count = msgspec.field(default_factory=lambda: (os.cpu_count() or 1) + 1)
-    """How many chunks of a job are read, validated and committed at once; one more than there are
-    cores, since there is always one that waits for a server."""
+    """How many chunks of a job are read, validated and committed at once; by default one more than there
+    are cores, since there is always one that waits for a server."""
     chunks_per_wave_max: _Count = 1000
     """How many chunks one Prefect `map` is given; larger manifests go in waves."""
     chunk_runner: ChunkRunner = ChunkRunner.THREADS
@@ -96,7 +96,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     run_s_max: _Count = 6 * 60 * 60
     """How long one run of a job or a delivery may take before another goes on in its place."""
     wait_s_max: _Count = 24 * 60 * 60
-    """How long a job is tried whose store or delivery fails for reasons that time may mend."""
+    """How many seconds a job is tried whose store or delivery fails for reasons that time may mend."""
     public_url: str = ""
     """Where customers reach the API: what links in Prefect's UI begin with."""
 
@@ -117,19 +117,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     unread_answer_s: _Count = 30
     """How long a client may take nothing of an answer before it is cut off."""
     requests_per_minute_max: _Limit = 12_000
-    """What one key may ask of one API process."""
+    """How many requests a minute one key may make to one API process."""
     body_bytes_per_minute_max: _Limit = 512 * 1024 * 1024
-    """What the bodies of one customer or annotator may come to at one API process."""
+    """How many bytes a minute the bodies of one customer or annotator may have at one API process."""
     wrong_keys_per_minute_max: _Limit = 120
-    """How many keys that nobody has one address may try at one API process."""
+    """How many wrong keys a minute one address may try at one API process."""
 
     jobs_per_customer_max: _Limit = 10_000
-    """Jobs under way."""
+    """How many jobs of one customer may be under way."""
     open_tasks_per_customer_max: _Limit = 100_000_000
-    """Tasks that wait for labels."""
+    """How many tasks of one customer may wait for labels."""
     webhooks_per_customer_max: _Limit = 100
     stored_bytes_per_customer_max: _Limit = 10 * 1024**4
-    """What the customer's manifests and inline tasks come to."""
+    """How many bytes the manifests and inline tasks of one customer may have."""
 
     def __post_init__(self) -> None:
         for key in self._keys():
@@ -150,11 +150,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return [self.encryption_key, *filter(None, previous)]
 
     def vault(self) -> Vault:
+        """Return a vault with the current key and those that it replaced."""
         return Vault([bytes.fromhex(key) for key in self._keys()])
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
-        """The settings in `environment`, by default the process's own.
+        """Return the settings in `environment`, by default the process's own.
 
         Raises:
             SettingsError: a needed name is missing, a value is of the wrong kind, or a
@@ -176,7 +177,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the environment says to the `refinery` command as a client of the API."""
+    """Settings of the `refinery` command as a client of the API."""
 
     api_url: str | None
     api_key: str | None
@@ -189,7 +190,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
-        """The settings in `environment`, by default the process's own; nothing has to be there."""
+        """Return the settings in `environment`, by default the process's own; none is needed."""
         environment = os.environ if environment is None else environment
         folder = environment.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()
         return cls(

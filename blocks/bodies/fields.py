@@ -1,4 +1,4 @@
-"""Bodies that are checked strictly, with every fault told at once."""
+"""Check request bodies strictly, and tell every fault at once."""
 
 import difflib
 import math
@@ -15,7 +15,7 @@ from blocks.domain.choices import explain, shorten
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is wrong with one field of a request; `code` where it was tried out, and did not work."""
+    """What is wrong with one field of a request; `code` says why it did not work when it was tried."""
 
     field: str
     """The path of the field, such as `label_spec.options` or `tasks[3].data_url`."""
@@ -27,11 +27,11 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
 
 JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
 """A field that is kept as it was written: its numbers may have more digits than a float has.
-To refuse what is no object is left to the `checks`."""
+The `checks` refuse what is not an object."""
 
 
 RawObject = Mapping[str, msgspec.Raw]
-"""An object of which only the names are decoded: `value_of` decodes a value."""
+"""An object of which only the names are decoded; `value_of` decodes a value."""
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
@@ -44,7 +44,7 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     @classmethod
     def related_faults(cls, raw: RawObject) -> Iterator[Fault]:
-        """Yield the faults that lie between fields; `raw` may have any others as well."""
+        """Yield faults in how fields go together; `raw` may have other faults as well."""
         del raw
         yield from ()
 
@@ -56,16 +56,16 @@ _T = TypeVar("_T")
 _FAULTS_MAX = 100
 _HINTS_MAX = 5
 _KEY_SHOWN = 64
-# To build all objects of a body takes up to 0.2 s a MiB. Of a larger one only those are built that
-# its type asks for, and what else it holds is not looked at.
+# Building all objects of a body takes up to 0.2 s a MiB. Of a larger body only those are built that its
+# type asks for, and nothing else in it is looked at.
 _BUILT_BYTES_MAX = 256 * 1024
 _NUL = "The character U+0000 cannot be stored."
 
 
 def read_body(body: bytes, model: type[_B]) -> tuple[_B | None, list[Fault]]:
-    """Return `body` as a `model`, or None, and every fault, or the first 100 of them.
+    """Return `body` as a `model`, or None, and its first 100 faults.
 
-    The time that it takes is bounded by the size of the body alone. Without a fault there is a value.
+    The time that this takes is bounded by the size of the body. Without a fault there is a value.
 
     Raises:
         msgspec.DecodeError, RecursionError, UnicodeDecodeError: it is not JSON.
@@ -78,7 +78,7 @@ def read_body(body: bytes, model: type[_B]) -> tuple[_B | None, list[Fault]]:
 
 
 def _read(body: bytes, model: type[_B]) -> tuple[_B | None, Iterator[Fault]]:
-    """The value, where its types are right, and the faults, which are looked for one by one."""
+    """Return the value, where its types are right, and an iterator that looks for faults one by one."""
     if len(body) > _BUILT_BYTES_MAX and (too_large := list(_size_faults(body, model))):
         return None, iter(too_large)
     try:
@@ -96,9 +96,9 @@ def _read(body: bytes, model: type[_B]) -> tuple[_B | None, Iterator[Fault]]:
 
 
 def _size_faults(body: bytes, model: type[Body]) -> Iterator[Fault]:
-    """What a large body has too much of, found before any of it is built.
+    """Yield what a large body has too much of, before any of it is built.
 
-    That is a list of objects which is too long, or hundreds of kilobytes in fields that are not known.
+    That is a list of objects that is too long, or hundreds of kilobytes in fields that are not known.
     """
     fields = msgspec.structs.fields(model)
     values = value_of(body, _fields_alone(model))
@@ -118,7 +118,7 @@ def _size_faults(body: bytes, model: type[Body]) -> Iterator[Fault]:
 
 @cache
 def _fields_alone(model: type[Body]) -> type[msgspec.Struct]:
-    """The fields of `model`, each as it was written, or empty; others are skipped."""
+    """Return a type with the fields of `model`, each as it was written, or empty; others are skipped."""
     fields = msgspec.structs.fields(model)
     return msgspec.defstruct(
         f"{model.__name__}Fields",
@@ -128,7 +128,7 @@ def _fields_alone(model: type[Body]) -> type[msgspec.Struct]:
 
 
 def _length_fault(items: msgspec.Raw, expected: Any, path: str) -> Fault | None:
-    """A list that is longer than it may be; nothing behind the first item too many is decoded."""
+    """Return the fault of a list that is too long; nothing behind the first item too many is decoded."""
     longest = next((rule.max_length for rule in _rules(expected) if rule.max_length), None)
     if longest is None:
         return None
@@ -142,7 +142,7 @@ def _length_fault(items: msgspec.Raw, expected: Any, path: str) -> Fault | None:
 
 @cache
 def _list_up_to(length: int) -> type[msgspec.Struct]:
-    # Only a struct is left as soon as there are too many items: a list is built first.
+    # A struct refuses the first item too many; a list is built as a whole first.
     fields = [(f"item_{n}", msgspec.Raw, msgspec.Raw()) for n in range(length)]
     return msgspec.defstruct("ListUpTo", fields, array_like=True, forbid_unknown_fields=True)
 
@@ -156,7 +156,7 @@ def _too_long(longest: int, expected: Any) -> str:
 
 
 def check_json(text: bytes) -> None:
-    """Do nothing if `text` is JSON throughout; of a large one only its outline is looked at.
+    """Pass if `text` is JSON throughout; of a large text only the outline is looked at.
 
     Raises:
         msgspec.DecodeError, RecursionError, UnicodeDecodeError: it is not.
@@ -168,7 +168,7 @@ def check_json(text: bytes) -> None:
 
 
 def _number(text: str) -> float:
-    # msgspec's own reading of numbers with many digits takes ten times as long.
+    # msgspec itself takes ten times as long for numbers with many digits.
     if not math.isfinite(number := float(text)):
         raise msgspec.DecodeError("Number out of range")
     return number
@@ -178,7 +178,7 @@ _JSON = msgspec.json.Decoder(float_hook=_number)
 
 
 def value_of(raw: bytes | msgspec.Raw | None, expected: type[_T]) -> _T | None:
-    """`raw` as `expected`; None if it is not there, or something else."""
+    """Return `raw` as `expected`; None if it is not there, or is of another type."""
     try:
         return None if raw is None else msgspec.json.decode(raw, type=expected)
     except msgspec.ValidationError:
@@ -186,7 +186,7 @@ def value_of(raw: bytes | msgspec.Raw | None, expected: type[_T]) -> _T | None:
 
 
 def check_faults(value: Any, path: str) -> Iterator[Fault]:
-    """What the `checks` of a body, and of those within it, find wrong; `path` is where it stands."""
+    """Yield what the `checks` of a body, and of bodies in it, find wrong; `path` is where it stands."""
     if isinstance(value, Body):
         for field in value.__struct_fields__:
             yield from _field_faults(value, field, getattr(value, field), path)
@@ -212,9 +212,9 @@ def _field_faults(
 
 
 def _faults(raw: msgspec.Raw, expected: Any, path: str, hints: Iterator[int]) -> Iterator[Fault]:
-    """Each field on its own, so that one fault does not hide the next.
+    """Yield the faults of each field on its own, so that one does not hide the next.
 
-    Generators all the way: who reads but 100 faults pays for no more.
+    These are generators throughout, so that a caller who reads 100 faults pays for no more.
     """
     try:
         value = msgspec.json.decode(raw, type=expected)
@@ -253,7 +253,7 @@ def _faults_within(
 def struct_faults(
     raw: RawObject, model: type[msgspec.Struct], path: str, hints: Iterator[int] | None = None
 ) -> Iterator[Fault]:
-    """Every fault of an object that should be a `model`; `path` is where it stands."""
+    """Yield every fault of an object that should be a `model`; `path` is where it stands."""
     hints = iter(range(_HINTS_MAX)) if hints is None else hints
     prefix = f"{path}." if path else ""
     fields = {field.encode_name: field for field in msgspec.structs.fields(model)}
@@ -277,7 +277,7 @@ def struct_faults(
 
 
 def _hint(key: str, fields: Mapping[str, object], hints: Iterator[int]) -> str:
-    # To look for a likeness takes time, and whoever mistypes does it once or twice.
+    # Looking for similar names takes time, and people mistype a name or two.
     if next(hints, None) is None:
         return ""
     near = difflib.get_close_matches(key[:_KEY_SHOWN], fields, n=1)
@@ -285,7 +285,7 @@ def _hint(key: str, fields: Mapping[str, object], hints: Iterator[int]) -> str:
 
 
 def _struct_in(expected: Any) -> type[msgspec.Struct] | None:
-    """The struct type that `expected` is, or that it is or None."""
+    """Return the struct type that `expected` is, alone or in a union with None."""
     candidates = get_args(expected) if isinstance(expected, UnionType) else (expected,)
     found = [c for c in candidates if isinstance(c, type) and issubclass(c, msgspec.Struct)]
     return found[0] if found else None
@@ -303,8 +303,8 @@ def _rules(expected: Any) -> list[Meta]:
 
 
 def _nuls(body: bytes) -> Iterator[Fault]:
-    """PostgreSQL cannot keep U+0000, so it is refused wherever it stands."""
-    # A backslash that is escaped escapes nothing.
+    """Yield a fault for each U+0000: PostgreSQL cannot keep it, wherever it stands."""
+    # An escaped backslash escapes nothing.
     at = body.replace(b"\\\\", b"  ").find(b"\\u0000") if b"\\u0000" in body else -1
     if at < 0:
         return

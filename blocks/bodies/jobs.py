@@ -1,4 +1,4 @@
-"""What a job is made of, with every rule on it: of `POST /v1/jobs`, and of a stream of manifests."""
+"""The body of a job with every rule on it, for `POST /v1/jobs` and for streams of manifests."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -74,7 +74,11 @@ def _check_prefix(prefix: str) -> None:
 
 
 def check_https_url(url: str) -> None:
-    """A check of a field: where notifications go."""
+    """Pass if messages may be sent to `url`.
+
+    Raises:
+        ValueError: it is not an https URL, has a user or a password, or is too long.
+    """
     if not url.lower().startswith("https://") or not is_data_url(url):
         raise ValueError("This must be an https URL with a valid host.")
     if has_user(url):
@@ -88,7 +92,7 @@ def check_https_url(url: str) -> None:
 
 
 def normalize_callback_url(url: str | None) -> str | None:
-    """Return a URL that `check_https_url` accepts as it is stored, sent to and shown."""
+    """Return a URL that `check_https_url` accepts in the form that is stored, sent to and shown."""
     return normalize_url(url) if url else None
 
 
@@ -161,7 +165,7 @@ class DeliveryBody(Body, frozen=True, kw_only=True):
     """S3 only: the canned ACL of the objects."""
 
     def to_target(self) -> DeliveryTarget:
-        """The delivery to record."""
+        """Return the delivery to record."""
         fields = msgspec.structs.asdict(self)
         return DeliveryTarget(**fields | {"prefix": self.prefix.strip("/")})
 
@@ -195,11 +199,11 @@ class CredentialsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """GCS: the key file of a service account, as one string."""
 
     def list_given(self) -> dict[str, str]:
-        """What was said."""
+        """Return the fields that were given."""
         return {k: v for k, v in msgspec.to_builtins(self).items() if v is not None}
 
     def encode(self, store: StoreType) -> bytes:
-        """As JSON, to be sealed."""
+        """Return them as JSON, to be sealed."""
         return msgspec.json.encode(msgspec.convert(self.list_given(), credentials_type(store)))
 
     def __repr__(self) -> str:
@@ -210,7 +214,7 @@ class CredentialsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 class RawDelivery(msgspec.Struct, frozen=True):
-    """What is looked at in a delivery beside its own rules, whatever else is wrong with it."""
+    """The fields of a delivery that depend on other fields, whatever else is wrong with it."""
 
     type: msgspec.Raw = _NULL
     kms_key_id: msgspec.Raw = _NULL
@@ -218,7 +222,7 @@ class RawDelivery(msgspec.Struct, frozen=True):
 
     @property
     def store(self) -> StoreType | None:
-        """The store that `type` names, if it does."""
+        """The store that `type` names; None if it names none."""
         return value_of(self.type, StoreType)
 
 
@@ -270,7 +274,7 @@ class JobBody(Body, frozen=True, kw_only=True):
 
     @classmethod
     def related_faults(cls, raw: RawObject) -> Iterator[Fault]:
-        """Credentials and delivery have to be of the store that the manifest lies in."""
+        """Yield faults of credentials and a delivery that are not of the store of the manifest."""
         try:
             store = parse_object_url(value_of(raw.get("manifest_url"), _Url) or "").store
         except Terminal:
@@ -287,7 +291,7 @@ class JobBody(Body, frozen=True, kw_only=True):
         yield from s3_only_faults(store, delivery)
 
     def to_job(self, customer_id: str) -> NewJob:
-        """The job to record."""
+        """Return the job to record."""
         return NewJob(
             customer_id=customer_id,
             manifest_url=self.manifest_url,

@@ -1,6 +1,6 @@
 """Bounds on what a store answers: how many bytes, for how long, and how many pages of a listing.
 
-Who runs the store is anybody. Nothing that it sends may cost us more memory or time than was asked for.
+Anybody may run a store. Nothing that it sends may cost us more memory or time than was asked for.
 """
 
 import hashlib
@@ -17,18 +17,18 @@ CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
 # A page of a listing: a thousand keys of a thousand characters, percent-encoded, are 3 MB.
 _LISTING_BYTES_MAX = 4 * 1024 * 1024
-# All that is neither that nor a range of an object: errors, what is known of an object.
+# All other answers but ranges of objects: errors, and the metadata of an object.
 _ANSWER_BYTES_MAX = 64 * 1024
 # From the first byte sent to the last received. The largest request has 16 MiB: 56 kB a second.
 REQUEST_S_MAX = 300.0
-# What sends less for so long is as good as away.
+# A store that sends less for so long is as good as away.
 _BYTES_PER_S_MIN = 16 * 1024
 _SLOW_S_MAX = 60.0
 _INTERIM_MAX = 8
 _PAGES_MAX = 10_000
 LISTING_S_MAX = 3600.0
 _RANGE = re.compile(r"bytes=([0-9]+)-([0-9]+)")
-# S3 keeps the first of these for who uploads in signed chunks; the bytes are stored without it.
+# S3 keeps the first of these for uploads in signed chunks; the bytes are stored without it.
 _HARMLESS_ENCODINGS = {"aws-chunked", "identity", ""}
 _INTERIM = range(100, 200)
 _SUCCESS = range(200, 300)
@@ -36,7 +36,7 @@ _ENCODING_SHOWN = 100
 
 
 class BoundedResponse(ClientResponse):
-    """Reads no more than was asked for, and not for long where little comes; else it hangs up."""
+    """A response that reads no more than was asked for, and not for long where little comes."""
 
     async def start(self, connection: Connection) -> Self:
         """Wait for the status and the headers.
@@ -95,13 +95,13 @@ class BoundedResponse(ClientResponse):
 
 
 class _Pace:
-    """How fast a body comes, looked at once in `_SLOW_S_MAX`."""
+    """The pace of a body, measured once in `_SLOW_S_MAX` seconds."""
 
     def __init__(self) -> None:
         self._since_s, self._bytes = monotonic(), 0
 
     def check(self, received: int) -> None:
-        """Pass if enough of a body came, of which so many bytes are `received` by now.
+        """Pass if enough of a body came since the last time; `received` are its bytes so far.
 
         Raises:
             Transient: it is less than `_BYTES_PER_S_MIN`.
@@ -116,11 +116,11 @@ class _Pace:
 
 
 def time_limits(connect_s: float | None, read_s: float | None, request_s: float) -> ClientTimeout:
-    """Return those of a request: for the connection, for each wait for bytes, and for the whole."""
+    """Return the limits of a request: for the connection, for each wait for bytes, and for all of it."""
     return ClientTimeout(total=request_s, sock_connect=connect_s, sock_read=read_s)
 
 
-# aiohttp would ask for gzip, and unpack whatever says that it is.
+# By default aiohttp asks for gzip, and unpacks whatever says that it is.
 GCS_SESSION: dict[str, Any] = {
     "auto_decompress": False,
     "headers": {"Accept-Encoding": "identity"},
@@ -129,10 +129,10 @@ GCS_SESSION: dict[str, Any] = {
 
 
 def check_encoding(encoding: str | None, path: str) -> None:
-    """Pass if an object, or an answer with its bytes, has no encoding besides what it is.
+    """Pass if an object, or an answer with its bytes, has no Content-Encoding.
 
     Raises:
-        ContentEncodingRefused: what a reader gets would depend on who unpacks it.
+        ContentEncodingRefused: it has one, and its bytes would depend on who unpacks it.
     """
     names = {name.strip().lower() for name in (encoding or "").split(",")}
     if names <= _HARMLESS_ENCODINGS:
@@ -146,7 +146,7 @@ def check_encoding(encoding: str | None, path: str) -> None:
 
 
 class Pages:
-    """Counts the pages of one listing, and its time."""
+    """A counter of the pages of one listing, and of its time."""
 
     def __init__(self, seconds_max: float = LISTING_S_MAX) -> None:
         self._seen: set[bytes] = set()

@@ -1,4 +1,4 @@
-"""What of a store's answers is believed, and what is looked at again."""
+"""Check the answers of a store, which may say anything."""
 
 import hashlib
 from typing import Any
@@ -11,7 +11,7 @@ _READ_BACK_BYTES = 16 * 1024 * 1024
 
 
 def pin_of(size: Any, version: Any) -> Pin:
-    """The pin of an object by what a store says of it, which may be anything.
+    """Return the pin of an object by what a store says of it.
 
     Raises:
         StoreAnswerInvalid: it does not say how long the object is, or of which version.
@@ -26,7 +26,7 @@ def check_bytes(bucket: Bucket, key: str, pin: Pin, sent: ObjectFile) -> None:
     """Read an object back, and compare it with what was sent.
 
     Raises:
-        Transient: it is another.
+        Transient: it has other bytes.
     """
     found = hashlib.sha256()
     if pin.size == sent.size:
@@ -38,7 +38,7 @@ def check_bytes(bucket: Bucket, key: str, pin: Pin, sent: ObjectFile) -> None:
 
 
 def has_bytes(bucket: Bucket, key: str, data: bytes) -> bool:
-    """Whether an object holds just these bytes."""
+    """Return True if an object has exactly these bytes."""
     pin = bucket.stat(key)
     return pin.size == len(data) and (not data or bucket.read(key, pin, 0, pin.size) == data)
 

@@ -1,4 +1,4 @@
-"""What s3fs, gcsfs and the network raise, in our own types."""
+"""Translate what s3fs, gcsfs and the network raise to our own types."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -51,12 +51,12 @@ _GCS_STATUS: dict[int, tuple[type[Terminal], str]] = {
 }
 
 
-# What a store says with other statuses than these it will say again, whatever code it gives for it: an
-# object in an archive, a wrong region, a key of KMS that is switched off.
+# A store repeats an answer with any other status, whatever code it gives: for an object in an archive, a
+# wrong region, a key of KMS that is switched off.
 _TRANSIENT_STATUS = {408, 409, 425, 429, *range(500, 600)}
 _NOT_IMPLEMENTED = 501
-# With these S3 answers whoever asks in another region than the bucket's; without a body there is the
-# status alone. The region is in the body, or in a header.
+# S3 answers a request in another region than the bucket's with one of these; without a body there is
+# only the status. The region is in the body, or in a header.
 _S3_REGION_CODES = {
     "301",
     "400",
@@ -66,10 +66,10 @@ _S3_REGION_CODES = {
 }
 _NO_PATTERNS = "A * in a key stands for itself; patterns are not supported."
 _REGION = re.compile(r"[a-z0-9-]{1,40}")
-# A code of S3's. Who runs the store may put megabytes there, and they are shown and stored.
+# A code of S3. A hostile store may put megabytes there, and codes are shown and stored.
 _CODE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STATUS = re.compile(r"[1-9][0-9]{2}")
-# But for these, which come with 400.
+# These come with 400, and yet time may mend them.
 _S3_TRANSIENT_CODES = {
     "BadDigest",
     "IncompleteBody",
@@ -80,7 +80,7 @@ _S3_TRANSIENT_CODES = {
     "XAmzContentSHA256Mismatch",
 }
 
-# What botocore raises before it asks anybody.
+# botocore raises these before it asks anybody.
 _REFUSED_BY_CLIENT = {
     "NoCredentialsError",
     "ParamValidationError",
@@ -92,7 +92,7 @@ _REFUSED_BY_CLIENT = {
 
 @contextmanager
 def translated(bucket: str, key: str, *, region: str = "") -> Iterator[None]:
-    """Raise what is raised inside as `Transient` or a kind of `Terminal`.
+    """Translate what is raised inside to `Transient` or a kind of `Terminal`.
 
     `region` is the one that the requests are signed for, if any.
     """
@@ -173,7 +173,7 @@ def _other_region(error: BaseException, given: str) -> str | None:
 
 
 def is_bare_refusal(error: BaseException) -> bool:
-    """Whether a store said no to a HEAD, in whose answer there is no place for a reason."""
+    """Return True if a store refused a HEAD, whose answer has no place for a reason."""
     return _s3_code(error) in {"301", "400", "403", "404"}
 
 
@@ -193,7 +193,7 @@ def _s3_status(error: BaseException) -> int | None:
 
 
 def _s3_answer(error: BaseException) -> dict[str, Any]:
-    """What is in a botocore ClientError, which s3fs keeps as the cause of its own errors."""
+    """Return the answer in a botocore ClientError, which s3fs keeps as the cause of its own errors."""
     for cause in _causes(error):
         response = getattr(cause, "response", None)
         if isinstance(response, dict):
@@ -222,7 +222,7 @@ def read_body(loop: Any, body: Any) -> bytes:
 
 
 def forgive_same(error: OSError, path: str, has_same: Callable[[], bool]) -> None:
-    """Pass over a lost race to create an object, if what stands there is what was to be written.
+    """Ignore a lost race to create an object, if the same bytes stand there.
 
     Raises:
         ObjectExists: something else stands there.

@@ -35,14 +35,14 @@ class GcsBucket:
     ) -> None:
         from aiohttp import TCPConnector  # noqa: PLC0415 - costs time, as s3fs does
 
-        # Not from the package itself: that has a variant which asks by gRPC for every bucket's layout,
-        # and against anything but Google's own servers waits a minute for each answer.
+        # Not from the package itself: its variant asks by gRPC for the layout of every bucket, and with
+        # any but Google's own servers waits a minute for each answer.
         from gcsfs.core import GCSFileSystem  # noqa: PLC0415 - costs time, as s3fs does
 
         from blocks.buckets.google_accounts import open_account  # noqa: PLC0415 - costs time, as s3fs does
 
         class Once(GCSFileSystem):  # type: ignore[misc]
-            """Asks once: our own retries decide by type, and gcsfs's would multiply them."""
+            """A file system that asks once: gcsfs's retries would multiply ours."""
 
             protocol = ()  # as in Verbatim
             _request = GCSFileSystem._request.__wrapped__  # noqa: SLF001 - there is no other way
@@ -76,7 +76,7 @@ class GcsBucket:
 
     def stat(self, key: str) -> Pin:
         with self._translated(key):
-            # Not `info`, which lists the bucket too, in case that the key is a prefix.
+            # Not `info`, which also lists the bucket, in case the key is a prefix.
             info = self._fs.call("GET", "b/{}/o/{}", self._name, key, json_out=True)
             check_encoding(info.get("contentEncoding"), f"{self._name}/{key}")
             return pin_of(info.get("size"), info.get("generation"))
@@ -115,7 +115,7 @@ class GcsBucket:
         from gcsfs.core import initiate_upload  # noqa: PLC0415 - as above
 
         with self._translated(key):
-            # It is never gone on with: GCS forgets it after a week, and shows nothing of it.
+            # The upload is never continued: GCS forgets it after a week, and shows nothing of it.
             sync(self._fs.loop, initiate_upload, self._fs, self._name, key, mode="create")
 
     def entries(self, prefix: str, *, seconds_max: float = LISTING_S_MAX) -> Iterator[Entry]:
@@ -139,7 +139,7 @@ class GcsBucket:
             self._fs.call("DELETE", "b/{}/o/{}", self._name, key)
 
     def abort_uploads(self, prefix: str) -> None:
-        """Nothing: unfinished uploads cost nothing in GCS, and are gone after a week."""
+        """Do nothing: unfinished uploads cost nothing in GCS, and are gone after a week."""
 
     def create(self, key: str, data: bytes, *, is_conditional: bool = True) -> bool:
         del is_conditional  # GCS knows conditions

@@ -1,4 +1,4 @@
-"""A customer's service account of Google, which asks for its tokens in a way of our own."""
+"""A customer's service account of Google, which asks for its tokens without the environment."""
 
 import json
 from typing import Any
@@ -22,14 +22,14 @@ _Request: Any = google.auth.transport.urllib3.Request
 
 
 class CustomerAccount(ServiceAccount):
-    """Asks Google alone, directly, whatever proxies and certificates the environment has.
+    """A service account that asks only Google, directly, whatever proxies the environment names.
 
-    `token_uri` is the customer's text, and would otherwise have us send requests to wherever it says.
+    `token_uri` is the customer's text; without this class we would send requests wherever it says.
     """
 
     def refresh(self, request: object) -> None:
         """Get a token; gcsfs calls this again before it runs out."""
-        del request  # it would be one that looks at the environment
+        del request  # it would look at the environment
         with urllib3.PoolManager(
             ssl_context=load_ssl_context(), timeout=_TIMEOUT, retries=False
         ) as http:

@@ -1,4 +1,4 @@
-"""Opens a bucket of either store, with a customer's credentials and nobody else's."""
+"""Open a bucket of either store, with a customer's credentials and nobody else's."""
 
 from blocks.buckets.gcs import GcsBucket
 from blocks.buckets.protocol import Bucket
@@ -19,7 +19,7 @@ def open_bucket(
     acl: str | None = None,
     request_s: float | None = None,
 ) -> Bucket:
-    """The bucket `name`, anonymously where there are no credentials.
+    """Return the bucket `name`, opened anonymously where there are no credentials.
 
     A request takes `request_s` seconds at most, by default `answers.REQUEST_S_MAX`.
 

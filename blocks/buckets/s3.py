@@ -26,7 +26,7 @@ from blocks.domain.model import Pin
 from blocks.secrets.credentials import S3Credentials
 from blocks.secrets.egress import Egress, GuardedResolver
 
-# Unfinished uploads cost their owner some cents. Who lists them without an end, or slowly, keeps them.
+# Unfinished uploads cost their owner some cents; a store that lists them too slowly keeps them.
 _ABORTS_S_MAX = 60.0
 _CONSOLE_URL = "https://console.aws.amazon.com/s3/buckets"
 
@@ -60,8 +60,8 @@ class S3Bucket:
             # Our own retries decide by type; the client's would multiply them.
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             "http_session_cls": partial(CustomerHttp, request_s=request_s or answers.REQUEST_S_MAX),
-            # botocore asks the environment where it is told nothing. Through a proxy nobody could check
-            # which address is connected to.
+            # By default botocore takes a proxy from the environment, and through a proxy nobody can
+            # check which address is connected to.
             "proxies": {},
         }
         if endpoint_url:
@@ -71,9 +71,9 @@ class S3Bucket:
             config["response_checksum_validation"] = "when_required"
 
         class Verbatim(s3fs.S3FileSystem):  # type: ignore[misc]
-            """Takes a name as it is: what looks like `?versionId=` belongs to it."""
+            """A file system that takes names as they are: `?versionId=` belongs to a name."""
 
-            # By its protocols a file system finds what FSSPEC_* and ~/.config/fsspec have for it.
+            # By its protocols a file system would find settings in FSSPEC_* and ~/.config/fsspec.
             protocol = ()
 
             def split_path(self, path: str) -> tuple[str, str, None]:
@@ -158,10 +158,10 @@ class S3Bucket:
         with uploading(upload, lambda: self._translated(key)) as file:
             yield file
         with suppress(AccessDenied), self._translated(key):
-            # Who may only write is not asked again: the store has checked each part by its MD5.
+            # Credentials that may only write pass: the store has checked each part by its MD5.
             head = self._fs.call_s3("head_object", Bucket=self._name, Key=key)
             if (head["ContentLength"], head["ETag"]) != (upload.size, upload.expected_etag):
-                # The ETag follows from something else where the store encrypts by KMS, for one.
+                # Some stores compute the ETag in other ways, such as those that encrypt by KMS.
                 check_bytes(self, key, Pin(head["ContentLength"], head["ETag"]), file)
 
     def probe_write(self, key: str) -> None:
@@ -177,14 +177,14 @@ class S3Bucket:
                 self._remove_probe(key, each)
 
     def _probe_create(self, key: str) -> list[dict[str, Any]]:
-        """Put an empty object where none stands; return the answers to what was written."""
+        """Put an empty object where none stands; return the answers to the writes."""
         with self._translated(key):
             try:
                 stands = self._stands(key)
             except AccessDenied:
                 stands = False
         if stands:
-            return []  # it is not ours to remove, and a store that heeds no condition would replace it
+            return []  # it is not ours to remove, and a store that ignores conditions would replace it
         try:
             return [self._probe_put(key, is_conditional=True)]
         except ObjectChanged:
@@ -200,7 +200,7 @@ class S3Bucket:
         except (ObjectNotFound, BucketNotFound) as error:
             raise BucketNotFound(f"There is no bucket {self._name!r}.") from error
         except (AccessDenied, NotSupported):
-            pass  # who may write need not be allowed to look
+            pass  # credentials that may write need not be allowed to look
 
     def _probe_put(self, key: str, *, is_conditional: bool) -> dict[str, Any]:
         with self._translated(key):
@@ -271,7 +271,7 @@ class S3Bucket:
 
     def create(self, key: str, data: bytes, *, is_conditional: bool = True) -> bool:
         path = f"{self._name}/{key}"
-        # First, as nobody knows whether the store heeds conditions. Who may only write is not told.
+        # First look, as the store may ignore conditions. Credentials that may only write skip this.
         with suppress(AccessDenied), self._translated(key):
             if self._stands(key):
                 if not has_bytes(self, key, data):
@@ -286,7 +286,7 @@ class S3Bucket:
         return not is_conditional or self._heeds_conditions(key, data)
 
     def _heeds_conditions(self, key: str, data: bytes) -> bool:
-        """Whether the store refuses to write again, on condition, the object that stands there."""
+        """Return True if the store refuses, on condition, to write the object a second time."""
         try:
             with self._translated(key):
                 self._put(key, data, is_conditional=True)

@@ -1,7 +1,7 @@
-"""S3 clients that the process's environment and the files of its user have no say in.
+"""S3 clients that ignore the process's environment and the files of its user.
 
-A customer's requests go where the customer says, signed with the customer's keys. botocore would look
-for all that is not said in `AWS_*` variables, in `~/.aws` and at the machine's metadata service.
+A customer's requests go where the customer says, signed with the customer's keys. By default botocore
+looks for anything missing in `AWS_*` variables, in `~/.aws` and at the machine's metadata service.
 """
 
 from functools import lru_cache
@@ -26,7 +26,7 @@ from blocks.secrets.tls import load_ssl_context
 
 @lru_cache(maxsize=1)
 def _loader() -> botocore.loaders.Loader:
-    """Return the models that come with botocore, and keep what was read of them.
+    """Return a loader of the models that come with botocore, which keeps what it has read.
 
     They are some megabytes of JSON, a tenth of a second. Those in `~/.aws/models` are left out.
     """
@@ -35,7 +35,7 @@ def _loader() -> botocore.loaders.Loader:
 
 
 class CustomerSession(AioSession):  # type: ignore[misc]
-    """A session that knows botocore's defaults and nothing else: no variables, files or metadata."""
+    """A session with botocore's defaults and nothing else: no variables, files or metadata."""
 
     full_config: Any = {"profiles": {}}  # noqa: RUF012 - a property in the base class
 
@@ -51,17 +51,17 @@ class CustomerSession(AioSession):  # type: ignore[misc]
         self._components.register_component("data_loader", _loader())
 
     def _add_configured_endpoint_provider(self, *_: Any, **__: Any) -> None:
-        """Add none: endpoints are those of the rules, or the customer's."""
+        """Add none: endpoints come from botocore's rules, or from the customer."""
 
     async def get_credentials(self) -> None:
-        """Return none: those of a client are given to it, or it is anonymous."""
+        """Return none: a client is given its credentials, or is anonymous."""
 
     def get_auth_token(self, **_: Any) -> None:
         """Return none."""
 
 
 class CustomerHttp(AIOHTTPSession):  # type: ignore[misc]
-    """HTTP as webhooks have it: the same authorities are trusted, and no redirect is followed.
+    """HTTP as for webhooks: the same authorities are trusted, and no redirect is followed.
 
     Answers are bounded in bytes and in time.
     """
@@ -85,13 +85,13 @@ class CustomerHttp(AIOHTTPSession):  # type: ignore[misc]
 
 
 def new_session(*, is_anonymous: bool) -> CustomerSession:
-    """Return a session whose clients find what earlier ones have read.
+    """Return a session whose clients share the models that earlier ones have read.
 
-    botocore itself sends a request again to another region, of Amazon's, if it is told to. Only an
-    anonymous one may be: its customer has no place to name the region, and nothing in it is secret.
+    If a store tells it to, botocore repeats a request in another region of Amazon. That is left to
+    anonymous requests: their customers cannot name the region, and nothing in them is secret.
     """
     session = CustomerSession()
-    # With it a body waits for "100 Continue", and for ever where a store or a proxy does not know that.
+    # With this a body waits for "100 Continue", for ever where a store or a proxy does not know that.
     session.unregister("before-call.s3", add_expect_header)
     if not is_anonymous:
         session.register("before-call.s3", _stay_in_region)
@@ -104,7 +104,7 @@ def _stay_in_region(context: dict[str, Any], **_: Any) -> None:
 
 
 def load() -> None:
-    """Read what every client needs, but make none."""
+    """Read the models that every client needs, without making a client."""
     for kind in ("service-2", "endpoint-rule-set-1"):
         _loader().load_service_model("s3", kind)
     for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):

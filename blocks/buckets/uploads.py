@@ -1,4 +1,4 @@
-"""Objects on their way into a store: bounded in memory, hashed, and checked against what arrived."""
+"""Uploads of objects: bounded in memory, hashed, and checked against what the store has got."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 _PART_BYTES = 16 * 1024 * 1024
-# Parts are sent while the next is made; each that is under way takes its bytes of memory.
+# Parts are sent while the next one is made; each part under way is kept in memory.
 _PARTS_IN_FLIGHT = 2
 
 
@@ -24,7 +24,7 @@ class HashedFile(io.RawIOBase):
 
     @property
     def sha256(self) -> str:
-        """Of all that was written so far, in hexadecimal digits."""
+        """The digest of all that was written so far, in hexadecimal digits."""
         return self._sha256.hexdigest()
 
     def writable(self) -> bool:
@@ -37,10 +37,10 @@ class HashedFile(io.RawIOBase):
 
 
 class S3Upload(HashedFile):
-    """An object of S3 in the making: one request where it is small, else parts.
+    """An upload to S3: one request for a small object, else parts.
 
-    With each request goes its MD5, so that the store refuses what arrives otherwise; and the ETag
-    of the whole, which in most stores follows from those of the parts, says that all are there.
+    Each request carries its MD5, so that the store refuses bytes that were altered on the way. The
+    ETag of the object, which most stores compute from the parts, shows that all of them are there.
     """
 
     def __init__(self, fs: Any, bucket: str, key: str, options: dict[str, str]) -> None:
@@ -85,13 +85,13 @@ class S3Upload(HashedFile):
         self._threads.shutdown()
 
     def discard(self) -> None:
-        """Give up, so that nothing appears and no unfinished upload is left to be paid for."""
+        """Give up: nothing appears, and no unfinished upload is left to be paid for."""
         self._threads.shutdown(cancel_futures=True)
         if self._upload_id is not None:
             self._call("abort_multipart_upload", UploadId=self._upload_id)
 
     def begin(self) -> None:
-        """Begin an upload of parts; until its end nothing is to be seen of it."""
+        """Begin an upload of parts, which shows nothing until its end."""
         self._upload_id = self._call("create_multipart_upload", **self._options)["UploadId"]
 
     def _send(self, data: bytes) -> None:
@@ -122,7 +122,7 @@ class S3Upload(HashedFile):
 
 
 class GcsUpload(HashedFile):
-    """An object of GCS in the making, by a resumable upload; `md5` is of the whole, in base 64."""
+    """A resumable upload to GCS; `md5` is that of the whole object, in base 64."""
 
     def __init__(self, fs: Any, path: str) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class GcsUpload(HashedFile):
 
     @property
     def md5(self) -> str:
-        """As GCS gives it."""
+        """The MD5 of what was written so far, in the form that GCS has."""
         return _base64(self._md5.digest())
 
     def write(self, data: Any) -> int:
@@ -156,7 +156,7 @@ def _base64(digest: bytes) -> str:
 
 
 class _Translated(io.RawIOBase):
-    """An upload whose failures are ours; what the writer itself raises is left alone."""
+    """An upload whose failures are translated; exceptions of the writer itself are not."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Messages about values that are not of a type: they name the right ones where there are a few."""
+"""Explain values that are not of a type: messages name the right values where there are a few."""
 
 from enum import EnumType
 from typing import Any, Literal, get_args, get_origin
@@ -10,7 +10,7 @@ _MESSAGE_CHARACTERS_MAX = 300
 
 
 def explain(error: msgspec.ValidationError, expected: Any) -> str:
-    """Return a sentence of at most some 300 characters for what is not an `expected`."""
+    """Return a sentence of some 300 characters at most for a value that is not an `expected`."""
     message, _, at = str(error).partition(" - at `$")
     place = at.strip("`")
     where = f" (at {shorten(place)})" if place else ""
@@ -33,7 +33,7 @@ def shorten(message: str) -> str:
 
 
 def _choices(expected: Any) -> list[str]:
-    """The values of the enums and literals in a type, however deep."""
+    """Return the values of the enums and literals in a type, however deep."""
     if isinstance(expected, EnumType):
         return [str(member.value) for member in expected]  # type: ignore[var-annotated]
     if get_origin(expected) is Literal:

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 
 class RefineryError(Exception):
-    """Something that Refinery was asked to do could not be done."""
+    """The base of all errors of Refinery; `message` is a sentence for people."""
 
     code: ClassVar[str] = "error"
 
@@ -20,23 +20,23 @@ class IdempotencyConflict(RefineryError):
 
 
 class Transient(RefineryError):
-    """Time may mend it: the same call is tried again with backoff."""
+    """Time may mend this: the same call is tried again after a wait."""
 
     code = "unavailable"
 
 
 class RunEnded(Transient):
-    """A run took as long as a run may take. Another one goes on, with what is left."""
+    """A run took as long as a run may take. Another one goes on with the rest."""
 
 
 class Terminal(RefineryError):
-    """No retry can mend it: somebody has to change something first."""
+    """No retry can mend this: somebody has to change something first."""
 
     code = "refused"
 
 
 class StoreUnavailable(Terminal):
-    """What time might have mended has lasted for longer than the settings allow."""
+    """A transient failure has lasted for longer than the settings allow."""
 
     code = "store_unavailable"
 
@@ -102,7 +102,7 @@ class RedirectRefused(Terminal):
 
 
 class UndecryptableCredentials(RefineryError):
-    """No key that this process was given opens the stored credentials: the operator's to mend."""
+    """No key of this process opens the stored credentials: the operator has to add the old key."""
 
     code = "credentials_undecryptable"
 
@@ -120,13 +120,13 @@ class ListingEndless(Terminal):
 
 
 class NotSupported(Terminal):
-    """The store says that it does not do what was asked for (501)."""
+    """The store does not support the request (501)."""
 
     code = "not_supported_by_store"
 
 
 class StoreAnswerInvalid(Terminal):
-    """The store answers, but not what a store says."""
+    """The store's answer lacks what an answer of a store has."""
 
     code = "store_answer_invalid"
 
@@ -138,7 +138,7 @@ class WrongRegion(Terminal):
 
 
 class ManifestRefused(Terminal):
-    """The manifest as a whole is of no use."""
+    """The manifest as a whole is unusable: none of its lines is JSON."""
 
     code = "manifest_not_jsonl"
 
@@ -150,7 +150,7 @@ class ManifestCorrupt(Terminal):
 
 
 class ManifestTooLarge(Terminal):
-    """A manifest has, or comes decompressed to, more than the settings allow, or an absurd multiple."""
+    """A manifest is larger than the settings allow, as it is or decompressed."""
 
     code = "manifest_too_large"
 

@@ -18,35 +18,35 @@ def _random() -> str:
 
 
 def new_id(prefix: str) -> str:
-    """A new id such as `job_3f…` for the prefix `job`."""
+    """Return a new id, such as `job_3f…` for the prefix `job`."""
     return f"{prefix}_{_random()}"
 
 
 def new_secret(prefix: str) -> str:
-    """A new API key of 256 bits, such as `sk_…` for the prefix `sk`."""
+    """Return a new API key of 256 bits, such as `sk_…` for the prefix `sk`."""
     return f"{prefix}_{secrets.token_urlsafe(32)}"
 
 
 def task_id(job_id: str, byte_offset: int) -> str:
-    """The id of the task made from the line at `byte_offset` of the job's manifest.
+    """Return the id of the task from the line at `byte_offset` of the job's manifest.
 
-    It is derived, not stored: a rerun makes the same ids, and the table needs no second key.
+    Ids are derived and not stored: a rerun makes the same ones, and the table needs no second key.
     The SQL twin is `task_id` in the schema.
     """
     return f"tsk_{job_id.removeprefix('job_')}{byte_offset:x}"
 
 
 def is_job_id(text: str) -> bool:
-    """Whether `text` has the shape of a job's id."""
+    """Return True if `text` has the shape of a job's id."""
     return _JOB.fullmatch(text) is not None
 
 
 def job_of_task(text: str) -> str:
-    """The part of a task's id that says which job it is of, unchecked."""
+    """Return the part of a task's id that is the same for all tasks of its job; nothing is checked."""
     return text[: len("tsk_") + _LENGTH]
 
 
 def parse_task_id(text: str) -> tuple[str, int] | None:
-    """The job id and byte offset in a task id, or None if it is not one of ours."""
+    """Return the job id and byte offset in a task id; None if it is not one of ours."""
     match = _TASK.fullmatch(text)
     return (f"job_{match[1]}", int(match[2], 16)) if match else None

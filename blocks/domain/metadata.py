@@ -1,4 +1,4 @@
-"""What annotators are shown of a line's metadata."""
+"""Choose the members of a line's metadata that annotators see."""
 
 from collections.abc import Sequence
 
@@ -17,8 +17,8 @@ def list_shown_members(show: bool | Sequence[str]) -> list[str] | None:
 def show_members(metadata: str | None, keys: Sequence[str] | None) -> str | None:
     """Return the members of `metadata` that `keys` name, in its order and each value byte for byte.
 
-    Without `keys` that is all of it, as it stands. None where nothing is left; metadata whose members
-    cannot be told apart is hidden as a whole. Of a key that comes twice the last value counts.
+    None for `keys` returns all of it, as it stands. Return None where nothing is left; metadata whose
+    members cannot be told apart is hidden as a whole. Of a repeated key the last value counts.
     """
     if metadata is None or keys is None:
         return metadata

@@ -1,4 +1,7 @@
-"""The vocabulary of the service: states, arrows between them, and the consensus rule. Pure."""
+"""The vocabulary of the service: its states and the arrows between them, and lines. Pure.
+
+The consensus rule is `task_outcome` in blocks/store/schema.sql; tests/consensus.py is its model.
+"""
 
 from enum import StrEnum
 
@@ -8,7 +11,7 @@ LINE_BYTES_MAX = 1024 * 1024
 
 
 class JobStatus(StrEnum):
-    """Where a job is in its life."""
+    """The state of a job."""
 
     ACCEPTED = "accepted"
     PROCESSING = "processing"
@@ -18,6 +21,7 @@ class JobStatus(StrEnum):
 
     @property
     def has_ended(self) -> bool:
+        """True if no arrow leads on."""
         return not JOB_ARROWS[self]
 
 
@@ -31,7 +35,7 @@ JOB_ARROWS: dict[JobStatus, frozenset[JobStatus]] = {
 
 
 class DeliveryStatus(StrEnum):
-    """Where the delivery of a job's results is."""
+    """The state of the delivery of a job's results."""
 
     PENDING = "pending"
     DELIVERING = "delivering"
@@ -70,7 +74,7 @@ class WaitsFor(StrEnum):
 
 
 class TaskStatus(StrEnum):
-    """Where a task is in its life: pending → in_progress → settled or failed."""
+    """The state of a task: pending → in_progress → settled or failed."""
 
     PENDING = "pending"
     IN_PROGRESS = "in_progress"
@@ -87,7 +91,7 @@ class TaskReason(StrEnum):
 
 
 class ReleaseOutcome(StrEnum):
-    """What became of one task that was handed back."""
+    """The outcome of handing one task back."""
 
     RELEASED = "released"
     NOT_HELD = "not_held"
@@ -103,7 +107,7 @@ class TaskType(StrEnum):
 
 
 class LabelOutcome(StrEnum):
-    """What became of one submitted label."""
+    """The outcome of one label that was handed in."""
 
     ACCEPTED = "accepted"
     SETTLED = "settled"
@@ -147,7 +151,7 @@ class GoodLine(msgspec.Struct, frozen=True, gc=False):
 
 
 class BadLine(msgspec.Struct, frozen=True, gc=False):
-    """A line that does not: `raw` its bytes, cut only where the line was too long."""
+    """A line that becomes no task: `raw` has its bytes, cut only where the line was too long."""
 
     byte_offset: int
     line: int

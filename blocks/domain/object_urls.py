@@ -10,7 +10,7 @@ from blocks.domain.errors import Terminal
 
 
 class StoreType(StrEnum):
-    """Which protocol a store speaks."""
+    """The protocol of a store."""
 
     S3 = "s3"
     GCS = "gcs"
@@ -55,12 +55,12 @@ _FORMS = (
 
 
 def is_bucket_name(text: str) -> bool:
-    """Whether S3 or GCS could have a bucket of that name."""
+    """Return True if S3 or GCS could have a bucket of that name."""
     return _BUCKET.fullmatch(text) is not None
 
 
 def parse_object_url(url: str) -> ObjectUrl:
-    """The object that `url` names.
+    """Return the object that `url` names.
 
     Raises:
         InvalidObjectUrl: another scheme or host, no key, or a prefix in its place.
@@ -83,7 +83,7 @@ def parse_object_url(url: str) -> ObjectUrl:
 
 
 def _parse_https(url: str) -> tuple[StoreType, str, str]:
-    # urlsplit would drop them, and another object would be read.
+    # urlsplit would drop these, and another object would be read.
     if _CONTROL.search(url):
         raise InvalidObjectUrl(f"The URL has control characters in it. {_FORMS}")
     try:

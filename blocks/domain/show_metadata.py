@@ -1,4 +1,4 @@
-"""What a job or a task says of the metadata that annotators see."""
+"""The field of a job or a task that says which metadata annotators see."""
 
 from typing import Annotated
 

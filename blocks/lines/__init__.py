@@ -1,4 +1,5 @@
-"""How one line of a manifest is judged, exactly; flows.reading has the fast way to the same answer.
+"""Judge single lines of a manifest, exactly; flows.reading has the fast way to the same answers.
 
-Takes bytes, gives outcomes. Knows neither Prefect, the database nor a store. Imports `domain`.
+Functions take bytes and return outcomes; they know neither Prefect, the database nor a store. Imports
+`domain`.
 """

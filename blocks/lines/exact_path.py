@@ -1,4 +1,4 @@
-"""One manifest line: a task, or the exact reason why not. No Prefect, no SQL."""
+"""Judge one manifest line: a task, or the exact reason why not. No Prefect, no SQL."""
 
 import json
 import re
@@ -16,7 +16,7 @@ _INVALID_URL = (
     "data_url must be an absolute http, https, s3 or gs URL with a valid host, "
     f"of at most {URL_CHARACTERS_MAX} characters."
 )
-# What other tools call it, without hyphens, underscores and capitals.
+# Names for data_url in other tools, without hyphens, underscores and capitals.
 _ALIASES = frozenset(
     {"asset", "assetdata", "audio", "audiourl", "content", "contenturi", "dataurl", "dataurls"}
     | {"document", "file", "filename", "filepath", "fileuri", "fileurl", "gcsuri", "href"}
@@ -25,7 +25,7 @@ _ALIASES = frozenset(
     | {"source", "sourceref", "sourceurl", "src", "text", "textgcsuri", "texturl", "uri", "url"}
     | {"urls", "video", "videourl"}
 )
-_ESCAPED_LETTER = re.compile(rb"\\u00[567]")  # of which a key could be spelled
+_ESCAPED_LETTER = re.compile(rb"\\u00[567]")  # a key could be spelled with these
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -38,7 +38,7 @@ class _Fault(Exception):
 
 
 def validate(raw: bytes, *, byte_offset: int, line: int) -> GoodLine | BadLine | None:
-    """What a line, without its line feed, comes to; None for a blank one.
+    """Return the task or the bad line that a line, without its line feed, is; None for a blank one.
 
     A good line is `{"data_url": "<absolute URL>", "metadata": {…}}`, the metadata optional. The
     codes are those of the HTTP contract; of several faults the first in the order of `_read` counts.
@@ -73,7 +73,7 @@ def find_no_good_line(text: bytes, *, whole: bool, lines_max: int) -> BadLine | 
 
 
 def _read(raw: bytes) -> tuple[str, str | None]:
-    """The data URL and the metadata's text."""
+    """Return the data URL and the text of the metadata."""
     if len(raw) > LINE_BYTES_MAX:
         raise _Fault(LineCode.LINE_TOO_LONG, "The line is longer than 1 MiB.")
     fields = _plain_fields(raw) or _fields(_members(raw))
@@ -89,7 +89,7 @@ def _read(raw: bytes) -> tuple[str, str | None]:
 
 
 def _plain_fields(raw: bytes) -> dict[str, str] | None:
-    """The fields, if a decoder that folds repeated keys cannot have missed any: 20 times as fast."""
+    """Return the fields, 20 times as fast, if no key can be repeated; a decoder would fold such."""
     if raw.count(b"data_url") != 1 or raw.count(b"metadata") > 1 or _ESCAPED_LETTER.search(raw):
         return None
     try:

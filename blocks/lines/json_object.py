@@ -1,7 +1,7 @@
-"""The members of a JSON object with the text of each value, by the grammar of RFC 8259.
+"""Split a JSON object into members with the text of each value, by the grammar of RFC 8259.
 
-A decoder would be shorter, but none tells repeated keys, keeps a value's text and survives any
-depth: those with recursion give up near a thousand levels, sooner or later as the caller stands.
+A decoder would be shorter, but none tells repeated keys, keeps the text of values and survives any
+depth: recursive ones give up near a thousand levels, depending on the depth of the caller.
 """
 
 import json
@@ -25,7 +25,7 @@ _CLOSING = {"{": "}", "[": "]"}
 
 
 class Expect(StrEnum):
-    """What may come next, as it is said to the customer."""
+    """What may come next, in words for the customer."""
 
     VALUE = "a value"
     VALUE_OR_END = "a value or ']'"
@@ -37,7 +37,7 @@ class Expect(StrEnum):
 
 
 class NotJsonError(ValueError):
-    """The text is not one JSON value; says what was expected, and in which column (1-based)."""
+    """The text is not one JSON value; the message has what was expected, in which column (1-based)."""
 
 
 class NotAnObjectError(ValueError):
@@ -52,7 +52,7 @@ class Member(NamedTuple):
 
 
 def members(text: str) -> list[Member]:
-    """The members of the object that `text` is, in their order, repeated keys included.
+    """Return the members of the object that `text` is, in their order, with repeated keys.
 
     Raises:
         NotJsonError: it is not JSON.
@@ -74,7 +74,7 @@ def members(text: str) -> list[Member]:
 
 
 def unescape(string: str) -> str:
-    """The text that a JSON string, quotes included, stands for.
+    """Return the text that a JSON string, quotes included, stands for.
 
     Raises:
         NotJsonError: half of a surrogate pair stands in it alone.
@@ -96,7 +96,7 @@ class _Reader:
         self._value_at = 0
 
     def accept(self, kind: str, text: str, at: int) -> bool:
-        """Take the token `text`, which stands at `at`; False where the grammar has no room for it."""
+        """Take the token `text`, which stands at `at`; return False if the grammar does not allow it."""
         if kind == "end":
             return self.expected == Expect.NOTHING
         if kind == "string" and "\\u" in text:

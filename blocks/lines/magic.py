@@ -1,4 +1,4 @@
-"""Formats of manifests: by the name alone one is decompressed; its first bytes explain a refusal."""
+"""Formats of manifests: the name decides how one is decompressed; its first bytes explain refusals."""
 
 from blocks.domain.model import BadLine, Compression, LineCode
 
@@ -16,7 +16,7 @@ _NOT_READ = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
-# Text may begin like these two bytes, so they count only where the line is no text.
+# Text may begin with these bytes too, so they count only where the line is not text.
 _ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 
 
@@ -27,7 +27,7 @@ def codec_of(key: str) -> Compression | None:
 
 
 def hint(first: BadLine) -> str | None:
-    """Return a sentence on what a manifest looks like whose first bad line is `first`, or None."""
+    """Return a sentence on the format that a manifest seems to have, by its first bad line, or None."""
     if first.byte_offset != 0:
         return None
     for start, codec in _READ_BY_NAME.items():

@@ -1,4 +1,4 @@
-"""Manifest lines that were validated, a batch at a time, as columns."""
+"""Validated manifest lines as columns, a batch at a time."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """What was read of a manifest for one chunk, counted before anything looked at its lines.
+    """Counts of the bytes that were read for one chunk, taken before its lines are judged.
 
     `bytes` are those of the chunk's range, `lines` the lines that begin in it.
     """
@@ -36,6 +36,6 @@ class Counted(msgspec.Struct, frozen=True):
 
 
 def task_frame(lines: Sequence[GoodLine]) -> pl.DataFrame:
-    """Good lines as columns."""
+    """Return good lines as a frame of `TASK_COLUMNS`."""
     rows = [msgspec.structs.astuple(line) for line in lines]
     return pl.DataFrame(rows, schema=TASK_COLUMNS, orient="row")

@@ -1,4 +1,4 @@
-"""A customer's cloud credentials, as they come in a request and lie sealed in the database."""
+"""A customer's cloud credentials, as they come in a request and are sealed in the database."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -56,7 +56,7 @@ class S3Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class _ServiceAccount(msgspec.Struct):
-    """What we look at of a key file; Google looks at the rest."""
+    """The fields of a key file that we check; Google checks the rest."""
 
     type: Literal["service_account"]
     client_email: _Text
@@ -65,16 +65,16 @@ class _ServiceAccount(msgspec.Struct):
 
 
 def check_service_account(text: str) -> None:
-    """Pass if `text` is that of a key file of a service account.
+    """Pass if `text` is the key file of a service account.
 
     Raises:
-        ValueError: it is not, or is one of another universe than Google's own.
+        ValueError: it is not, or is of another universe than Google's own.
     """
     try:
         fields = msgspec.json.decode(text, type=dict[str, str])
         account = msgspec.convert(fields, type=_ServiceAccount)
     except (msgspec.MsgspecError, RecursionError):
-        # Not `from` it: it would have parts of the key file.
+        # Not `from` the error, which quotes parts of the key file.
         raise ValueError(
             "This must be a service account's key file: a JSON object of strings, with the type "
             "service_account, a client_email and a private_key."
@@ -103,12 +103,12 @@ Credentials = S3Credentials | GcsCredentials
 
 
 def credentials_type(store: StoreType) -> type[S3Credentials] | type[GcsCredentials]:
-    """What credentials for `store` look like."""
+    """Return the type of credentials for `store`."""
     return S3Credentials if store is StoreType.S3 else GcsCredentials
 
 
 def decode_credentials(store: StoreType, data: bytes | None) -> Credentials | None:
-    """The credentials that were sealed as JSON; None reads anonymously."""
+    """Return the credentials that were sealed as JSON; None, to read anonymously, stays None."""
     if data is None:
         return None
     return msgspec.json.decode(data, type=credentials_type(store))

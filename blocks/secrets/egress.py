@@ -1,7 +1,7 @@
-"""Which addresses we may talk to on a customer's behalf.
+"""Check which addresses we may talk to on a customer's behalf.
 
-A customer names hosts (`endpoint_url`) that our machines then connect to. Without a check, that is
-a way to reach what only our network can see. The name is resolved by the connector itself through
+A customer names hosts (`endpoint_url`) that our machines then connect to. Without a check, customers
+could reach hosts that only our network can see. The connector itself resolves the name through
 `GuardedResolver`, so the connection goes to the very address that was checked.
 """
 
@@ -19,7 +19,7 @@ from blocks.domain.errors import AddressRefused, RedirectRefused
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# What ipaddress takes for public, in all or in some versions of Python, and is not.
+# ipaddress takes these for public, in all or some versions of Python, and they are not.
 _NOT_PUBLIC: tuple[Network, ...] = (
     ipaddress.ip_network("192.0.0.0/24"),  # IETF protocol assignments; Oracle's metadata server
     ipaddress.ip_network("168.63.129.16/32"),  # Azure's wire server
@@ -43,7 +43,7 @@ class Egress:
     each for all ports or with one: `store.internal`, `10.0.0.0/8`, `127.0.0.1:9000`, `[::1]:9000`.
 
     Raises:
-        ValueError: a port is none.
+        ValueError: a port is not a number from 1 to 65,535.
     """
 
     def __init__(self, allow: str = "") -> None:
@@ -106,7 +106,7 @@ def _split_port(entry: str) -> tuple[str, int | None]:
 
 
 def _is_public(address: Address) -> bool:
-    """Return True for an address of the internet at large, whatever it is wrapped in."""
+    """Return True for a public address, also where it is wrapped in another one."""
     if any(address in network for network in _NOT_PUBLIC):
         return False
     if isinstance(address, ipaddress.IPv6Address):
@@ -119,10 +119,10 @@ def _is_public(address: Address) -> bool:
 
 
 def make_redirect_guard() -> TraceConfig:
-    """Have an aiohttp client raise `RedirectRefused` where it would follow a redirect.
+    """Return a trace that has an aiohttp client raise `RedirectRefused` instead of following one.
 
-    A store needs none, and what a request carries is not for the host that an answer names: aiohttp
-    would take `Authorization` off, but not `X-Amz-Security-Token`.
+    A store needs no redirects, and the headers of a request are not for the host that an answer names:
+    aiohttp would remove `Authorization`, but not `X-Amz-Security-Token`.
     """
     tracing = TraceConfig()
     tracing.on_request_redirect.append(_refuse_redirect)
@@ -131,8 +131,8 @@ def make_redirect_guard() -> TraceConfig:
 
 
 async def _refuse_redirect(_: object, __: object, redirect: TraceRequestRedirectParams) -> None:
-    # Without a place to go it is an answer: S3 says so that the region is wrong, GCS that an upload
-    # is not yet complete.
+    # Without a location it is an answer: with it S3 says that the region is wrong, and GCS that an
+    # upload is not yet complete.
     if {"Location", "URI"} & set(redirect.response.headers):
         redirect.response.close()
         raise RedirectRefused(
@@ -142,9 +142,9 @@ async def _refuse_redirect(_: object, __: object, redirect: TraceRequestRedirect
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves a name for aiohttp, and refuses what `egress` refuses.
+    """A resolver for aiohttp that refuses what `egress` refuses.
 
-    aiohttp asks no resolver about a literal address, such as one that a redirect leads to: those are
+    aiohttp asks no resolver about a literal address, such as the target of a redirect: those are
     checked where the socket is made.
     """
 
@@ -165,7 +165,7 @@ class GuardedResolver(AbstractResolver):
         return found
 
     def open_socket(self, info: AddrInfoType) -> socket.socket:
-        """A socket for an address that was checked, or that passes now; aiohttp's `socket_factory`."""
+        """Return a socket for an address that was checked, or passes now; aiohttp's `socket_factory`."""
         family, kind, protocol, _, address = info
         host, port = str(address[0]), int(address[1])
         if (host, port) not in self._checked:

@@ -1,4 +1,4 @@
-"""Which authorities we trust where customers have us connect to."""
+"""The certificate authorities that we trust when we connect to hosts of customers."""
 
 import os
 import ssl
@@ -11,8 +11,8 @@ import certifi
 def load_ssl_context() -> ssl.SSLContext:
     """Return a context with the machine's authorities, or those of SSL_CERT_FILE or SSL_CERT_DIR.
 
-    It is for all outbound connections, and read once, as that takes a while. A machine without any
-    has those of certifi.
+    It serves all outbound connections, and is made once, as reading them takes a while. A machine
+    without any authorities gets those of certifi.
     """
     context = ssl.create_default_context()
     folder: str | None = ssl.get_default_verify_paths().capath

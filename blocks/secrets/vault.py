@@ -1,4 +1,4 @@
-"""AES-256-GCM of customers' cloud credentials, and keyed digests of requests.
+"""Seal customers' cloud credentials by AES-256-GCM, and make keyed digests of requests.
 
 An envelope is `version (1 byte) | key id (8) | nonce (12) | ciphertext and tag`. The associated
 data binds it to the row it was made for, so an envelope copied to another row does not open.
@@ -21,7 +21,7 @@ _HEADER_BYTES = len(_VERSION) + _KEY_ID_BYTES + _NONCE_BYTES
 
 
 class Vault:
-    """Seals with the first key, opens with any of them.
+    """A set of keys: the first one seals, and any of them opens.
 
     `keys` are 32 bytes each, the current one first and then those it replaced.
     """
@@ -32,13 +32,13 @@ class Vault:
         self._current = _key_id(keys[0])
 
     def seal(self, plaintext: bytes, *, bound_to: str) -> bytes:
-        """The envelope of `plaintext`, which opens only with the same `bound_to`."""
+        """Return the envelope of `plaintext`, which opens only with the same `bound_to`."""
         nonce = os.urandom(_NONCE_BYTES)
         ciphertext = self._ciphers[self._current].encrypt(nonce, plaintext, bound_to.encode())
         return _VERSION + self._current + nonce + ciphertext
 
     def open(self, envelope: bytes, *, bound_to: str) -> bytes:
-        """The plaintext of `envelope`.
+        """Return the plaintext of `envelope`.
 
         Raises:
             UndecryptableCredentials: the key is unknown, or the envelope was altered or moved.
@@ -61,26 +61,26 @@ class Vault:
     def digest(self, content: bytes) -> bytes:
         """Return the current key's id and an HMAC-SHA256 of `content`, by a key derived from it.
 
-        Whoever has only the digest cannot try guesses of the content against it.
+        Nobody who has only the digest can try guesses of the content against it.
         """
         return self._current + _hmac(self._digest_keys[self._current], content)
 
     def is_digest_of(self, digest: bytes, content: bytes) -> bool:
-        """Return whether `digest` may be of `content`, by the key that it was made with.
+        """Return True if `digest` may be of `content`, by the key that it was made with.
 
-        True for a digest of a key that was taken away: nothing can be told from it any more, and a
-        request that is only repeated must not become a conflict.
+        That includes a digest whose key was removed: nothing can be told from it any more, and a request
+        that is only repeated must not become a conflict.
         """
         key = self._digest_keys.get(digest[:_KEY_ID_BYTES])
         return key is None or hmac.compare_digest(digest[_KEY_ID_BYTES:], _hmac(key, content))
 
     def is_current(self, envelope: bytes) -> bool:
-        """Whether `envelope` was sealed with the current key, so that a rotation may skip it."""
+        """Return True if `envelope` was sealed with the current key, so that a rotation may skip it."""
         return envelope.startswith(_VERSION + self._current)
 
 
 def _digest_key(key: bytes) -> bytes:
-    # Not the key itself: what seals is used for nothing else.
+    # Not the key itself: a key that seals is used for nothing else.
     return _hmac(key, b"refinery request digest")
 
 

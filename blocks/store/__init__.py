@@ -1,4 +1,4 @@
-"""PostgreSQL: the only room that runs SQL, which is in `sql/`; the schema is in `migrations/`.
+"""PostgreSQL: the only room that runs SQL, which is in `sql/`; the schema is `schema.sql`.
 
 Functions take a transaction and leave committing to their caller. Imports `domain` and `secrets`.
 """

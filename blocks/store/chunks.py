@@ -1,4 +1,4 @@
-"""Chunks of manifests: committed with their tasks and bad lines, exactly once."""
+"""Chunks of manifests: commit each with its tasks and bad lines, exactly once."""
 
 import io
 from collections import Counter
@@ -17,7 +17,7 @@ _SQL = load("chunks")
 
 
 class ChunkCounts(msgspec.Struct, frozen=True):
-    """What a chunk came to."""
+    """Counts of the lines of one chunk."""
 
     lines: int
     """Blank ones too."""
@@ -27,10 +27,10 @@ class ChunkCounts(msgspec.Struct, frozen=True):
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """A job's chunks beside its manifest: what was read, and what came of it."""
+    """Sums over a job's chunks beside its manifest: what was read, and what was recorded."""
 
     manifest_bytes: int
-    """Of the text, where it is compressed."""
+    """The size of the manifest, or of its text where it is compressed."""
     read_bytes: int
     begun_lines: int
     """Counted by line feeds in the bytes that were read."""
@@ -57,7 +57,7 @@ class Ledger(msgspec.Struct, frozen=True):
 
 
 class IngestionCounts(msgspec.Struct, frozen=True):
-    """Counts over a job's committed chunks; `not_json` of the bad lines are not JSON at all."""
+    """Sums over a job's committed chunks; `not_json` of its bad lines are not JSON at all."""
 
     tasks: int
     bad_lines: int
@@ -71,10 +71,10 @@ def commit(
     batches: Iterable[Batch],
     counted: Counted | None,
 ) -> ChunkCounts | None:
-    """Record a chunk with all that is in it; None if it stands already, or its job has ended.
+    """Record a chunk with its tasks and bad lines; None if it is recorded already, or its job has ended.
 
-    `batches` may be made on the way: none of it is asked for if there is nothing to do. `counted`
-    is what they must come to; None if they were read from no manifest.
+    `batches` may be lazy: none is made if there is nothing to do. `counted` are the bytes and lines
+    that they must come to; None if they were not read from a manifest.
 
     Raises:
         LedgerMismatch: they come to something else.
@@ -110,19 +110,19 @@ def commit(
         "begun_lines": read.lines,
         "bad_codes": msgspec.json.encode(bad_codes).decode(),
     }
-    lie = {"starts_at": min(offsets, default=0), "ends_at": max(offsets, default=0) + 1}
-    tx.execute(_SQL["fill_chunk"], chunk | counts | lie)
+    extent = {"starts_at": min(offsets, default=0), "ends_at": max(offsets, default=0) + 1}
+    tx.execute(_SQL["fill_chunk"], chunk | counts | extent)
     return ChunkCounts(lines, tasks, bad_lines, blank_lines)
 
 
 def list_committed(tx: Transaction, job_no: int) -> Collection[int]:
-    """The numbers of the chunks that are done."""
+    """Return the numbers of the committed chunks."""
     rows = tx.execute(_SQL["list_committed"], {"job_no": job_no}).fetchall()
     return {row["chunk_no"] for row in rows}
 
 
 def count_ingested(tx: Transaction, job_no: int) -> IngestionCounts:
-    """Sums over the committed chunks."""
+    """Return sums over the committed chunks of a job."""
     values = {"job_no": job_no, "not_json": [str(code) for code in NOT_JSON]}
     row = tx.execute(_SQL["count_ingested"], values).fetchone()
     assert row is not None  # an aggregate returns one row
@@ -130,20 +130,20 @@ def count_ingested(tx: Transaction, job_no: int) -> IngestionCounts:
 
 
 def read_ledger(tx: Transaction, job_no: int) -> Ledger:
-    """Sums over the committed chunks, beside the manifest that they were read from."""
+    """Return sums over the committed chunks, beside the manifest that they were read from."""
     row = tx.execute(_SQL["read_ledger"], {"job_no": job_no}).fetchone()
     assert row is not None  # the caller has the job
     return Ledger(**row)
 
 
 def find_first_bad_line(tx: Transaction, job_no: int) -> BadLine | None:
-    """The first bad line in the manifest's order, by byte offset; its `line` is that in its chunk."""
+    """Return the bad line with the least byte offset; its `line` is its number in its chunk."""
     row = tx.execute(_SQL["find_first_bad_line"], {"job_no": job_no}).fetchone()
     return BadLine(**row | {"code": LineCode(row["code"])}) if row else None
 
 
 def count_bad_codes(tx: Transaction, job_no: int) -> dict[str, int]:
-    """How many lines of the committed chunks are bad, by code."""
+    """Return how many lines of the committed chunks are bad, by code."""
     rows = tx.execute(_SQL["count_bad_codes"], {"job_no": job_no}).fetchall()
     return {row["code"]: row["lines"] for row in rows}
 

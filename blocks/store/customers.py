@@ -36,14 +36,14 @@ class NotGranted(Terminal):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who a request is from: one of the two is set."""
+    """The customer or the annotator that a request is from: one of the two is set."""
 
     customer_id: str | None
     annotator_no: int | None
 
 
 class Customer(msgspec.Struct, frozen=True):
-    """A customer, and how many keys of theirs are good."""
+    """A customer, and how many of their keys are not revoked."""
 
     customer_id: str
     name: str
@@ -52,9 +52,9 @@ class Customer(msgspec.Struct, frozen=True):
 
 
 class Annotator(msgspec.Struct, frozen=True):
-    """An annotator, and how many keys of theirs are good.
+    """An annotator, and how many of their keys are not revoked.
 
-    They are handed the tasks of `customer_ids`; of None: everybody's.
+    They are handed the tasks of the customers `customer_ids`; None stands for all customers.
     """
 
     annotator_id: str
@@ -67,7 +67,8 @@ class Annotator(msgspec.Struct, frozen=True):
 class ListedKey(msgspec.Struct, frozen=True):
     """A key, as operators see it: `kind` is customer or annotator, `owner_id` and `name` are theirs.
 
-    `customer_ids` are those whose tasks the annotator is handed; None for all, and for a customer's key.
+    `customer_ids` are the customers whose tasks the annotator is handed; None for all of them, and for
+    the key of a customer.
     """
 
     key_id: str
@@ -80,21 +81,21 @@ class ListedKey(msgspec.Struct, frozen=True):
 
 
 class RevokedKey(msgspec.Struct, frozen=True):
-    """A key that was ended, and how many tasks of its annotator's went back to others."""
+    """A key that was revoked, and how many tasks of its annotator went back to others."""
 
     key_id: str
     tasks_returned: int
 
 
 def add_customer(tx: Transaction, name: str) -> str:
-    """The new customer's id."""
+    """Add a customer; return their id."""
     customer_id = new_id("cust")
     tx.execute(_SQL["insert_customer"], {"customer_id": customer_id, "name": name})
     return customer_id
 
 
 def add_customer_key(tx: Transaction, customer_id: str) -> str:
-    """A new `sk_…` key, which is not stored and cannot be shown again.
+    """Return a new `sk_…` key of a customer; it is not stored and cannot be shown again.
 
     Raises:
         UnknownCustomer: there is no such customer.
@@ -109,18 +110,18 @@ def add_customer_key(tx: Transaction, customer_id: str) -> str:
 
 
 def list_customers(tx: Transaction) -> list[Customer]:
-    """All of them, the oldest first."""
+    """Return all customers, the oldest first."""
     return [msgspec.convert(row, Customer) for row in tx.execute(_SQL["list_customers"])]
 
 
 def add_annotator_key(
     tx: Transaction, name: str, customer_ids: Sequence[str] = ()
 ) -> tuple[str, str]:
-    """The id of the annotator called `name`, made if there is none, and a new `ak_…` key.
+    """Return the id of the annotator called `name`, added if there is none, and a new `ak_…` key.
 
-    Those of `customer_ids` are added to the customers whose tasks the annotator is handed. One who was
-    never restricted to some customers is handed everybody's; with the first restriction, tasks of others
-    that they hold are taken back.
+    `customer_ids` are added to the customers whose tasks the annotator is handed. An annotator without
+    any is handed everybody's tasks; with the first ones, tasks of other customers that they hold are
+    taken back.
 
     Raises:
         UnknownCustomer: there is no customer of one of the ids.
@@ -147,14 +148,14 @@ def _grant(tx: Transaction, annotator_no: int, customer_ids: Sequence[str]) -> N
 
 
 def list_annotators(tx: Transaction) -> list[Annotator]:
-    """Return all of them, the oldest first."""
+    """Return all annotators, the oldest first."""
     return [msgspec.convert(row, Annotator) for row in tx.execute(_SQL["list_annotators"])]
 
 
 def grant(tx: Transaction, annotator: str, customer_ids: Sequence[str]) -> list[str]:
-    """Have the annotator, by id or name, handed the tasks of these customers too; return whose then.
+    """Hand the annotator, by id or name, the tasks of these customers too; return all their customers.
 
-    One who was handed everybody's is handed those of these alone from now on.
+    An annotator who was handed everybody's tasks is handed those of these customers alone from now on.
 
     Raises:
         UnknownAnnotator: there is none of that id or name.
@@ -166,7 +167,7 @@ def grant(tx: Transaction, annotator: str, customer_ids: Sequence[str]) -> list[
 
 
 def grant_all(tx: Transaction, annotator: str) -> None:
-    """Have the annotator, by id or name, handed everybody's tasks.
+    """Hand the annotator, by id or name, everybody's tasks.
 
     Raises:
         UnknownAnnotator: there is none of that id or name.
@@ -178,7 +179,7 @@ def grant_all(tx: Transaction, annotator: str) -> None:
 def withdraw(tx: Transaction, annotator: str, customer_ids: Sequence[str]) -> tuple[list[str], int]:
     """Hand the annotator, by id or name, no more tasks of these customers.
 
-    Returns whose tasks are left to them, and how many that they held went back to others.
+    Return the customers that are left to them, and how many tasks that they held went back to others.
 
     Raises:
         UnknownAnnotator: there is none of that id or name.
@@ -206,25 +207,25 @@ def _find_annotator(tx: Transaction, annotator: str) -> tuple[int, list[str] | N
 
 
 def list_granted_customers(tx: Transaction, annotator_id: str) -> list[str] | None:
-    """The ids of the customers whose tasks the annotator is handed; None for all."""
+    """Return the ids of the customers whose tasks the annotator is handed; None for all."""
     row = tx.execute(_SQL["granted_customers"], {"annotator_id": annotator_id}).fetchone()
     granted: list[str] | None = row["customer_ids"] if row else []
     return granted
 
 
 def list_keys(tx: Transaction) -> list[ListedKey]:
-    """All keys, revoked ones too, the oldest first; of each what is no secret."""
+    """Return what is not secret of all keys, revoked ones too, the oldest first."""
     return [msgspec.convert(row, ListedKey) for row in tx.execute(_SQL["list_keys"])]
 
 
 def find_principal(tx: Transaction, key: str) -> Principal | None:
-    """Who `key` belongs to, or None if nobody; found by hash, so timing tells nothing of the key."""
+    """Return whose `key` is, or None. It is found by its hash: timing tells nothing of the key."""
     row = tx.execute(_SQL["find_key"], {"key_hash": key_hash(key)}).fetchone()
     return Principal(**row) if row else None
 
 
 def revoke_key(tx: Transaction, key: str) -> RevokedKey | None:
-    """End a key, given itself or by its id; None if there is no such key, or it was revoked before.
+    """Revoke a key, given itself or by its id; None if there is no such key, or it was revoked before.
 
     With the last key of an annotator, the tasks that they hold go to others at once.
     """
@@ -238,10 +239,10 @@ def revoke_key(tx: Transaction, key: str) -> RevokedKey | None:
 
 
 def key_id(key: str) -> str:
-    """What a key goes by where it must not be shown; the twin of `api_keys.key_id`."""
+    """Return the id of a key, which may be shown; the twin of `api_keys.key_id`."""
     return f"key_{key_hash(key)[:_KEY_ID_BYTES].hex()}"
 
 
 def key_hash(key: str) -> bytes:
-    """What is kept of a key. A fast hash is right here: it is 256 random bits, not a password."""
+    """Return the stored hash of a key. A fast one is right: a key is 256 random bits, not a password."""
     return hashlib.sha256(key.encode()).digest()

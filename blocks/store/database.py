@@ -17,26 +17,26 @@ from blocks.store.interrupts import Interrupt
 Transaction = psycopg.Connection[DictRow]
 
 Rollback = psycopg.Rollback
-"""Raise it to undo the innermost `tx.transaction()` and go on after it."""
+"""Raised in a `tx.transaction()`, it undoes that, and the code after it goes on."""
 
 _WAIT_FOR_CONNECTION_S = 5.0
 # Exports that are read slowly must not take all the connections that the server has.
 _LONG_READS_MAX = 32
 # A statement that runs longer holds locks that everybody waits for.
 _STATEMENT_S_MAX = 60.0
-# A client that has stopped in the middle of a transaction, and is not dead, holds its locks for ever.
+# A client that hangs in the middle of a transaction, and is not dead, would hold its locks for ever.
 _IDLE_S_MAX = 60.0
 _FOR_EVER_S = 0.0  # as PostgreSQL has it
-# The pool would wait up to five minutes before it asks again whether the server is back.
+# By default the pool waits up to five minutes before it tries again whether the server is back.
 _RECONNECT_S_MAX = 5.0
-# Short statements look rows up by their keys, and are planned once. To plan them each time takes longer
-# than to run them, and statistics mislead: tables grow from nothing to millions within minutes.
+# Short statements look rows up by their keys, and are planned once. Planning takes longer than running
+# them, and statistics mislead: tables grow from nothing to millions of rows within minutes.
 SHORT_STATEMENTS = (
     "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
 )
 _CONNECTION: dict[str, Any] = {
     "connect_timeout": 10,
-    # What a client asked for that has gone is ended by the server, which looks each second.
+    # The server ends the statements of clients that have gone; it looks each second.
     "options": "-c timezone=UTC -c client_connection_check_interval=1000",
     "keepalives_idle": 15,
     "keepalives_interval": 5,
@@ -50,23 +50,23 @@ class DatabaseUnavailable(Transient):
 
     code = "database_unavailable"
     status: ClassVar[str] = "unreachable"
-    """What `/health/ready` says of it."""
+    """The word of `/health/ready` for it."""
 
 
 class ReadOnly(DatabaseUnavailable):
-    """It takes no writes: a standby, or a server that was set to that."""
+    """PostgreSQL takes no writes: it is a standby, or was set to read only."""
 
     status = "read_only"
 
 
 class DiskFull(DatabaseUnavailable):
-    """There is no room for what would be written."""
+    """The disk of PostgreSQL is full."""
 
     status = "disk_full"
 
 
 class Locked(DatabaseUnavailable):
-    """What a statement needs is held by somebody else, for longer than it may wait."""
+    """A statement has waited for a lock for longer than it may."""
 
     code = "locked"
     status = "locked"
@@ -75,7 +75,8 @@ class Locked(DatabaseUnavailable):
 class Database:
     """A pool of connections to the store; opened lazily, closed by `with` or `close`.
 
-    A statement may take `statement_s_max` seconds, and wait `lock_s_max` for each lock; 0 is for ever.
+    A statement may take `statement_s_max` seconds, and wait `lock_s_max` seconds for each lock; 0 is for
+    ever.
     """
 
     def __init__(
@@ -111,12 +112,12 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """One transaction: committed at the end, rolled back when something is raised.
+        """Yield a transaction: committed at the end, rolled back when something is raised.
 
         Raises:
             Locked: a statement waited for a lock for too long.
-            DatabaseUnavailable: no connection in time, it broke, the server gave way, or the
-                thread's `Interrupt` has ended it.
+            DatabaseUnavailable: there was no connection in time, it broke, the server ended it, or the
+                thread's `Interrupt` has.
         """
         self._pool.open()
         with translated():
@@ -134,7 +135,7 @@ class Database:
 
     @contextmanager
     def long_read(self, interrupt: Interrupt | None = None) -> Iterator[Transaction]:
-        """A transaction on a connection of its own and without a time limit; `interrupt` can end it.
+        """Yield a transaction on a connection of its own, without a time limit; `interrupt` can end it.
 
         Raises:
             DatabaseUnavailable: as in `transaction`, or too many are under way.
@@ -153,7 +154,7 @@ class Database:
             self._long_reads.release()
 
     def listen(self, channel: str, *, timeout_s: float, interrupt: Interrupt) -> Iterator[None]:
-        """Yields when it listens, then after each notification, or after `timeout_s` without one.
+        """Yield once it listens, then after each notification, or after `timeout_s` without one.
 
         Raises:
             DatabaseUnavailable: the connection broke, or `interrupt` has ended it.
@@ -180,16 +181,16 @@ class Database:
 
 
 def allow_time(tx: Transaction, seconds: int) -> None:
-    """Let the statements of this transaction take so long, where their work has no bound."""
+    """Let each statement of this transaction take so many seconds, where its work has no bound."""
     tx.execute("select set_config('statement_timeout', %s, true)", [f"{seconds}s"])
     interrupts.of_this_thread().needs_s = seconds
 
 
 def _begin(connection: Transaction) -> None:
-    """Begin the transaction that the connection is taken for, and see in this way that it works."""
+    """Begin the transaction that the connection is taken for; this also shows that it works."""
     interrupt = interrupts.of_this_thread()
     if not interrupt.hold(connection):
-        return  # `transaction` says so
+        return  # `transaction` raises
     try:
         connection.execute("begin")
     except BaseException:
@@ -222,7 +223,7 @@ _KINDS: tuple[tuple[type[Exception], type[DatabaseUnavailable]], ...] = (
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise what the driver raises when the server is not to be had as `DatabaseUnavailable`."""
+    """Translate the driver's errors about a server that is away or gives up to `DatabaseUnavailable`."""
     try:
         yield
     except (

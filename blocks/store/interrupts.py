@@ -1,7 +1,7 @@
-"""Ending what a thread waits for in the database, from another thread.
+"""End what a thread waits for in the database, from another thread.
 
-A server that hangs answers nothing, not even a request to cancel. So the connection is shut: whoever
-reads from it sees its end, and the server, which looks after its clients each second, ends the
+A server that hangs answers nothing, not even a request to cancel. So the connection is shut: the thread
+that reads from it sees its end, and the server, which checks its clients each second, ends the
 statement.
 """
 
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 class Interrupt:
     """Ends the transaction that one thread is in, and lets it begin no other.
 
-    `needs_s` says how many seconds the thread may need by what it does.
+    `needs_s` is how many seconds the thread may need for what it does.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Interrupt:
             return not self.has_fired
 
     def let_go(self) -> None:
-        """Leave the connection alone: it goes back to the pool."""
+        """Forget the connection: it goes back to the pool."""
         with self._lock:
             self._connection = None
 
@@ -60,7 +60,7 @@ class Interrupt:
 
 
 class _Never(Interrupt):
-    """For threads that nobody ends."""
+    """The interrupt of threads that nobody ends."""
 
     def hold(self, connection: Connection) -> bool:
         del connection
@@ -75,7 +75,7 @@ _here = threading.local()
 
 
 def of_this_thread() -> Interrupt:
-    """Return the one that can end what this thread does."""
+    """Return the interrupt that can end what this thread does."""
     found: Interrupt = getattr(_here, "interrupt", _NEVER)
     return found
 

@@ -1,4 +1,4 @@
-"""Jobs: their life from `accepted` to an end, as rows."""
+"""Jobs as rows: their life from `accepted` to an end."""
 
 from datetime import datetime
 from typing import Any
@@ -44,17 +44,17 @@ class DeliveryTarget(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> tuple[str | None, ...]:
-        """What credentials are given for: where objects are written, and who may read them there."""
+        """The place that credentials are given for: where objects are written, and who may read them."""
         return (self.type, self.bucket, self.prefix, self.kms_key_id, self.acl)
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job is made of; `credentials` is the plain JSON, sealed before it is stored.
+    """A job to be recorded; `credentials` is the plain JSON, sealed before it is stored.
 
-    Or `credentials_block` names a block of Prefect, where the credentials are the operator's; besides
-    the block's own place, it may write to `block_delivers_to`, such as `s3://bucket/prefix`. The version
-    of the manifest is pinned when it is first read, unless it is given. Annotators see of a line's
-    metadata the members named in `shown_metadata`, and all of it without.
+    Where the credentials are the operator's, `credentials_block` names their block of Prefect; besides
+    the block's own place, the job may write to `block_delivers_to`, such as `s3://bucket/prefix`. The
+    version of the manifest is pinned when it is first read, unless it is given. Annotators see the
+    members of a line's metadata that `shown_metadata` names; None shows all.
     """
 
     customer_id: str
@@ -104,7 +104,7 @@ class Job(NewJob, frozen=True, kw_only=True):
 
     @property
     def pin(self) -> Pin | None:
-        """The version of the manifest that reads insist on, once there is one."""
+        """The pinned version of the manifest; None until the manifest is first read."""
         if self.manifest_bytes is None or self.manifest_version is None:
             return None
         return Pin(self.manifest_bytes, self.manifest_version)
@@ -113,7 +113,7 @@ class Job(NewJob, frozen=True, kw_only=True):
 def open_credentials(
     sealed: bytes | None, job_id: str, customer_id: str, vault: Vault
 ) -> bytes | None:
-    """A job's credentials as JSON, if it has any.
+    """Return a job's credentials as JSON; None if it has none.
 
     Raises:
         UndecryptableCredentials: no key of `vault` opens them.
@@ -128,7 +128,7 @@ def _binding(job_id: str, customer_id: str) -> str:
 
 
 class Idempotency(msgspec.Struct, frozen=True):
-    """The customer's key for a request, and the SHA-256 of the request, which is stored keyed only."""
+    """The customer's key for a request, and the SHA-256 of the request, of which a digest is stored."""
 
     key: str
     body_hash: bytes
@@ -137,7 +137,7 @@ class Idempotency(msgspec.Struct, frozen=True):
 def submit(
     tx: Transaction, new: NewJob, vault: Vault, idempotency: Idempotency | None = None
 ) -> tuple[str, bool]:
-    """Record a job and have its flow started: its id, and whether it was there already.
+    """Record a job, whose flow is then started; return its id, and True if it was recorded before.
 
     Raises:
         IdempotencyConflict: the key was used for another request within the last day.
@@ -151,13 +151,13 @@ def submit(
         assert row is not None  # an insert returns its row
         if idempotency is None:
             return job_id, False
-        # Waits for a request with the same key that is under way.
+        # This waits for another request under way with the same key.
         bound = tx.execute(_SQL["claim_idempotency_key"], values | row).fetchone()
         if bound and bound["exists"]:
             return job_id, False
         raise Rollback
     earlier = find_earlier(tx, new.customer_id, vault, idempotency)
-    assert earlier is not None  # the key was not to be had: a job of the last day has it
+    assert earlier is not None  # a job of the last day has the key
     return earlier, True
 
 
@@ -204,7 +204,7 @@ def _sealed(credentials: bytes | None, job_id: str, customer_id: str, vault: Vau
 
 
 def get(tx: Transaction, job_id: str, *, customer_id: str | None = None) -> Job | None:
-    """The job, or None if there is none, or none that `customer_id` may see."""
+    """Return the job; None if there is none, or none that `customer_id` may see."""
     values = {"job_id": job_id, "customer_id": customer_id}
     row = tx.execute(_SQL["get_job"], values).fetchone()
     return _job(row) if row else None
@@ -218,7 +218,7 @@ def list_page(
     status: JobStatus | None = None,
     before: str | None = None,
 ) -> list[Job] | None:
-    """Up to `limit` jobs before `before`, newest first; None if `before` is no job of the customer's."""
+    """Return up to `limit` jobs older than `before`, newest first; None if that is no job of theirs."""
     values: dict[str, Any] = {"customer_id": customer_id, "limit": limit, "before": _AFTER_ALL}
     if before is not None:
         cursor = tx.execute(_SQL["find_cursor"], values | {"job_id": before}).fetchone()
@@ -239,23 +239,23 @@ def _job(row: dict[str, Any]) -> Job:
 
 
 def begin(tx: Transaction, job_no: int) -> None:
-    """accepted → processing."""
+    """Move a job from accepted to processing."""
     tx.execute(_SQL["begin_job"], {"job_no": job_no})
 
 
 def pin(tx: Transaction, job_no: int, pinned: Pin, chunk_bytes: int) -> None:
-    """Remember the manifest's version and the size of its chunks, unless that was done already."""
+    """Record the manifest's version and the size of its chunks, unless they are recorded already."""
     values = {"size": pinned.size, "version": pinned.version, "chunk_bytes": chunk_bytes}
     tx.execute(_SQL["pin_manifest"], values | {"job_no": job_no})
 
 
 def set_text_bytes(tx: Transaction, job_no: int, text_bytes: int) -> None:
-    """Remember the size of a compressed manifest's text, now that all of it was read."""
+    """Record the size of a compressed manifest's text, now that all of it was read."""
     tx.execute(_SQL["set_text_bytes"], {"job_no": job_no, "text_bytes": text_bytes})
 
 
 def fail(tx: Transaction, job_no: int, code: str, message: str) -> None:
-    """accepted, processing → failed; a job that has ended, or was read to its end, stays as it is."""
+    """Fail an accepted or processing job; one that has ended, or was read to its end, stays as it is."""
     values = {"job_no": job_no, "code": code, "message": message}
     tx.execute(_SQL["lock_job"], values)  # a chunk that is being committed comes first
     tx.execute(_SQL["fail_job"], values)
@@ -263,7 +263,7 @@ def fail(tx: Transaction, job_no: int, code: str, message: str) -> None:
 
 
 def cancel(tx: Transaction, job_no: int) -> bool:
-    """accepted, processing → cancelled, and whether it was; one that has ended stays as it is."""
+    """Cancel an accepted or processing job; return False if it has ended, and stays as it is."""
     tx.execute(_SQL["lock_job"], {"job_no": job_no})  # a chunk that is being committed comes first
     allow_time(tx, _CANCEL_S_MAX)
     cancelled = tx.execute(_SQL["cancel_job"], {"job_no": job_no}).fetchone() is not None
@@ -272,14 +272,14 @@ def cancel(tx: Transaction, job_no: int) -> bool:
 
 
 def finish_ingestion(tx: Transaction, job_no: int) -> None:
-    """Every line is recorded; the job is over if every task is settled too."""
+    """Record that every line is read; settle the job if every task has ended too."""
     tx.execute(_SQL["lock_job"], {"job_no": job_no})
     tx.execute(_SQL["mark_ingested"], {"job_no": job_no})
     _settle_locked(tx, job_no)
 
 
 def settle(tx: Transaction, job_no: int) -> None:
-    """Complete the job, or have it delivered, if its last task is settled or failed."""
+    """Complete the job, or have it delivered, if all its tasks have settled or failed."""
     tx.execute(_SQL["lock_job"], {"job_no": job_no})
     _settle_locked(tx, job_no)
 
@@ -295,7 +295,7 @@ def _hand_out_no_more(tx: Transaction, job_no: int) -> None:
 
 
 def settle_forgotten(tx: Transaction, *, limit: int) -> int:
-    """Settle jobs of which every task has ended and nobody has said so; how many there were."""
+    """Settle jobs whose tasks have all ended without the job being settled; return how many."""
     rows = tx.execute(_SQL["list_unsettled"], {"limit": limit}).fetchall()
     for row in rows:
         settle(tx, row["job_no"])
@@ -308,32 +308,33 @@ def is_any_forgotten(tx: Transaction) -> bool:
 
 
 def purge_idempotency_keys(tx: Transaction, *, limit: int) -> int:
-    """Delete a batch of those that have run out; how many there were."""
+    """Delete up to `limit` keys that have run out; return how many."""
     return tx.execute(_SQL["purge_idempotency_keys"], {"limit": limit}).rowcount
 
 
 def begin_delivery(tx: Transaction, job_no: int) -> None:
-    """pending → delivering."""
+    """Move a delivery from pending to delivering."""
     tx.execute(_SQL["begin_delivery"], {"job_no": job_no})
 
 
 def finish_delivery(tx: Transaction, job_no: int, objects: int) -> None:
-    """delivering → delivered, and the job is completed; its credentials are wiped."""
+    """Record that the delivery stands: complete the job, and wipe its credentials."""
     tx.execute(_SQL["finish_delivery"], {"job_no": job_no, "objects": objects})
 
 
 def refuse_delivery(tx: Transaction, job_no: int, code: str, message: str) -> None:
-    """delivering → failed, and the job is completed; its credentials stay for another try."""
+    """Record that the delivery has failed: complete the job, but keep its credentials for a new try."""
     tx.execute(_SQL["refuse_delivery"], {"job_no": job_no, "code": code, "message": message})
 
 
 def redeliver(
     tx: Transaction, job: Job, delivery: DeliveryTarget, credentials: bytes | None, vault: Vault
 ) -> bool:
-    """Have a completed job delivered whose delivery failed, or that asked for none; whether it is.
+    """Deliver a completed job again whose delivery failed, or that asked for none.
 
-    `credentials` is the plain JSON, sealed before it is stored; None leaves those that there are,
-    which are for the recorded place alone: elsewhere they deliver nothing.
+    Return False if it is not in that state, or its credentials are for another place: `credentials` is
+    the plain JSON, sealed before it is stored; None keeps the present ones, which are for the recorded
+    place alone.
     """
     sealed = _sealed(credentials, job.job_id, job.customer_id, vault)
     values = {"job_no": job.job_no, "credentials": sealed} | _columns(delivery)
@@ -341,7 +342,7 @@ def redeliver(
 
 
 def wipe_credentials(tx: Transaction, job_no: int) -> bool:
-    """End the job's credentials for good; whether it had any.
+    """Delete the job's credentials for good; return False if it has none.
 
     A job whose manifest is still to be read fails with `credentials_wiped`. One that is only to be
     delivered goes on, and its delivery is refused with that code.
@@ -356,12 +357,15 @@ def wipe_credentials(tx: Transaction, job_no: int) -> bool:
 
 
 def wipe_old_credentials(tx: Transaction, *, keep_s: int, limit: int) -> int:
-    """Wipe those of jobs that ended, or whose delivery was refused, `keep_s` ago; how many."""
+    """Wipe credentials of up to `limit` jobs that ended, or whose delivery failed, `keep_s` seconds ago.
+
+    Return how many there were.
+    """
     return tx.execute(_SQL["wipe_old_credentials"], {"keep_s": keep_s, "limit": limit}).rowcount
 
 
 def rotate_credentials(tx: Transaction, vault: Vault, *, after: int = 0) -> tuple[int, int | None]:
-    """Reseal one batch with the current key: how many, and where to go on, or None at the end."""
+    """Reseal a batch with the current key; return how many, and where to go on, None at the end."""
     rows: list[dict[str, Any]] = tx.execute(_SQL["list_sealed"], {"after": after}).fetchall()
     resealed = 0
     for row in rows:

@@ -1,4 +1,4 @@
-"""What annotators hold: asked for again by the key of a claim, or page by page."""
+"""Leases of annotators: find those of one claim by its key, or list them page by page."""
 
 from blocks.domain.errors import IdempotencyConflict
 from blocks.domain.ids import parse_task_id
@@ -10,7 +10,7 @@ _SQL = load("leases")
 
 
 def find_claimed(tx: Transaction, annotator_no: int, key: ClaimKey) -> list[ClaimedTask]:
-    """Return what the annotator still holds of the claim of that key; nothing if it gave nothing.
+    """Return the tasks that the annotator still holds by the claim of that key.
 
     Raises:
         IdempotencyConflict: the claim of that key asked for something else.
@@ -30,9 +30,9 @@ def key_conflict() -> IdempotencyConflict:
 def list_page(
     tx: Transaction, annotator_no: int, *, limit: int, after: str | None
 ) -> list[ClaimedTask] | None:
-    """Return up to `limit` of the tasks that the annotator holds, from behind the task `after` on.
+    """Return up to `limit` of the tasks that the annotator holds, from after the task `after` on.
 
-    None where `after` is no task's id.
+    Return None if `after` is no task's id.
     """
     job_no, byte_offset = 0, 0
     if after is not None:

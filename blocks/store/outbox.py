@@ -1,4 +1,4 @@
-"""What has to happen outside the database because of a commit inside it."""
+"""Messages to Prefect that follow from commits in the database."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,8 +14,10 @@ CHANNEL = "outbox"
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """What is to be said to Prefect: `kind` is cancel_job, or job_event, whose name is `event`; `tries`
-    counts those that failed."""
+    """A message to Prefect: `kind` is cancel_job, or job_event, whose name is `event`.
+
+    `tries` counts the times that Prefect could not be told.
+    """
 
     outbox_no: int
     kind: str
@@ -27,18 +29,18 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def claim(tx: Transaction, *, limit: int) -> Sequence[Entry]:
-    """Entries that are due, held until the transaction ends."""
+    """Return up to `limit` entries that are due, held until the transaction ends."""
     rows = tx.execute(_SQL["claim"], {"limit": limit}).fetchall()
     return [msgspec.convert(row, Entry) for row in rows]
 
 
 def mark_done(tx: Transaction, outbox_no: int) -> None:
-    """It has happened."""
+    """Delete an entry that Prefect was told."""
     tx.execute(_SQL["mark_done"], {"outbox_no": outbox_no})
 
 
 def postpone(tx: Transaction, outbox_no: int, *, error: str, delay_s: float) -> None:
-    """It could not be done now; it is due again in `delay_s`."""
+    """Make an entry due again in `delay_s` seconds; `error` is why it could not be said."""
     tx.execute(_SQL["postpone"], {"outbox_no": outbox_no, "error": error, "delay_s": delay_s})
 
 

@@ -1,4 +1,4 @@
-"""How well annotators agree on the tasks of a job."""
+"""Measure how well annotators agree on the tasks of a job."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ _SQL = load("quality")
 
 
 class Outcomes(msgspec.Struct, frozen=True):
-    """So many tasks came out alike: settled or not, after `labels`, of which `agreed` agreed.
+    """How many `tasks` ended alike: settled or not, after `labels` labels, of which `agreed` agreed.
 
-    `settled` is None for tasks that are open, and have labels.
+    `settled` is None for open tasks that have labels.
     """
 
     settled: bool | None
@@ -53,9 +53,9 @@ class Quality(msgspec.Struct, frozen=True):
 
 
 def measure(tx: Transaction, job_no: int) -> Quality:
-    """Reads all tallies and labels of the job: a second or two for a million tasks.
+    """Count over all tallies and labels of the job; a million tasks take a second or two.
 
-    It is the first in its transaction, so that all counts are of one moment.
+    This has to come first in its transaction, so that all counts are of one moment.
     """
     tx.execute(_SQL["one_snapshot"])
     disable_nested_loops(tx)

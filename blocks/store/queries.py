@@ -1,7 +1,7 @@
 """SQL by name: a file holds `-- name --` lines, each followed by its statement.
 
-What several statements share stands once, as a part of a name of its own, and is meant by `{name}`;
-parts may share parts.
+A part that several statements share has a name of its own, and stands in them as `{name}`; parts may
+share parts.
 """
 
 import re
@@ -16,7 +16,7 @@ _SHARED = re.compile(r"\{(\w+)\}")
 
 @cache
 def load(file: str) -> dict[str, sql.SQL]:
-    """The statements of `sql/<file>.sql`."""
+    """Return the statements of `sql/<file>.sql` by their names."""
     text = (resources.files("blocks.store") / "sql" / f"{file}.sql").read_text()
     _, *parts = _HEADING.split(text)
     bodies = {

@@ -1,9 +1,9 @@
 """Quotas: how much of the service one customer may take up at once.
 
-They are looked at in the transaction that adds, after it has added. What other transactions add at the
-same moment is not seen, so a customer may get over a quota by as much as is added side by side: at most
-one request for each of the API's connections. Tasks and bytes are counted now and then, so that what
-other processes and runs add may be seen `_RECOUNT_S` later.
+They are checked in the transaction that adds, after it has added. That does not see what other
+transactions add at the same moment, so a customer may exceed a quota by as much as is added side by
+side: at most one request for each of the API's connections. Tasks and bytes are counted every
+`_RECOUNT_S` seconds only, so additions of other processes and runs are seen that much later.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _SQL = load("quotas")
 
 
 class Quota(StrEnum):
-    """What is counted."""
+    """The amounts that are limited."""
 
     JOBS = "jobs"
     OPEN_TASKS = "open_tasks"
@@ -42,7 +42,7 @@ _RETRY_AFTER_S = {
 }
 
 
-# The others are counted by an index, and no further than their quota.
+# The other quotas are counted by an index, and no further than the quota.
 _COUNTED_NOW_AND_THEN = {Quota.OPEN_TASKS, Quota.STORED_BYTES}
 _RECOUNT_S = 10.0
 _REFUSED_S = 1.0
@@ -50,7 +50,7 @@ _COUNTS_MAX = 10_000
 
 
 class QuotaExceeded(RefineryError):
-    """A customer has as much as they may have."""
+    """A customer has as much as their quota allows."""
 
     def __init__(self, quota: Quota, most: int) -> None:
         super().__init__(_MESSAGES[quota].format(most))
@@ -59,10 +59,10 @@ class QuotaExceeded(RefineryError):
 
 
 class Quotas:
-    """Compares what customers have with what they may have.
+    """Compare what customers have with their quotas.
 
-    To count all their tasks and bytes takes the longer the more jobs they have, so a count is used for
-    `_RECOUNT_S`, with what this process has added since; one that refuses, for `_REFUSED_S`.
+    Counting their tasks and bytes takes longer with each job, so a count is used for `_RECOUNT_S`
+    seconds, with what this process has added since; a count that refuses, for `_REFUSED_S`.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -80,9 +80,9 @@ class Quotas:
         added: int = 0,
         to_come: int = 0,
     ) -> None:
-        """Compare what there is, and `to_come` more, with `most`, where 0 is no quota.
+        """Compare the present amount, and `to_come` more, with `most`; 0 is no quota.
 
-        `added` is what this transaction has added by now.
+        `added` is how much of it this transaction has added.
 
         Raises:
             QuotaExceeded: it is more.
@@ -97,7 +97,7 @@ class Quotas:
             raise QuotaExceeded(quota, most)
 
     def _known(self, customer_id: str, quota: Quota, added: int, most: int) -> int | None:
-        """What there is by an earlier count, if that is good enough; what is `added` is noted in it."""
+        """Return the amount by an earlier count, now with `added`; None if that is too old."""
         with self._lock:
             counted = self._counted.get((customer_id, quota))
             if counted is None or quota not in _COUNTED_NOW_AND_THEN:

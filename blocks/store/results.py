@@ -1,4 +1,4 @@
-"""What comes out of a job: its settled tasks, and the lines without a result."""
+"""Stream what a job has come to: its settled tasks, and its lines without a result."""
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from blocks.store.queries import load
 _SQL = load("results")
 
 Blocks = Generator[bytes, None, None]
-"""To be closed by who does not read it to its end: it holds a statement of its transaction."""
+"""A reader that stops before the end has to close it: it holds a statement of its transaction."""
 
 _BLOCK_BYTES = 256 * 1024
 _RAW_BYTES_SHOWN = 1024
@@ -25,9 +25,9 @@ _RAW_ROWS_AT_A_TIME = 32
 class LineError(msgspec.Struct, frozen=True):
     """A line of the manifest without a result: its number, 1-based, and why.
 
-    `code` is one of `LineCode` for a bad line, and of `TaskReason` for a task that failed, whose `raw`
-    is a line with its data_url and its metadata. Of a job that ended early chunks may be missing,
-    and nobody knows the number of a line behind them.
+    `code` is one of `LineCode` for a bad line, and of `TaskReason` for a task that failed; the `raw` of
+    a task is a line with its data_url and its metadata. `line` is None behind a missing chunk of a job
+    that ended early: nobody knows the number there.
     """
 
     line: int | None
@@ -37,23 +37,23 @@ class LineError(msgspec.Struct, frozen=True):
     raw: bytes
 
     def to_json(self) -> bytes:
-        """The line of `/errors` and of `errors.jsonl`, with its line feed."""
+        """Return the line of `/errors` and of `errors.jsonl`, with its line feed."""
         fields = {field: getattr(self, field) for field in self.__struct_fields__}
         fields["raw"] = self.raw.decode(errors="replace")
         return msgspec.json.encode(fields) + b"\n"
 
 
 def disable_nested_loops(tx: Transaction) -> None:
-    """Before a long read of a job that statistics may not know yet; until the transaction ends."""
+    """Disable nested loops for this transaction: a fresh job has no planner statistics."""
     tx.execute(_SQL["without_nested_loops"])
 
 
 def export(tx: Transaction, job_no: int, *, after: int = 0) -> Blocks:
-    """Blocks of whole JSON lines, each line a settled task, from manifest line `after` + 1 on."""
+    """Yield blocks of whole JSON lines, each a settled task, from manifest line `after` + 1 on."""
     statement = build_export(tx, job_no)
     with tx.cursor().copy(statement, {"job_no": job_no, "after": after}) as copy:
         block = bytearray()
-        for line in copy:  # the driver gives them one by one
+        for line in copy:  # the driver yields them one by one
             block += line
             if len(block) >= _BLOCK_BYTES:
                 yield _unquoted(block)
@@ -63,7 +63,7 @@ def export(tx: Transaction, job_no: int, *, after: int = 0) -> Blocks:
 
 
 def build_export(tx: Transaction, job_no: int) -> sql.SQL:
-    """For a job with its number of options; the transaction's planner is set for it."""
+    """Return the COPY for a job with its number of options; set the transaction's planner for it."""
     row = tx.execute(_SQL["options"], {"job_no": job_no}).fetchone()
     assert row is not None  # it is a job's
     tx.execute(_SQL["in_order"])
@@ -75,26 +75,26 @@ def build_export(tx: Transaction, job_no: int) -> sql.SQL:
 
 
 def _unquoted(block: bytearray) -> bytes:
-    # COPY quotes a line that holds a carriage return; the quote itself cannot stand in JSON.
+    # COPY quotes a line with a carriage return; the quote character cannot stand in JSON.
     return bytes(block.replace(b"\x01", b""))
 
 
 def export_errors(tx: Transaction, job_no: int) -> Blocks:
-    """Blocks of whole JSON lines, each a line of the manifest without a result, in its order."""
+    """Yield blocks of whole JSON lines, each a manifest line without a result, in manifest order."""
     return _blocks(line.to_json() for line in list_line_errors(tx, job_no))
 
 
 def export_bad_lines(tx: Transaction, job_no: int) -> Blocks:
-    """Blocks of whole lines: the bad lines of the manifest, byte for byte, to be mended.
+    """Yield blocks of whole lines: the bad lines of the manifest, byte for byte, to be mended.
 
-    Only one that was too long, and so never read, is cut to its beginning.
+    Only a line that was too long, and so was never read, is cut to its beginning.
     """
     rows = _rows(tx, "bad_lines", {"job_no": job_no}, rows_at_a_time=_RAW_ROWS_AT_A_TIME)
     return _blocks(row["raw"] + b"\n" for row in rows)
 
 
 def list_line_errors(tx: Transaction, job_no: int) -> Iterator[LineError]:
-    """The lines without a result, in manifest order, read in small batches; of `raw` the first 1 KiB."""
+    """Yield the lines without a result, in manifest order, with the first 1 KiB of `raw`."""
     parameters = {"job_no": job_no, "raw_bytes_max": _RAW_BYTES_SHOWN}
     rows = _rows(tx, "errors", parameters, rows_at_a_time=_ROWS_AT_A_TIME)
     return (LineError(**row) for row in rows)

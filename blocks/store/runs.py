@@ -1,4 +1,4 @@
-"""Runs that Prefect has to do: a row each, as long as its work is not done."""
+"""Work pending in Prefect: one row per job and kind until the work is done, in however many runs."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,20 +13,20 @@ from blocks.store.queries import load
 _SQL = load("runs")
 
 OURS = "refinery-"
-"""What the idempotency keys of runs begin with that a launcher has asked for."""
+"""The beginning of the idempotency keys of runs that a launcher has asked for."""
 
-# Any number that nothing else locks.
+# A number that nothing else locks.
 _TURN_LOCK = 7_310_563_213
-# A run of its own costs a job two seconds of a core, most of them for Prefect; where a few jobs of one
-# customer wait, one run does all of them.
+# A run costs two seconds of a core, most of them in Prefect. Where this many jobs of one customer wait,
+# one run does all of them.
 QUEUE_MIN = 4
-# What has waited for longer than this waits for a place, and not for a launcher to come to it.
+# Work that has waited for longer than this waits for a place, and not for a launcher to look.
 _PATIENCE_S = 2.0
 _AHEAD_MAX = 20
 
 RELAUNCH_DELAY_S = 10.0
 RELAUNCH_DELAY_S_MAX = 900.0
-"""Bounds of the wait for another run of work whose run ended too early; it doubles each time."""
+"""Bounds of the wait after a run that ended too early, in seconds; it doubles each time."""
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -45,7 +45,7 @@ class Launch(msgspec.Struct, frozen=True):
 
     @property
     def idempotency_key(self) -> str:
-        """The same however often this launch is asked for, and another one for the next.
+        """The key of this launch: the same however often it is asked for, and another for the next.
 
         Prefect keeps keys for each flow, as long as it keeps the runs.
         """
@@ -53,16 +53,16 @@ class Launch(msgspec.Struct, frozen=True):
 
 
 class Work(msgspec.Struct, frozen=True):
-    """What Prefect has to do for a job: `kind` is process_job or deliver_job."""
+    """Pending work of a job: `kind` is process_job or deliver_job."""
 
     kind: str
     job_id: str
 
 
 class LaunchedRun(msgspec.Struct, frozen=True):
-    """One that was asked for; without `flow_run_id` there was no answer yet. `is_old` after a minute.
+    """A run that was asked for; without `flow_run_id` Prefect has not answered. `is_old` after a minute.
 
-    One that an operator has paused holds no place.
+    A run that an operator has paused holds no place.
     """
 
     run_no: int
@@ -75,9 +75,9 @@ class LaunchedRun(msgspec.Struct, frozen=True):
 
 
 def take(tx: Transaction, *, runs_max: int, per_customer_max: int) -> Launch | None:
-    """The run whose turn it is, counted as under way from now on; None if there is none, or no room.
+    """Return the run whose turn it is, and count it as under way; None if there is none, or no room.
 
-    A customer with a thousand of them has its turn as often as one with a single one. Half as many as
+    A customer with a thousand runs has a turn as often as one with a single run. Half as many as
     `per_customer_max` may be under way beside those, for work that has failed before.
     """
     tx.execute(_SQL["begin_turn"], {"lock": _TURN_LOCK})
@@ -94,8 +94,8 @@ def take(tx: Transaction, *, runs_max: int, per_customer_max: int) -> Launch | N
 def take_more(tx: Transaction, customer_id: str, flow_run_id: UUID) -> Work | None:
     """Take the customer's next small work for a run that still holds some, and so has its place.
 
-    Return None if the run had better end: there is no such work, or its place is waited for, by another
-    customer who has fewer or by work that needs a run of its own.
+    Return None if the run should end: there is no such work, or another customer who has fewer runs, or
+    work that needs a run of its own, waits for its place.
     """
     tx.execute(_SQL["begin_turn"], {"lock": _TURN_LOCK})
     values = {
@@ -109,7 +109,7 @@ def take_more(tx: Transaction, customer_id: str, flow_run_id: UUID) -> Work | No
 
 
 def take_back(tx: Transaction, job_no: int, flow_run_id: UUID) -> list[Work]:
-    """Take what a run of small jobs begins with: the job's work, and what it held before a retry."""
+    """Take the first work of a run of small jobs: that of the job, and what it held before a retry."""
     values = {"job_no": job_no, "flow_run_id": flow_run_id}
     rows = tx.execute(_SQL["take_back"], values).fetchall()
     return [msgspec.convert(row, Work) for row in rows]
@@ -127,39 +127,42 @@ def hand_over(
 
 
 def record_launch(tx: Transaction, launch: Launch, flow_run_id: str) -> None:
-    """Prefect has a run for it; where another launch has come since, that one stays."""
+    """Record Prefect's run of a launch, unless another launch has come since."""
     values = {"run_no": launch.run_no, "launches": launch.launches, "flow_run_id": flow_run_id}
     tx.execute(_SQL["record_launch"], values)
 
 
 def find_unanswered(tx: Transaction, *, after_s: float, limit: int) -> Sequence[Launch]:
-    """Launches of `after_s` seconds ago or earlier of which no run is known."""
+    """Return up to `limit` launches older than `after_s` seconds whose run is not known."""
     values = {"after_s": after_s, "limit": limit}
     return [msgspec.convert(row, Launch) for row in tx.execute(_SQL["find_unanswered"], values)]
 
 
 def adopt(tx: Transaction, job_no: int, kind: str, flow_run_id: UUID) -> None:
-    """Take a run that somebody has started for the one that was asked for, if none is under way."""
+    """Count a run that was started manually as the one that was asked for, if none is under way."""
     values = {"job_no": job_no, "kind": kind, "flow_run_id": flow_run_id}
     tx.execute(_SQL["adopt"], values)
 
 
 def postpone(tx: Transaction, launch: Launch, *, error: str, delay_s: float) -> None:
-    """Prefect could not be asked; it is due again in `delay_s`, unless another launch has come since."""
+    """Make a launch due again in `delay_s` seconds, as Prefect could not be asked.
+
+    Another launch that has come since stays as it is.
+    """
     values = {"run_no": launch.run_no, "launches": launch.launches}
     tx.execute(_SQL["postpone"], values | {"error": error, "delay_s": delay_s})
 
 
 def list_under_way(tx: Transaction, *, after: int, limit: int) -> Sequence[LaunchedRun]:
-    """A page of those that were asked for, by their numbers from `after` on."""
+    """Return a page of the runs that were asked for, by their numbers from `after` on."""
     rows = tx.execute(_SQL["list_under_way"], {"after": after, "limit": limit}).fetchall()
     return [msgspec.convert(row, LaunchedRun) for row in rows]
 
 
 def wait_again(tx: Transaction, run: LaunchedRun, *, error: str, delay_s: float | None) -> bool:
-    """Have another run in `delay_s`, or not before somebody asks, where that is None; whether it is so.
+    """Schedule the next launch after `delay_s` seconds; None parks the work until an operator retries.
 
-    It is not where something else has changed the row since it was read.
+    Return False if the row has changed since it was read.
     """
     values = {
         "run_no": run.run_no,
@@ -177,7 +180,7 @@ def set_paused(tx: Transaction, run: LaunchedRun, *, is_paused: bool) -> bool:
 
 
 def give_back(tx: Transaction, job_id: str, kind: str, flow_run_id: UUID, *, error: str) -> bool:
-    """Free the place of a run that ends itself, and have another one later; False if it has none.
+    """Free the place of a run that ends itself, and schedule another one; False if it has no place.
 
     The wait grows with the launches, from `RELAUNCH_DELAY_S` to `RELAUNCH_DELAY_S_MAX`.
     """
@@ -192,10 +195,10 @@ def give_back(tx: Transaction, job_id: str, kind: str, flow_run_id: UUID, *, err
 
 
 def is_any_missing(tx: Transaction) -> bool:
-    """Return whether a job ought to have a row and has none."""
+    """Return True if a job ought to have a row and has none."""
     return tx.execute(_SQL["find_missing"], {"limit": 1}).fetchone() is not None
 
 
 def add_missing(tx: Transaction, *, limit: int) -> int:
-    """Add rows for jobs that ought to have one; how many that were."""
+    """Add rows for up to `limit` jobs that ought to have one; return how many."""
     return len(tx.execute(_SQL["add_missing"], {"limit": limit}).fetchall())

@@ -32,7 +32,7 @@ class Stream(msgspec.Struct, frozen=True):
 
 
 class Outcome(StrEnum):
-    """What became of a manifest: of its latest job, and of that one's delivery."""
+    """The state of a manifest, by its latest job and the delivery of that job."""
 
     OPEN = "open"
     DONE = "done"
@@ -46,7 +46,7 @@ class Outcome(StrEnum):
 
 
 class StreamManifest(msgspec.Struct, frozen=True):
-    """A manifest of a stream, and what became of it; `attempts` are jobs and deliveries begun for it."""
+    """A manifest of a stream, and its outcome; `attempts` are jobs and deliveries begun for it."""
 
     customer_id: str
     stream: str
@@ -61,7 +61,7 @@ class StreamManifest(msgspec.Struct, frozen=True):
 
 
 class StreamCounts(msgspec.Struct, frozen=True):
-    """A stream, and how many of its manifests came to what."""
+    """A stream, and how many of its manifests have each outcome."""
 
     customer_id: str
     stream: str
@@ -77,14 +77,14 @@ class StreamCounts(msgspec.Struct, frozen=True):
 
 
 class KnownManifest(msgspec.Struct, frozen=True):
-    """A manifest that has a job: whether it has failed, and which attempt that was."""
+    """A manifest that has a job: whether it has failed, and after how many attempts."""
 
     has_failed: bool
     attempts: int
 
 
 def begin(tx: Transaction, stream: Stream, at: datetime) -> datetime:
-    """When it began, which is `at` if it was not known.
+    """Return when the stream began; a new one begins at `at`.
 
     Raises:
         UnknownCustomer: there is no such customer.
@@ -101,7 +101,7 @@ def begin(tx: Transaction, stream: Stream, at: datetime) -> datetime:
 def find_known(
     tx: Transaction, stream: Stream, manifests: Sequence[Manifest]
 ) -> Mapping[Manifest, KnownManifest]:
-    """Return those that the stream has made jobs of."""
+    """Return those of `manifests` that the stream has made jobs of."""
     values = msgspec.structs.asdict(stream) | {
         "manifest_urls": [manifest.url for manifest in manifests],
         "versions": [manifest.version for manifest in manifests],
@@ -118,14 +118,14 @@ def find_known(
 def submit(
     tx: Transaction, stream: Stream, manifest: Manifest, vault: Vault, new: NewJob
 ) -> str | None:
-    """The id of a new job for the manifest; None if it has one, or just got one elsewhere."""
+    """Make a job of the manifest; return its id, or None if the manifest has a job already."""
     values = msgspec.structs.asdict(stream) | {
         "manifest_url": manifest.url,
         "version": manifest.version,
     }
     with tx.transaction():
         job_id, _ = jobs.submit(tx, new, vault)
-        # Waits for another run that makes a job of the same manifest at this moment.
+        # This waits for another run that is just making a job of the same manifest.
         if tx.execute(_SQL["remember"], values | {"job_id": job_id}).fetchone():
             return job_id
         raise Rollback
@@ -135,7 +135,7 @@ def submit(
 def list_delivery_folders(
     tx: Transaction, store: str, bucket: str, job_ids: Sequence[str]
 ) -> set[str]:
-    """Return the folders, without a slash at the end, that those jobs are delivered to in the bucket."""
+    """Return the folders of the bucket that jobs are delivered to, without a slash at the end."""
     values = {"store": store, "bucket": bucket, "job_ids": list(job_ids)}
     return {row["folder"] for row in tx.execute(_SQL["list_delivery_folders"], values)}
 
@@ -143,7 +143,7 @@ def list_delivery_folders(
 def list_streams(
     tx: Transaction, customer_id: str | None = None, stream: str | None = None
 ) -> list[StreamCounts]:
-    """Return all streams, or those of a customer, or the one of a name."""
+    """Return all streams, those of a customer, or the one of a name."""
     rows = tx.execute(_SQL["list_streams"], {"customer_id": customer_id, "stream": stream})
     return [StreamCounts(**row) for row in rows]
 
@@ -179,10 +179,10 @@ def list_manifests(
 def resubmit(
     tx: Transaction, stream: Stream, manifest: Manifest, vault: Vault, new: NewJob | None = None
 ) -> str | None:
-    """Try a manifest again that has no result; the id of its job, or None where it is not failed now.
+    """Try a manifest without a result again; return the id of its job, or None if it has not failed.
 
-    A delivery that was refused is begun again. A job that failed or was cancelled is made anew, as `new`
-    or, without it, as it was.
+    A delivery that was refused is begun again. A job that failed or was cancelled is made again, as
+    `new` or, without it, as it was.
     """
     rows = list_manifests(
         tx,
@@ -215,23 +215,23 @@ def _begin_again(tx: Transaction, old: Job, new: NewJob | None, vault: Vault) ->
         case JobStatus.COMPLETED if old.delivery:
             return old.job_id if jobs.redeliver(tx, old, old.delivery, None, vault) else None
         case JobStatus.FAILED | JobStatus.CANCELLED:
-            return jobs.submit(tx, new or _same(old), vault)[0]
+            return jobs.submit(tx, new or _copy(old), vault)[0]
     return None
 
 
-def _same(old: Job) -> NewJob:
-    """The job as it was submitted: its credentials stand in a block, as all of a stream's do."""
+def _copy(old: Job) -> NewJob:
+    """Return the job as it was submitted; its credentials are in a block, like those of all streams."""
     fields = {field: getattr(old, field) for field in NewJob.__struct_fields__}
     return NewJob(**fields | {"credentials": None})
 
 
 def ignore(tx: Transaction, stream: Stream, manifest_url: str) -> int:
-    """Want no result any more of any version of a manifest so far; how many there were."""
+    """Want no result of the present versions of a manifest any more; return how many there are."""
     values = msgspec.structs.asdict(stream) | {"manifest_url": manifest_url}
     return tx.execute(_SQL["ignore"], values).rowcount
 
 
 def note_shown(tx: Transaction, stream: Stream, shown: bytes) -> bool:
-    """Remember the digest of what is shown of a stream; whether it differs from the one before."""
+    """Record the digest of what is shown of a stream; return True if it differs from the last one."""
     values = msgspec.structs.asdict(stream) | {"shown": shown}
     return tx.execute(_SQL["note_shown"], values).fetchone() is not None

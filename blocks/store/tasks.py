@@ -1,4 +1,4 @@
-"""Single tasks: those that come inline, and what has become of any."""
+"""Single tasks: add inline ones, and look any of them up."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _KEYS_LOCK = 732
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked, and when it is decided."""
+    """The question of a task, and when it is decided."""
 
     task_type: TaskType
     question: str
@@ -44,7 +44,7 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CreatedTask(msgspec.Struct, frozen=True):
-    """A task's id; `replayed` if an earlier request with its key had made it."""
+    """A task's id; `replayed` if an earlier request with its key has made it."""
 
     task_id: str
     created_at: datetime
@@ -52,7 +52,7 @@ class CreatedTask(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """A task and its tally; `line` is 1-based in the manifest, None for an inline task."""
+    """A task and its votes; `line` is 1-based in the manifest, None for an inline task."""
 
     job_id: str
     inline: bool
@@ -88,7 +88,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reason(self) -> TaskReason | None:
-        """Why it failed."""
+        """Why the task failed; None if it has not."""
         if self.outcome == 0:
             return TaskReason.NO_CONSENSUS
         if self.outcome is None and self.job_status is JobStatus.CANCELLED:
@@ -106,9 +106,9 @@ def create(
     *,
     batch_id: str | None = None,
 ) -> list[CreatedTask]:
-    """All of them, or none; in their order. One whose key was used before is the task made then.
+    """Add all tasks or none; return them in their order. A key that was used gives its first task.
 
-    The hashes of the requests are stored keyed, by the `vault`, so that they confirm no guess.
+    The hashes of the requests are stored as digests keyed by the `vault`, so that they confirm no guess.
 
     Raises:
         IdempotencyConflict: a key was used for another task.
@@ -123,8 +123,8 @@ def create(
             made[n] = known[key]
         elif key is None or first_of.setdefault(key, n) == n:
             fresh.setdefault(_inline_key(task.rule), {})[n] = task
-    # Made in the order of their keys, and appended to in the order of their jobs: so two requests cannot
-    # wait for each other.
+    # Containers are made in the order of their keys, and appended to in the order of their jobs, so that
+    # two requests cannot wait for each other.
     containers = [
         (_container(tx, customer_id, key, fresh[key]), fresh[key]) for key in sorted(fresh)
     ]
@@ -137,7 +137,7 @@ def create(
 
 
 def get(tx: Transaction, id_: str, *, customer_id: str) -> Task | None:
-    """The customer's task of that id, if there is one."""
+    """Return the customer's task of that id; None if there is none."""
     key = parse_task_id(id_)
     if key is None:
         return None
@@ -201,7 +201,7 @@ def _container(
         rule = next(iter(tasks.values())).rule
         tx.execute(_SQL["insert_container"], new | msgspec.structs.asdict(rule))
         found = tx.execute(_SQL["find_container"], values).fetchone()
-        assert found is not None  # ours or another's
+        assert found is not None  # this request or another has inserted it
     return found
 
 
@@ -237,6 +237,6 @@ def _append(
 
 
 def stored_bytes(task: NewTask) -> int:
-    """UTF-8 bytes of what the customer wrote into the task, without its container's question."""
+    """Return the UTF-8 bytes of the customer's texts in the task, without its container's question."""
     texts = (task.data_url, task.metadata, task.callback_url, task.idempotency_key)
     return sum(len(text.encode()) for text in texts if text)

@@ -1,4 +1,4 @@
-"""What jobs wait for: recorded by who could not go on, and read by who asks for the job."""
+"""What jobs wait for: recorded by runs that could not go on, and read for customers."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ _SQL = load("waits")
 # With more annotators than a task has labels, none is short of them.
 _ANNOTATORS_MAX = LABELS_MAX + 1
 _TASKS_MAX = 100
-# What is shorter is no wait, but the way that every job goes.
+# Shorter waits are not told: every job has them.
 _TURN_MIN = timedelta(seconds=2)
 _BEGIN_MIN = timedelta(seconds=5)
 
@@ -35,8 +35,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """What a job waits for, and why; `since` when.
 
     `tries` counts those that failed since then. `next_try_at` is null while a try is under way, and
-    where none comes by itself. What fails after `gives_up_at` fails the job, or its delivery.
-    `annotators`: so many more people are needed, so that each open task can get its next labels.
+    where none comes by itself. A failure after `gives_up_at` fails the job, or its delivery.
+    `annotators` more people are needed, so that each open task can get its next labels.
     """
 
     what: WaitsFor
@@ -83,7 +83,7 @@ def record_failure(
     wait_s_max: float,
     failure: str | None = None,
 ) -> Failures | None:
-    """Record that a try has failed and the next one comes in `delay_s`; None if the work is done.
+    """Record that a try has failed and the next comes in `delay_s` seconds; None if the work is done.
 
     `failure` names the error of a run that neither time nor the customer can mend.
     """
@@ -100,18 +100,18 @@ def record_failure(
 
 
 def failed_for_s(tx: Transaction, job_id: str, kind: str) -> float:
-    """Return for how many seconds the work has failed in a row; 0 if it got on, or is done."""
+    """Return for how many seconds the work has failed in a row; 0 if it made progress or is done."""
     row = tx.execute(_SQL["failed_for"], {"job_id": job_id, "kind": kind}).fetchone()
     return float(row["failed_for_s"]) if row else 0.0
 
 
 def forget_failures(tx: Transaction, job_no: int, kind: str) -> None:
-    """Forget the failures so far: the work has got on."""
+    """Forget the failures so far: the work has made progress."""
     tx.execute(_SQL["forget_failures"], {"job_no": job_no, "kind": kind})
 
 
 def find_waits(tx: Transaction, jobs: Sequence[Job]) -> dict[int, Waiting]:
-    """Return what jobs wait for by their numbers; those that wait for nothing are missing."""
+    """Return what jobs wait for, by their numbers; those that wait for nothing are left out."""
     by_no = {job.job_no: job for job in jobs}
     rows = tx.execute(_SQL["list_runs"], {"job_nos": list(by_no)}).fetchall()
     runs = [msgspec.convert(row, _Run) for row in rows]

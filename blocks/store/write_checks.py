@@ -1,4 +1,4 @@
-"""Whether the database takes writes."""
+"""Check whether the database takes writes."""
 
 import random
 
@@ -10,9 +10,9 @@ _SLOTS = 64
 
 
 def write(tx: Transaction) -> None:
-    """Write what an annotator's label needs to be written: a row, and more bytes of a file.
+    """Write what a label of an annotator needs: a row, and more bytes of a file.
 
-    Raises what the driver raises where one of them cannot be had.
+    Raise the driver's error where that cannot be written.
     """
     tx.execute(_SQL["keep_little_in_memory"])
     tx.execute(_SQL["fill_a_file"])
