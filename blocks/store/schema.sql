@@ -60,7 +60,7 @@ create table jobs (
     status      text not null default 'accepted'
                 check (status in ('accepted', 'processing', 'completed', 'failed', 'cancelled')),
 
-    -- What the customer wrote; blocks/domain/limits.py has the same bounds.
+    -- As the customer wrote it; blocks/domain/limits.py has the same bounds.
     manifest_url                text,                    -- null: tasks come one by one, see inline_tasks
     inline_key                  bytea,                   -- SHA-256 of the question and the rule of such tasks
     question                    text not null,
@@ -115,7 +115,7 @@ create table jobs (
     delivery_objects     integer,
     delivered_at         timestamptz,
 
-    -- What Prefect has still to do for it: read its manifest, or deliver its results.
+    -- Work that Prefect has still to do for it: read its manifest, or deliver its results.
     is_unread      boolean not null generated always as (
         manifest_url is not null and status in ('accepted', 'processing') and ingested_at is null
     ) stored,
@@ -131,7 +131,7 @@ create table jobs (
 create index jobs_by_customer on jobs (customer_id, job_no);
 create index jobs_by_status on jobs (customer_id, status, job_no) where manifest_url is not null;
 create unique index jobs_inline on jobs (customer_id, inline_key) where inline_key is not null;
--- What quotas count: jobs under way, and manifests that are kept.
+-- Quotas count jobs under way, and the bytes of manifests that are kept.
 create index jobs_under_way on jobs (customer_id, job_no) where status in ('accepted', 'processing');
 create index jobs_kept on jobs (customer_id) include (manifest_bytes, status, job_no)
     where manifest_bytes is not null;

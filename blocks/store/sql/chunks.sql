@@ -1,6 +1,6 @@
 -- claim_chunk --
--- A twin waits here until this transaction ends, and then finds nothing to do. The share lock keeps
--- the job from ending while its tasks are being added.
+-- Insert the chunk's row, if there is none. A twin waits here until this transaction ends, and then finds nothing to
+-- do. The share lock keeps the job from ending while its tasks are being added.
 insert into chunks (job_no, chunk_no, lines, tasks, bad_lines)
 select job_no, %(chunk_no)s, 0, 0, 0
 from (select job_no from jobs where job_no = %(job_no)s and status = 'processing' for share) job
@@ -8,7 +8,7 @@ on conflict do nothing
 returning chunk_no;
 
 -- fill_chunk --
--- What the chunk came to, now that all of it is there; its tasks may be handed out.
+-- Record the counts of the chunk, now that all of it is there, and let its tasks be handed out.
 with filled as (
     update chunks
     set lines = %(lines)s, tasks = %(tasks)s, bad_lines = %(bad_lines)s, bad_codes = %(bad_codes)s,
@@ -29,8 +29,8 @@ from filled join jobs j using (job_no)
 where filled.tasks > 0;
 
 -- copy_tasks --
--- The delimiter can stand neither in JSON nor in a URL, so that tabs need no escape. CSV would need none at
--- all, and costs the server a fifth more.
+-- The delimiter can stand neither in JSON nor in a URL, so tabs need no escape. CSV would need no escapes at all, but
+-- costs the server a fifth more.
 copy tasks (job_no, byte_offset, chunk_no, line_in_chunk, data_url, metadata)
 from stdin (format text, delimiter E'\x02');
 
@@ -38,11 +38,11 @@ from stdin (format text, delimiter E'\x02');
 copy bad_lines (job_no, byte_offset, chunk_no, line_in_chunk, code, message, raw) from stdin;
 
 -- list_committed --
--- Which chunks are done.
+-- List the committed chunks.
 select chunk_no from chunks where job_no = %(job_no)s;
 
 -- count_ingested --
--- What the committed chunks hold, and how many of their bad lines are not JSON at all.
+-- Sum over the committed chunks, and count how many of their bad lines are not JSON at all.
 select coalesce(sum(tasks), 0)::bigint     as tasks,
        coalesce(sum(bad_lines), 0)::bigint as bad_lines,
        coalesce(sum((
@@ -52,7 +52,7 @@ select coalesce(sum(tasks), 0)::bigint     as tasks,
 from chunks where job_no = %(job_no)s;
 
 -- read_ledger --
--- What the committed chunks read and recorded, beside the manifest that they have to cover.
+-- Sum what the committed chunks have read and recorded, beside the size of the manifest that they have to cover.
 select coalesce(j.text_bytes, j.manifest_bytes, 0)                   as manifest_bytes,
        coalesce(sum(c.read_bytes), 0)::bigint                        as read_bytes,
        coalesce(sum(c.begun_lines), 0)::bigint                       as begun_lines,
@@ -66,14 +66,14 @@ where j.job_no = %(job_no)s
 group by j.job_no;
 
 -- find_first_bad_line --
--- A bad line that comes before all others.
+-- Find the bad line that comes before all others.
 select byte_offset, line_in_chunk as line, code, message, raw from bad_lines
 where job_no = %(job_no)s
 order by byte_offset
 limit 1;
 
 -- count_bad_codes --
--- How many lines of a job are bad, by code.
+-- Count the bad lines of a job by code.
 select code.key as code, sum(code.value::bigint)::bigint as lines
 from chunks cross join jsonb_each_text(bad_codes) code
 where job_no = %(job_no)s and bad_lines > 0

@@ -1,15 +1,15 @@
 -- read_totals --
--- The sums of all series.
+-- Return the sums of all series.
 select name, label, sum(amount)::float8 as total from counts group by name, label order by name, label;
 
 -- read_queues --
--- What waits: how many, counted up to a bound, and for how many seconds the one that has waited longest.
--- Of webhooks only those that are due at endpoints which answer: what a dead endpoint holds up is its own affair.
+-- Measure the queues: how many entries wait, counted up to a bound, and for how many seconds the oldest has. The age
+-- of webhooks is that of messages due at endpoints that answer; those of dead endpoints are no fault of the service.
 select 'outbox' as name,
        (select count(*) from (select from outbox limit %(counted_max)s) o) as depth,
        (select extract(epoch from now() - created_at)::float8 from outbox order by outbox_no limit 1) as oldest_s
 union all
--- What Prefect could not be asked for waits all the while, though it is not due. What an operator has stopped does not.
+-- Work that Prefect could not be asked for waits, though it is not due. Work that an operator has stopped does not.
 select 'runs_waiting', count(*), extract(epoch from now() - min(since))::float8
 from (
     select case when failures > 0 then created_at else greatest(created_at, not_before) end as since
@@ -37,7 +37,7 @@ select 'webhooks',
         where webhooks.failures = 0);
 
 -- waiting_endpoints --
--- Endpoints that something is to be sent to, from one to the next by index; up to a bound.
+-- List endpoints with messages to be sent, up to a bound, going from one to the next by index.
 with recursive waiting as (
     (select webhook_no from notifications where status = 'pending' order by webhook_no limit 1)
     union all
@@ -48,8 +48,8 @@ with recursive waiting as (
 select webhook_no from waiting where webhook_no is not null limit %(endpoints_max)s;
 
 -- fold --
--- Add rows up, so that there are few; two that fold at once pass over each other's. Where there is one of each
--- nothing is written.
+-- Fold rows into one per series; two processes that fold at once pass over each other's rows. Where each series has
+-- one row, nothing is written.
 with gone as (
     delete from counts
     where exists (select from counts group by name, label having count(*) > 1) and count_no in (

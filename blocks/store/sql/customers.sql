@@ -7,7 +7,7 @@ select %(key_hash)s, customer_id from customers where customer_id = %(customer_i
 returning customer_id;
 
 -- insert_annotator --
--- The annotator of that name, made if there is none.
+-- Return the annotator of that name; add one if there is none.
 insert into annotators (annotator_id, name) values (%(annotator_id)s, %(name)s)
 on conflict (name) do update set name = excluded.name
 returning annotator_no, annotator_id;
@@ -16,12 +16,12 @@ returning annotator_no, annotator_id;
 insert into api_keys (key_hash, annotator_no) values (%(key_hash)s, %(annotator_no)s);
 
 -- find_key --
--- Who a key belongs to, unless it was revoked.
+-- Return whose a key is, unless it was revoked.
 select customer_id, annotator_no from api_keys
 where key_hash = %(key_hash)s and revoked_at is null;
 
 -- revoke_key --
--- By the key or by its id.
+-- Revoke a key, found by itself or by its id.
 update api_keys set revoked_at = now()
 where (key_hash = %(key_hash)s or key_id = %(key_id)s) and revoked_at is null
 returning key_id, annotator_no;
@@ -46,7 +46,7 @@ select a.annotator_id, a.name, a.customer_ids, a.created_at,
 from annotators a order by a.created_at, a.annotator_no;
 
 -- find_annotator --
--- By the id or by the name; locked until the commit, so that changes of what they are handed take turns.
+-- Find an annotator by id or name, and lock the row, so that changes of whose tasks they are handed take turns.
 select annotator_no, customer_ids from annotators
 where annotator_id = %(annotator)s or name = %(annotator)s
 order by annotator_id = %(annotator)s desc limit 1
@@ -58,7 +58,7 @@ where not exists (select from customers c where c.customer_id = u.customer_id)
 limit 1;
 
 -- grant --
--- Have the annotator handed the tasks of these customers too; of one who was handed everybody's, of these alone.
+-- Hand the annotator the tasks of these customers too; if they were handed everybody's, of these alone.
 update annotators
 set customer_ids = array(select unnest(coalesce(customer_ids, '{}') || %(customer_ids)s::text[]) as c group by c order by c)
 where annotator_no = %(annotator_no)s;

@@ -1,5 +1,5 @@
 -- insert_job --
--- A new job; here and below, a trigger keeps its row in `runs`, in the same commit.
+-- Insert a job; here and below, a trigger keeps its row in `runs`, in the same commit.
 insert into jobs (
     job_id, customer_id, manifest_url, manifest_bytes, manifest_version, question, options,
     consensus_threshold, task_type, callback_url, metadata, priority, stop_early,
@@ -16,7 +16,7 @@ insert into jobs (
 ) returning job_no;
 
 -- claim_idempotency_key --
--- Bind the key to the job, unless another request did within the last day: then its row comes back.
+-- Bind the key to the job, unless another request did within the last day; return whether it is bound.
 with bound as (
     insert into idempotency_keys as k (customer_id, key, body_hash, job_no)
     values (%(customer_id)s, %(key)s, %(body_hash)s, %(job_no)s)
@@ -28,15 +28,15 @@ with bound as (
 select exists (select from bound);
 
 -- find_idempotency_key --
--- The job that a key was used for within the last day, and the hash of that request.
+-- Return the job that a key was used for within the last day, and the hash of that request.
 select j.job_id, k.body_hash
 from idempotency_keys k join jobs j using (job_no)
 where k.customer_id = %(customer_id)s and k.key = %(key)s
   and k.created_at >= now() - interval '24 hours';
 
 -- job --
--- A job as the customer sees it; progress is a sum over its chunks. What inline tasks hang on is not seen.
--- What a job that was stopped leaves open has failed.
+-- A job as the customer sees it; its progress is a sum over its chunks. The open tasks of a job that was stopped count
+-- as failed. Containers of inline tasks are not shown.
 select j.*, c.total_tasks, c.tasks_done, c.lines_read,
        case when j.status in ('failed', 'cancelled') then c.total_tasks - c.tasks_done
             else c.tasks_failed end as tasks_failed
@@ -55,14 +55,14 @@ where j.manifest_url is not null;
   and j.job_id = %(job_id)s and (%(customer_id)s::text is null or j.customer_id = %(customer_id)s);
 
 -- list_jobs --
--- A page of a customer's jobs, newest first, from before the one that the cursor names.
+-- List a page of a customer's jobs, newest first, older than the one that the cursor names.
 {job}
   and j.customer_id = %(customer_id)s and j.job_no < %(before)s
 order by j.job_no desc
 limit %(limit)s;
 
 -- list_jobs_by_status --
--- The same of one status, in a statement of its own for the sake of its index.
+-- The same for one status; a statement of its own uses the index of that.
 {job}
   and j.customer_id = %(customer_id)s and j.status = %(status)s and j.job_no < %(before)s
 order by j.job_no desc
@@ -72,26 +72,26 @@ limit %(limit)s;
 select job_no from jobs where job_id = %(job_id)s and customer_id = %(customer_id)s;
 
 -- begin_job --
--- accepted → processing. A job that is already processing stays so: this is a rerun.
+-- accepted → processing. A job that is already processing stays so: then this is a rerun.
 update jobs set status = 'processing', started_at = now()
 where job_no = %(job_no)s and status = 'accepted';
 
 -- pin_manifest --
--- Remember the version and the plan; the first of two runs decides, both read what it decided.
+-- Record the version and the plan. The first of two runs decides, and both read its decision.
 update jobs set manifest_bytes = %(size)s, manifest_version = %(version)s, chunk_bytes = %(chunk_bytes)s
 where job_no = %(job_no)s and chunk_bytes is null;
 
 -- fail_job --
--- accepted, processing → failed, as long as the manifest is being read: a slow twin of a run that has
--- finished must not fail the job. The credentials are wiped: nothing needs them.
+-- accepted, processing → failed, as long as the manifest is being read: a slow twin of a run that has finished must
+-- not fail the job. The credentials are wiped, as nothing needs them.
 update jobs
 set status = 'failed', error_code = %(code)s, error_message = %(message)s,
     completed_at = now(), credentials = null
 where job_no = %(job_no)s and is_unread;
 
 -- cancel_job --
--- accepted, processing → cancelled, with its delivery, if it has come to that. What was not started yet is not
--- started any more; what runs in Prefect, if a run was asked for, is stopped by the outbox. The credentials are wiped.
+-- accepted, processing → cancelled, and its delivery too, if there is one yet. A run that was not asked for will not
+-- be; one that was is stopped by way of the outbox. The credentials are wiped.
 with cancelled as (
     update jobs
     set status = 'cancelled', completed_at = now(), credentials = null,
@@ -108,7 +108,7 @@ with cancelled as (
 select job_no from cancelled;
 
 -- purge_idempotency_keys --
--- Those that are a day old protect nobody any more.
+-- Delete keys that are a day old: they protect nobody any more.
 with old as (
     select customer_id, key from idempotency_keys
     where created_at < now() - interval '24 hours'
@@ -117,36 +117,36 @@ with old as (
 delete from idempotency_keys k using old where (k.customer_id, k.key) = (old.customer_id, old.key);
 
 -- end_vacancies --
--- Nothing more is handed out of a job that has ended, or whose tasks all have. Vacancies go before lanes, and in a
--- statement of their own: a claim that holds vacancies may wait for lanes.
+-- Hand out nothing more of a job that has ended, or whose tasks all have. Vacancies are deleted before lanes, and in a
+-- statement of their own, as a claim that holds vacancies may wait for lanes.
 delete from vacancies where job_no = (
     select job_no from jobs
     where job_no = %(job_no)s and (status <> 'processing' or settled_at is not null)
 );
 
 -- end_lanes --
--- The same of lanes.
+-- The same for lanes.
 delete from lanes where job_no = (
     select job_no from jobs
     where job_no = %(job_no)s and (status <> 'processing' or settled_at is not null)
 );
 
 -- lock_job --
--- Whoever ends a job holds its row, so that of two last batches the second sees the first.
+-- Lock the row of a job that may end, so that of two last batches the second sees the first.
 select job_no from jobs where job_no = %(job_no)s for update;
 
 -- set_text_bytes --
--- What a compressed manifest came to.
+-- Record the size of a compressed manifest's text.
 update jobs set text_bytes = %(text_bytes)s where job_no = %(job_no)s;
 
 -- mark_ingested --
--- Every line of the manifest is a task or a bad line now; without a delivery nothing needs the credentials.
+-- Record that every line of the manifest is read. Without a delivery nothing needs the credentials any more.
 update jobs
 set ingested_at = now(), credentials = case when delivery_type is not null then credentials end
 where job_no = %(job_no)s and status = 'processing' and ingested_at is null;
 
 -- settle_job --
--- When the last task is settled or failed: completed, or on to the delivery where one is asked for.
+-- If all tasks have settled or failed: complete the job, or make its delivery pending if one is asked for.
 update jobs j
 set settled_at = now(),
     status          = case when delivery_type is null then 'completed' else status end,
@@ -159,7 +159,7 @@ where job_no = %(job_no)s
   );
 
 -- list_unsettled --
--- Jobs of which every task has ended and nobody has said so.
+-- List jobs whose tasks have all ended without the job being settled.
 select j.job_no from jobs j
 where j.status = 'processing' and j.ingested_at is not null and j.settled_at is null and j.manifest_url is not null
   and not exists (select from chunks c where c.job_no = j.job_no and c.settled + c.failed < c.tasks)
@@ -190,9 +190,8 @@ where job_no = %(job_no)s and delivery_status = 'delivering'
   and status in ('processing', 'completed');
 
 -- redeliver --
--- failed → pending, or a first delivery of a job that asked for none. The credentials, or the operator's block, that
--- the job has are for the recorded place alone; another place comes with credentials of its own. The job stays
--- completed.
+-- failed → pending, or a first delivery of a job that asked for none. The credentials of the job, or the operator's
+-- block, are for the recorded place alone; another place comes with credentials of its own. The job stays completed.
 update jobs
 set delivery_status = 'pending', delivery_error_code = null, delivery_error_message = null,
     credentials = coalesce(%(credentials)s, credentials),
@@ -216,7 +215,8 @@ where job_no = %(job_no)s and credentials is not null
 returning job_no;
 
 -- wipe_old_credentials --
--- Those of jobs that have ended and are not being delivered, some time after the end or the last refused delivery.
+-- Wipe credentials of jobs that have ended and are not being delivered, some time after the end or the last refused
+-- delivery.
 with old as (
     select job_no from jobs
     where credentials is not null and status in ('completed', 'failed', 'cancelled')
@@ -227,7 +227,7 @@ with old as (
 update jobs j set credentials = null, credentials_wiped_at = now() from old where j.job_no = old.job_no;
 
 -- list_sealed --
--- A batch of jobs that still hold credentials, for a rotation of the key.
+-- List a batch of jobs that still have credentials, for a rotation of the key.
 select job_no, job_id, customer_id, credentials from jobs
 where credentials is not null and job_no > %(after)s order by job_no limit 500;
 

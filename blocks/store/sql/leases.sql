@@ -11,16 +11,16 @@ cross join lateral (
 where l.annotator_no = %(annotator_no)s and l.expires_at > now();
 
 -- find_claimed --
--- What the claim of one key has given, in the order of its answer.
+-- List the tasks still held by the claim of one key, in the order of its answer.
 {held} and l.claim_key = %(claim_key)s
 order by l.lease_no, byte_offset;
 
 -- list_page --
--- A page of all that the annotator holds, from behind a task on.
+-- List a page of all tasks that the annotator holds, from after a task on.
 {held} and (l.job_no, o.byte_offset) > (%(after_job_no)s, %(after_offset)s)
 order by l.job_no, byte_offset
 limit %(limit)s;
 
 -- find_job_no --
--- The number of a job, for a page that begins inside it.
+-- Return the number of a job, for a page that begins inside it.
 select job_no from jobs where job_id = %(job_id)s;

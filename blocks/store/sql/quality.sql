@@ -1,9 +1,9 @@
 -- one_snapshot --
--- Labels come in between one query and the next.
+-- All queries see one moment, though labels come in between them.
 set transaction isolation level repeatable read;
 
 -- outcomes --
--- How tasks came out that have labels: how many with so many labels, of which so many agreed. Open ones are null.
+-- Count tasks with labels by whether they settled, by their labels and by how many agreed; null stands for open ones.
 select outcome > 0 as settled, cardinality(annotators) as labels, coalesce(votes[nullif(outcome, 0)], 0) as agreed,
        count(*) as tasks
 from tallies where job_no = %(job_no)s
@@ -11,7 +11,7 @@ group by 1, 2, 3
 order by 1, 2, 3;
 
 -- options --
--- How often each option was voted for, and won, on tasks that have ended; and its votes on those that are open.
+-- Count the votes for each option on tasks that have ended, the tasks it won, and its votes on open tasks.
 select u.option, coalesce(sum(u.votes) filter (where y.outcome is not null), 0)::bigint as labels,
        count(*) filter (where y.outcome = u.option) as tasks,
        coalesce(sum(u.votes) filter (where y.outcome is null), 0)::bigint as open
@@ -21,8 +21,7 @@ group by u.option
 order by u.option;
 
 -- annotators --
--- How many labels each annotator gave to tasks that have settled, and how many agree with the consensus; and how
--- many to tasks that are open.
+-- Count the labels of each annotator on settled tasks, those that agree with the consensus, and those on open tasks.
 select a.annotator_id, count(*) filter (where y.outcome > 0) as labels,
        count(*) filter (where l.option = y.outcome) as agreed,
        count(*) filter (where y.outcome is null) as open

@@ -1,5 +1,5 @@
 -- jobs --
--- Counted no further than one over the quota.
+-- Count no further than one over the quota.
 select count(*) as amount from (
     select from jobs
     where customer_id = %(customer_id)s and status in ('accepted', 'processing') and manifest_url is not null
@@ -7,7 +7,7 @@ select count(*) as amount from (
 ) as counted;
 
 -- open_tasks --
--- Tasks of jobs under way and of inline tasks that are neither settled nor failed.
+-- Count tasks, inline ones too, that have neither settled nor failed, of jobs under way.
 select coalesce(sum(c.tasks - c.settled - c.failed), 0)::bigint as amount
 from jobs j join chunks c using (job_no)
 where j.customer_id = %(customer_id)s and j.status in ('accepted', 'processing');
@@ -16,7 +16,7 @@ where j.customer_id = %(customer_id)s and j.status in ('accepted', 'processing')
 select count(*) as amount from webhooks where customer_id = %(customer_id)s and registered;
 
 -- stored_bytes --
--- Of a job that failed before a line was recorded nothing is kept. A sum of bigints may be more than one.
+-- A job that failed before a line was recorded keeps nothing. A sum of bigints may exceed a bigint.
 select least((
     select coalesce(sum(manifest_bytes), 0) from jobs j
     where j.customer_id = %(customer_id)s and j.manifest_bytes is not null

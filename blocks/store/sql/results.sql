@@ -1,11 +1,11 @@
 -- without_nested_loops --
--- Before a long read: statistics do not know a job that has just been made, so the planner takes it for one
--- row, and joins its tasks and tallies by a nested loop that is quadratic in the job.
+-- For a long read. Statistics do not know a fresh job, so the planner takes it for one row, and would join its tasks
+-- and tallies by a nested loop, which is quadratic in the job.
 set local enable_nestloop = off;
 
 -- in_order --
--- Before an export: two walks along primary keys that are merged give the first line in a millisecond. The planner
--- would rather sort half a gigabyte of lines, since it cannot know that a client reads no faster than it merges.
+-- For an export: two merged walks along primary keys give the first line in a millisecond. The planner would rather
+-- sort half a gigabyte of lines, since it cannot know that a client reads no faster than the merge.
 set local enable_nestloop = off;
 set local enable_hashjoin = off;
 set local enable_sort = off;
@@ -15,15 +15,15 @@ set local max_parallel_workers_per_gather = 0;
 select cardinality(options) as options from jobs where job_no = %(job_no)s;
 
 -- export --
--- Settled tasks as JSON lines in manifest order, made by the server: %(after)s skips lines up to it. What is
--- the same for a chunk is looked up in arrays of elements of one length, and not joined, which would need a sort;
--- $votes$ is an expression, since to unnest an array for each row would be a quarter of the time.
--- A control character cannot stand in JSON, so CSV with control characters for delimiter and quote
--- passes it verbatim; where a carriage return makes COPY quote a line, the reader takes the quotes out.
+-- Stream settled tasks as JSON lines in manifest order, made by the server; lines up to %(after)s are skipped. Values
+-- of a chunk are looked up in arrays of elements of one length; a join would need a sort. $votes$ is an expression,
+-- since unnesting an array for each row would take a quarter of the time.
+-- A control character cannot stand in JSON, so CSV with control characters for delimiter and quote passes it verbatim.
+-- Where a carriage return makes COPY quote a line, the reader removes the quotes.
 copy (
     with chunk as (
         select n.chunk_no,
-               -- A job that was cancelled may lack chunks before this one, and then nobody knows.
+               -- A cancelled job may lack chunks before this one; then the number of a line is not known.
                case when count(c.chunk_no) over (order by n.chunk_no) = n.chunk_no + 1
                     then (sum(c.lines) over (order by n.chunk_no) - c.lines)::bigint else -1 end as lines_before,
                rfc3339(coalesce(c.created_at, now()))::name as created_at
@@ -58,9 +58,9 @@ copy (
 ) to stdout (format csv, delimiter E'\x02', quote E'\x01');
 
 -- errors --
--- What became of the lines that have no result, in manifest order: bad lines, tasks without consensus, and
--- what was open of a job that ended early. Of a job that goes on, up to the first chunk that is not committed
--- yet: only there is the number of a line known.
+-- List the lines without a result, in manifest order: bad lines, tasks without consensus, and the open tasks of a job
+-- that ended early. A job that goes on is listed up to the first chunk that is not committed: behind that the numbers
+-- of lines are not known yet.
 with job as materialized (
     select options, status in ('cancelled', 'failed') as cut_short,
            case status when 'failed' then 'job_failed' else status end as code,
@@ -106,7 +106,7 @@ where (select cut_short from job) and t.job_no = %(job_no)s and y.outcome is nul
 order by byte_offset;
 
 -- bad_lines --
--- Bad lines as they stand in the manifest, in its order, of the chunks up to the first that is not committed.
+-- List bad lines as they stand in the manifest, in its order, up to the first chunk that is not committed.
 with chunk as (
     select chunk_no, row_number() over (order by chunk_no) - 1 = chunk_no as contiguous
     from chunks where job_no = %(job_no)s

@@ -1,6 +1,6 @@
 -- waiting_customers --
--- Customers with work that no run has, found from one to the next by index, so that the thousand rows of one of them are
--- not looked at.
+-- Customers with work that waits, found from one to the next by index, so that the thousand rows of one of them are not
+-- read.
 customer (customer_id) as (
     (select customer_id from runs where launched_at is null order by customer_id limit 1)
     union all
@@ -13,15 +13,16 @@ customer (customer_id) as (
 );
 
 -- begin_turn --
--- Launchers take turns, so that no two of them count the same room.
+-- Launchers take turns, so that no two of them count the same free place.
 select pg_advisory_xact_lock(%(lock)s);
 
 -- take --
--- The next run to be launched: of the customer with the fewest under way, and of those the one that has waited
--- longest; a customer's own by priority, and of one priority deliveries before manifests, since a delivery ends its
--- job and a thousand manifests may wait. None where there is no room. What one run of small jobs holds takes one place.
--- Work that failed before its run was launched has few places of its own: it may fail again for hours, and holds
--- none that the customer's other work could have. What an operator has paused holds none at all.
+-- Take the next run to be launched: of the customer with the fewest runs under way, and between equals the work that has
+-- waited longest. The work of one customer goes by priority, and within a priority deliveries come before manifests,
+-- since a delivery ends its job and a thousand manifests may wait. No row comes back where there is no free place. All
+-- work that one run of small jobs holds takes one place.
+-- Work that has failed before has a few places of its own: it may fail again for hours, and takes no place that other
+-- work of the customer could have. Work that an operator has paused takes none.
 -- Where `queue_min` of the customer's next works may be done by a run of small jobs, this one `is_queue`.
 with recursive {waiting_customers}, next as (
     select due.run_no
@@ -65,9 +66,9 @@ returning r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id,
           ) as is_queue;
 
 -- take_more --
--- The customer's next small work, for a run that has a place and is about to finish what it holds. None where somebody
--- else has waited for a place for longer than it takes to launch a run: another customer, who has fewer runs under way,
--- or work of this one that needs a run of its own.
+-- Take the customer's next small work, for a run that has a place and is about to finish its work. No row comes back
+-- where other work has waited for a place for longer than a launch takes: that of a customer with fewer runs under way,
+-- or work of this customer that needs a run of its own.
 with recursive {waiting_customers}, ahead as materialized (
     select r.run_no, r.priority, r.kind, r.needs_own_run or r.launches > 0 as is_alone,
            greatest(r.not_before, r.waiting_since) as due_since
@@ -103,7 +104,7 @@ where r.run_no = next.run_no and not exists (select from overdue)
 returning r.kind, j.job_id;
 
 -- take_back --
--- What a run of small jobs begins with: the work that it was asked for, and what it held when it was stopped before.
+-- Take the first work of a run of small jobs: that which it was asked for, and all that it held when it was stopped.
 update runs r
 set launched_at = now(), flow_run_id = %(flow_run_id)s, not_before = now(),
     launches = r.launches + (r.launched_at is null)::integer
@@ -112,8 +113,8 @@ where r.flow_run_id = %(flow_run_id)s
 returning r.kind, (select j.job_id from jobs j where j.job_no = r.job_no) as job_id;
 
 -- hand_over --
--- A run of small jobs leaves this work to a run of its own: it is large, or has failed. One that has changed meanwhile
--- is left alone.
+-- Leave work of a run of small jobs to a run of its own: it is large, or has failed. A row that has changed meanwhile
+-- stays as it is.
 update runs r
 set launched_at = null, flow_run_id = null, needs_own_run = true, waiting_since = now(), last_error = %(error)s,
     launches = case when %(error)s::text is null then 0 else r.launches end,
@@ -122,12 +123,12 @@ from jobs j
 where j.job_id = %(job_id)s and r.job_no = j.job_no and r.kind = %(kind)s and r.flow_run_id = %(flow_run_id)s;
 
 -- record_launch --
--- Prefect has a run for it.
+-- Record Prefect's run of a launch.
 update runs set flow_run_id = %(flow_run_id)s, failures = 0, last_error = null
 where run_no = %(run_no)s and launches = %(launches)s;
 
 -- find_unanswered --
--- Launches of which no run is known: whoever asked Prefect has died, or has lost the database before it could say.
+-- List launches whose run is not known: the launcher has died, or has lost the database before it could record it.
 select r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id, false as is_queue
 from runs r join jobs j using (job_no)
 where r.launched_at is not null and r.flow_run_id is null -- a few rows, by an index of those that were launched
@@ -135,29 +136,28 @@ where r.launched_at is not null and r.flow_run_id is null -- a few rows, by an i
 limit %(limit)s;
 
 -- adopt --
--- A run that somebody has started, retried or resumed counts as the one that was asked for, where none is under
--- way: what becomes of it is looked after, and no other one is started beside it.
+-- Count a run that was started, retried or resumed manually as the one that was asked for, where none is under way: it
+-- is looked after, and no other one is started beside it.
 update runs
 set launched_at = now(), flow_run_id = %(flow_run_id)s, launches = launches + 1, failures = 0, not_before = now()
 where job_no = %(job_no)s and kind = %(kind)s and (launched_at is null or not isfinite(not_before));
 
 -- postpone --
--- Prefect could not be asked; nothing was launched.
+-- Take a launch back: Prefect could not be asked.
 update runs
 set launched_at = null, launches = launches - 1, failures = failures + 1, last_error = %(error)s,
     not_before = now() + make_interval(secs => %(delay_s)s)
 where run_no = %(run_no)s and launches = %(launches)s and flow_run_id is null;
 
 -- list_under_way --
--- A page of the runs that were launched, for whoever asks Prefect what became of them.
+-- List a page of the runs that were launched; reconcile asks Prefect for their states.
 select run_no, kind, flow_run_id, launched_at, launches, now() - launched_at > interval '1 minute' as is_old,
        not isfinite(not_before) as is_paused
 from runs where launched_at is not null and run_no > %(after)s
 order by run_no limit %(limit)s;
 
 -- wait_again --
--- The run ended and the work is not done: another one, the later the more often that has happened. One that has
--- changed meanwhile is left alone.
+-- Schedule another launch: the run has ended, and the work is not done. A row that has changed meanwhile stays as it is.
 update runs r
 set launched_at = null, last_error = %(error)s, waiting_since = now(),
     not_before = case when %(delay_s)s::float8 is null then 'infinity'
@@ -179,7 +179,7 @@ where r.run_no = (
 returning r.run_no;
 
 -- give_back --
--- A run ends itself because its work has to wait: its place is free at once, and another run comes later.
+-- Free the place of a run that ends itself because its work has to wait, and schedule another run.
 update runs r
 set launched_at = null, last_error = %(error)s, waiting_since = now(),
     not_before = now() + make_interval(
@@ -190,7 +190,7 @@ where j.job_id = %(job_id)s and r.job_no = j.job_no and r.kind = %(kind)s and r.
 returning r.run_no;
 
 -- find_missing --
--- Work that ought to have a row and has none: somebody has deleted it by hand, or restored an old copy.
+-- List work that ought to have a row and has none: an operator has deleted it by hand, or restored an old copy.
 select job_no, 'process_job' as kind, customer_id, priority from jobs j
 where is_unread
   and not exists (select from runs r where r.job_no = j.job_no and r.kind = 'process_job')

@@ -1,5 +1,5 @@
 -- begin --
--- When the stream began; what its first run says stays.
+-- Return when the stream began; its first run decides that.
 with begun as (
     insert into streams (customer_id, stream, started_at)
     select customer_id, %(stream)s, %(at)s from customers where customer_id = %(customer_id)s
@@ -11,7 +11,7 @@ union all
 select started_at from streams where customer_id = %(customer_id)s and stream = %(stream)s;
 
 -- outcomes --
--- What became of each manifest. It is replaced where a later version of it became a job.
+-- The outcome of each manifest. It is replaced where a later version of it became a job.
 select m.customer_id, m.stream, m.manifest_url, m.version, m.attempts, m.ignored_at, m.created_at,
     j.job_id, j.job_no, job.has_failed,
     case
@@ -34,7 +34,7 @@ cross join lateral (
 ) job;
 
 -- find_known --
--- Which of these versions of manifests the stream has made jobs of, and what became of them.
+-- List those of some versions of manifests that the stream has made jobs of, with their outcomes.
 with outcomes as ({outcomes})
 select o.manifest_url, o.version, o.has_failed and o.ignored_at is null as has_failed, o.attempts
 from unnest(%(manifest_urls)s::text[], %(versions)s::text[]) as asked (manifest_url, version)
@@ -42,7 +42,7 @@ join outcomes o on o.customer_id = %(customer_id)s and o.stream = %(stream)s
     and o.manifest_url = asked.manifest_url and o.version = asked.version;
 
 -- list_manifests --
--- Manifests of all streams, or of some, newest first.
+-- List manifests of all streams, or of some, newest first.
 with outcomes as ({outcomes})
 select * from outcomes
 where customer_id = coalesce(%(customer_id)s, customer_id) and stream = coalesce(%(stream)s, stream)
@@ -52,7 +52,7 @@ order by job_no desc
 limit %(limit)s;
 
 -- list_streams --
--- Streams with how many of their manifests came to what.
+-- List streams, with how many of their manifests have each outcome.
 with outcomes as ({outcomes})
 select s.customer_id, s.stream, s.started_at, max(o.created_at) as latest_at, count(o.outcome) as manifests,
     count(*) filter (where o.outcome = 'open') as open,
@@ -67,7 +67,7 @@ group by s.customer_id, s.stream, s.started_at
 order by s.customer_id, s.stream;
 
 -- try_again --
--- Bind a manifest to another job, or to the same one once more, unless somebody did so first.
+-- Bind a manifest to another job, or to the same one once more, unless another operator or run was quicker.
 update stream_manifests m set job_no = new.job_no, attempts = attempts + 1, ignored_at = null
 from jobs old, jobs new
 where (m.customer_id, m.stream, m.manifest_url, m.version)
@@ -81,20 +81,20 @@ where customer_id = %(customer_id)s and stream = %(stream)s and manifest_url = %
   and ignored_at is null;
 
 -- note_shown --
--- Remember what was shown of a stream; no row comes back where it was the same before.
+-- Record what is shown of a stream; no row comes back where it was the same before.
 update streams set shown = %(shown)s
 where customer_id = %(customer_id)s and stream = %(stream)s and shown is distinct from %(shown)s
 returning stream;
 
 -- remember --
--- Bind a manifest to its job, unless that was done: then no row comes back.
+-- Bind a manifest to its job; no row comes back where it has one already.
 insert into stream_manifests (customer_id, stream, manifest_url, version, job_no)
 select %(customer_id)s, %(stream)s, %(manifest_url)s, %(version)s, job_no from jobs where job_id = %(job_id)s
 on conflict do nothing
 returning job_no;
 
 -- list_delivery_folders --
--- Where those jobs are delivered to in a bucket, whosever they are.
+-- List the folders of a bucket that some jobs are delivered to, whichever customers they are of.
 select ltrim(delivery_prefix || '/' || job_id, '/') as folder
 from jobs
 where job_id = any (%(job_ids)s) and delivery_type = %(store)s and delivery_bucket = %(bucket)s;

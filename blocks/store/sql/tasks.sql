@@ -1,19 +1,19 @@
 -- lock_keys --
--- Requests of one customer that bring idempotency keys take turns, so that none misses the key of another.
+-- Requests of one customer with idempotency keys take turns, so that none misses the key of another.
 select pg_advisory_xact_lock(%(lock)s, hashtext(%(customer_id)s));
 
 -- find_keys --
--- The tasks that keys were used for, and the hashes of those requests.
+-- List the tasks that keys were used for, and the hashes of those requests.
 select i.idempotency_key, i.body_hash, i.byte_offset, i.created_at, j.job_id
 from inline_tasks i join jobs j using (job_no)
 where i.customer_id = %(customer_id)s and i.idempotency_key = any (%(keys)s);
 
 -- find_container --
--- The job that inline tasks of one customer, question and rule hang on.
+-- Find the container of the inline tasks of one customer, question and rule.
 select job_no, job_id from jobs where customer_id = %(customer_id)s and inline_key = %(inline_key)s;
 
 -- insert_container --
--- Make it, with its one chunk, unless another request just did.
+-- Insert a container, with its one chunk, unless another request has just done so.
 with job as (
     insert into jobs (
         job_id, customer_id, status, inline_key, question, options, consensus_threshold, task_type,
@@ -29,8 +29,8 @@ with job as (
 insert into chunks (job_no, chunk_no, lines, tasks, bad_lines) select job_no, 0, 0, 0, 0 from job;
 
 -- append_tasks --
--- Add tasks to the end of the container's chunk, and let the lanes go on to them. Whoever appends holds the
--- chunk until the commit, so that a lane never passes over a task that is not to be seen yet.
+-- Add tasks to the end of the container's chunk, and let the lanes go on to them. A request that appends holds the
+-- chunk until its commit, so that a lane never passes over a task that is not visible yet.
 with place as (
     update chunks set lines = lines + cardinality(%(data_urls)s::text[]),
                       tasks = tasks + cardinality(%(data_urls)s::text[]),
@@ -65,14 +65,14 @@ with place as (
 select byte_offset, now() as created_at from task order by n;
 
 -- reopen_container --
--- Where all tasks had ended it was completed, so that claims need not look at what nobody asks any more. In a
--- statement of its own, which sees what was committed until the chunk was ours.
+-- Reopen a container that was completed when all its tasks had ended, so that claims need not look at it. This is a
+-- statement of its own, to see all that was committed before this request got the chunk.
 update jobs set status = 'processing', settled_at = null, completed_at = null
 where job_no = %(job_no)s and status = 'completed';
 
 -- get_task --
--- A task of a customer, from a manifest or inline. Its number in the manifest is known once all chunks before
--- its own are committed.
+-- Find a task of a customer, from a manifest or inline. Its number in the manifest is known once all chunks before its
+-- own are committed.
 select j.job_id, j.manifest_url is null as inline, j.status as job_status, j.question, j.options,
        j.consensus_threshold, j.task_type, j.stop_early, t.byte_offset, t.data_url, t.metadata,
        coalesce(i.created_at, c.created_at) as created_at, i.batch_id,

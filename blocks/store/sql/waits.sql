@@ -1,5 +1,5 @@
 -- record_failure --
--- A try of a run has failed; those of one run may fail at once.
+-- Record that a try of a run has failed; several tries of one run may fail at once.
 update runs r
 set tries = r.tries + 1,
     reason = %(reason)s,
@@ -15,20 +15,20 @@ where j.job_id = %(job_id)s and r.job_no = j.job_no and r.kind = %(kind)s
 returning r.tries, r.failing_since as since, r.gives_up_at <= now() as is_over, r.equal_failures;
 
 -- failed_for --
--- How long the work has failed in a row.
+-- Return for how long the work has failed in a row.
 select extract(epoch from now() - r.failing_since)::float8 as failed_for_s
 from runs r join jobs j using (job_no)
 where j.job_id = %(job_id)s and r.kind = %(kind)s and r.failing_since is not null;
 
 -- forget_failures --
--- A run has got on: what fails from now on is counted anew.
+-- Forget the failures of work that has made progress: later ones are counted from the start.
 update runs
 set tries = 0, reason = null, failing_since = null, next_try_at = null, gives_up_at = null,
     failure = null, equal_failures = 0
 where job_no = %(job_no)s and kind = %(kind)s and failing_since is not null;
 
 -- list_runs --
--- The work of jobs that Prefect has to do, and how it stands.
+-- List the pending work of jobs, and its state.
 select r.job_no, r.kind, r.launched_at, r.launches, r.failures, r.waiting_since, r.tries, r.reason,
        r.failing_since, r.gives_up_at, not isfinite(r.not_before) as is_stopped,
        case when r.launched_at is not null and r.failures = 0 then r.next_try_at
@@ -40,10 +40,11 @@ cross join lateral (
 ) r;
 
 -- wanted_annotators --
--- How many more annotators jobs need, so that every open task can get its next labels. One that has no label yet
--- needs as many people as it collects labels; one whose labels are tied, a person who has not labelled it.
--- Looked at are the tasks that a claim would look at first: vacancies, and the first chunk that has lanes. With so
--- many annotators that no task can be short of them, nothing is. Annotators for other customers do not count.
+-- Count how many more annotators jobs need, so that every open task can get its next labels. A task without labels needs
+-- as many people as it collects labels; a task whose labels are tied needs one person who has not labelled it.
+-- This looks at the tasks that a claim would look at first: vacancies, and the first chunk that has lanes. It looks at
+-- none where there are so many annotators that no task can be short of them. Annotators for other customers do not
+-- count.
 with active as materialized (
     select c.customer_id, k.annotators
     from (select distinct customer_id from jobs where job_no = any (%(job_nos)s::bigint[])) c

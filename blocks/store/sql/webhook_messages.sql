@@ -1,5 +1,6 @@
 -- name_endpoints --
--- Make rows for what inline tasks name as their callback_url. In a statement of its own, so that the next sees them.
+-- Add the endpoints that inline tasks name as their callback_url. This is a statement of its own, so that the next one
+-- sees them.
 select webhook_named(customer_id, callback_url)
 from (
     select distinct i.customer_id, i.callback_url
@@ -13,8 +14,8 @@ from (
 ) named;
 
 -- announce_tasks --
--- One notification for each settled task and each endpoint that wants to hear of it: those that are registered
--- for it, and the one that an inline task names. Metadata is text here too: to read it as JSON could fail.
+-- Add a message for each settled task and each endpoint that wants to hear of it: those that are registered for it, and
+-- the one that an inline task names. Metadata stays text, as reading it as JSON could fail.
 with settled as materialized (
     select j.job_id, j.customer_id, j.options, j.manifest_url is null as inline,
            t.byte_offset, t.data_url, t.metadata, c.created_at as committed_at,
@@ -56,8 +57,8 @@ join webhooks w on w.customer_id = s.customer_id and w.disabled_at is null
 where s.outcome > 0;
 
 -- due_endpoints --
--- Endpoints that have something to be sent, a stretch of them after another: found from one to the next by
--- index, so that the length of their queues does not matter.
+-- List endpoints that have something to be sent, some at a time, going from one to the next by index, so that the
+-- length of their queues does not matter.
 with recursive waiting as (
     (select webhook_no from notifications
      where status = 'pending' and webhook_no > %(after)s order by webhook_no limit 1)
@@ -76,8 +77,8 @@ join webhooks w using (webhook_no)
 order by s.webhook_no;
 
 -- claim --
--- The next notifications of some endpoints; nobody else sends them for as long as an attempt may take. Who
--- claims them dies now and then: then they are due again.
+-- Take the next messages of some endpoints; nobody else sends them for as long as an attempt may take. If the sender
+-- dies, they become due again when the hold expires.
 with due as materialized (
     select n.notification_no
     from unnest(%(webhook_nos)s::bigint[], %(limits)s::integer[]) as e (webhook_no, most)
@@ -110,20 +111,20 @@ update notifications set status = 'delivered' where notification_no = %(notifica
 update webhooks set failures = 0, resumes_at = now() where webhook_no = %(webhook_no)s and failures > 0;
 
 -- pause_endpoint --
--- An endpoint that failed is left alone for a moment.
+-- Leave an endpoint that has failed alone for a while.
 update webhooks
 set failures = failures + 1, resumes_at = now() + make_interval(secs => %(pause_s)s)
 where webhook_no = %(webhook_no)s;
 
 -- postpone --
--- It is tried again, unless its time would be over by then.
+-- Try a message again, unless its time would be over by then.
 update notifications
 set not_before = now() + make_interval(secs => %(delay_s)s),
     status = case when now() + make_interval(secs => %(delay_s)s) > expires_at then 'failed' else status end
 where notification_no = %(notification_no)s and status = 'pending';
 
 -- list --
--- The log of one endpoint, newest first.
+-- List the log of an endpoint, newest first.
 select n.notification_no, n.message_id, n.event, n.status, n.body, n.created_at,
        case when n.status = 'pending' then greatest(n.not_before, w.resumes_at) end as next_attempt_at,
        coalesce((
@@ -144,11 +145,11 @@ from notifications n join webhooks w using (webhook_no)
 where n.message_id = %(message_id)s and w.customer_id = %(customer_id)s;
 
 -- resume_endpoint --
--- The endpoint is to be tried at once, and is on again if it was switched off.
+-- Try an endpoint at once; switch it on again if it was switched off.
 update webhooks set resumes_at = now(), disabled_at = null where webhook_no = %(webhook_no)s;
 
 -- replay --
--- Send it again, at once, and for three days from now.
+-- Send a message again, at once, and for three days from now.
 update notifications
 set status = 'pending', not_before = now(), expires_at = now() + interval '3 days'
 where notification_no = %(notification_no)s;
@@ -157,7 +158,7 @@ where notification_no = %(notification_no)s;
 select pg_notify(%(channel)s, '');
 
 -- purge --
--- The oldest notifications of all are looked at, as their numbers go with their age; those that wait stay.
+-- Delete old messages among those with the lowest numbers, which are the oldest; those that wait stay.
 with oldest as (
     select notification_no, status, created_at from notifications order by notification_no limit %(limit)s
 ), old as (

@@ -1,12 +1,12 @@
 -- set --
--- A new secret; the one before signs beside it for a day, where it is kept.
+-- Set a new secret; the one before signs beside it for a day, where it is kept.
 update webhooks
 set previous_secret = case when %(keep_previous)s then secret end,
     rotated_at = case when %(keep_previous)s then now() end, secret = %(secret)s
 where webhook_no = %(webhook_no)s;
 
 -- add_default --
--- The secret of a customer's callback URLs that have none of their own, made if there is none.
+-- Add the secret of a customer's callback URLs that have none of their own, if there is none.
 insert into webhook_defaults (customer_id, secret) values (%(customer_id)s, %(secret)s)
 on conflict (customer_id) do nothing;
 
@@ -16,7 +16,7 @@ on conflict (customer_id) do update
     set previous_secret = d.secret, rotated_at = now(), secret = excluded.secret;
 
 -- find --
--- What signs for an endpoint: the current secret, and for a day after a rotation the one before.
+-- Find the secrets that sign for an endpoint: the current one, and for a day after a rotation the one before.
 select w.webhook_id, w.customer_id, w.secret is not null as own,
        case when w.secret is not null then w.secret else d.secret end as secret,
        case when w.secret is not null
@@ -27,7 +27,7 @@ from webhooks w left join webhook_defaults d using (customer_id)
 where w.webhook_no = %(webhook_no)s;
 
 -- list --
--- A batch of endpoints with secrets, for a rotation of the key.
+-- List a batch of endpoints with secrets, for a rotation of the key.
 select webhook_no as no, webhook_id as id, secret, previous_secret from webhooks
 where secret is not null and webhook_no > %(after)s order by webhook_no limit 500;
 

@@ -1,6 +1,6 @@
 -- register --
--- A customer's endpoint. What a job or a task has named before is registered now; one that is registered
--- already stays as it is, and no row comes back. One that was switched off is switched on again.
+-- Register an endpoint of a customer. One that a job or a task has named before is registered now, and one that was
+-- switched off is switched on again. One that is registered already stays as it is, and no row comes back.
 insert into webhooks as w (webhook_id, customer_id, callback_url, registered, events, secret)
 values (%(webhook_id)s, %(customer_id)s, %(callback_url)s, true, %(events)s, null)
 on conflict (customer_id, callback_url) do update
@@ -9,7 +9,7 @@ on conflict (customer_id, callback_url) do update
 returning webhook_no, webhook_id, callback_url, registered, events, disabled_at, created_at;
 
 -- list --
--- A page of a customer's endpoints, in the order of their making.
+-- List a page of a customer's endpoints, the oldest first.
 select webhook_no, webhook_id, callback_url, registered, events, disabled_at, created_at
 from webhooks
 where customer_id = %(customer_id)s and (registered or %(everything)s) and webhook_no > %(after)s
@@ -17,22 +17,22 @@ order by webhook_no
 limit %(limit)s;
 
 -- find --
--- One endpoint of a customer; it is held, so that its changes take turns.
+-- Find an endpoint of a customer, and hold it, so that its changes take turns.
 select webhook_no, webhook_id, callback_url, registered, events, disabled_at, created_at
 from webhooks where customer_id = %(customer_id)s and webhook_id = %(webhook_id)s
 for no key update;
 
 -- unregister --
--- It is told nothing more, but for what jobs and tasks name it for. Here and below, whoever changes an endpoint
--- and its notifications begins with the endpoint.
+-- Tell an endpoint nothing more but what jobs and tasks name it for. Here and elsewhere, a change of an endpoint and
+-- its notifications locks the endpoint first.
 update webhooks
 set registered = false, events = '{}', secret = null, previous_secret = null, rotated_at = null
 where webhook_no = %(webhook_no)s;
 
 -- give_up --
--- What waits to be sent to an endpoint is not sent any more.
+-- Give up the messages that wait to be sent to an endpoint.
 update notifications set status = 'failed' where webhook_no = %(webhook_no)s and status = 'pending';
 
 -- switch_off --
--- 410: the endpoint wants nothing more.
+-- Switch an endpoint off that has answered 410: it wants nothing more.
 update webhooks set disabled_at = now() where webhook_no = %(webhook_no)s and disabled_at is null;

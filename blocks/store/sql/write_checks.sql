@@ -1,5 +1,5 @@
 -- keep_little_in_memory --
--- So that the next statement writes a file.
+-- Have the next statement write a file.
 set local work_mem = '64kB';
 
 -- fill_a_file --
@@ -7,5 +7,5 @@ set local work_mem = '64kB';
 select count(*) from generate_series(1, 10000);
 
 -- write --
--- One of several rows, so that checks of several processes do not wait for each other.
+-- Write one of several rows, so that the checks of several processes do not wait for each other.
 update write_checks set checked_at = now() where slot = %(slot)s;
