@@ -52,7 +52,7 @@ class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
             if principal is None:
                 limits.wrong_keys.take(address)
                 raise NotAuthorizedException
-        note_rate(connection.scope, limits.keys.take(customers.key_hash(key)))
+        note_rate(connection.scope, limits.keys.take(customers.hash_key(key)))
         requesters.note(connection.scope, Requester(_shares(principal)))
         return AuthenticationResult(user=principal, auth=None)
 
@@ -83,23 +83,23 @@ class KeyRing:
 
     def trusted(self, key: str) -> Principal | None:
         """Who `key` belongs to, if it was found a moment ago."""
-        principal, until = self._trusted.get(customers.key_hash(key), (None, 0.0))
+        principal, until = self._trusted.get(customers.hash_key(key), (None, 0.0))
         return principal if monotonic() < until else None
 
     def is_familiar(self, key: str) -> bool:
         """Whether `key` was good when it was last looked up; it may have been revoked since."""
-        return customers.key_hash(key) in self._trusted
+        return customers.hash_key(key) in self._trusted
 
     def find(self, key: str) -> Principal | None:
         """Who `key` belongs to, or None if nobody."""
         with self._database.transaction() as tx:
             principal = customers.find_principal(tx, key)
         if principal is None:
-            self._trusted.pop(customers.key_hash(key), None)
+            self._trusted.pop(customers.hash_key(key), None)
         else:
             if len(self._trusted) >= _TRUSTED_KEYS_MAX:
                 self._trusted.clear()
-            self._trusted[customers.key_hash(key)] = (principal, monotonic() + _TRUSTED_S)
+            self._trusted[customers.hash_key(key)] = (principal, monotonic() + _TRUSTED_S)
         return principal
 
 

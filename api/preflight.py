@@ -17,7 +17,7 @@ from blocks.buckets.protocol import Bucket
 from blocks.domain.errors import NoValidLines, RefineryError
 from blocks.domain.object_urls import StoreType, parse_object_url
 from blocks.lines import magic
-from blocks.lines.exact_path import find_no_good_line
+from blocks.lines.exact_path import find_bad_start
 from blocks.secrets.credentials import decode_credentials
 from blocks.secrets.egress import Egress
 from blocks.settings import Settings
@@ -163,7 +163,7 @@ def _read(bucket: Bucket, key: str) -> None:
     if magic.codec_of(key):
         return
     whole = pin.size <= len(text)
-    bad = find_no_good_line(text, whole=whole, lines_max=_FIRST_LINES)
+    bad = find_bad_start(text, whole=whole, lines_max=_FIRST_LINES)
     if bad:
         raise NoValidLines(
             "None of the manifest's first lines is usable. "

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from blocks.settings import Settings
-from blocks.store import annotation, counts, jobs, webhook_messages
+from blocks.store import annotation, counts, job_credentials, jobs, webhook_messages
 from blocks.store.database import Database, Transaction
 
 _BATCH = 500
@@ -37,7 +37,7 @@ def keep_house(database: Database, settings: Settings) -> Tidied:
     keys = in_batches(database, lambda tx: jobs.purge_idempotency_keys(tx, limit=_BATCH), _BATCH)
     wiped = in_batches(
         database,
-        lambda tx: jobs.wipe_old_credentials(tx, keep_s=settings.credentials_keep_s, limit=_BATCH),
+        lambda tx: job_credentials.wipe_old(tx, keep_s=settings.credentials_keep_s, limit=_BATCH),
         _BATCH,
     )
     notifications = in_batches(

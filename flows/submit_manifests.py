@@ -244,7 +244,7 @@ def show(stream: Stream, found: list[Found], *, dry_run: bool) -> None:
     ]
     digest = hashlib.sha256(repr(table).encode()).digest()
     with database().transaction() as tx:
-        if not dry_run and not streams.note_shown(tx, stream, digest):
+        if not dry_run and not streams.record_shown(tx, stream, digest):
             return
         name = f"manifests {stream.customer_id} {stream.stream}".lower()
         create_table_artifact(

@@ -17,7 +17,7 @@ from api.background.webhook_sender import Answer, WebhookSender
 from api.metrics import Metrics
 from api.signatures import new_secret, signed_headers
 from blocks import logs
-from blocks.domain.backoff import backoff_s, jittered
+from blocks.domain.backoff import backoff_s, jitter
 from blocks.domain.errors import RefineryError, Transient
 from blocks.secrets.egress import Egress
 from blocks.settings import Settings
@@ -229,4 +229,4 @@ def _backoff(notification: Notification, answer: Answer) -> tuple[float, float]:
     failures = notification.failures + 1
     pause_s = backoff_s(failures, first_s=_PAUSE_S, max_s=_PAUSE_S_MAX)
     asked_s = min(answer.retry_after_s or 0.0, _RETRY_AFTER_S_MAX)
-    return max(delay_s, asked_s), max(jittered(pause_s, share=_JITTER), asked_s)
+    return max(delay_s, asked_s), max(jitter(pause_s, share=_JITTER), asked_s)

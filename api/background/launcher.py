@@ -13,7 +13,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from api.metrics import Metrics
 from blocks import logs
-from blocks.domain.backoff import backoff_s, jittered
+from blocks.domain.backoff import backoff_s, jitter
 from blocks.domain.errors import Transient
 from blocks.domain.model import JobStatus
 from blocks.prefect import job_page
@@ -226,7 +226,7 @@ def _some_of(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _delay_s(failures: int, max_s: float) -> float:
-    return jittered(backoff_s(failures + 1, first_s=_DELAY_S, max_s=max_s))
+    return jitter(backoff_s(failures + 1, first_s=_DELAY_S, max_s=max_s))
 
 
 def _event(entry: Entry) -> dict[str, Any]:

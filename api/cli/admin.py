@@ -14,7 +14,7 @@ from api.cli.exits import CommandFailed, Exit
 from api.cli.output import print_json, print_table
 from blocks.domain.errors import RefineryError
 from blocks.settings import Settings
-from blocks.store import customers, jobs, migrations, webhook_secrets
+from blocks.store import customers, job_credentials, migrations, webhook_secrets
 from blocks.store.database import Database
 
 app = App(
@@ -179,7 +179,7 @@ def rotate_keys() -> None:
     with open_database() as database:
         resealed = [
             _in_batches(database, partial(rotate, vault=vault))
-            for rotate in (jobs.rotate_credentials, webhook_secrets.reseal)
+            for rotate in (job_credentials.reseal, webhook_secrets.reseal)
         ]
     print(
         f"encrypted the credentials of {resealed[0]} jobs again\n"

@@ -15,7 +15,7 @@ from cyclopts import Parameter, validators
 
 from api.cli import profiles
 from api.cli.exits import CommandFailed, Exit, Unreachable
-from blocks.domain.backoff import backoff_s, jittered
+from blocks.domain.backoff import backoff_s, jitter
 from blocks.settings import ClientSettings
 
 AtLeastOne = Annotated[int, Parameter(validator=validators.Number(gte=1))]
@@ -125,7 +125,7 @@ class Client:
                 wait_s = _retry_after_s(response)
             if nth == _TRIES or not (again or untried):
                 raise failure
-            delay_s = jittered(backoff_s(nth, first_s=_BACKOFF_S, max_s=_BACKOFF_S_MAX))
+            delay_s = jitter(backoff_s(nth, first_s=_BACKOFF_S, max_s=_BACKOFF_S_MAX))
             time.sleep(max(wait_s, delay_s))
         raise AssertionError("There is at least one try.")
 

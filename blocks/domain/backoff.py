@@ -22,6 +22,6 @@ def backoff_steps(*, first_s: float, max_s: float) -> list[float]:
     return steps
 
 
-def jittered(delay_s: float, *, share: float = 0.5) -> float:
+def jitter(delay_s: float, *, share: float = 0.5) -> float:
     """Return a wait that is up to `share` shorter, so that those who failed together spread out."""
     return delay_s * random.uniform(1 - share, 1)  # noqa: S311 - no secret

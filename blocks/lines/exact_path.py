@@ -7,7 +7,7 @@ import msgspec
 
 from blocks.domain.data_urls import URL_CHARACTERS_MAX, is_data_url
 from blocks.domain.model import LINE_BYTES_MAX, BadLine, GoodLine, LineCode
-from blocks.lines.json_object import Member, NotAnObjectError, NotJsonError, members, unescape
+from blocks.lines.json_object import Member, NotAnObjectError, NotJsonError, parse_members, unescape
 
 _RAW_BYTES_OF_TOO_LONG = 1024
 _BLANK = b" \t\r"
@@ -55,7 +55,7 @@ def validate(raw: bytes, *, byte_offset: int, line: int) -> GoodLine | BadLine |
     return GoodLine(byte_offset, line, data_url, metadata)
 
 
-def find_no_good_line(text: bytes, *, whole: bool, lines_max: int) -> BadLine | None:
+def find_bad_start(text: bytes, *, whole: bool, lines_max: int) -> BadLine | None:
     """Return the first bad line of a manifest that begins with `text`, if none of the first is good.
 
     Looks at up to `lines_max` lines. `whole` says that `text` is all of the manifest; else a line
@@ -104,7 +104,7 @@ def _plain_fields(raw: bytes) -> dict[str, str] | None:
 
 def _members(raw: bytes) -> list[Member]:
     try:
-        return members(raw.decode())
+        return parse_members(raw.decode())
     except UnicodeDecodeError as error:
         message = f"Byte {error.start + 1} of the line is not valid UTF-8."
         raise _Fault(LineCode.INVALID_UTF8, message) from None
@@ -137,7 +137,7 @@ def _missing(unknown: list[str], fields: dict[str, str]) -> str:
     # Some tools have their fields one level deeper: {"data": {"image": "https://…"}}.
     for outer in ("data", "metadata"):
         if fields.get(outer, "").startswith("{"):
-            inner = [member.key for member in members(fields[outer])]
+            inner = [member.key for member in parse_members(fields[outer])]
             names += [f"{outer}.{key}" for key in inner if _is_alias(key)]
     if names:
         return f"data_url is missing; the line has {names[0]}. Did you mean that?"

@@ -51,7 +51,7 @@ class Member(NamedTuple):
     raw: str
 
 
-def members(text: str) -> list[Member]:
+def parse_members(text: str) -> list[Member]:
     """Return the members of the object that `text` is, in their order, with repeated keys.
 
     Raises:

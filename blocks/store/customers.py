@@ -101,7 +101,7 @@ def add_customer_key(tx: Transaction, customer_id: str) -> str:
         UnknownCustomer: there is no such customer.
     """
     key = new_secret("sk")
-    values = {"key_hash": key_hash(key), "customer_id": customer_id}
+    values = {"key_hash": hash_key(key), "customer_id": customer_id}
     if tx.execute(_SQL["insert_customer_key"], values).fetchone() is None:
         raise UnknownCustomer(
             f"There is no customer {customer_id!r}; `refinery customers add` makes one."
@@ -130,7 +130,7 @@ def add_annotator_key(
     annotator = tx.execute(_SQL["insert_annotator"], maker).fetchone()
     assert annotator is not None  # an upsert returns its row
     key = new_secret("ak")
-    values = {"key_hash": key_hash(key), "annotator_no": annotator["annotator_no"]}
+    values = {"key_hash": hash_key(key), "annotator_no": annotator["annotator_no"]}
     tx.execute(_SQL["insert_annotator_key"], values)
     if customer_ids:
         _grant(tx, annotator["annotator_no"], customer_ids)
@@ -220,7 +220,7 @@ def list_keys(tx: Transaction) -> list[ListedKey]:
 
 def find_principal(tx: Transaction, key: str) -> Principal | None:
     """Return whose `key` is, or None. It is found by its hash: timing tells nothing of the key."""
-    row = tx.execute(_SQL["find_key"], {"key_hash": key_hash(key)}).fetchone()
+    row = tx.execute(_SQL["find_key"], {"key_hash": hash_key(key)}).fetchone()
     return Principal(**row) if row else None
 
 
@@ -229,7 +229,7 @@ def revoke_key(tx: Transaction, key: str) -> RevokedKey | None:
 
     With the last key of an annotator, the tasks that they hold go to others at once.
     """
-    values = {"key_id": key, "key_hash": key_hash(key)}
+    values = {"key_id": key, "key_hash": hash_key(key)}
     row = tx.execute(_SQL["revoke_key"], values).fetchone()
     if row is None:
         return None
@@ -240,9 +240,9 @@ def revoke_key(tx: Transaction, key: str) -> RevokedKey | None:
 
 def key_id(key: str) -> str:
     """Return the id of a key, which may be shown; the twin of `api_keys.key_id`."""
-    return f"key_{key_hash(key)[:_KEY_ID_BYTES].hex()}"
+    return f"key_{hash_key(key)[:_KEY_ID_BYTES].hex()}"
 
 
-def key_hash(key: str) -> bytes:
+def hash_key(key: str) -> bytes:
     """Return the stored hash of a key. A fast one is right: a key is 256 random bits, not a password."""
     return hashlib.sha256(key.encode()).digest()

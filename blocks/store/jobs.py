@@ -17,6 +17,7 @@ from blocks.domain.model import (
 )
 from blocks.domain.object_urls import ObjectUrl, StoreType
 from blocks.secrets.vault import Vault
+from blocks.store import job_credentials
 from blocks.store.database import Rollback, Transaction, allow_time
 from blocks.store.queries import load
 
@@ -110,23 +111,6 @@ class Job(NewJob, frozen=True, kw_only=True):
         return Pin(self.manifest_bytes, self.manifest_version)
 
 
-def open_credentials(
-    sealed: bytes | None, job_id: str, customer_id: str, vault: Vault
-) -> bytes | None:
-    """Return a job's credentials as JSON; None if it has none.
-
-    Raises:
-        UndecryptableCredentials: no key of `vault` opens them.
-    """
-    if sealed is None:
-        return None
-    return vault.open(sealed, bound_to=_binding(job_id, customer_id))
-
-
-def _binding(job_id: str, customer_id: str) -> str:
-    return f"jobs.credentials {job_id} {customer_id}"
-
-
 class Idempotency(msgspec.Struct, frozen=True):
     """The customer's key for a request, and the SHA-256 of the request, of which a digest is stored."""
 
@@ -188,19 +172,13 @@ def find_earlier(
 
 def _values(new: NewJob, job_id: str, vault: Vault) -> dict[str, Any]:
     values = msgspec.structs.asdict(new) | {"job_id": job_id} | _columns(new.delivery)
-    values["credentials"] = _sealed(new.credentials, job_id, new.customer_id, vault)
+    values["credentials"] = job_credentials.seal(new.credentials, job_id, new.customer_id, vault)
     return values
 
 
 def _columns(delivery: DeliveryTarget | None) -> dict[str, Any]:
     fields = DeliveryTarget.__struct_fields__
     return {f"delivery_{field}": getattr(delivery, field, None) for field in fields}
-
-
-def _sealed(credentials: bytes | None, job_id: str, customer_id: str, vault: Vault) -> bytes | None:
-    if credentials is None:
-        return None
-    return vault.seal(credentials, bound_to=_binding(job_id, customer_id))
 
 
 def get(tx: Transaction, job_id: str, *, customer_id: str | None = None) -> Job | None:
@@ -336,7 +314,7 @@ def redeliver(
     the plain JSON, sealed before it is stored; None keeps the present ones, which are for the recorded
     place alone.
     """
-    sealed = _sealed(credentials, job.job_id, job.customer_id, vault)
+    sealed = job_credentials.seal(credentials, job.job_id, job.customer_id, vault)
     values = {"job_no": job.job_no, "credentials": sealed} | _columns(delivery)
     return tx.execute(_SQL["redeliver"], values).fetchone() is not None
 
@@ -354,26 +332,3 @@ def wipe_credentials(tx: Transaction, job_no: int) -> bool:
     message = "Its credentials were wiped before its manifest was read."
     fail(tx, job_no, CredentialsWiped.code, message)
     return True
-
-
-def wipe_old_credentials(tx: Transaction, *, keep_s: int, limit: int) -> int:
-    """Wipe credentials of up to `limit` jobs that ended, or whose delivery failed, `keep_s` seconds ago.
-
-    Return how many there were.
-    """
-    return tx.execute(_SQL["wipe_old_credentials"], {"keep_s": keep_s, "limit": limit}).rowcount
-
-
-def rotate_credentials(tx: Transaction, vault: Vault, *, after: int = 0) -> tuple[int, int | None]:
-    """Reseal a batch with the current key; return how many, and where to go on, None at the end."""
-    rows: list[dict[str, Any]] = tx.execute(_SQL["list_sealed"], {"after": after}).fetchall()
-    resealed = 0
-    for row in rows:
-        old: bytes = row["credentials"]
-        if vault.is_current(old):
-            continue
-        bound_to = _binding(row["job_id"], row["customer_id"])
-        new = vault.seal(vault.open(old, bound_to=bound_to), bound_to=bound_to)
-        values = {"job_no": row["job_no"], "old": old, "new": new}
-        resealed += tx.execute(_SQL["reseal"], values).rowcount
-    return resealed, rows[-1]["job_no"] if rows else None

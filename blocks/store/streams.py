@@ -231,7 +231,7 @@ def ignore(tx: Transaction, stream: Stream, manifest_url: str) -> int:
     return tx.execute(_SQL["ignore"], values).rowcount
 
 
-def note_shown(tx: Transaction, stream: Stream, shown: bytes) -> bool:
+def record_shown(tx: Transaction, stream: Stream, shown: bytes) -> bool:
     """Record the digest of what is shown of a stream; return True if it differs from the last one."""
     values = msgspec.structs.asdict(stream) | {"shown": shown}
-    return tx.execute(_SQL["note_shown"], values).fetchone() is not None
+    return tx.execute(_SQL["record_shown"], values).fetchone() is not None

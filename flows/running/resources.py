@@ -19,7 +19,7 @@ from blocks.domain.object_urls import ObjectUrl, StoreType, parse_object_url
 from blocks.secrets.credentials import decode_credentials
 from blocks.secrets.egress import Egress
 from blocks.settings import Settings
-from blocks.store import jobs, runs
+from blocks.store import job_credentials, jobs, runs
 from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Job
 from blocks.store.runs import OURS
@@ -169,7 +169,7 @@ def _bucket(
         source = load_source(access.block)
         return source.open(settings(), url, delivers_to=delivers_to, kms_key_id=kms_key_id, acl=acl)
     vault = settings().vault()
-    plain = jobs.open_credentials(access.sealed, access.job_id, access.customer_id, vault)
+    plain = job_credentials.open_sealed(access.sealed, access.job_id, access.customer_id, vault)
     return _bucket_of(url.store, url.bucket, plain, kms_key_id=kms_key_id, acl=acl)
 
 

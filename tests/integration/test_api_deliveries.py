@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from blocks.domain.model import JobStatus
-from blocks.store import jobs
+from blocks.store import job_credentials, jobs
 from blocks.store.jobs import DeliveryTarget, Job
 from tests.integration.conftest import DELIVERY, Api, Shop, at_once, make_chunk
 from tests.outbound import account
@@ -52,7 +52,9 @@ def test_elsewhere_and_with_other_credentials(api: Api) -> None:
     assert status == 202
     assert shown["delivery"] | delivery | {"prefix": "here"} == shown["delivery"]
     found = api.shop.job(job)
-    opened = jobs.open_credentials(found.credentials, job.job_id, job.customer_id, api.shop.vault)
+    opened = job_credentials.open_sealed(
+        found.credentials, job.job_id, job.customer_id, api.shop.vault
+    )
     assert json.loads(opened or b"").items() >= CREDENTIALS.items()
     assert "newer" not in json.dumps(shown)
 
@@ -248,7 +250,7 @@ DAY_S = 24 * 3600
 
 
 def wiped(shop: Shop) -> int:
-    found: int = shop.do(jobs.wipe_old_credentials, keep_s=DAY_S, limit=100)
+    found: int = shop.do(job_credentials.wipe_old, keep_s=DAY_S, limit=100)
     return found
 
 

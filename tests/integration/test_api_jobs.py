@@ -10,7 +10,7 @@ from litestar.testing import TestClient
 from blocks.domain.ids import new_id, task_id
 from blocks.domain.model import BadLine, GoodLine, LineCode
 from blocks.settings import Settings
-from blocks.store import jobs
+from blocks.store import job_credentials, jobs
 from blocks.store.jobs import Job
 from tests.integration.conftest import (
     DELIVERY,
@@ -570,6 +570,8 @@ def test_no_credential_is_in_any_answer_or_row_or_log(
 
 def test_credentials_are_stored_and_open_with_the_key(api: Api, settings: Settings) -> None:
     job = api.shop.job(api.submit(JOB_BODY | {"credentials": CREDENTIALS}).json()["job_id"])
-    opened = jobs.open_credentials(job.credentials, job.job_id, job.customer_id, settings.vault())
+    opened = job_credentials.open_sealed(
+        job.credentials, job.job_id, job.customer_id, settings.vault()
+    )
     assert opened is not None
     assert CREDENTIALS.items() <= json.loads(opened).items()

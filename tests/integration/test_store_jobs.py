@@ -10,7 +10,7 @@ from blocks.domain.ids import new_id
 from blocks.domain.model import JOB_ARROWS, Pin
 from blocks.secrets.vault import Vault
 from blocks.settings import Settings
-from blocks.store import customers, jobs, outbox
+from blocks.store import customers, job_credentials, jobs, outbox
 from blocks.store.interrupts import Interrupt
 from blocks.store.jobs import Idempotency, Job, NewJob
 from tests.integration.conftest import DELIVERY, Chunk, Shop, Side, at_once, make_chunk
@@ -375,11 +375,11 @@ def test_credentials_are_sealed_and_open_for_their_job_only(shop: Shop) -> None:
     job, other = accepted(shop), accepted(shop)
     assert job.credentials is not None
     assert b"canary" not in job.credentials
-    opened = jobs.open_credentials(job.credentials, job.job_id, shop.customer_id, shop.vault)
+    opened = job_credentials.open_sealed(job.credentials, job.job_id, shop.customer_id, shop.vault)
     assert opened == SECRET
     for job_id, customer_id in ((other.job_id, shop.customer_id), (job.job_id, new_id("cust"))):
         with pytest.raises(UndecryptableCredentials):
-            jobs.open_credentials(job.credentials, job_id, customer_id, shop.vault)
+            job_credentials.open_sealed(job.credentials, job_id, customer_id, shop.vault)
 
 
 def test_the_same_credentials_are_sealed_differently_each_time(shop: Shop) -> None:
@@ -389,7 +389,7 @@ def test_the_same_credentials_are_sealed_differently_each_time(shop: Shop) -> No
 def test_a_job_without_credentials_has_none(shop: Shop) -> None:
     job = shop.submit()
     assert job.credentials is None
-    assert jobs.open_credentials(None, job.job_id, shop.customer_id, shop.vault) is None
+    assert job_credentials.open_sealed(None, job.job_id, shop.customer_id, shop.vault) is None
 
 
 @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ def rotate(shop: Shop, vault: Vault) -> int:
     after: int | None = 0
     resealed = 0
     while after is not None:
-        count, after = shop.do(jobs.rotate_credentials, vault, after=after)
+        count, after = shop.do(job_credentials.reseal, vault, after=after)
         resealed += count
     return resealed
 
@@ -448,7 +448,7 @@ def submit_with(shop: Shop, vault: Vault, credentials: bytes | None = SECRET) ->
 def opens(shop: Shop, job: Job, vault: Vault) -> bool:
     sealed = shop.job(job).credentials
     try:
-        return jobs.open_credentials(sealed, job.job_id, job.customer_id, vault) == SECRET
+        return job_credentials.open_sealed(sealed, job.job_id, job.customer_id, vault) == SECRET
     except UndecryptableCredentials:
         return False
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.domain.backoff import backoff_s, backoff_steps, jittered
+from blocks.domain.backoff import backoff_s, backoff_steps, jitter
 
 SECONDS = st.floats(0.001, 1e6)
 
@@ -33,4 +33,4 @@ def test_a_step_is_what_the_formula_says(first_s: float, max_s: float, failures:
 
 @given(delay_s=SECONDS, share=st.floats(0, 1))
 def test_jitter_only_shortens(delay_s: float, share: float) -> None:
-    assert delay_s * (1 - share) <= jittered(delay_s, share=share) <= delay_s
+    assert delay_s * (1 - share) <= jitter(delay_s, share=share) <= delay_s

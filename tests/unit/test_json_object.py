@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from blocks.lines.json_object import Member, NotAnObjectError, NotJsonError, members, unescape
+from blocks.lines.json_object import Member, NotAnObjectError, NotJsonError, parse_members, unescape
 
 _SURROGATES = range(0xD800, 0xE000)
 
@@ -67,13 +67,13 @@ def agree(text: str) -> None:
         expected = decode(text)
     except Refused:
         with pytest.raises(NotJsonError):
-            members(text)
+            parse_members(text)
         return
     if not isinstance(expected, Pairs):
         with pytest.raises(NotAnObjectError):
-            members(text)
+            parse_members(text)
         return
-    found = members(text)
+    found = parse_members(text)
     assert [(member.key, decode(member.raw)) for member in found] == expected
     assert all(member.raw == member.raw.strip(" \t\r\n") for member in found)
 
@@ -230,7 +230,7 @@ def test_the_reference_is_as_strict_as_it_has_to_be() -> None:
 
 def test_members_come_in_their_order_with_the_text_of_each_value() -> None:
     text = ' { "b" : [ 1 , 2 ] ,\t"a":{"b":3},"b" :-1.50E+2, "\\u0061": "\\u0061" } '
-    assert members(text) == [
+    assert parse_members(text) == [
         Member("b", "[ 1 , 2 ]"),
         Member("a", '{"b":3}'),
         Member("b", "-1.50E+2"),
@@ -240,15 +240,15 @@ def test_members_come_in_their_order_with_the_text_of_each_value() -> None:
 
 @pytest.mark.parametrize("text", ["{}", "{ }", "\t{\r\n} "])
 def test_an_empty_object_has_no_members(text: str) -> None:
-    assert members(text) == []
+    assert parse_members(text) == []
 
 
 @pytest.mark.parametrize("depth", [1_000, 10_000, 200_000])
 def test_no_depth_is_too_much(depth: int) -> None:
     deep = "[" * depth + "]" * depth
-    assert members(f'{{"a": {deep}}}') == [Member("a", deep)]
+    assert parse_members(f'{{"a": {deep}}}') == [Member("a", deep)]
     with pytest.raises(NotJsonError, match="expected ',' or the closing bracket"):
-        members(f'{{"a": {deep[:-1]}}}')
+        parse_members(f'{{"a": {deep[:-1]}}}')
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_no_depth_is_too_much(depth: int) -> None:
 )
 def test_the_error_gives_the_column_of_what_was_not_expected(text: str, column: int) -> None:
     with pytest.raises(NotJsonError, match=f"in column {column}$"):
-        members(text)
+        parse_members(text)
 
 
 @pytest.mark.parametrize(

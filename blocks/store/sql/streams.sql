@@ -80,7 +80,7 @@ update stream_manifests set ignored_at = now()
 where customer_id = %(customer_id)s and stream = %(stream)s and manifest_url = %(manifest_url)s
   and ignored_at is null;
 
--- note_shown --
+-- record_shown --
 -- Record what is shown of a stream; no row comes back where it was the same before.
 update streams set shown = %(shown)s
 where customer_id = %(customer_id)s and stream = %(stream)s and shown is distinct from %(shown)s
