@@ -1,5 +1,7 @@
-"""The product's verdict on manifests in the words of the reference: the one place of these tests
-that knows how the product reads them."""
+"""The product's verdict on manifests in the words of the reference.
+
+It is the one place of these tests that knows how the product reads them.
+"""
 
 from unittest import mock
 

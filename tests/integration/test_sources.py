@@ -138,8 +138,10 @@ def public(s3: S3Store) -> Iterator[None]:
 def s3_proxy(
     object_store: ObjectStoreAddress, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FaultyStore]:
-    """In front of the store, and where a client goes that was told of no endpoint: without
-    credentials the contract has no place for one."""
+    """Stand before the store, and where a client goes that was told of no endpoint.
+
+    Without credentials the contract has no place for an endpoint.
+    """
     with FaultyStore(object_store.endpoint_url) as proxy:
         at_proxy = functools.partialmethod(CustomerSession.create_client, endpoint_url=proxy.url)
         monkeypatch.setattr(CustomerSession, "create_client", at_proxy)
