@@ -33,3 +33,14 @@ def test_what_it_names_is_there(name: str) -> None:
 def test_a_room_says_what_is_in_it(room: Path) -> None:
     text = (room / "__init__.py").read_text()
     assert re.match(r'"""[A-Z][^\n]{20,}', text)
+
+
+def test_no_test_file_is_imported() -> None:
+    """What tests share is in tests/support, so that no layer of tests rests on another."""
+    importers = [
+        f"{path.relative_to(ROOT)}: {line}"
+        for path in ROOT.glob("tests/**/*.py")
+        for line in path.read_text().splitlines()
+        if re.match(r"\s*(from|import) tests\b(?!\.support\b)", line)
+    ]
+    assert importers == []
