@@ -24,8 +24,8 @@ from blocks.store.jobs import DeliveryTarget, Job
 from deployments.embedded.object_stores import ObjectStoreAddress
 from flows import deliver_job as module
 from flows.running.policy import RETRY
-from tests.conftest import KEY
-from tests.integration.conftest import Shop, make_chunk
+from tests.support.servers import KEY
+from tests.support.store_shop import Shop, make_chunk
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

@@ -36,6 +36,17 @@ def test_a_room_says_what_is_in_it(room: Path) -> None:
     assert re.match(r'"""[A-Z][^\n]{20,}', text)
 
 
+def test_no_test_file_is_imported() -> None:
+    """What tests share is in tests/support, so that no layer of tests rests on another."""
+    importers = [
+        f"{path.relative_to(ROOT)}: {line}"
+        for path in ROOT.glob("tests/**/*.py")
+        for line in path.read_text().splitlines()
+        if re.match(r"\s*(from|import) tests\b(?!\.support\b)", line)
+    ]
+    assert importers == []
+
+
 LINES_MAX = 400
 # Read as a whole: the schema, and the migration that is the same text.
 WHOLE = {"schema.sql", "0001_initial.sql"}
@@ -47,7 +58,6 @@ STILL_LONG = {
     "test_api_jobs.py",
     "test_api_tasks.py",
     "test_bodies.py",
-    "test_buckets_contract.py",
     "test_cli_client.py",
     "test_delivery.py",
     "test_flows_waiting.py",

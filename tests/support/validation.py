@@ -9,7 +9,7 @@ from blocks.domain.model import BadLine, GoodLine
 from blocks.lines.exact_path import validate
 from flows.reading.fast_path import validate_lines
 from flows.reading.ranges import plan_ranges, read_lines
-from tests.reference import Bad, Good, Outcome
+from tests.support.reference import Bad, Good, Outcome
 
 
 def outcome(data: bytes, chunk_bytes: int | None = None) -> Outcome:
