@@ -1,6 +1,6 @@
 """The vocabulary of the service: its states and the arrows between them, and lines. Pure.
 
-The consensus rule is `task_outcome` in blocks/store/schema.sql; tests/consensus.py is its model.
+The consensus rule is `task_outcome` in blocks/store/schema.sql; tests/support/consensus.py is its model.
 """
 
 from enum import StrEnum

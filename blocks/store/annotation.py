@@ -98,8 +98,10 @@ def claim(
     job_id: str | None = None,
     key: ClaimKey | None = None,
 ) -> list[ClaimedTask]:
-    """Hand out up to `limit` tasks for `lease_s` seconds: by the priority of their jobs, and within
-    a priority in equal shares for customers. Their leases keep `key`, for `leases.find_claimed`.
+    """Hand out up to `limit` tasks for `lease_s` seconds.
+
+    They come by the priority of their jobs, and within a priority in equal shares for customers. Their
+    leases keep `key`, for `leases.find_claimed`.
     """
     annotator = {"annotator_no": annotator_no}
     begin = annotator | {"lock": _CLAIM_LOCK, "leases_max": _LEASES_RETURNED_MAX}

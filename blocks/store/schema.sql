@@ -477,7 +477,7 @@ create function task_id(job_id text, byte_offset bigint) returns text
     return 'tsk_' || substr(job_id, 5) || to_hex(byte_offset);
 
 -- Return the option that a task settles on, 1-based; 0 where there is none after twice the threshold; null while
--- the task is open. Tests compare it with tests/consensus.py.
+-- the task is open. Tests compare it with tests/support/consensus.py.
 create function task_outcome(votes smallint[], threshold smallint, stop_early boolean)
     returns smallint language plpgsql immutable parallel safe as $$
 declare

@@ -14,7 +14,7 @@ from blocks.delivery_manifest import DeliveryManifest
 from blocks.domain.model import Compression, ResultFormat
 from deployments.embedded.object_stores import ObjectStoreAddress
 from flows.writing.folder import Layout, write_object, write_parts
-from tests.unit.test_delivery import MemoryBucket, export_line
+from tests.support.memory_bucket import MemoryBucket, export_line
 
 pytestmark = pytest.mark.integration
 LAYOUTS = [
