@@ -115,10 +115,10 @@ def find_waits(tx: Transaction, jobs: Sequence[Job]) -> dict[int, Waiting]:
     by_no = {job.job_no: job for job in jobs}
     rows = tx.execute(_SQL["list_runs"], {"job_nos": list(by_no)}).fetchall()
     runs = [msgspec.convert(row, _Run) for row in rows]
-    found = {run.job_no: _of_run(by_no[run.job_no], run) for run in runs}
+    found = {run.job_no: _describe_run(by_no[run.job_no], run) for run in runs}
     waiting = {job_no: each for job_no, each in found.items() if each}
     labelling = [job.job_no for job in jobs if _is_labelled(job) and job.job_no not in found]
-    return waiting | _of_annotators(tx, labelling)
+    return waiting | _find_short_of_annotators(tx, labelling)
 
 
 def _is_labelled(job: Job) -> bool:
@@ -126,39 +126,50 @@ def _is_labelled(job: Job) -> bool:
     return is_open and job.ingested_at is not None
 
 
-def _of_run(job: Job, run: _Run) -> Waiting | None:
-    if run.failures:
-        return _prefect(
-            run, "Prefect, which starts the runs of jobs, cannot be reached.", run.failures
-        )
-    if run.is_stopped and run.launched_at:
-        return _prefect(run, "An operator has paused the run; it goes on when they resume it.")
-    if run.is_stopped:
-        return _prefect(run, "An operator has stopped the run; it goes on when they retry it.")
-    if run.failing_since:
-        return Waiting(
-            what=WaitsFor.STORE if run.kind == "process_job" else WaitsFor.DELIVERY,
-            reason=run.reason or "",
-            tries=run.tries,
-            since=run.failing_since,
-            next_try_at=run.next_try_at if run.next_try_at and run.next_try_at > run.now else None,
-            gives_up_at=run.gives_up_at,
-        )
-    if run.launched_at is None and run.launches:
-        return _prefect(run, "The last run ended too early; another one is started.", run.launches)
+def _describe_run(job: Job, run: _Run) -> Waiting | None:
+    if run.failures or run.is_stopped or run.failing_since:
+        return _describe_trouble(run)
     if run.launched_at is None:
-        is_long = run.now - run.waiting_since > _TURN_MIN
-        reason = "Other jobs come first; this one is begun when it is its turn."
-        return (
-            Waiting(what=WaitsFor.TURN, reason=reason, since=run.waiting_since) if is_long else None
-        )
+        return _describe_turn(run)
     is_begun = job.status is not JobStatus.ACCEPTED and job.delivery_status != "pending"
     if is_begun or run.now - run.launched_at <= _BEGIN_MIN:
         return None
-    return _prefect(run, "Prefect was asked for a run; no worker has begun it yet.")
+    return _wait_for_prefect(run, "Prefect was asked for a run; no worker has begun it yet.")
 
 
-def _prefect(run: _Run, reason: str, tries: int = 0) -> Waiting:
+def _describe_trouble(run: _Run) -> Waiting:
+    """Return what work waits for that Prefect, an operator or its store keeps from going on."""
+    if run.failures:
+        reason = "Prefect, which starts the runs of jobs, cannot be reached."
+        return _wait_for_prefect(run, reason, run.failures)
+    if run.is_stopped:
+        done = "paused the run; it goes on when they resume it."
+        if run.launched_at is None:
+            done = "stopped the run; it goes on when they retry it."
+        return _wait_for_prefect(run, f"An operator has {done}")
+    assert run.failing_since is not None  # the caller has looked
+    return Waiting(
+        what=WaitsFor.STORE if run.kind == "process_job" else WaitsFor.DELIVERY,
+        reason=run.reason or "",
+        tries=run.tries,
+        since=run.failing_since,
+        next_try_at=run.next_try_at if run.next_try_at and run.next_try_at > run.now else None,
+        gives_up_at=run.gives_up_at,
+    )
+
+
+def _describe_turn(run: _Run) -> Waiting | None:
+    """Return what work waits for that has no run; None if it has waited for a moment only."""
+    if run.launches:
+        reason = "The last run ended too early; another one is started."
+        return _wait_for_prefect(run, reason, run.launches)
+    if run.now - run.waiting_since <= _TURN_MIN:
+        return None
+    reason = "Other jobs come first; this one is begun when it is its turn."
+    return Waiting(what=WaitsFor.TURN, reason=reason, since=run.waiting_since)
+
+
+def _wait_for_prefect(run: _Run, reason: str, tries: int = 0) -> Waiting:
     is_asked_for = run.launched_at and not run.failures
     since = run.launched_at if is_asked_for and not run.is_stopped else None
     next_try_at = None if is_asked_for else run.next_try_at
@@ -171,7 +182,7 @@ def _prefect(run: _Run, reason: str, tries: int = 0) -> Waiting:
     )
 
 
-def _of_annotators(tx: Transaction, job_nos: Sequence[int]) -> dict[int, Waiting]:
+def _find_short_of_annotators(tx: Transaction, job_nos: Sequence[int]) -> dict[int, Waiting]:
     if not job_nos:
         return {}
     values: dict[str, Any] = {
@@ -182,7 +193,7 @@ def _of_annotators(tx: Transaction, job_nos: Sequence[int]) -> dict[int, Waiting
     return {
         row["job_no"]: Waiting(
             what=WaitsFor.ANNOTATORS,
-            reason=_wanted(row["wanted"]),
+            reason=_describe_wanted(row["wanted"]),
             since=row["since"],
             annotators=row["wanted"],
         )
@@ -190,6 +201,6 @@ def _of_annotators(tx: Transaction, job_nos: Sequence[int]) -> dict[int, Waiting
     }
 
 
-def _wanted(annotators: int) -> str:
+def _describe_wanted(annotators: int) -> str:
     who = "1 more annotator is" if annotators == 1 else f"{annotators} more annotators are"
     return f"{who} needed: there are tasks that want labels of more people than there are."
