@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from api.http.errors import ApiError, invalid_request
-from blocks.bodies.fields import Body, read_body
+from blocks.bodies.fields import Body
+from blocks.bodies.reading import read_body
 
 _B = TypeVar("_B", bound=Body)
 

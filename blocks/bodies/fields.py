@@ -1,10 +1,10 @@
-"""Check request bodies strictly, and tell every fault at once."""
+"""Faults of the fields of a body, each found on its own, so that all are told at once."""
 
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from itertools import chain, islice
+from itertools import chain
 from types import UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
@@ -49,87 +49,19 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         yield from ()
 
 
-_B = TypeVar("_B", bound=Body)
 _T = TypeVar("_T")
 
-# A body of rubbish is not answered with a larger one.
-_FAULTS_MAX = 100
 _HINTS_MAX = 5
-_KEY_SHOWN = 64
-# Building all objects of a body takes up to 0.2 s a MiB. Of a larger body only those are built that its
-# type asks for, and nothing else in it is looked at.
-_BUILT_BYTES_MAX = 256 * 1024
-_NUL = "The character U+0000 cannot be stored."
+KEY_SHOWN = 64
+"""How many characters of an unknown name or path are shown."""
+BUILT_BYTES_MAX = 256 * 1024
+"""The largest body of which all objects are built, which takes up to 0.2 s a MiB. Of a larger one only
+those are built that its type asks for, and nothing else in it is looked at."""
 
 
-def read_body(body: bytes, model: type[_B]) -> tuple[_B | None, list[Fault]]:
-    """Return `body` as a `model`, or None, and its first 100 faults.
-
-    The time that this takes is bounded by the size of the body. Without a fault there is a value.
-
-    Raises:
-        msgspec.DecodeError, RecursionError, UnicodeDecodeError: it is not JSON.
-    """
-    value, found = _read(body, model)
-    faults: dict[str, Fault] = {}
-    for fault in islice(found, _FAULTS_MAX):
-        faults.setdefault(fault.field, fault)
-    return value, list(faults.values())
-
-
-def _read(body: bytes, model: type[_B]) -> tuple[_B | None, Iterator[Fault]]:
-    """Return the value, where its types are right, and an iterator that looks for faults one by one."""
-    if len(body) > _BUILT_BYTES_MAX and (too_large := list(_size_faults(body, model))):
-        return None, iter(too_large)
-    try:
-        value = msgspec.json.decode(body, type=model)
-    except msgspec.ValidationError as error:
-        check_json(body)
-        fields = value_of(body, dict[str, msgspec.Raw])
-        if fields is None:
-            return None, chain(_nuls(body), [Fault("body", explain(error, model))])
-        value, found = None, struct_faults(fields, model, "")
-    else:
-        fields = value_of(body, dict[str, msgspec.Raw]) or {}
-        found = check_faults(value, "")
-    return value, chain(_nuls(body), found, model.related_faults(fields))
-
-
-def _size_faults(body: bytes, model: type[Body]) -> Iterator[Fault]:
-    """Yield what a large body has too much of, before any of it is built.
-
-    That is a list of objects that is too long, or hundreds of kilobytes in fields that are not known.
-    """
-    fields = msgspec.structs.fields(model)
-    values = value_of(body, _fields_alone(model))
-    if values is None:
-        return
-    left = len(body)
-    for field in fields:
-        value = getattr(values, field.name)
-        left -= memoryview(value).nbytes
-        if _struct_in(_item_type(field.type)) and value:
-            fault = _length_fault(value, field.type, field.encode_name)
-            yield from [fault] if fault else []
-    if left > _BUILT_BYTES_MAX:
-        names = ", ".join(field.encode_name for field in fields)
-        yield Fault("body", f"Most of this is in fields that are not known; known are {names}.")
-
-
-@cache
-def _fields_alone(model: type[Body]) -> type[msgspec.Struct]:
-    """Return a type with the fields of `model`, each as it was written, or empty; others are skipped."""
-    fields = msgspec.structs.fields(model)
-    return msgspec.defstruct(
-        f"{model.__name__}Fields",
-        [(field.name, msgspec.Raw, msgspec.Raw()) for field in fields],
-        rename={field.name: field.encode_name for field in fields},
-    )
-
-
-def _length_fault(items: msgspec.Raw, expected: Any, path: str) -> Fault | None:
+def length_fault(items: msgspec.Raw, expected: Any, path: str) -> Fault | None:
     """Return the fault of a list that is too long; nothing behind the first item too many is decoded."""
-    longest = next((rule.max_length for rule in _rules(expected) if rule.max_length), None)
+    longest = next((rule.max_length for rule in rules_of(expected) if rule.max_length), None)
     if longest is None:
         return None
     try:
@@ -161,8 +93,8 @@ def check_json(text: bytes) -> None:
     Raises:
         msgspec.DecodeError, RecursionError, UnicodeDecodeError: it is not.
     """
-    if len(text) <= _BUILT_BYTES_MAX:
-        _JSON.decode(text)
+    if len(text) <= BUILT_BYTES_MAX:
+        JSON.decode(text)
     else:
         msgspec.json.decode(text, type=msgspec.Raw)
 
@@ -174,7 +106,7 @@ def _number(text: str) -> float:
     return number
 
 
-_JSON = msgspec.json.Decoder(float_hook=_number)
+JSON = msgspec.json.Decoder(float_hook=_number)
 
 
 def value_of(raw: bytes | msgspec.Raw | None, expected: type[_T]) -> _T | None:
@@ -231,12 +163,12 @@ def _faults_within(
     path: str,
     hints: Iterator[int],
 ) -> Iterator[Fault]:
-    model = _struct_in(expected)
+    model = struct_in(expected)
     if model and (fields := value_of(raw, dict[str, msgspec.Raw])) is not None:
         yield from struct_faults(fields, model, path, hints)
         return
-    item = _struct_in(_item_type(expected))
-    if item and (fault := _length_fault(raw, expected, path)):
+    item = struct_in(item_type(expected))
+    if item and (fault := length_fault(raw, expected, path)):
         yield fault  # and nothing of what it holds
         return
     if item and (items := value_of(raw, list[msgspec.Raw])) is not None:
@@ -260,7 +192,7 @@ def struct_faults(
     for key in raw:
         if key not in fields:
             yield Fault(
-                f"{prefix}{key[:_KEY_SHOWN]}",
+                f"{prefix}{key[:KEY_SHOWN]}",
                 f"This field is not known.{_hint(key, fields, hints)}",
             )
     for name, field in fields.items():
@@ -280,46 +212,25 @@ def _hint(key: str, fields: Mapping[str, object], hints: Iterator[int]) -> str:
     # Looking for similar names takes time, and people mistype a name or two.
     if next(hints, None) is None:
         return ""
-    near = difflib.get_close_matches(key[:_KEY_SHOWN], fields, n=1)
+    near = difflib.get_close_matches(key[:KEY_SHOWN], fields, n=1)
     return f" Did you mean {near[0]}?" if near else ""
 
 
-def _struct_in(expected: Any) -> type[msgspec.Struct] | None:
+def struct_in(expected: Any) -> type[msgspec.Struct] | None:
     """Return the struct type that `expected` is, alone or in a union with None."""
     candidates = get_args(expected) if isinstance(expected, UnionType) else (expected,)
     found = [c for c in candidates if isinstance(c, type) and issubclass(c, msgspec.Struct)]
     return found[0] if found else None
 
 
-def _item_type(expected: Any) -> Any:
+def item_type(expected: Any) -> Any:
+    """Return the type of the items where `expected` is a list; None where it is not."""
     if get_origin(expected) is Annotated:
         expected = get_args(expected)[0]
     return get_args(expected)[0] if get_origin(expected) is list else None
 
 
-def _rules(expected: Any) -> list[Meta]:
+def rules_of(expected: Any) -> list[Meta]:
+    """Return the rules that annotate a type."""
     rules = get_args(expected)[1:] if get_origin(expected) is Annotated else ()
     return [rule for rule in rules if isinstance(rule, Meta)]
-
-
-def _nuls(body: bytes) -> Iterator[Fault]:
-    """Yield a fault for each U+0000: PostgreSQL cannot keep it, wherever it stands."""
-    # An escaped backslash escapes nothing.
-    at = body.replace(b"\\\\", b"  ").find(b"\\u0000") if b"\\u0000" in body else -1
-    if at < 0:
-        return
-    if len(body) > _BUILT_BYTES_MAX:
-        yield Fault("body", f"{_NUL} The first one is at byte {at}.")
-        return
-    waiting = [(_JSON.decode(body), "")]
-    while waiting:  # not by recursion: a body may be nested deeper than that goes
-        value, path = waiting.pop()
-        if isinstance(value, str) and "\x00" in value:
-            yield Fault(path or "body", _NUL)
-        elif isinstance(value, dict):
-            for key in value:
-                name = key.replace("\x00", "\\u0000")
-                inner = f"{path}.{name}"[:_KEY_SHOWN].lstrip(".")
-                waiting += [(key, inner), (value[key], inner)]
-        elif isinstance(value, list):
-            waiting += [(item, f"{path}[{n}]"[:_KEY_SHOWN]) for n, item in enumerate(value)]

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from blocks.bodies.fields import read_body
 from blocks.bodies.jobs import JobBody
+from blocks.bodies.reading import read_body
 from blocks.domain import limits
 from blocks.domain.errors import RefineryError
 from blocks.domain.model import TaskType
