@@ -8,6 +8,7 @@ import msgspec
 
 from api.http.errors import ApiError, invalid_request
 from blocks.bodies.fields import Body, read_body
+from blocks.domain.wrong_values import why_not_json
 
 _B = TypeVar("_B", bound=Body)
 
@@ -26,7 +27,7 @@ def parse(body: bytes, model: type[_B]) -> _B:
     try:
         value, faults = read_body(body, model)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        message = f"The body is not valid JSON: {error}"
+        message = f"The body is not valid JSON: {why_not_json(error)}"
         raise ApiError(HTTPStatus.BAD_REQUEST, "invalid_json", message) from error
     if value is None or faults:
         raise invalid_request(faults)

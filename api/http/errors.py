@@ -2,24 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, get_args
 
 import msgspec
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
+from litestar.typing import FieldDefinition
+from msgspec import Meta
 
 from api.http.hangups import ClientGone
 from api.http.places import Overloaded
 from blocks import logs
 from blocks.bodies.fields import Fault
-from blocks.domain.choices import with_choices
 from blocks.domain.errors import IdempotencyConflict, RefineryError, Transient
+from blocks.domain.wrong_values import must_be, shortened
 from blocks.store.database import Locked
 from blocks.store.quotas import QuotaExceeded
 
 logger = logs.get_logger("refinery.api")
 
 _CLIENT_CLOSED_REQUEST = 499
+_RULES = ("ge", "le", "min_length", "max_length")
 TIMED_OUT = {"error": "The request was not complete in time.", "code": "request_timeout"}
 """The body of a 408, which the server answers without the application; as are the next two."""
 HEAD_TOO_LARGE = {
@@ -161,25 +165,38 @@ def handle_http_exception(request: _Handled, error: HTTPException) -> Response[E
     """What Litestar raises, by its status."""
     if error.status_code not in BY_STATUS:
         return handle_unexpected(request, error)
+    if faults := _parameter_faults(request, error):
+        return handle_api_error(request, invalid_request(faults))
     code, message = BY_STATUS[error.status_code]
-    faults = _framework_faults(request, error)
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    return _respond(error.status_code, ErrorBody(message, code, faults), headers)
+    return _respond(error.status_code, ErrorBody(message, code), headers)
 
 
-def _framework_faults(request: _Handled, error: HTTPException) -> tuple[Fault, ...]:
-    """What Litestar found wrong with parameters, where a wrong enum is answered with the right ones."""
-    if "route_handler" not in request.scope:  # there is no such page
-        return ()
-    fields = request.route_handler.parsed_fn_signature.parameters.items()
-    types = {getattr(f.kwarg_definition, "name", None) or name: f.annotation for name, f in fields}
-    return tuple(
-        Fault(e.get("key", ""), with_choices(e["message"], types.get(e.get("key"))))
-        for e in (error.extra if isinstance(error.extra, list) else ())
-        if "message" in e
+def _parameter_faults(request: _Handled, error: HTTPException) -> list[Fault]:
+    """Return a fault for each parameter that Litestar has found wrong, with what it may be."""
+    wrong = {each.get("key") for each in error.extra} if isinstance(error.extra, list) else set()
+    if not wrong:
+        return []  # the page may be none of ours
+    return [
+        _parameter_fault(request, name, field)
+        for name, field in request.route_handler.parsed_fn_signature.parameters.items()
+        if name in wrong
+    ]
+
+
+def _parameter_fault(request: _Handled, name: str, field: FieldDefinition) -> Fault:
+    definition = field.kwarg_definition
+    rules = {rule: getattr(definition, rule, None) for rule in _RULES}
+    # Optional means that it may be left out: nothing in a URL or in a header is null.
+    (kind,) = (
+        part for part in get_args(field.annotation) or (field.annotation,) if part is not NoneType
     )
+    expected: Any = Annotated[kind, Meta(**{rule: n for rule, n in rules.items() if n is not None})]
+    name = getattr(definition, "name", None) or name
+    given = request.query_params.get(name)
+    return Fault(name, must_be(expected, "" if given is None else repr(shortened(given))))
 
 
 def handle_unexpected(request: _Handled, error: Exception) -> Response[ErrorBody]:

@@ -12,6 +12,7 @@ from blocks.domain.data_urls import URL_CHARACTERS_MAX, is_data_url
 from blocks.domain.metadata import named_members
 from blocks.domain.model import TaskType
 from blocks.domain.show_metadata import ShowMetadata
+from blocks.domain.wrong_values import why_not_json
 from blocks.store.tasks import NewTask, Rule
 
 _TASKS_MAX = 1000
@@ -45,7 +46,7 @@ def _check_metadata(metadata: msgspec.Raw) -> None:
     try:
         check_json(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ValueError(f"The metadata is not valid JSON: {error}.") from error
+        raise ValueError(f"The metadata is not valid JSON: {why_not_json(error)}") from error
 
 
 class TaskBody(Body, frozen=True, kw_only=True):

@@ -656,11 +656,52 @@ def test_no_parameter_of_the_reference_filters_unless_it_is_set(schema: dict[str
     assert "JOB_ARROWS" not in json.dumps(schema)
 
 
-def test_a_wrong_enum_in_a_query_is_answered_with_the_right_ones(api: Api) -> None:
-    answer = api.get("/v1/jobs?status=done").json()
-    assert answer["details"] == [
-        {
-            "field": "status",
-            "message": "This must be one of accepted, processing, completed, failed, cancelled, not 'done'",
+WRONG_PARAMETERS = [
+    ("/v1/jobs?status=done", "status",
+     "This must be one of accepted, processing, completed, failed, cancelled, not 'done'."),
+    ("/v1/jobs?limit=0", "limit", "This must be a whole number from 1 to 100, not '0'."),
+    ("/v1/jobs?limit=many", "limit", "This must be a whole number from 1 to 100, not 'many'."),
+    ("/v1/webhooks?all=maybe", "all", "This must be true or false, not 'maybe'."),
+    ("/v1/webhooks?limit=1e9", "limit", "This must be a whole number from 1 to 100, not '1e9'."),
+    ("/v1/jobs/job_x?wait=61", "wait", "This must be a whole number from 0 to 60, not '61'."),
+    ("/v1/jobs/job_x/errors?format=csv", "format", "This must be one of jsonl, manifest, not 'csv'."),
+    ("/v1/jobs/job_x/export?after=-1", "after",
+     "This must be a whole number from 0 to 9,223,372,036,854,775,807, not '-1'."),
+    ("/v1/annotation/leases?limit=501", "limit", "This must be a whole number from 1 to 500, not '501'."),
+]  # fmt: skip
+
+
+def test_a_wrong_parameter_is_answered_with_what_it_may_be(
+    api: Api, schema: dict[str, Any]
+) -> None:
+    for url, name, message in WRONG_PARAMETERS:
+        answer = api.get(url, api.annotator if "annotation" in url else api.customer)
+        assert answer.status_code == 400, url
+        assert answer.json() == {
+            "error": f"{name}: {message}",
+            "code": "invalid_request",
+            "details": [{"field": name, "message": message}],
         }
-    ]
+    tried = {url.rpartition("?")[2].partition("=")[0] for url, *_ in WRONG_PARAMETERS}
+    bounded = {
+        parameter["name"]
+        for operation in operations(schema).values()
+        for parameter in operation.get("parameters", [])
+        if parameter["in"] == "query" and parameter["schema"] != {"type": "string"}
+    }
+    assert bounded - tried == {"preflight"}
+
+
+def test_a_wrong_header_is_answered_by_its_own_name(api: Api) -> None:
+    for path, body in (("/v1/jobs", JOB_BODY), ("/v1/annotation/claim", {"limit": 1})):
+        headers = api.annotator if "annotation" in path else api.customer
+        answer = api.post(path, body, {**headers, "Idempotency-Key": "x" * 256})
+        assert (answer.status_code, answer.json()["details"]) == (
+            400,
+            [
+                {
+                    "field": "Idempotency-Key",
+                    "message": "This must be a string of 1 to 255 characters.",
+                }
+            ],
+        )
