@@ -28,7 +28,17 @@ from api.http.threads import Threads
 from api.metrics import Metrics, RequestClock
 from api.preflight import Preflights
 from api.probes import Probes
-from api.routes import annotation, deliveries, health, job_control, jobs, quality, tasks, webhooks
+from api.routes import (
+    annotation,
+    deliveries,
+    health,
+    job_control,
+    jobs,
+    labels,
+    quality,
+    tasks,
+    webhooks,
+)
 from blocks import logs
 from blocks.prefect.api import PrefectApi
 from blocks.settings import Settings
@@ -43,6 +53,7 @@ _HANDLERS = [
     *quality.HANDLERS,
     *tasks.HANDLERS,
     *annotation.HANDLERS,
+    *labels.HANDLERS,
     *webhooks.HANDLERS,
 ]
 _PUBLIC = ["^/health/", "^/metrics$", "^/schema"]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from inspect import cleandoc
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -30,6 +31,8 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     content: msgspec.Struct | str
     description: str = ""
+    name: str = "example"
+    """What the example is of, where there are several of one status."""
 
     @property
     def model(self) -> type[msgspec.Struct] | None:
@@ -67,8 +70,9 @@ class Document(OpenAPI):
                 _complete_refusals(operation)
                 if taken := requests.get(operation["operationId"]):
                     operation["requestBody"]["content"] = {_JSON: _content(taken)}
-                for answer in answers.get(operation["operationId"], ()):
-                    _complete_answer(operation["responses"][str(answer.status)], answer)
+                found = answers.get(operation["operationId"], ())
+                for status, some in groupby(found, key=lambda answer: answer.status):
+                    _complete_answer(operation["responses"][str(status)], *some)
         document["components"]["schemas"] = schemas_of(roots)
         return document
 
@@ -108,20 +112,23 @@ def _complete_refusals(operation: dict[str, Any]) -> None:
                 del example["id"]
 
 
-def _complete_answer(response: dict[str, Any], answer: Answer) -> None:
+def _complete_answer(response: dict[str, Any], answer: Answer, *others: Answer) -> None:
     response["description"] = (
         answer.description or cleandoc(str(answer.model.__doc__)).splitlines()[0]
     )
     (media_type,) = response["content"]
-    response["content"] = {media_type: _content(answer)}
+    response["content"] = {media_type: _content(answer, *others)}
 
 
-def _content(example: Taken | Answer) -> dict[str, Any]:
-    """Return a media type of the example's type, with the example."""
+def _content(example: Taken | Answer, *others: Answer) -> dict[str, Any]:
+    """Return a media type of the examples' type, with the examples."""
     name = example.model.__name__ if example.model else None
     return {
         "schema": {"$ref": f"{_REFERENCE}{name}"} if name else {"type": "string"},
         "examples": {
-            "example": {"value": msgspec.json.decode(msgspec.json.encode(example.content))}
+            getattr(each, "name", "example"): {
+                "value": msgspec.json.decode(msgspec.json.encode(each.content))
+            }
+            for each in (example, *others)
         },
     }
