@@ -16,7 +16,7 @@ from api.background.caretaker import Caretaker
 from api.background.dispatcher import Dispatcher
 from api.background.launcher import Launcher
 from api.examples import ANSWERS, REQUESTS
-from api.http import openapi
+from api.http import cors, openapi
 from api.http.body_limits import BodyLimits
 from api.http.errors import HANDLERS as ERROR_HANDLERS
 from api.http.head import AppWithHead
@@ -133,6 +133,7 @@ def create_app(settings: Settings) -> Litestar:
         middleware=[RequestClock(), DefineMiddleware(ApiKeyMiddleware, exclude=_PUBLIC)],
         before_send=[metrics.count_request, add_rate_headers, add_page_headers],
         exception_handlers=ERROR_HANDLERS,
+        cors_config=cors.config(settings.allowed_origins()),
         request_class=StrictRequest,
         before_request=check_request,
         request_max_body_size=settings.request_bytes_max,
