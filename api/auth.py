@@ -1,8 +1,10 @@
 """API keys: who a request is from, and what kind of key may do what."""
 
+import threading
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
+from cachetools import LRUCache
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException
 from litestar.handlers import BaseRouteHandler
@@ -20,7 +22,7 @@ from blocks.store.database import Database
 _KEY_CHARACTERS_MAX = 100
 # To look a key up takes longer than to serve a small request. A revoked key is refused after this.
 _TRUSTED_S = 1.0
-_TRUSTED_KEYS_MAX = 10_000
+_FOUND_KEYS_MAX = 10_000
 # Of the places for requests. An annotator's claims wait for each other.
 _CUSTOMER_SHARE = 1 / 2
 _ANNOTATORS_SHARE = 3 / 4
@@ -74,32 +76,46 @@ class RateLimits:
         self.wrong_keys = TokenBuckets(REQUESTS, settings.wrong_keys_per_minute_max)
 
 
+class _Found(NamedTuple):
+    principal: Principal
+    until_s: float
+
+
 class KeyRing:
-    """Whose keys they are: from the database, and for a second from memory."""
+    """Whose keys they are: from the database, and for a second from memory. For several threads.
+
+    Keys that were good are remembered for longer than that, the latest 10,000 that came.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._trusted: dict[bytes, tuple[Principal, float]] = {}
+        self._found: LRUCache[bytes, _Found] = LRUCache(_FOUND_KEYS_MAX)
+        self._lock = threading.Lock()
 
     def trusted(self, key: str) -> Principal | None:
-        """Who `key` belongs to, if it was found a moment ago."""
-        principal, until = self._trusted.get(customers.key_hash(key), (None, 0.0))
-        return principal if monotonic() < until else None
+        """Return whose key it is, if it was found within the last second."""
+        with self._lock:
+            found = self._found.get(customers.key_hash(key))
+        return found.principal if found and monotonic() < found.until_s else None
 
     def is_familiar(self, key: str) -> bool:
-        """Whether `key` was good when it was last looked up; it may have been revoked since."""
-        return customers.key_hash(key) in self._trusted
+        """Return whether `key` was good when it was last looked up; it may have been revoked since."""
+        with self._lock:
+            return customers.key_hash(key) in self._found
 
     def find(self, key: str) -> Principal | None:
-        """Who `key` belongs to, or None if nobody."""
+        """Return whose key it is, or None if it is nobody's.
+
+        Raises:
+            DatabaseUnavailable: nobody can say.
+        """
         with self._database.transaction() as tx:
             principal = customers.find_principal(tx, key)
-        if principal is None:
-            self._trusted.pop(customers.key_hash(key), None)
-        else:
-            if len(self._trusted) >= _TRUSTED_KEYS_MAX:
-                self._trusted.clear()
-            self._trusted[customers.key_hash(key)] = (principal, monotonic() + _TRUSTED_S)
+        with self._lock:
+            if principal is None:
+                self._found.pop(customers.key_hash(key), None)
+            else:
+                self._found[customers.key_hash(key)] = _Found(principal, monotonic() + _TRUSTED_S)
         return principal
 
 

@@ -18,9 +18,11 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from litestar.testing import TestClient
 from psycopg import sql
 
+from api.auth import KeyRing
 from blocks.domain.ids import new_id
 from blocks.settings import Settings
 from blocks.store import customers
+from blocks.store.database import Database
 from deployments.registered import REPOSITORY
 from tests.conftest import DatabaseServer
 from tests.integration.conftest import JOB_BODY, Api, Shop, make_app, make_chunk
@@ -118,12 +120,34 @@ def test_a_new_key_is_taken_at_once(api: Api) -> None:
 
 
 def test_no_more_keys_are_remembered_than_is_good(
-    api: Api, monkeypatch: pytest.MonkeyPatch
+    database: Database, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.auth._TRUSTED_KEYS_MAX", 3)
-    for _ in range(8):
-        assert api.get("/v1/jobs/job_x", api.new_customer()).status_code == 404
-    assert len(api.client.app.state.key_ring._trusted) <= 3
+    monkeypatch.setattr("api.auth._FOUND_KEYS_MAX", 3)
+    keys = [shop.do(customers.add_customer_key, shop.customer_id) for _ in range(5)]
+    ring = KeyRing(database)
+    for key in keys[:3]:
+        assert ring.find(key)
+    assert ring.trusted(keys[0])  # so it is not the one that came longest ago
+    for key in keys[3:]:
+        assert ring.find(key)
+    assert [ring.is_familiar(key) for key in keys] == [True, False, False, True, True]
+    assert [bool(ring.trusted(key)) for key in keys] == [True, False, False, True, True]
+
+
+def test_a_key_that_was_good_stays_familiar_until_it_is_looked_up_in_vain(
+    database: Database, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr("api.auth.monotonic", lambda: now)
+    key = shop.do(customers.add_customer_key, shop.customer_id)
+    ring = KeyRing(database)
+    assert not ring.is_familiar(key)
+    assert ring.find(key)
+    monkeypatch.setattr("api.auth.monotonic", lambda: now + 1.01)
+    assert (ring.trusted(key), ring.is_familiar(key)) == (None, True)
+    shop.do(customers.revoke_key, key)
+    assert ring.find(key) is None
+    assert not ring.is_familiar(key)
 
 
 def test_keys_are_stored_as_hashes_only(api: Api) -> None:
