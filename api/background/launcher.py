@@ -6,15 +6,14 @@ is one run. What cannot be said to Prefect now stays, and is tried again.
 """
 
 import random
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from api.background.listener import Listener
 from api.metrics import Metrics
 from blocks import logs
-from blocks.domain.errors import Transient
 from blocks.domain.model import JobStatus
 from blocks.prefect import job_page
 from blocks.prefect.api import (
@@ -27,7 +26,6 @@ from blocks.prefect.reconciler import reconcile
 from blocks.settings import Settings
 from blocks.store import chunks, jobs, outbox, runs
 from blocks.store.database import Database, Transaction
-from blocks.store.interrupts import Interrupt
 from blocks.store.outbox import Entry
 from blocks.store.runs import Launch
 from deployments import names
@@ -36,12 +34,10 @@ logger = logs.get_logger("refinery.launcher")
 
 _DEPLOYMENTS = {"process_job": names.PROCESS_JOB, "deliver_job": names.DELIVER_JOB}
 _ENDS = {f"refinery.job.{end}" for end in ("completed", "failed", "cancelled")}
-_POLL_S = 2.0  # for what became due without a notification: what was postponed
 _STOP_S = 10.0
 _DELAY_S_MAX = 60.0
 # Where Prefect is away, or knows no deployment of ours yet, work goes on as soon as that has changed.
 _AWAY_DELAY_S_MAX = 2.0
-_RECONNECT_S = 1.0
 _ENTRIES_MAX = 100
 # Longer than Prefect is waited for: who asked then has died.
 _UNANSWERED_S = 15.0
@@ -52,58 +48,38 @@ _LAUNCHES_MAX = 8
 
 
 class Launcher:
-    """A thread that does what PostgreSQL's NOTIFY wakes it for."""
+    """Launches and tells, in a thread that PostgreSQL's NOTIFY wakes."""
 
     def __init__(self, settings: Settings, database: Database, metrics: Metrics) -> None:
         self._settings = settings
         self._database = database
         self._metrics = metrics
         self._prefect = PrefectApi(settings)
-        self._stopping = threading.Event()
-        self._listening = Interrupt()
-        self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
+        self._is_fresh = True
+        self._listener = Listener(
+            "launcher", outbox.CHANNEL, database, work=self._take_turn, prepare=self._prepare
+        )
 
     def start(self) -> None:
-        self._thread.start()
+        self._listener.start()
 
     def stop(self) -> None:
         """End after the run that is being asked for."""
-        self._stopping.set()
-        self._listening.fire()
-        self._thread.join(timeout=_STOP_S)
+        self._listener.stop(_STOP_S)
         self._prefect.close()
 
-    def _run(self) -> None:
-        is_fresh = True
-        while not self._stopping.is_set():
-            unanswered_s = 0.0
-            try:
-                for _ in self._listen():
-                    # Whoever has lost the database may have lost an answer of Prefect's by that.
-                    self._ask_again(unanswered_s)
-                    unanswered_s = _UNANSWERED_S
-                    if is_fresh:
-                        reconcile(self._database, self._prefect, self._settings)
-                        is_fresh = False
-                    while not self._stopping.is_set() and self._take_turn():
-                        pass
-                    if self._stopping.is_set():
-                        return
-            except Transient as error:
-                if self._stopping.wait(_RECONNECT_S):
-                    return
-                logger.warning("launcher.database_lost", reason=error.message)
-            except Exception:
-                logger.exception("launcher.failed")
-                self._stopping.wait(_RECONNECT_S)
-
-    def _listen(self) -> Iterator[None]:
-        return self._database.listen(outbox.CHANNEL, timeout_s=_POLL_S, interrupt=self._listening)
+    def _prepare(self, is_new: bool) -> None:
+        """Find what died, once, and what was asked for without an answer, each time."""
+        # Whoever has lost the database may have lost an answer of Prefect's by that.
+        self._ask_again(0.0 if is_new else _UNANSWERED_S)
+        if self._is_fresh:
+            reconcile(self._database, self._prefect, self._settings)
+            self._is_fresh = False
 
     def _take_turn(self) -> bool:
         """Launch some, then say some, so that neither waits for all of the other; False if none."""
         launches = 0
-        while launches < _LAUNCHES_MAX and not self._stopping.is_set() and self._launch_next():
+        while launches < _LAUNCHES_MAX and not self._listener.is_stopping and self._launch_next():
             launches += 1
         return self._say_next() or launches > 0
 
@@ -124,7 +100,7 @@ class Launcher:
         with self._database.transaction() as tx:
             unanswered = runs.unanswered(tx, after_s=after_s, limit=_UNANSWERED_MAX)
         for launch in unanswered:
-            if self._stopping.is_set() or not self._launch(launch):
+            if self._listener.is_stopping or not self._launch(launch):
                 return
 
     def _launch(self, launch: Launch) -> bool:
