@@ -11,7 +11,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
-from api.auth import ApiKeyMiddleware, KeyRing, RateLimits
+from api.auth import ApiKeyMiddleware, KeyRing, RateLimits, annotators_only, customers_only
 from api.background.caretaker import Caretaker
 from api.background.dispatcher import Dispatcher
 from api.background.launcher import Launcher
@@ -33,10 +33,12 @@ from api.routes import (
     deliveries,
     health,
     job_control,
+    job_results,
     jobs,
     labels,
     quality,
     tasks,
+    webhook_messages,
     webhooks,
 )
 from blocks import logs
@@ -45,17 +47,6 @@ from blocks.settings import Settings
 from blocks.store.database import Database
 from blocks.store.quotas import Quotas
 
-_HANDLERS = [
-    *health.HANDLERS,
-    *jobs.HANDLERS,
-    *job_control.HANDLERS,
-    *deliveries.HANDLERS,
-    *quality.HANDLERS,
-    *tasks.HANDLERS,
-    *annotation.HANDLERS,
-    *labels.HANDLERS,
-    *webhooks.HANDLERS,
-]
 _PUBLIC = ["^/health/", "^/metrics$", "^/schema"]
 _LOOKUP_CONNECTIONS_MAX = 4
 _PROBE_CONNECTIONS_MAX = 2
@@ -109,9 +100,7 @@ def create_app(settings: Settings) -> Litestar:
 
     vault = settings.vault()
     return AppWithHead(
-        # One router brings those of one path together before they are registered. Else Litestar would
-        # register the first of them again with the second, and then forget to wait for its thread.
-        route_handlers=[Router("/", route_handlers=_HANDLERS), *openapi.HANDLERS],
+        route_handlers=[*_routers(), *openapi.HANDLERS],
         dependencies={
             "database": _constant(database),
             "long_reads": _constant(long_reads),
@@ -144,6 +133,26 @@ def create_app(settings: Settings) -> Litestar:
         lifespan=[lifespan],
         logging_config=None,
     )
+
+
+def _routers() -> list[Router]:
+    """Return a router for each noun, which says whose key its routes take."""
+    # Litestar: two handlers of one path that are registered separately lose `sync_to_thread`. A router
+    # brings them together.
+    customers, annotators = [customers_only], [annotators_only]
+    nouns = (jobs, job_control, job_results, deliveries, quality)
+    of_jobs = [handler for noun in nouns for handler in noun.HANDLERS]
+    of_webhooks = [*webhooks.HANDLERS, *webhook_messages.HANDLERS]
+    of_annotation = [*annotation.HANDLERS, *labels.HANDLERS]
+    return [
+        Router("/", route_handlers=health.HANDLERS, tags=["Operations"], security=[{}]),
+        Router("/v1/jobs", route_handlers=of_jobs, tags=["Jobs"], guards=customers),
+        Router("/v1/tasks", route_handlers=tasks.HANDLERS, tags=["Tasks"], guards=customers),
+        Router(
+            "/v1/annotation", route_handlers=of_annotation, tags=["Annotation"], guards=annotators
+        ),
+        Router("/v1/webhooks", route_handlers=of_webhooks, tags=["Webhooks"], guards=customers),
+    ]
 
 
 def _database(settings: Settings, connections_max: int, statement_s_max: float) -> Database:

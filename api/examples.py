@@ -36,11 +36,9 @@ from api.routes.task_views import (
     TaskResult,
     TaskView,
 )
+from api.routes.webhook_messages import DeliveriesPage, DeliveryView, Replayed
 from api.routes.webhooks import (
-    DeliveriesPage,
-    DeliveryView,
     NewWebhookView,
-    Replayed,
     SecretBody,
     SecretView,
     WebhookBody,

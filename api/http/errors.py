@@ -87,6 +87,11 @@ def invalid_request(faults: Sequence[Fault]) -> ApiError:
     return with_faults(HTTPStatus.BAD_REQUEST, "invalid_request", faults)
 
 
+def unknown_cursor() -> ApiError:
+    """400, a `cursor` that no page has given."""
+    return invalid_request([Fault("cursor", "This is not the next_cursor of any page.")])
+
+
 def not_found(what: str) -> ApiError:
     """404, the same for what never existed and for what belongs to somebody else."""
     return ApiError(HTTPStatus.NOT_FOUND, f"{what}_not_found", f"There is no such {what}.")

@@ -9,14 +9,14 @@ from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, JSONBody, QueryParameter
 from msgspec import Meta
 
-from api.auth import annotator_no, annotators_only
+from api.auth import annotator_no
 from api.http.bodies import digest
 from api.http.documented import documented
-from api.http.errors import invalid_request, not_found
+from api.http.errors import not_found, unknown_cursor
 from api.http.parameters import PAGE_LIMIT, Cursor
 from api.metrics import Metrics
 from api.routes.job_views import LabelSpec
-from blocks.bodies.fields import Body, Fault
+from blocks.bodies.fields import Body
 from blocks.domain.model import ReleaseOutcome, TaskType
 from blocks.settings import Settings
 from blocks.store import annotation, leases
@@ -116,11 +116,9 @@ class Releases(msgspec.Struct, frozen=True):
 
 
 @post(
-    "/v1/annotation/claim",
+    "/claim",
     operation_id="claim_tasks",
     summary="Take tasks",
-    tags=["Annotation"],
-    guards=[annotators_only],
     responses=documented(leases.key_conflict(), not_found("job"), takes=ClaimBody),
     status_code=200,
     sync_to_thread=True,
@@ -173,11 +171,9 @@ def _may_come(tx: Transaction, annotator: int, asked: ClaimBody) -> bool | None:
 
 
 @get(
-    "/v1/annotation/leases",
+    "/leases",
     operation_id="list_leases",
     summary="Tasks that are held",
-    tags=["Annotation"],
-    guards=[annotators_only],
     responses=documented(),
     sync_to_thread=True,
 )
@@ -193,17 +189,15 @@ def index(
     with database.transaction() as tx:
         found = leases.page(tx, annotator_no(request), limit=limit + 1, after=cursor)
     if found is None:
-        raise invalid_request([Fault("cursor", "This is not the next_cursor of any page.")])
+        raise unknown_cursor()
     page = [_claimed(task) for task in found[:limit]]
     return HeldTasks(page, page[-1].task_id if len(found) > limit else None)
 
 
 @post(
-    "/v1/annotation/release",
+    "/release",
     operation_id="release_tasks",
     summary="Hand tasks back",
-    tags=["Annotation"],
-    guards=[annotators_only],
     responses=documented(takes=ReleaseBody),
     status_code=200,
     sync_to_thread=True,

@@ -8,7 +8,6 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from api.auth import customers_only
 from api.http.documented import documented
 from api.http.errors import ApiError, conflict, invalid_request, not_found
 from api.http.parameters import JobId
@@ -60,10 +59,9 @@ def _conflict(status: JobStatus, delivery: DeliveryStatus | None = None) -> ApiE
 
 
 @post(
-    "/v1/jobs/{job_id:str}/deliver",
+    "/{job_id:str}/deliver",
     operation_id="deliver_job",
     summary="Deliver again",
-    tags=["Jobs"],
     responses=documented(
         not_found("job"),
         _conflict(JobStatus.PROCESSING),
@@ -73,7 +71,6 @@ def _conflict(status: JobStatus, delivery: DeliveryStatus | None = None) -> ApiE
         _conflict(JobStatus.COMPLETED, DeliveryStatus.DELIVERING),
         takes=DeliverBody,
     ),
-    guards=[customers_only],
     status_code=202,
     sync_to_thread=True,
 )

@@ -36,8 +36,6 @@ class Ready(msgspec.Struct, frozen=True):
     "/health/live",
     operation_id="health_live",
     summary="Is it alive?",
-    tags=["Operations"],
-    security=[{}],
 )
 async def live() -> Live:
     """Answer 200 while the process answers at all."""
@@ -48,8 +46,6 @@ async def live() -> Live:
     "/health/ready",
     operation_id="health_ready",
     summary="Can it work?",
-    tags=["Operations"],
-    security=[{}],
     responses={503: ResponseSpec(Ready, generate_examples=False)},
 )
 async def ready(state: State) -> Response[Ready]:
@@ -73,8 +69,6 @@ async def ready(state: State) -> Response[Ready]:
     "/metrics",
     operation_id="metrics",
     summary="What does it do?",
-    tags=["Operations"],
-    security=[{}],
     media_type=MediaType.TEXT,
 )
 async def metrics(

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody
 
-from api.auth import customer_id, customers_only
+from api.auth import customer_id
 from api.http.documented import documented
 from api.http.errors import not_found
 from api.http.parameters import TaskId
@@ -36,11 +36,9 @@ _Request = Request[Principal, Any, Any]
 
 
 @post(
-    "/v1/tasks",
+    "/",
     operation_id="create_task",
     summary="Submit a task",
-    tags=["Tasks"],
-    guards=[customers_only],
     status_code=202,
     responses={
         200: ResponseSpec(TaskAccepted, description="The task that has this key already."),
@@ -65,11 +63,9 @@ def create(
 
 
 @post(
-    "/v1/tasks/batch",
+    "/batch",
     operation_id="create_tasks",
     summary="Submit up to 1,000 tasks",
-    tags=["Tasks"],
-    guards=[customers_only],
     status_code=202,
     responses=documented(*_REFUSALS, takes=TasksBody),
     sync_to_thread=True,
@@ -87,11 +83,9 @@ def create_batch(
 
 
 @get(
-    "/v1/tasks/{task_id:str}",
+    "/{task_id:str}",
     operation_id="get_task",
     summary="State of a task",
-    tags=["Tasks"],
-    guards=[customers_only],
     responses=documented(not_found("task")),
     sync_to_thread=True,
 )
@@ -101,11 +95,9 @@ def read(request: _Request, task_id: TaskId, database: NamedDependency[Database]
 
 
 @get(
-    "/v1/tasks/{task_id:str}/result",
+    "/{task_id:str}/result",
     operation_id="get_task_result",
     summary="Result of a task",
-    tags=["Tasks"],
-    guards=[customers_only],
     responses={
         200: ResponseSpec(TaskResult, description="The task is settled or failed."),
         202: ResponseSpec(StillLabelled, description="There is no result yet."),
