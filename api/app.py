@@ -1,4 +1,4 @@
-"""The application: settings in, ASGI out."""
+"""Assemble the application from its settings: connections, routes, background threads."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -51,25 +51,25 @@ _PUBLIC = ["^/health/", "^/metrics$", "^/schema"]
 _LOOKUP_CONNECTIONS_MAX = 4
 _PROBE_CONNECTIONS_MAX = 2
 _BACKGROUND_CONNECTIONS_MAX = 4
-# How long a statement may take, and how long it may wait for a lock.
+# Upper bounds on one statement, and on its wait for a lock.
 _REQUEST_S_MAX = 10.0
 _LOOKUP_S_MAX = 3.0
 _BACKGROUND_S_MAX = 60.0
 _LOCK_S_MAX = 5.0
 _GZIP_BYTES_MIN = 500
-_GZIP_LEVEL = 1  # it is done in the event loop, where level 9 doubles the time of an export
+_GZIP_LEVEL = 1  # compression runs in the event loop, where level 9 doubles the time of an export
 
 
 def from_environment() -> Litestar:
-    """The application as the environment sets it up; for `python -m api`."""
+    """Return the application as the environment sets it up; for `python -m api`."""
     settings = Settings.from_environment()
     logs.configure(settings.log_format)
     return create_app(settings)
 
 
 def create_app(settings: Settings) -> Litestar:
-    """The application. Connects to nothing before it is started."""
-    # What must not be held up by another's work has connections of its own, as it has threads.
+    """Return the application. It connects to nothing before it is started."""
+    # Each kind of work has connections of its own, as it has threads, so that none holds up another.
     database = _database(settings, settings.database_connections_max, _REQUEST_S_MAX)
     lookups = _database(settings, _LOOKUP_CONNECTIONS_MAX, _LOOKUP_S_MAX)
     probed = _database(settings, _PROBE_CONNECTIONS_MAX, _LOOKUP_S_MAX)

@@ -1,4 +1,4 @@
-"""API keys: who a request is from, and what kind of key may do what."""
+"""API keys: whose request it is, and which kind of key may do what."""
 
 import threading
 from time import monotonic
@@ -20,10 +20,10 @@ from blocks.store.customers import Principal
 from blocks.store.database import Database
 
 _KEY_CHARACTERS_MAX = 100
-# To look a key up takes longer than to serve a small request. A revoked key is refused after this.
+# Looking a key up takes longer than serving a small request. A revoked key is refused after this time.
 _TRUSTED_S = 1.0
 _FOUND_KEYS_MAX = 10_000
-# Of the places for requests. An annotator's claims wait for each other.
+# Shares of the places for requests. An annotator's claims wait for each other, so one needs few.
 _CUSTOMER_SHARE = 1 / 2
 _ANNOTATORS_SHARE = 3 / 4
 _ANNOTATOR_SHARE = 1 / 4
@@ -32,7 +32,7 @@ Connection = ASGIConnection[Any, Principal, Any, Any]
 
 
 class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
-    """Sets `request.user` to the `Principal` whose key came as `Authorization: Bearer <key>`."""
+    """Set `request.user` to the `Principal` whose key came as `Authorization: Bearer <key>`."""
 
     async def authenticate_request(
         self, connection: ASGIConnection[Any, Any, Any, Any]
@@ -43,11 +43,11 @@ class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
             raise NotAuthorizedException
         keys: KeyRing = connection.app.state.key_ring
         limits: RateLimits = connection.app.state.rate_limits
-        principal = keys.trusted(key)
+        principal = keys.recall(key)
         if principal is None:
             address = address_of(connection.client.host if connection.client else "")
-            # Before a thread and a query are spent. A key that was good before is always looked up,
-            # so that whoever shares its address cannot shut it out.
+            # Refuse before a thread and a query are spent. A key that was good before is always looked
+            # up, so that somebody who shares its address cannot shut it out.
             if not keys.is_familiar(key):
                 limits.wrong_keys.check(address)
             principal = await connection.app.state.threads.keys.run(keys.find, key)
@@ -82,7 +82,7 @@ class _Found(NamedTuple):
 
 
 class KeyRing:
-    """Whose keys they are: from the database, and for a second from memory. For several threads.
+    """Finds whose a key is: in the database, and for a second in memory. Several threads may use it.
 
     Keys that were good are remembered for longer than that, the latest 10,000 that came.
     """
@@ -92,7 +92,7 @@ class KeyRing:
         self._found: LRUCache[bytes, _Found] = LRUCache(_FOUND_KEYS_MAX)
         self._lock = threading.Lock()
 
-    def trusted(self, key: str) -> Principal | None:
+    def recall(self, key: str) -> Principal | None:
         """Return whose key it is, if it was found within the last second."""
         with self._lock:
             found = self._found.get(customers.key_hash(key))
@@ -107,7 +107,7 @@ class KeyRing:
         """Return whose key it is, or None if it is nobody's.
 
         Raises:
-            DatabaseUnavailable: nobody can say.
+            DatabaseUnavailable: the database does not answer.
         """
         with self._database.transaction() as tx:
             principal = customers.find_principal(tx, key)
@@ -120,25 +120,25 @@ class KeyRing:
 
 
 def customer_id(connection: Connection) -> str:
-    """Whose key it is, where `customers_only` has looked."""
+    """Return the customer whose key it is; for routes that `customers_only` guards."""
     assert connection.user.customer_id is not None
     return connection.user.customer_id
 
 
 def annotator_no(connection: Connection) -> int:
-    """Whose key it is, where `annotators_only` has looked."""
+    """Return the annotator whose key it is; for routes that `annotators_only` guards."""
     assert connection.user.annotator_no is not None
     return connection.user.annotator_no
 
 
-# Not `def`: for a guard that is no coroutine Litestar takes another thread, which costs a claim 8 %.
+# These are coroutines because Litestar runs any other guard in a thread, which costs a claim 8 %.
 async def customers_only(connection: Connection, _: BaseRouteHandler) -> None:
-    """A guard: 403 for any but a customer's key."""
+    """Refuse any key but a customer's: a guard that raises 403."""
     if connection.user.customer_id is None:
         raise wrong_key(wanted=CUSTOMERS_KEY, given=ANNOTATORS_KEY)
 
 
 async def annotators_only(connection: Connection, _: BaseRouteHandler) -> None:
-    """A guard: 403 for any but an annotator's key."""
+    """Refuse any key but an annotator's: a guard that raises 403."""
     if connection.user.annotator_no is None:
         raise wrong_key(wanted=ANNOTATORS_KEY, given=CUSTOMERS_KEY)

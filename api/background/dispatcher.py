@@ -1,7 +1,7 @@
-"""Sends webhooks. Any number of dispatchers may run: what one sends, others pass over.
+"""Send webhooks. Any number of dispatchers may run: one passes over what another is sending.
 
-At least once: who is killed after a POST and before the commit leaves a notification that is sent
-again, with the same `webhook-id`.
+Delivery is at least once: if a dispatcher is killed after a POST and before the commit, the notification
+is sent again, with the same `webhook-id`.
 """
 
 import random
@@ -28,16 +28,16 @@ from blocks.store.webhooks import Attempt, DueEndpoint, Notification
 logger = logs.get_logger("refinery.webhooks")
 
 _IN_FLIGHT_MAX = 32
-# So many of one endpoint: a slow one must not have all of them.
+# The bound for one endpoint, so that a slow one does not take all threads.
 _IN_FLIGHT_EACH_MAX = 4
 _LOOKS_MAX = 1000
-# More than an attempt takes: resolving, connecting, and what the sender allows.
+# Longer than an attempt takes, with resolving and connecting.
 _HOLD_S = 60.0
 _BUSY_POLL_S = 0.1
 _STOP_S = 20.0
 
 _MINUTE_S, _HOUR_S = 60.0, 3600.0
-# Before the second attempt, the third and so on; the last of them until three days are over.
+# Delays before the second attempt, the third and so on; the last one repeats until three days are over.
 _DELAYS_S = (
     5.0,
     30.0,
@@ -49,13 +49,13 @@ _DELAYS_S = (
     4 * _HOUR_S,
 )
 _JITTER = 0.2
-# How long an endpoint is left alone that fails again and again, with all that waits for it.
+# The longest pause of an endpoint that fails again and again, for all of its notifications.
 _PAUSE_S_MAX = _MINUTE_S
 _RETRY_AFTER_S_MAX = 24 * _HOUR_S
 
 
 class Dispatcher:
-    """A thread that looks for what is due, and a pool of threads that send it."""
+    """A thread that looks for due notifications, and a pool of threads that send them."""
 
     def __init__(self, settings: Settings, database: Database, metrics: Metrics) -> None:
         self._database = database
@@ -72,7 +72,7 @@ class Dispatcher:
         self._listener.start()
 
     def stop(self) -> None:
-        """End after the attempts that are under way."""
+        """Wait for the attempts that are under way, and begin no others."""
         self._listener.stop_soon()
         with self._changed:
             self._changed.notify_all()
@@ -80,7 +80,7 @@ class Dispatcher:
         self._pool.shutdown(cancel_futures=True)
 
     def _send_some(self) -> bool:
-        """Hand out what is due and has room; return whether to look again at once."""
+        """Send the due notifications that there is room for; return whether to look again at once."""
         room, in_flight = self._await_room()
         with self._database.transaction() as tx:
             seen = webhooks.due_endpoints(tx, after=self._looked_at, looks_max=_LOOKS_MAX)
@@ -95,7 +95,7 @@ class Dispatcher:
         return bool(claimed) or not are_all_seen or self._await_answer()
 
     def _await_room(self) -> tuple[int, Counter[int]]:
-        """Wait until not all threads send; return how many do not, and what the others send to whom."""
+        """Wait for a free thread; return how many are free, and the attempts under way by endpoint."""
         with self._changed:
             while self._in_flight.total() >= _IN_FLIGHT_MAX and not self._listener.is_stopping:
                 self._changed.wait()
@@ -113,7 +113,7 @@ class Dispatcher:
         try:
             self._attempt(notification)
         except RefineryError as error:
-            # It is due again when its hold is over.
+            # The notification is due again when its hold expires.
             logger.warning(
                 "webhooks.not_sent", message_id=notification.message_id, reason=error.message
             )
@@ -158,7 +158,7 @@ class Dispatcher:
         except Transient:
             raise
         except Exception:
-            # Such as a secret that no key of ours opens.
+            # One cause is a secret that no encryption key of ours opens.
             logger.exception("webhooks.not_sent", message_id=notification.message_id)
             return Answer(None, "The request could not be made; our operators can see the reason.")
 
@@ -189,7 +189,6 @@ def choose(seen: Iterable[DueEndpoint], in_flight: Mapping[int, int], room: int)
     """
     limits: dict[int, int] = {}
     for endpoint in seen:
-        # One that fails is asked with one, until it answers.
         most = 1 if endpoint.failing else _IN_FLIGHT_EACH_MAX
         free = min(most - in_flight.get(endpoint.webhook_no, 0), room)
         if endpoint.is_due and free > 0:
@@ -209,7 +208,7 @@ def _backoff(
     answer: Answer,
     spread: Callable[[float, float], float] = random.uniform,
 ) -> tuple[float, float]:
-    """When this is tried again, and how long its endpoint is left alone, in seconds."""
+    """Return the delay before the next attempt, and the pause of its endpoint, in seconds."""
     nth = min(notification.attempts, len(_DELAYS_S)) - 1
     delay_s = _DELAYS_S[nth] * spread(1 - _JITTER, 1 + _JITTER)
     pause_s = min(2.0**notification.failures, _PAUSE_S_MAX) * spread(1 - _JITTER, 1)

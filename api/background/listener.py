@@ -1,4 +1,4 @@
-"""A thread that works when the database says that there is something to do."""
+"""Run work in a thread when the database says that there is some."""
 
 import threading
 from collections.abc import Callable
@@ -17,8 +17,8 @@ _RECONNECT_S = 1.0
 class Listener:
     """Calls `work` until it returns False, after each NOTIFY on `channel` and every two seconds.
 
-    Before that, `prepare` is called; with True where the connection is new, so that notifications, and
-    answers, may have been lost. What they raise is logged, and everything begins anew a second later.
+    `prepare` is called before that, with True where the connection is new: notifications may have been
+    lost with the one before. Errors of both are logged, and the thread connects anew a second later.
     """
 
     def __init__(
@@ -41,20 +41,20 @@ class Listener:
 
     @property
     def is_stopping(self) -> bool:
-        """True from `stop_soon` on: what is called should end after what it has begun."""
+        """Return True from `stop_soon` on, so that `work` and `prepare` can end early."""
         return self._stopping.is_set()
 
     def start(self) -> None:
-        """Begin to listen; connects in the thread."""
+        """Begin to listen; the thread connects."""
         self._thread.start()
 
     def stop_soon(self) -> None:
-        """Begin nothing more, and wait for nothing."""
+        """Begin nothing more, without waiting."""
         self._stopping.set()
         self._listening.fire()
 
     def stop(self, within_s: float) -> None:
-        """Begin nothing more, and wait up to `within_s` seconds for what is under way."""
+        """Begin nothing more, and wait up to `within_s` seconds for the work that is under way."""
         self.stop_soon()
         self._thread.join(timeout=within_s)
 

@@ -1,4 +1,4 @@
-"""Bodies of requests as their types, or as the answer that refuses them."""
+"""Read the bodies of requests as their types, or refuse them with every fault."""
 
 import hashlib
 from http import HTTPStatus
@@ -14,12 +14,12 @@ _B = TypeVar("_B", bound=Body)
 
 
 def digest(*asked: Any) -> bytes:
-    """The SHA-256 of what a request asks for, by which it is known when it comes again."""
+    """Return the SHA-256 of the canonical request, for idempotency keys and entity tags."""
     return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).digest()
 
 
 def parse(body: bytes, model: type[_B]) -> _B:
-    """`body` as a `model`. The time that it takes is bounded by the size of the body alone.
+    """Return `body` as a `model`, in a time that the size of the body alone bounds.
 
     Raises:
         ApiError: 400, with every fault, or the first 100 of them.

@@ -48,7 +48,7 @@ Answers = Mapping[str, tuple[Answer, ...]]
 
 @dataclass
 class Document(OpenAPI):
-    """An OpenAPI document that is completed when it is asked for."""
+    """An OpenAPI document that is completed when it is read."""
 
     requests: Requests | None = None
     answers: Answers | None = None
@@ -91,7 +91,7 @@ class DocumentConfig(OpenAPIConfig):
 
 
 def _complete_parameters(operation: dict[str, Any], known: Mapping[str, Any]) -> None:
-    """Say what a parameter may be where it stands: nothing of it is null, or an enum's first value."""
+    """Write into each parameter what it may be: no reference, no null, and no default of an enum."""
     for parameter in operation.get("parameters", ()):
         schema = parameter["schema"]
         for option in (*schema.pop("oneOf", ()), *schema.pop("allOf", ())):
@@ -101,11 +101,11 @@ def _complete_parameters(operation: dict[str, Any], known: Mapping[str, Any]) ->
                 schema |= {key: found[key] for key in ("type", "enum") if key in found}
         if "enum" in schema:
             schema.pop("default", None)
-        schema.pop("description", None)  # the parameter has it
+        schema.pop("description", None)  # the parameter itself has one
 
 
 def _complete_refusals(operation: dict[str, Any]) -> None:
-    """Take the names out of the examples, which have them as their keys; the specification has none."""
+    """Take the names out of the examples: the specification has them as keys only."""
     for response in operation["responses"].values():
         for content in response.get("content", {}).values():
             for example in content.get("examples", {}).values():

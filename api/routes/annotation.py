@@ -11,9 +11,9 @@ from msgspec import Meta
 
 from api.auth import annotator_no
 from api.http.bodies import digest
-from api.http.documented import documented
 from api.http.errors import not_found, unknown_cursor
 from api.http.parameters import PAGE_LIMIT, Cursor
+from api.http.refusals import refusals
 from api.metrics import Metrics
 from api.routes.job_views import LabelSpec
 from blocks.bodies.fields import Body
@@ -119,7 +119,7 @@ class Releases(msgspec.Struct, frozen=True):
     "/claim",
     operation_id="claim_tasks",
     summary="Take tasks",
-    responses=documented(leases.key_conflict(), not_found("job"), takes=ClaimBody),
+    responses=refusals(leases.key_conflict(), not_found("job"), takes=ClaimBody),
     status_code=200,
     sync_to_thread=True,
 )
@@ -164,7 +164,7 @@ def claim(
 
 
 def _may_come(tx: Transaction, annotator: int, asked: ClaimBody) -> bool | None:
-    """Look only where a claim is for one job: another may be posted at any time."""
+    """Return whether tasks may come later; always true without a job, as another may be posted."""
     if asked.job_id is None:
         return True
     return annotation.may_come(tx, annotator, asked.job_id, asked.task_types)
@@ -174,7 +174,7 @@ def _may_come(tx: Transaction, annotator: int, asked: ClaimBody) -> bool | None:
     "/leases",
     operation_id="list_leases",
     summary="Tasks that are held",
-    responses=documented(),
+    responses=refusals(),
     sync_to_thread=True,
 )
 def index(
@@ -198,7 +198,7 @@ def index(
     "/release",
     operation_id="release_tasks",
     summary="Hand tasks back",
-    responses=documented(takes=ReleaseBody),
+    responses=refusals(takes=ReleaseBody),
     status_code=200,
     sync_to_thread=True,
 )

@@ -1,4 +1,4 @@
-"""Is it alive, can it work, and what does it do? For load balancers, supervisors, Prometheus; no key."""
+"""Health and metrics, without a key: for load balancers, supervisors and Prometheus."""
 
 from http import HTTPStatus
 from typing import Any, Literal
@@ -52,7 +52,7 @@ async def ready(state: State) -> Response[Ready]:
     """Answer 200 while the database takes writes, otherwise 503 and why not.
 
     It answers within a second, whatever hangs.
-    `prefect` is told beside it: without Prefect, jobs are accepted and wait, and all else works.
+    `prefect` is no reason for a 503: without Prefect, jobs are accepted and wait, and all else works.
     """
     probes: Probes = state.probes
     database, prefect = await probes.health()

@@ -1,4 +1,4 @@
-"""Jobs: the list of them, and the end of one that is not wanted any more."""
+"""Jobs: list them, cancel one, wipe its credentials."""
 
 from typing import Annotated, Any
 
@@ -8,9 +8,9 @@ from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
 from api.auth import customer_id
-from api.http.documented import documented
 from api.http.errors import ApiError, conflict, not_found, unknown_cursor
 from api.http.parameters import PAGE_LIMIT, Cursor, JobId
+from api.http.refusals import refusals
 from api.routes.job_views import JobView, views
 from api.routes.jobs import find_job, show
 from blocks.domain.model import JobStatus
@@ -39,7 +39,7 @@ class JobsPage(msgspec.Struct, frozen=True):
     "/",
     operation_id="list_jobs",
     summary="Jobs, newest first",
-    responses=documented(),
+    responses=refusals(),
     sync_to_thread=True,
 )
 def index(
@@ -70,14 +70,14 @@ def _conflict(status: JobStatus) -> ApiError:
     "/{job_id:str}/cancel",
     operation_id="cancel_job",
     summary="Stop a job",
-    responses=documented(
+    responses=refusals(
         not_found("job"), _conflict(JobStatus.COMPLETED), _conflict(JobStatus.FAILED)
     ),
     status_code=202,
     sync_to_thread=True,
 )
 def cancel(request: _Request, job_id: JobId, database: NamedDependency[Database]) -> JobView:
-    """Create and hand out nothing more. What has settled can be exported. Again, it changes nothing."""
+    """Create and hand out nothing more. Settled tasks can be exported. A second call changes nothing."""
     job = find_job(request, job_id, database)
     with database.transaction() as tx:
         jobs.cancel(tx, job.job_no)
@@ -91,7 +91,7 @@ def cancel(request: _Request, job_id: JobId, database: NamedDependency[Database]
     "/{job_id:str}/credentials",
     operation_id="wipe_job_credentials",
     summary="Wipe a job's credentials",
-    responses=documented(not_found("job")),
+    responses=refusals(not_found("job")),
     status_code=204,
     response_description="The job has no credentials any more.",
     sync_to_thread=True,

@@ -11,9 +11,9 @@ from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
-from api.http.documented import documented
 from api.http.errors import ApiError, conflict, not_found
 from api.http.parameters import JobId
+from api.http.refusals import refusals
 from api.http.streams import NDJSON, LongReads, stream
 from api.routes.jobs import find_job
 from blocks.domain.model import JobStatus
@@ -46,7 +46,7 @@ def _failed() -> ApiError:
     "/{job_id:str}/export",
     operation_id="export_job",
     summary="Results",
-    responses=documented(not_found("job"), _not_completed(), _failed()),
+    responses=refusals(not_found("job"), _not_completed(), _failed()),
     media_type=NDJSON,
 )
 async def export(
@@ -74,7 +74,7 @@ async def export(
     "/{job_id:str}/errors",
     operation_id="list_bad_lines",
     summary="Lines without a result, and why",
-    responses=documented(not_found("job")),
+    responses=refusals(not_found("job")),
     media_type=NDJSON,
 )
 async def errors(

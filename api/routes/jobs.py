@@ -12,11 +12,11 @@ from litestar.params import HeaderParameter, JSONBody, QueryParameter
 
 from api.auth import customer_id
 from api.http.bodies import digest
-from api.http.documented import documented
 from api.http.errors import not_found, with_faults
 from api.http.etags import NOT_MODIFIED, IfNoneMatch, etag_of, matches
 from api.http.hangups import pause
 from api.http.parameters import JobId
+from api.http.refusals import refusals
 from api.preflight import Preflights
 from api.routes.job_views import JobView, steady, views
 from blocks.bodies.fields import Fault
@@ -32,7 +32,7 @@ from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Idempotency, Job, NewJob
 from blocks.store.quotas import Quota, QuotaExceeded, Quotas
 
-# Counters change with every batch of labels: to be told of each would cost more than to look.
+# Counters change with every batch of labels, so looking costs less than a notification of each.
 _LOOK_AGAIN_S = 0.5
 
 _NO_MANIFEST = Fault(
@@ -69,7 +69,7 @@ class JobAccepted(msgspec.Struct, frozen=True):
     operation_id="create_job",
     summary="Submit a job",
     status_code=202,
-    responses=documented(
+    responses=refusals(
         jobs.key_conflict(),
         with_faults(HTTPStatus.UNPROCESSABLE_ENTITY, "preflight_failed", [_NO_MANIFEST]),
         QuotaExceeded(Quota.JOBS, 10_000),
@@ -98,7 +98,7 @@ async def create(
     earlier = None
     if preflight and idempotency:
         earlier = await sync_to_thread(
-            _earlier, database, new.customer_id, settings.vault(), idempotency
+            _find_earlier, database, new.customer_id, settings.vault(), idempotency
         )
     if preflight and earlier is None:
         await preflights.check(new, request.app.state.threads.preflights)
@@ -115,7 +115,7 @@ async def create(
 
 
 def _check_quotas(tx: Transaction, customer_id: str, settings: Settings, quotas: Quotas) -> None:
-    """What a new job will add is not known yet: it is taken as long as there is any room."""
+    """Refuse a job if no room is left. How much it will add is not known yet."""
     quotas.check(tx, customer_id, Quota.JOBS, settings.jobs_per_customer_max)
     for quota, most in (
         (Quota.OPEN_TASKS, settings.open_tasks_per_customer_max),
@@ -124,7 +124,7 @@ def _check_quotas(tx: Transaction, customer_id: str, settings: Settings, quotas:
         quotas.check(tx, customer_id, quota, most, to_come=1)
 
 
-def _earlier(
+def _find_earlier(
     database: Database, customer_id: str, vault: Vault, idempotency: Idempotency
 ) -> str | None:
     with database.transaction() as tx:
@@ -149,7 +149,7 @@ def _submit(
     "/{job_id:str}",
     operation_id="get_job",
     summary="State and progress of a job",
-    responses=documented(not_found("job")) | NOT_MODIFIED,
+    responses=refusals(not_found("job")) | NOT_MODIFIED,
 )
 async def read(
     request: _Request,
@@ -201,7 +201,7 @@ def show(job: Job, database: Database) -> JobView:
 
 
 def find_job(request: _Request, job_id: str, database: Database) -> Job:
-    """The customer's job of that id.
+    """Return the customer's job of that id.
 
     Raises:
         ApiError: 404, there is no such job, or it is another's.

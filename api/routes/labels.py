@@ -12,7 +12,7 @@ from litestar.params import JSONBody
 from msgspec import Meta
 
 from api.auth import annotator_no
-from api.http.documented import documented
+from api.http.refusals import refusals
 from api.http.requesters import current
 from api.metrics import Metrics
 from blocks.bodies.fields import Body
@@ -25,7 +25,7 @@ from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 
 _BATCH_MAX = 500
-_HINTS_MAX = 5  # to look for a likeness takes time, and whoever mistypes does it once or twice
+_HINTS_MAX = 5  # looking for a likeness takes time, and people mistype once or twice
 _JOB_SHARE = 1 / 2  # of the places for requests
 
 _Request = Request[Principal, Any, Any]
@@ -78,7 +78,7 @@ class Outcomes(msgspec.Struct, frozen=True):
     "/labels",
     operation_id="submit_labels",
     summary="Hand in labels",
-    responses=documented(takes=LabelsBody),
+    responses=refusals(takes=LabelsBody),
     status_code=200,
 )
 async def submit(
@@ -89,7 +89,7 @@ async def submit(
 ) -> Outcomes:
     """Hand in labels. A label cannot be changed; one handed in again is a `duplicate`."""
     labels = [Label(label.task_id, label.label) for label in data.labels]
-    # What locks a job's rows holds up its labels, and must not hold up those of other jobs.
+    # A lock on a job's rows holds up its labels, and must not hold up those of other jobs.
     jobs = {job_of_task(label.task_id) for label in labels}
     current().count_in({f"labels of {job}": _JOB_SHARE for job in jobs})
     results = await sync_to_thread(_submit, database, annotator_no(request), labels)
@@ -113,7 +113,7 @@ def _submit(database: Database, annotator: int, labels: Sequence[Label]) -> list
 
 
 class _Reasons:
-    """Why labels were not taken, in sentences; the database is asked only where some were not."""
+    """The reasons for which labels were not taken; asks the database only if there are such labels."""
 
     def __init__(
         self, tx: Transaction, annotator: int, refused: Sequence[tuple[Label, LabelOutcome]]

@@ -1,4 +1,4 @@
-"""What `POST /v1/tasks` and `POST /v1/tasks/batch` take, with every rule on it."""
+"""The bodies of `POST /v1/tasks` and `POST /v1/tasks/batch`, with every rule on them."""
 
 from typing import Annotated, ClassVar
 
@@ -77,7 +77,7 @@ class TaskBody(Body, frozen=True, kw_only=True):
     """The same key and body gives the same task again."""
 
     def to_task(self, callback_url: str | None = None) -> NewTask:
-        """The task to record; `callback_url` is for one that has none of its own."""
+        """Return the task to record; `callback_url` is for one that has none of its own."""
         callback_url = normalized(self.callback_url or callback_url)
         return NewTask(
             rule=Rule(
@@ -107,5 +107,5 @@ class TasksBody(Body, frozen=True, kw_only=True):
     """The `callback_url` of tasks that have none of their own."""
 
     def to_tasks(self) -> list[NewTask]:
-        """The tasks to record, in their order."""
+        """Return the tasks to record, in their order."""
         return [task.to_task(self.callback_url) for task in self.tasks]

@@ -1,4 +1,4 @@
-"""Tasks one by one: submit some inline, look at one, take its result away."""
+"""Tasks without a manifest: submit them, look at one, read its result."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody
 
 from api.auth import customer_id
-from api.http.documented import documented
 from api.http.errors import not_found
 from api.http.parameters import TaskId
+from api.http.refusals import refusals
 from api.routes.task_bodies import TaskBody, TasksBody
 from api.routes.task_views import (
     BatchAccepted,
@@ -42,7 +42,7 @@ _Request = Request[Principal, Any, Any]
     status_code=202,
     responses={
         200: ResponseSpec(TaskAccepted, description="The task that has this key already."),
-        **documented(*_REFUSALS, takes=TaskBody),
+        **refusals(*_REFUSALS, takes=TaskBody),
     },
     sync_to_thread=True,
 )
@@ -67,7 +67,7 @@ def create(
     operation_id="create_tasks",
     summary="Submit up to 1,000 tasks",
     status_code=202,
-    responses=documented(*_REFUSALS, takes=TasksBody),
+    responses=refusals(*_REFUSALS, takes=TasksBody),
     sync_to_thread=True,
 )
 def create_batch(
@@ -86,7 +86,7 @@ def create_batch(
     "/{task_id:str}",
     operation_id="get_task",
     summary="State of a task",
-    responses=documented(not_found("task")),
+    responses=refusals(not_found("task")),
     sync_to_thread=True,
 )
 def read(request: _Request, task_id: TaskId, database: NamedDependency[Database]) -> TaskView:
@@ -101,7 +101,7 @@ def read(request: _Request, task_id: TaskId, database: NamedDependency[Database]
     responses={
         200: ResponseSpec(TaskResult, description="The task is settled or failed."),
         202: ResponseSpec(StillLabelled, description="There is no result yet."),
-        **documented(not_found("task")),
+        **refusals(not_found("task")),
     },
     sync_to_thread=True,
 )

@@ -9,9 +9,9 @@ from litestar import Request, get, post
 from litestar.di import NamedDependency
 
 from api.auth import customer_id
-from api.http.documented import documented
 from api.http.errors import not_found, unknown_cursor
 from api.http.parameters import Cursor, DeliveryId, WebhookId
+from api.http.refusals import refusals
 from api.routes.webhooks import PAGE_DEFAULT, PageLimit, find_webhook
 from blocks.store import webhooks
 from blocks.store.customers import Principal
@@ -22,7 +22,7 @@ _Request = Request[Principal, Any, Any]
 
 
 class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
-    """What was to be sent, and what came of each attempt. `delivery_id` is the `webhook-id` header."""
+    """A message to an endpoint, and its attempts. `delivery_id` is the `webhook-id` header."""
 
     delivery_id: str
     """The id of the notification, its `webhook-id` header."""
@@ -62,7 +62,7 @@ class Replayed(msgspec.Struct, frozen=True):
     "/{webhook_id:str}/deliveries",
     operation_id="list_webhook_deliveries",
     summary="What was sent",
-    responses=documented(not_found("webhook")),
+    responses=refusals(not_found("webhook")),
     sync_to_thread=True,
 )
 def index(
@@ -90,13 +90,13 @@ def index(
     operation_id="replay_webhook_delivery",
     summary="Send it again",
     status_code=HTTPStatus.ACCEPTED,
-    responses=documented(not_found("delivery")),
+    responses=refusals(not_found("delivery")),
     sync_to_thread=True,
 )
 def replay(
     request: _Request, delivery_id: DeliveryId, database: NamedDependency[Database]
 ) -> Replayed:
-    """Send it again, whatever became of it; with the same id and body, and signed afresh."""
+    """Send it again, even if it has arrived, with the same id and body and a new signature."""
     with database.transaction() as tx:
         found = webhooks.find_delivery(tx, customer_id(request), delivery_id)
         if found is None:

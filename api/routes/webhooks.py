@@ -11,9 +11,9 @@ from litestar.params import JSONBody, QueryParameter
 from msgspec import Meta
 
 from api.auth import customer_id
-from api.http.documented import documented
 from api.http.errors import ApiError, conflict, not_found, unknown_cursor
 from api.http.parameters import PAGE_LIMIT, Cursor, WebhookId
+from api.http.refusals import refusals
 from api.signatures import check_secret, new_secret
 from blocks.bodies.fields import Body
 from blocks.bodies.jobs import HttpsUrl, check_https_url
@@ -41,7 +41,7 @@ def _check_distinct(events: list[Event]) -> None:
 
 
 class WebhookBody(Body, frozen=True, kw_only=True):
-    """An https URL, and what it wants to hear of: everything, where nothing is said."""
+    """An https URL, and the events that it is told of: all of them, unless some are named."""
 
     checks: ClassVar[Mapping[str, Callable[[Any], object]]] = {
         "callback_url": check_https_url,
@@ -57,7 +57,7 @@ class WebhookBody(Body, frozen=True, kw_only=True):
     events: Annotated[list[Event], Meta(min_length=1, extra_json_schema={"uniqueItems": True})] = (
         msgspec.field(default_factory=lambda: list(Event))
     )
-    """What to be told of; all events where nothing is said."""
+    """The events to be told of; all of them by default."""
 
 
 class SecretBody(Body, frozen=True, kw_only=True):
@@ -126,7 +126,7 @@ def _not_registered() -> ApiError:
     operation_id="create_webhook",
     summary="Register an endpoint",
     status_code=201,
-    responses=documented(_exists(), QuotaExceeded(Quota.WEBHOOKS, 100), takes=WebhookBody),
+    responses=refusals(_exists(), QuotaExceeded(Quota.WEBHOOKS, 100), takes=WebhookBody),
     sync_to_thread=True,
 )
 def create(
@@ -136,7 +136,7 @@ def create(
     settings: NamedDependency[Settings],
     vault: NamedDependency[Vault],
 ) -> NewWebhookView:
-    """Be told of all jobs and tasks. The secret signs, and is shown once where it is made here."""
+    """Be told of all jobs and tasks. A secret that is made here is shown this once."""
     new = NewWebhook(
         customer_id=customer_id(request),
         callback_url=normalize_url(data.callback_url),
@@ -158,7 +158,7 @@ def create(
     "/",
     operation_id="list_webhooks",
     summary="Endpoints",
-    responses=documented(),
+    responses=refusals(),
     sync_to_thread=True,
 )
 def index(
@@ -187,12 +187,12 @@ def index(
     "/{webhook_id:str}",
     operation_id="delete_webhook",
     summary="Delete an endpoint",
-    responses=documented(not_found("webhook")),
+    responses=refusals(not_found("webhook")),
     response_description="The endpoint is deleted.",
     sync_to_thread=True,
 )
 def remove(request: _Request, webhook_id: WebhookId, database: NamedDependency[Database]) -> None:
-    """Send it nothing more, nor what waits to be sent."""
+    """Send nothing more to this endpoint, and drop the messages that wait."""
     with database.transaction() as tx:
         webhooks.unregister(tx, find_webhook(tx, request, webhook_id).webhook_no)
 
@@ -202,7 +202,7 @@ def remove(request: _Request, webhook_id: WebhookId, database: NamedDependency[D
     operation_id="rotate_webhook_secret",
     summary="A new secret",
     status_code=200,
-    responses=documented(not_found("webhook"), _not_registered(), takes=SecretBody),
+    responses=refusals(not_found("webhook"), _not_registered(), takes=SecretBody),
     sync_to_thread=True,
 )
 def rotate(
@@ -227,7 +227,7 @@ def rotate(
     operation_id="rotate_default_secret",
     summary="A new default secret",
     status_code=200,
-    responses=documented(takes=SecretBody),
+    responses=refusals(takes=SecretBody),
     sync_to_thread=True,
 )
 def rotate_default(

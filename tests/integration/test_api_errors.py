@@ -127,11 +127,11 @@ def test_no_more_keys_are_remembered_than_is_good(
     ring = KeyRing(database)
     for key in keys[:3]:
         assert ring.find(key)
-    assert ring.trusted(keys[0])  # so it is not the one that came longest ago
+    assert ring.recall(keys[0])  # so it is not the one that came longest ago
     for key in keys[3:]:
         assert ring.find(key)
     assert [ring.is_familiar(key) for key in keys] == [True, False, False, True, True]
-    assert [bool(ring.trusted(key)) for key in keys] == [True, False, False, True, True]
+    assert [bool(ring.recall(key)) for key in keys] == [True, False, False, True, True]
 
 
 def test_a_key_that_was_good_stays_familiar_until_it_is_looked_up_in_vain(
@@ -144,7 +144,7 @@ def test_a_key_that_was_good_stays_familiar_until_it_is_looked_up_in_vain(
     assert not ring.is_familiar(key)
     assert ring.find(key)
     monkeypatch.setattr("api.auth.monotonic", lambda: now + 1.01)
-    assert (ring.trusted(key), ring.is_familiar(key)) == (None, True)
+    assert (ring.recall(key), ring.is_familiar(key)) == (None, True)
     shop.do(customers.revoke_key, key)
     assert ring.find(key) is None
     assert not ring.is_familiar(key)
