@@ -8,7 +8,8 @@ from httpx import Response
 from litestar.testing import TestClient
 
 from blocks.settings import Settings
-from tests.integration.conftest import Api, Shop, make_app
+from tests.support.api_world import Api, make_app
+from tests.support.store_shop import Shop
 
 pytestmark = pytest.mark.integration
 
