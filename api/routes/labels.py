@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
@@ -26,6 +27,7 @@ from blocks.store.database import Database, Transaction
 
 _BATCH_MAX = 500
 _HINTS_MAX = 5  # looking for a likeness takes time, and people mistype once or twice
+_JOBS_TOLD_MAX = 20  # a job may have 100 kB of options
 _JOB_SHARE = 1 / 2  # of the places for requests
 
 _Request = Request[Principal, Any, Any]
@@ -33,6 +35,7 @@ _TAKEN = {LabelOutcome.ACCEPTED, LabelOutcome.SETTLED}
 _REASONS = {
     LabelOutcome.DUPLICATE: "You have labelled this task already, and a label cannot be changed.",
     LabelOutcome.ALREADY_SETTLED: "This task takes no more labels.",
+    LabelOutcome.UNKNOWN_OPTION: "This is none of the options in the task's label_spec.",
     LabelOutcome.UNKNOWN_TASK: "There is no such task, or it is not for you.",
 }
 _NOT_HANDED_OUT = (
@@ -118,10 +121,11 @@ class _Reasons:
     def __init__(
         self, tx: Transaction, annotator: int, refused: Sequence[tuple[Label, LabelOutcome]]
     ) -> None:
-        jobs = {
+        jobs = dict.fromkeys(
             _job_id(label) for label, outcome in refused if outcome is LabelOutcome.UNKNOWN_OPTION
-        }
-        self._options = annotation.options_of(tx, jobs) if jobs else {}
+        )
+        told = list(islice(jobs, _JOBS_TOLD_MAX))
+        self._options = annotation.options_of(tx, told) if told else {}
         unknown = [
             label.task_id for label, outcome in refused if outcome is LabelOutcome.UNKNOWN_TASK
         ]
@@ -131,12 +135,15 @@ class _Reasons:
     def of(self, label: Label, outcome: LabelOutcome) -> str:
         """Return the reason for one of the labels that were refused."""
         if outcome is LabelOutcome.UNKNOWN_OPTION:
-            return self._unknown_option(label.label, self._options[_job_id(label)])
+            return self._unknown_option(label)
         return _NOT_HANDED_OUT if label.task_id in self._waiting else _REASONS[outcome]
 
-    def _unknown_option(self, given: str, options: Sequence[str]) -> str:
-        near = nearest(given, options) if self._hints_left else None
-        self._hints_left -= bool(near)
+    def _unknown_option(self, label: Label) -> str:
+        options = self._options.get(_job_id(label))
+        if options is None:
+            return _REASONS[LabelOutcome.UNKNOWN_OPTION]
+        near = nearest(label.label, options) if self._hints_left else None
+        self._hints_left = max(self._hints_left - 1, 0)
         hint = f" Did you mean {shortened(near)}?" if near else ""
         return f"The options are {shortened(', '.join(options))}.{hint}"
 

@@ -211,6 +211,17 @@ def test_a_label_that_is_not_taken_has_a_reason(api: Api) -> None:
     assert label(api, api.annotator, (tasks[2], "cat")) == ["unknown_task"]
 
 
+def test_options_are_told_of_some_jobs_and_likenesses_looked_for_in_some_labels(api: Api) -> None:
+    made = [api.shop.processing(make_chunk(1)) for _ in range(22)]
+    labels = [(task_id(job.job_id, 0), "horse") for job in made] + [
+        (task_id(made[0].job_id, 0), "Dog")
+    ]
+    found = reasons(api, api.annotator, *labels)
+    assert found[:20] == ["The options are cat, dog, fox."] * 20
+    assert found[20:22] == ["This is none of the options in the task's label_spec."] * 2
+    assert found[22] == "The options are cat, dog, fox."
+
+
 def test_five_hundred_wrong_options_are_answered_briefly(api: Api) -> None:
     options = [f"{n} {'x' * 990}" for n in range(100)]
     job = api.shop.processing(make_chunk(1), options=options)
