@@ -351,7 +351,9 @@ select job_no, job_id, task_type, question, options, shown_metadata from jobs wh
 -- One batch of labels of one annotator: take the tasks off his leases, count and record the votes, settle
 -- what has a winner, fail what has none after twice the threshold, ask for one more annotator where labels
 -- are tied and nobody is at it, and move the counters. A label that comes without a lease, or after it ran
--- out, takes a place of its own. A task takes labels once somebody was handed it.
+-- out, takes a place of its own. Annotators can be handed a task in the moment in which such a label of theirs is
+-- counted; when they label it again, the place that they hold is vacant. A task takes labels once somebody was
+-- handed it.
 -- Locks, each in key order: leases, tallies, chunks. Claims wait for none of these while they hold anything,
 -- so that nobody waits in a circle.
 with job as materialized (
@@ -410,6 +412,16 @@ with job as materialized (
     where y.outcome is null and not y.annotators @> excluded.annotators
     returning job_no, byte_offset, chunk_no, latest, outcome, places, threshold,
               cardinality(annotators) as labels
+), handed_back as (
+    insert into vacancies (job_no, byte_offset, annotator_no)
+    select h.job_no, h.byte_offset, %(annotator_no)s
+    from held h left join counted using (job_no, byte_offset)
+    where h.let_go and counted.job_no is null
+      and exists (
+          select from tallies y
+          where (y.job_no, y.byte_offset) = (h.job_no, h.byte_offset)
+            and y.outcome is null and y.annotators @> array[%(annotator_no)s::integer]
+      )
 ), recorded as (
     insert into labels (job_no, byte_offset, annotator_no, option)
     select job_no, byte_offset, %(annotator_no)s, latest from counted order by job_no, byte_offset
