@@ -1,6 +1,5 @@
 """Faults of the fields of a body, each found on its own, so that all are told at once."""
 
-import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -11,7 +10,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from blocks.domain.choices import explain, shorten
+from blocks.domain.wrong_values import explain, must_be, nearest, shorten
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -68,7 +67,7 @@ def length_fault(items: msgspec.Raw, expected: Any, path: str) -> Fault | None:
         msgspec.json.decode(items, type=_list_up_to(longest))
     except msgspec.ValidationError as error:
         if "at most length" in str(error):
-            return Fault(path, _too_long(longest, expected))
+            return Fault(path, must_be(expected))
     return None
 
 
@@ -77,14 +76,6 @@ def _list_up_to(length: int) -> type[msgspec.Struct]:
     # A struct refuses the first item too many; a list is built as a whole first.
     fields = [(f"item_{n}", msgspec.Raw, msgspec.Raw()) for n in range(length)]
     return msgspec.defstruct("ListUpTo", fields, array_like=True, forbid_unknown_fields=True)
-
-
-def _too_long(longest: int, expected: Any) -> str:
-    try:
-        msgspec.convert([None] * (longest + 1), Annotated[list[Any], Meta(max_length=longest)])
-    except msgspec.ValidationError as error:
-        return explain(error, expected)
-    raise AssertionError  # it is longer
 
 
 def check_json(text: bytes) -> None:
@@ -179,7 +170,8 @@ def _faults_within(
             yield first
             yield from found
             return  # else it is the list itself: too short
-    yield Fault(path or "body", explain(error, expected))
+    place, message = explain(error, expected)
+    yield Fault(f"{path}{place}".lstrip(".") or "body", message)
 
 
 def struct_faults(
@@ -212,8 +204,8 @@ def _hint(key: str, fields: Mapping[str, object], hints: Iterator[int]) -> str:
     # Looking for similar names takes time, and people mistype a name or two.
     if next(hints, None) is None:
         return ""
-    near = difflib.get_close_matches(key[:KEY_SHOWN], fields, n=1)
-    return f" Did you mean {near[0]}?" if near else ""
+    near = nearest(key, fields)
+    return f" Did you mean {near}?" if near else ""
 
 
 def struct_in(expected: Any) -> type[msgspec.Struct] | None:

@@ -21,7 +21,7 @@ from blocks.bodies.fields import (
     struct_in,
     value_of,
 )
-from blocks.domain.choices import explain
+from blocks.domain.wrong_values import explain
 
 _B = TypeVar("_B", bound=Body)
 
@@ -55,7 +55,7 @@ def _read(body: bytes, model: type[_B]) -> tuple[_B | None, Iterator[Fault]]:
         check_json(body)
         fields = value_of(body, dict[str, msgspec.Raw])
         if fields is None:
-            return None, chain(_nuls(body), [Fault("body", explain(error, model))])
+            return None, chain(_nuls(body), [Fault("body", explain(error, model).message)])
         value, found = None, struct_faults(fields, model, "")
     else:
         fields = value_of(body, dict[str, msgspec.Raw]) or {}

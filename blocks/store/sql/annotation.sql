@@ -167,6 +167,48 @@ where lanes or vacancies
 order by priority desc, hashtextextended(customer_id, %(seed)s), hashint8extended(job_no, %(seed)s)
 limit %(jobs_max)s;
 
+-- outlook --
+-- Return whether one job may have tasks later for an annotator who was given none just now; no row where they may not
+-- be handed its customer's tasks. Of a manifest that is read, only tasks can come that somebody holds, that are vacant,
+-- or that a cursor has still to reach, and of these only those that the annotator has not labelled. Where there are
+-- too many to look at, it is true.
+with job as materialized (
+    select job_no, manifest_url is null or ingested_at is null as grows,
+           status in ('accepted', 'processing')
+           and (%(task_types)s::text[] is null or task_type = any (%(task_types)s)) as is_open
+    from jobs where job_id = %(job_id)s and {for_annotator}
+), candidate as materialized (
+    select job_no, byte_offset from (
+        select l.job_no, o.byte_offset
+        from job cross join annotators a cross join lateral (
+            select * from leases l where (l.annotator_no, l.job_no) = (a.annotator_no, job.job_no) offset 0
+        ) l cross join unnest(l.byte_offsets) as o (byte_offset)
+        where a.is_active
+        union all
+        select v.job_no, v.byte_offset from job join vacancies v using (job_no)
+        union all
+        select t.job_no, t.byte_offset
+        from job join lanes l using (job_no) cross join lateral (
+            select t.job_no, t.byte_offset from tasks t
+            where t.job_no = l.job_no and t.byte_offset < l.ends_at
+              and t.byte_offset >= (select min(o) from unnest(l.offsets) as u (o))
+            order by t.byte_offset limit %(tasks_max)s + 1
+        ) t
+    ) c limit %(tasks_max)s + 1
+)
+select job.is_open and (
+           job.grows
+           or (select count(*) from candidate) > %(tasks_max)s
+           or exists (
+               select from candidate c left join lateral (
+                   select y.outcome, y.annotators from tallies y
+                   where (y.job_no, y.byte_offset) = (c.job_no, c.byte_offset) offset 0
+               ) y on true
+               where y.outcome is null and not coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
+           )
+       ) as may_come
+from job;
+
 -- take_vacancies --
 -- Hand out vacancies of one job, scanning at most `vacancies_max` from the fraction `start_at` (0–1) of their
 -- numbers. Skip those that this annotator gave up, unless `own`.
@@ -319,7 +361,9 @@ select job_no, job_id, task_type, question, options, shown_metadata from jobs wh
 -- Take one batch of labels of one annotator: take the tasks off their leases, count and record the votes, settle
 -- tasks that have a winner, fail those that have none after twice the threshold, ask for one more annotator where
 -- labels are tied and nobody holds the task, and move the counters. A label that comes without a lease, or after it
--- ran out, takes a place of its own. A task takes labels once it was handed to somebody.
+-- ran out, takes a place of its own. Annotators can be handed a task at the moment when such a label of theirs is
+-- counted; when they label it again, the place that they hold becomes vacant. A task takes labels once it was handed
+-- to somebody.
 -- Locks, each in key order: leases, tallies, chunks. Claims wait for none of these while they hold any other lock,
 -- so that no two wait for each other.
 with job as materialized (
@@ -377,6 +421,16 @@ with job as materialized (
     where y.outcome is null and not y.annotators @> excluded.annotators
     returning job_no, byte_offset, chunk_no, latest, outcome, places, threshold,
               cardinality(annotators) as labels
+), handed_back as (
+    insert into vacancies (job_no, byte_offset, annotator_no)
+    select h.job_no, h.byte_offset, %(annotator_no)s
+    from held h left join counted using (job_no, byte_offset)
+    where h.let_go and counted.job_no is null
+      and exists (
+          select from tallies y
+          where (y.job_no, y.byte_offset) = (h.job_no, h.byte_offset)
+            and y.outcome is null and y.annotators @> array[%(annotator_no)s::integer]
+      )
 ), recorded as (
     insert into labels (job_no, byte_offset, annotator_no, option)
     select job_no, byte_offset, %(annotator_no)s, latest from counted order by job_no, byte_offset
@@ -423,6 +477,21 @@ left join lateral (
 left join lateral (
     select * from tallies y where (y.job_no, y.byte_offset) = (j.job_no, i.byte_offset) offset 0
 ) y on true;
+
+-- list_options --
+select job_id, options from jobs where job_id = any (%(job_ids)s);
+
+-- find_not_handed_out --
+-- List those of some tasks that exist and that the annotator may be handed; they took no label, as nobody had been
+-- handed them yet.
+select i.job_id, i.byte_offset
+from unnest(%(job_ids)s::text[], %(byte_offsets)s::bigint[]) as i (job_id, byte_offset)
+cross join lateral (
+    select job_no from jobs where job_id = i.job_id and status = 'processing' and {for_annotator} offset 0
+) j
+cross join lateral (
+    select from tasks t where (t.job_no, t.byte_offset) = (j.job_no, i.byte_offset) offset 0
+) t;
 
 -- release --
 -- Make tasks vacant that the annotator holds; return those that they held.
