@@ -408,7 +408,7 @@ REFUSED: list[tuple[tuple[str, ...], int, str]] = [
         (("jobs", "submit", MANIFEST, *ASKED, "--delivery", "ftp://x"), 2, "s3://bucket/prefix"),
         (("jobs", "submit", MANIFEST, *ASKED, "--file", "/nonexistent"), 2, "/nonexistent"),
         (("jobs", "submit", MANIFEST, *ASKED, "--file", "/dev/null"), 2, "/dev/null"),
-        (("jobs", "list", "--status", "sleeping"), 4, "sleeping"),
+        (("jobs", "list", "--status", "sleeping"), 2, "accepted"),
         (("jobs", "list", "--profile", "nobody"), 2, "profiles set nobody"),
         (("jobs", "sing"), 2, "sing"),
         (("jobs", "show"), 2, "job-id"),
