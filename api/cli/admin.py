@@ -9,8 +9,9 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
+from api.cli import output
 from api.cli.exits import CommandFailed, Exit, UsageError
-from api.cli.output import print_json, print_table
+from api.cli.output import print_json
 from blocks.settings import Settings
 from blocks.store import customers, jobs, migrations, webhooks
 from blocks.store.database import Database
@@ -183,12 +184,12 @@ def add_commands(app: App) -> None:
 def print_rows(
     rows: Sequence[msgspec.Struct], row_type: type[msgspec.Struct], *, as_json: bool
 ) -> None:
-    """Print structs of one type, a column for each of its fields."""
+    """Print structs of one type: each of their fields, or a JSON document."""
     if as_json:
         print_json(msgspec.to_builtins(rows))
     else:
         cells = [[_cell(getattr(row, f)) for f in row_type.__struct_fields__] for row in rows]
-        print_table(row_type.__struct_fields__, cells)
+        output.print_rows(row_type.__struct_fields__, cells)
 
 
 def _cell(value: object) -> object:

@@ -6,7 +6,7 @@ Exit codes: 0 it went well; 1 the job failed or was cancelled, or its delivery f
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,12 +27,19 @@ from blocks.domain.model import JobStatus
 
 _PAGE = 100
 _JobId = Annotated[str, Parameter(help="The id of the job.")]
-_Json = Annotated[
-    Path | None, Parameter(help="The body of the request, as JSON; `-`: standard input.")
+_Body = Annotated[
+    Path | None,
+    Parameter(
+        help="The body of the request, as JSON; `-` reads it from standard input.",
+        allow_leading_hyphen=True,
+    ),
 ]
 _CredentialsFile = Annotated[
     Path | None,
-    Parameter(help="Credentials as JSON, as in the API; `-` reads them from standard input."),
+    Parameter(
+        help="Credentials as JSON, as in the API; `-` reads them from standard input.",
+        allow_leading_hyphen=True,
+    ),
 ]
 _Delivery = Annotated[
     str | None, Parameter(help="Where the results go: s3://bucket/prefix or gs://bucket/prefix.")
@@ -126,7 +133,7 @@ _SPEC = Spec()
 def submit(
     manifest_url: str | None = None,
     *,
-    file: _Json = None,
+    file: _Body = None,
     spec: Spec = _SPEC,
     preflight: Annotated[bool, Parameter(negative=(), help="Try everything out first.")] = False,
     idempotency_key: Annotated[
@@ -180,16 +187,7 @@ def index(
     if common.as_json:
         print_json({"jobs": found, "next_cursor": cursor})
         return
-    print_table(
-        ("job", "status", "tasks", "%", "created", "manifest"),
-        (
-            (
-                job["job_id"], list_stage(job), job["total_tasks"], _progress(job),
-                job["created_at"][:19], job["manifest"]["url"],
-            )
-            for job in found
-        ),
-    )  # fmt: skip
+    _print_jobs(found)
 
 
 def show(job_id: _JobId, *, common: Common = COMMON) -> None:
@@ -308,6 +306,19 @@ def _show_end(client: Client, job_id: str, common: Common) -> None:
     job = watch_job(client, job_id)
     _print_job(job, common)
     check_success(job)
+
+
+def _print_jobs(jobs: Sequence[Mapping[str, Any]]) -> None:
+    print_table(
+        ("job", "status", "tasks", "%", "created", "manifest"),
+        (
+            (
+                job["job_id"], list_stage(job), job["total_tasks"], _progress(job),
+                job["created_at"][:19].replace("T", " "), job["manifest"]["url"],
+            )
+            for job in jobs
+        ),
+    )  # fmt: skip
 
 
 def _print_job(job: dict[str, Any], common: Common) -> None:

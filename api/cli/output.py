@@ -55,25 +55,43 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     for name, value in fields.items():
         if (text := _text(value)) not in _EMPTY:
             table.add_row(name, Text(printable(text)))
-    _print(table)
+    _output().print(table)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows under headings: within the terminal's width, or each on one line for a program."""
+    """Print rows under headings: folded to the terminal's width, or each on one line for a program."""
+    _output().print(_table(columns, rows))
+
+
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows under headings, or one below the other where a terminal is too narrow for them."""
+    console = _output()
+    table = _table(columns, rows)
+    wide = console.options.update_width(_COLUMNS_OF_A_PIPE)
+    if not rows or console.measure(table, options=wide).maximum <= console.width:
+        console.print(table)
+        return
+    for number, row in enumerate(rows):
+        if number:
+            console.print()
+        print_fields(dict(zip(columns, row, strict=True)))
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for number, column in enumerate(columns):
         # The first is the id that people copy, so that it stays whole.
         table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*map(cell, row))
-    _print(table)
+    return table
 
 
-def _print(table: Table) -> None:
+def _output() -> Console:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _COLUMNS_OF_A_PIPE
-    console.print(table)
+    return console
 
 
 def cell(value: Any) -> Text:

@@ -1,5 +1,6 @@
 """`refinery jobs watch`: a job's progress until it has ended."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -76,13 +77,13 @@ def stage(job: dict[str, Any]) -> str:
     return f"{job['status']}, {delivery}" if delivery else str(job["status"])
 
 
-def waiting_stage(job: dict[str, Any]) -> str:
+def waiting_stage(job: Mapping[str, Any]) -> str:
     """Return a job's status, and in a word what it waits for."""
     waiting = job.get("waiting_for")
     return f"{job['status']}, waits for {_NAMES[waiting['what']]}" if waiting else job["status"]
 
 
-def list_stage(job: dict[str, Any]) -> str:
+def list_stage(job: Mapping[str, Any]) -> str:
     """Return a job's status, and what it waits for or the code of why it failed."""
     delivery = job["delivery"] or {}
     if job["error"]:
