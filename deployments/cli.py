@@ -49,6 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command; return an `Exit`, or 0. A sentence on standard error says what went wrong."""
     try:
         try:
+            _find_home()
             _find_embedded_stack()
             build()(arguments, exit_on_error=False)
         finally:
@@ -134,7 +135,7 @@ def _say(message: str) -> None:
 
 
 def _console() -> Console:
-    return Console(highlight=False)
+    return Console(highlight=False, emoji=False)
 
 
 def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
@@ -154,7 +155,7 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
         stack.start_api(lambda step: console.print(f"  [dim]{escape(step)}[/]"))
         with kept_environment(stack):
             console.print(
-                f"\n[bold]The API answers[/], with everything in {stack.data_dir}\n"
+                f"\n[bold]The API answers[/], with everything in {escape(str(stack.data_dir))}\n"
                 f"  API          {stack.api_url}\n"
                 f"  OpenAPI      {stack.openapi_url}\n"
                 f"  Prefect UI   {stack.prefect_sign_in_url}\n"
@@ -246,8 +247,16 @@ def register_blocks() -> None:
         _console().print(f"registered {name}")
 
 
+def _find_home() -> None:
+    """Give a user without a home folder, such as a number in a container, the one that Docker gives."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"
+
+
 def _find_embedded_stack() -> None:
-    """Let commands of the operator work on what `refinery up` runs, where nothing else is said."""
+    """Set the variables of a running `refinery up`, unless the shell names another database."""
     if "REFINERY_DATABASE_URL" not in os.environ:
         # Whose buckets a command means is for the shell to say: eval "$(refinery env)". Another
         # Prefect, if the shell names one, is not given the password of ours.
@@ -262,4 +271,4 @@ def _store_line(stack: Stack) -> str:
 
 
 def _hint(data_dir: Path | None) -> str:
-    return f"   (after `. {data_dir}/environment`)" if data_dir else ""
+    return escape(f"   (after `. {data_dir}/environment`)") if data_dir else ""

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import sys
 import zlib
 from collections import Counter
@@ -85,6 +86,7 @@ def verify(
     uri
         s3://bucket/prefix/job_…, gs://bucket/prefix/job_…, or a local folder.
     """
+    logging.basicConfig(handlers=[logging.NullHandler()])  # clients log what they raise as well
     try:
         report = check_folder(_file_system(uri, endpoint_url, anonymous=anonymous), _path(uri))
     except _failures(uri) as error:
@@ -267,6 +269,8 @@ def _file_system(uri: str, endpoint_url: str | None, *, anonymous: bool) -> Any:
 
         token = "anon" if anonymous else None
         return GCSFileSystem(token=token, endpoint_url=endpoint_url, skip_instance_cache=True)
+    if "://" in uri:
+        raise FolderUnreadable(f"{uri!r} is not s3://…, gs://…, or a local folder.")
     from fsspec.implementations.local import LocalFileSystem
 
     return LocalFileSystem()

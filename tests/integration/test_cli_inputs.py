@@ -89,7 +89,9 @@ def test_a_file_of_tasks_is_taken_byte_for_byte_or_refused_with_the_place(
 
 
 @pytest.mark.parametrize("option", ["--file", "--credentials-file"])
-def test_the_body_of_a_job_is_refused_with_the_place(option: str, cli: Cli, tmp_path: Path) -> None:
+def test_the_body_of_a_job_is_refused_with_the_place(
+    option: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "job.json"
     for content in (b"", b"\xff", b"[]", b"{", b'{"a": NaN}', b"[" * 100_000, b'{"a": "\\udc00"}'):
         file.write_bytes(content)
@@ -98,6 +100,9 @@ def test_the_body_of_a_job_is_refused_with_the_place(option: str, cli: Cli, tmp_
     for name in (str(tmp_path), str(tmp_path / "none"), "/proc/self/mem", ""):
         ran = check(cli("jobs", "submit", MANIFEST, *ASKED, option, name))
         assert (ran.code, (name or ".") in ran.err) == (Exit.USAGE, True)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"[]")))
+    ran = check(cli("jobs", "submit", MANIFEST, *ASKED, option, "-"))
+    assert (ran.code, "standard input, line 1: This must be" in ran.err) == (Exit.USAGE, True)
     for content, field in (
         (b'{"priority": 1e400}', "Number out of range"),
         (b'{"\\u0000": 1}', "U+0000"),
@@ -358,3 +363,25 @@ def test_keys_are_read_from_any_standard_input(
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
         assert check(cli("keys", "revoke")).code == Exit.NOT_FOUND
     assert shop.do(customers.list_keys)
+
+
+def test_a_user_without_a_home_is_told_what_to_set(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError("There is no such user.")
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    cli.say(HOME=None, XDG_CONFIG_HOME=None, XDG_DATA_HOME=None, REFINERY_API_URL=None)
+    ran = check(cli("jobs", "list"))
+    assert (ran.code, "REFINERY_API_URL" in ran.err) == (Exit.USAGE, True)
+
+
+@pytest.mark.parametrize("uri", ["s3://a-bucket/x", "s3://", "ftp://x", "file:///x", ""])
+def test_a_delivery_that_cannot_be_read_is_said(
+    uri: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path.home())
+    cli.say(AWS_ACCESS_KEY_ID=None, AWS_SECRET_ACCESS_KEY=None, AWS_EC2_METADATA_DISABLED="true")
+    ran = check(cli("verify", uri, "--endpoint-url", "http://127.0.0.1:9"))
+    assert (ran.code, uri in ran.err) == (Exit.USAGE, True)
