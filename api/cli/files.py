@@ -120,12 +120,12 @@ def is_stand_in(file: Path) -> bool:
 
 @contextmanager
 def replaced(file: Path | None, suffix: str, *, resumable: bool = False) -> Iterator[BinaryIO]:
-    """Yield a file beside `file`, which takes its place when the block has ended well; standard output
-    for None.
+    """Yield a file beside `file`, which takes its place when the block has ended well.
 
     Until then `file` stays as it is, or is not made. The one beside it, `FILE.SUFFIX.part`, is deleted
-    where the block fails, but for a `resumable` one that has something in it. That one is kept, and is
-    yielded again the next time. A stand-in, such as /dev/stdout, is written to directly.
+    where the block fails; a `resumable` one that has something in it is kept, and is yielded again the
+    next time. For None, standard output is yielded, and for a stand-in, such as /dev/stdout, what it
+    stands for.
 
     Raises:
         CommandFailed: somebody else is writing the same, or it cannot be written.

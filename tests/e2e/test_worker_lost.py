@@ -1,6 +1,6 @@
 """A worker and the run that it had are killed: the job goes on by itself.
 
-It takes Prefect 75 seconds to notice, so `lost` is begun before the other tests, and looked at last.
+It takes Prefect 75 seconds to notice, so `lost` is begun before the first test on the same stack.
 """
 
 import time
@@ -9,9 +9,9 @@ from datetime import datetime
 import httpx
 import pytest
 
-from tests.e2e.checks import check_errors
-from tests.e2e.client import runs_of, wait_for
-from tests.e2e.conftest import Lost
+from tests.support.checks import check_errors
+from tests.support.client import runs_of, wait_for
+from tests.support.lost_worker import Lost
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

@@ -17,12 +17,11 @@ from api.cli import client, export
 from api.cli.exits import Exit
 from api.cli.output import printable
 from blocks.store import customers
-from tests.conftest import KEY
-from tests.faulty_store import Fault, FaultyStore
-from tests.integration.conftest import JOB_BODY, Shop, make_chunk
-from tests.integration.test_cli_client import ASKED, MANIFEST, Cli, Ran, cli, proxy, settled_job
-
-__all__ = ["cli", "proxy"]
+from tests.support.api_world import JOB_BODY
+from tests.support.cli import ASKED, MANIFEST, Cli, Ran, settled_job
+from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.servers import KEY
+from tests.support.store_shop import Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 
