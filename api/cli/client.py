@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 from urllib.parse import quote
 
 import httpx
@@ -24,7 +24,7 @@ _READ_S = 90.0  # longer than the API lets anybody wait
 _TRIES = 5
 _BACKOFF_S = 0.5
 _RETRY_AFTER_S_MAX = 60.0
-_SILENT_S = 2.0  # a longer wait is said
+_SILENT_S = 2.0  # people are told of a longer wait
 _TRY_AGAIN = {
     HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.BAD_GATEWAY,
@@ -79,6 +79,16 @@ class _TryAgain(Unreachable):
         self.wait_s = wait_s
 
 
+class _Answer(dict[str, Any]):
+    """An object that the API answered; a field that is not there fails with a sentence."""
+
+    def __missing__(self, field: str) -> NoReturn:
+        message = (
+            f"The API's answer has no {field!r}: it may be of another version, or not Refinery's."
+        )
+        raise CommandFailed(message, Exit.UNREACHABLE)
+
+
 class Client:
     """Requests to one API by one customer. Every failure is a `CommandFailed`."""
 
@@ -91,7 +101,7 @@ class Client:
         timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
         try:
             self._http = httpx.Client(base_url=profile.api_url, headers=headers, timeout=timeout)
-        except (httpx.InvalidURL, ValueError) as error:  # ValueError: of a proxy's URL
+        except (httpx.InvalidURL, ValueError) as error:  # httpx raises ValueError for a proxy's URL
             raise UsageError(f"{profile.api_url}, or that of a proxy: {error}.") from error
 
     def __enter__(self) -> "Client":
@@ -124,7 +134,7 @@ class Client:
             Unreachable: it is none, so that this is not the API.
         """
         try:
-            found = response.json()
+            found = response.json(object_hook=_Answer)
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
@@ -156,7 +166,7 @@ class Client:
     def _try(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = self._http.request(method, path, **options)
-        except httpx.LocalProtocolError as error:  # such as a line break in a header
+        except httpx.LocalProtocolError as error:  # such as for a line break in a header
             raise UsageError(f"This cannot be sent: {error}.") from error
         except httpx.RequestError as error:
             untried = isinstance(error, httpx.ConnectError)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import stat
 import threading
 from pathlib import Path
@@ -373,8 +374,11 @@ def test_an_api_that_says_when_is_asked_again_then(
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
     proxy.script([Refusal(429, "slow", 7), Refusal(503, "down", 3600)], lambda _: True)
-    cli.done("jobs", "list")
+    ran = cli.done("jobs", "list")
     assert waits == [7, 60]
+    assert re.findall(r"trying again in \d+ s", ran.err) == [
+        f"trying again in {s} s" for s in waits
+    ]
 
 
 def test_a_profile_stands_in_for_the_environment(
