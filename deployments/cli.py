@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
             sys.stdout.flush()
         return 0
     except CycloptsError:
-        return Exit.USAGE  # it has been said
+        return Exit.USAGE  # cyclopts has printed why
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except (RefineryError, StackError, DemoFailed, RegistrationFailed) as error:
@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
         _say(f"{error.object!r} is not text in {error.encoding.upper()}.")
         return Exit.USAGE
     except BrokenPipeError:
-        _drop_output()  # whoever read it has had enough, as `head` does
+        _drop_output()  # the reader has left, as `head` does
         return Exit.FAILED
     except OSError as error:
         where = "standard output" if _drop_output() else error.filename
@@ -84,7 +84,7 @@ def build() -> App:
         name="refinery",
         help="Refinery Jobs: a self-hosted batch-labelling service.",
         version=lambda: metadata.version("refinery-jobs"),
-        default_parameter=Parameter(negative_iterable=()),  # nobody needs an --empty-option
+        default_parameter=Parameter(negative_iterable=()),  # no --empty-option
     )
     for module in (admin, annotate, jobs, streams, tasks, verify, webhooks):
         module.add_commands(app)
@@ -97,7 +97,7 @@ def build() -> App:
 
 
 class _ClosedOutput(io.RawIOBase):
-    """Standard output that the shell has closed: to write to it is an error, and not silence."""
+    """Standard output that the shell has closed: to write to it fails, so that no result is lost."""
 
     def writable(self) -> bool:
         return True
@@ -107,9 +107,9 @@ class _ClosedOutput(io.RawIOBase):
 
 
 def _open_streams() -> None:
-    """Have all three standard streams open, and let no character be one that they cannot take."""
+    """Replace standard streams that are closed, and let all escape characters that they cannot take."""
     if sys.stdin is None:
-        sys.stdin = Path(os.devnull).open()  # noqa: SIM115 - for good
+        sys.stdin = io.TextIOWrapper(io.BytesIO())
     if sys.stdout is None:
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(_ClosedOutput()), encoding="utf-8")
     if sys.stderr is None:
@@ -120,11 +120,11 @@ def _open_streams() -> None:
 
 
 def _drop_output() -> bool:
-    """Forget what standard output does not take; return whether there was something."""
+    """Drop the text that standard output does not take; return whether there was any."""
     try:
         sys.stdout.flush()
     except OSError:
-        sys.stdout = io.StringIO()  # else Python would try once more, and complain
+        sys.stdout = io.StringIO()  # Python flushes it at exit, and would complain
         return True
     return False
 
@@ -212,7 +212,7 @@ def worker(
         ranged("Runs that it does at once, from 1 on; others wait, or go to another worker.", 1),
     ] = None,
 ) -> None:
-    """Serve a work pool of Prefect: a run starts in half a second, and not in three.
+    """Serve a work pool of Prefect. Runs start within half a second; Prefect's own worker takes three.
 
     Parameters
     ----------
@@ -258,8 +258,8 @@ def _find_home() -> None:
 def _find_embedded_stack() -> None:
     """Set the variables of a running `refinery up`, unless the shell names another database."""
     if "REFINERY_DATABASE_URL" not in os.environ:
-        # Whose buckets a command means is for the shell to say: eval "$(refinery env)". Another
-        # Prefect, if the shell names one, is not given the password of ours.
+        # Only the shell says whose buckets are meant: eval "$(refinery env)". If it names another
+        # Prefect, that one is not sent our password.
         foreign = ("AWS_", "PREFECT_") if "PREFECT_API_URL" in os.environ else ("AWS_",)
         for name, value in load_environment(default_data_dir()).items():
             if not name.startswith(foreign):

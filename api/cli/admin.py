@@ -135,7 +135,7 @@ def revoke_key(
     """
     named = sys.stdin.readline().strip() if key == "-" else key
     with open_database() as database, database.transaction() as tx:
-        # Standard input may hold a NUL, which the database takes for nothing at all.
+        # PostgreSQL takes no text with a NUL, which standard input may hold.
         revoked = customers.revoke_key(tx, named) if named.isprintable() else None
     if revoked is None:
         raise CommandFailed("There is no such key, or it was revoked before.", Exit.NOT_FOUND)

@@ -63,7 +63,7 @@ def annotate(
             sitting = _Sitting(tasks)
             try:
                 is_over = sitting.go_through()
-            finally:  # also where Ctrl-C ends it: nobody else may have these tasks meanwhile
+            finally:  # after Ctrl-C too: until then nobody else is handed these tasks
                 outcomes += sitting.send(client)
             if is_over:
                 break
@@ -144,7 +144,7 @@ class _Sitting:
         back = [id_ for id_ in ids if labels.get(id_) is None]
         results: list[dict[str, str]] = []
         if chosen:
-            # Sent twice, a label is a duplicate the second time, and counts once.
+            # A label that is sent twice counts once: the second one is a duplicate.
             sent = client.post(path("annotation", "labels"), {"labels": chosen}, again=True)
             results = sent["results"]
         if back:

@@ -43,7 +43,7 @@ def download(client: Client, path: str, file: BinaryIO) -> int:
     Raises:
         CommandFailed: the API refuses, or does not answer any more.
     """
-    breaks = 0  # since something has come; tenacity only counts tries
+    breaks = 0  # in a row: one after which something came counts anew, which tenacity cannot do
     while True:
         after = _cut_to_whole_lines(file)
         began_at = file.tell()
@@ -64,14 +64,14 @@ def _cut_to_whole_lines(file: BinaryIO) -> int:
     """Drop a last line that is not whole; return the number of the one before, 0 if there is none."""
     end = file.seek(0, os.SEEK_END)
     tail = b""
-    # Back to the beginning of the last whole line, which may be long.
+    # The last whole line may be long: read back until it begins.
     while end > len(tail) and tail.rstrip(b"\n").count(b"\n") < 2:  # noqa: PLR2004 - it, and one before
         take = min(end, len(tail) + _TAIL_BYTES)
         file.seek(end - take)
         tail = file.read(take)
     whole = tail[: tail.rfind(b"\n") + 1]
     line = _number(whole[:-1].rpartition(b"\n")[2])
-    # Lines without a number, as those of a job that was cancelled, are fetched from the start.
+    # A line without a number does not say where to go on, so that all of them are fetched again.
     size = 0 if line is None else end - len(tail) + len(whole)
     file.truncate(size)
     file.seek(size)

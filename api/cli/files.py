@@ -17,7 +17,7 @@ from api.cli.exits import CommandFailed, Exit, UsageError
 # More than any API takes in one request, so that no device is read for ever.
 _BYTES_MAX = 64 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
-# What these folders hold stands for something that is open already, even where that is a plain file.
+# Names in these folders stand for something that is open already, which may be a plain file.
 _STAND_INS = frozenset({Path("/dev"), Path("/dev/fd")})
 
 
@@ -71,7 +71,7 @@ def _read(file: Path) -> bytes:
 def _check_object(text: bytes, name: str, first_line: int) -> None:
     """Pass if `text` is a JSON object, with any numbers and keys; the API judges what they mean."""
     try:
-        # Numbers are not looked at: some have thousands of digits.
+        # Numbers stay text: Python refuses those of thousands of digits.
         value: Any = json.loads(
             text.decode(), parse_int=str, parse_float=str, parse_constant=_refuse_constant
         )
@@ -90,13 +90,13 @@ def _check_object(text: bytes, name: str, first_line: int) -> None:
         raise UsageError(f"{name}, line {first_line}: This must be a JSON object.")
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
-    except msgspec.DecodeError as error:  # of what is JSON to Python
+    except msgspec.DecodeError as error:  # the rest of what Python takes for JSON
         message = r"An escape such as \ud800 is half a character"
         raise UsageError(f"{name}, line {first_line}: {message}.") from error
 
 
 class _NotJson(Exception):
-    """Python takes it for JSON, and nobody else does."""
+    """A word that only Python takes for JSON."""
 
 
 def _refuse_constant(word: str) -> NoReturn:
@@ -104,7 +104,7 @@ def _refuse_constant(word: str) -> NoReturn:
 
 
 def is_stand_in(file: Path) -> bool:
-    """True where what is written goes on to somebody: a pipe, a device, /dev/stdout.
+    """True for a pipe, a device, or a name like /dev/stdout: there is nothing to be replaced.
 
     Raises:
         OSError: it cannot be told.
@@ -134,7 +134,7 @@ def replaced(file: Path | None, suffix: str, *, resumable: bool = False) -> Iter
         yield sys.stdout.buffer
         return
     if is_stand_in(file):
-        with _named(file), file.open("ab") as opened:  # after what is there already
+        with _named(file), file.open("ab") as opened:  # a plain file keeps its content
             yield opened
         return
     target = file.resolve()
@@ -157,7 +157,7 @@ def replaced(file: Path | None, suffix: str, *, resumable: bool = False) -> Iter
 
 @contextmanager
 def _named(file: Path) -> Iterator[None]:
-    """Say of which file a failure to write is: the system does so only of opening it."""
+    """Add the name of `file` to a failure to write; the system names files only if opening fails."""
     try:
         yield
     except BrokenPipeError:
@@ -174,7 +174,7 @@ def _lock(opened: BinaryIO, part: Path) -> None:
         is_ours = os.fstat(opened.fileno()).st_ino == part.stat().st_ino
     except (BlockingIOError, FileNotFoundError):
         is_ours = False
-    if not is_ours:  # or the one who held it has just put it in its place
+    if not is_ours:  # if not locked, it has just been put in its place by another command
         message = f"Another command is writing {part}; wait for it, or name another file."
         raise CommandFailed(message, Exit.CONFLICT)
 

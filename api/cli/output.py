@@ -42,7 +42,7 @@ def _print_document(text: str) -> None:
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        # Outside of ASCII there is nothing but texts, in which an escape says the same.
+        # Only texts have characters outside of ASCII, and in texts an escape means the same.
         text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
     print(text)
 
@@ -80,7 +80,7 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for number, column in enumerate(columns):
-        # The first is the id that people copy, so that it stays whole.
+        # People copy the id, which comes first, so it is never broken over two lines.
         table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*map(cell, row))

@@ -38,7 +38,7 @@ def load(folder: Path) -> dict[str, Profile]:
         raise UsageError(f"{path}: {message}.") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: This is not UTF-8, from byte {error.start + 1} on.") from error
-    except (ValueError, RecursionError) as error:  # of TOML, with the line
+    except (ValueError, RecursionError) as error:  # tomllib names the line
         raise UsageError(f"{path}: {error}") from error
 
 

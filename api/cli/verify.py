@@ -86,7 +86,9 @@ def verify(
     uri
         s3://bucket/prefix/job_…, gs://bucket/prefix/job_…, or a local folder.
     """
-    logging.basicConfig(handlers=[logging.NullHandler()])  # clients log what they raise as well
+    logging.basicConfig(
+        handlers=[logging.NullHandler()]
+    )  # a store's client logs a traceback before it raises
     try:
         report = check_folder(_file_system(uri, endpoint_url, anonymous=anonymous), _path(uri))
     except _failures(uri) as error:
@@ -179,7 +181,7 @@ def _read_manifest(fs: Any, folder: str) -> DeliveryManifest:
         size = fs.info(f"{folder}/{_MANIFEST}")["size"]
         if size > MANIFEST_BYTES_MAX:
             raise FolderUnreadable(f"{_MANIFEST} is not that of a delivery: it has {size:,} bytes.")
-        # Without an end a store might send more than it says.
+        # Without an end, a store might send more bytes than it told.
         data = fs.cat_file(f"{folder}/{_MANIFEST}", start=0, end=size)
     except FileNotFoundError as error:
         raise FolderUnreadable(

@@ -10,7 +10,7 @@ from api.cli.exits import CommandFailed, Exit, Unreachable
 from api.cli.output import note, notes
 
 _WAIT_S = 30
-_FAILURES_MAX = 60  # of ten seconds and more
+_FAILURES_MAX = 60  # each takes ten seconds or more
 _ENDED = {"completed", "failed", "cancelled"}
 _UNDER_WAY = {"pending", "delivering"}
 _NAMES = {
@@ -48,7 +48,7 @@ def watch(client: Client, job_id: str) -> dict[str, Any]:
             except Unreachable as error:
                 failures += 1
                 if not headers or failures == _FAILURES_MAX:
-                    raise  # it was never there, or has been away for long
+                    raise  # the API was never there, or has been away for long
                 note(f"{error}; still watching", style="dim")
                 continue
             failures = 0
@@ -62,7 +62,7 @@ def watch(client: Client, job_id: str) -> dict[str, Any]:
                 total=job["total_tasks"] or None,
                 completed=job["tasks_done"] + job["tasks_failed"],
             )
-            # Without the counter, which moves too often for a line each.
+            # Tries change too often to print a line for each.
             waits = wait_sentence(job, with_tries=False)
             if waits and waits != said:
                 note(waits, style="dim")

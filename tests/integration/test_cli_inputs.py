@@ -111,9 +111,7 @@ def test_the_body_of_a_job_is_refused_with_the_place(
         assert (ran.code, field in ran.err) == (Exit.REFUSED, True), ran.err
 
 
-@pytest.mark.parametrize(
-    "word", ["\udce9", "\x1b[31m", "[/red]", ":dog:", "a\nb", "é\u2028", "-", "x" * 5000]
-)
+@pytest.mark.parametrize("word", ["\udce9", "\x1b[/red]:dog:", "é\n\u2028", "x" * 5000])
 def test_any_word_may_stand_anywhere(word: str, cli: Cli, tmp_path: Path) -> None:
     url = "https://img.example.com/1.jpg"
     for arguments in (
@@ -289,21 +287,32 @@ def test_any_terminal_can_show_any_text(environment: dict[str, str], shop: Shop)
         assert ran.json["label_spec"]["question"] == "Žluťoučký 😀?"
 
 
-def test_standard_streams_that_are_closed_are_said(environment: dict[str, str], shop: Shop) -> None:
+def test_standard_output_that_is_closed_or_full_is_said(
+    environment: dict[str, str], shop: Shop
+) -> None:
     job_id = settled_job(shop)
-    for arguments, shell, code, said in (
-        (("jobs", "list"), ">&-", Exit.FAILED, "standard output: Bad file"),
-        (("jobs", "list"), ">/dev/full", Exit.FAILED, "standard output: No space"),
-        (("jobs", "export", job_id), ">&-", Exit.FAILED, "standard output: Bad file"),
-        (("jobs", "export", job_id), ">/dev/full", Exit.FAILED, "standard output: No space"),
-        (("tasks", "batch", "-"), "<&-", Exit.USAGE, "standard input: There is nothing in it"),
-        (("annotate",), "<&-", Exit.UNAUTHORIZED, "annotator"),
-        (("profiles", "set"), "<&-", 0, "kept as default"),
+    for arguments, shell, said in (
+        (("jobs", "list"), ">/dev/full", "standard output: No space"),
+        (("jobs", "export", job_id), ">&-", "standard output: Bad file"),
     ):
         ran = check(process(*arguments, environment=environment, shell=shell))
-        assert (ran.code, ran.err.count("\n")) == (code, 1), ran
-        assert said in ran.err
+        assert (ran.code, ran.err.count("\n"), said in ran.err) == (Exit.FAILED, 1, True), ran
     assert check(process("jobs", "list", environment=environment, shell="2>&-")).code == 0
+
+
+def test_standard_input_that_is_closed_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments, code, said in (
+        (("tasks", "batch", "-"), Exit.USAGE, "standard input: There is nothing in it"),
+        (("jobs", "submit", "--file", "-"), Exit.USAGE, "standard input, line 1"),
+        (("annotate",), Exit.UNAUTHORIZED, "annotator"),
+        (("profiles", "set"), 0, "kept as default"),
+    ):
+        monkeypatch.setattr("sys.stdin", None)  # what Python makes of it
+        ran = check(cli(*arguments))
+        assert (ran.code, ran.err.count("\n"), said in ran.err) == (code, 1, True), ran
+    cli.say(REFINERY_API_KEY=None)
+    monkeypatch.setattr("sys.stdin", None)
+    assert "No key was typed" in check(cli("profiles", "set", "other")).err
 
 
 def test_a_reader_that_has_had_enough_ends_it_quietly(
