@@ -25,7 +25,7 @@ class Person:
         self._cli, self._patch = cli, patch
 
     def types(self, *words: str, ends: bool = True, at_once: int = 10) -> Ran:
-        """What comes of a sitting in which these words are typed; else the terminal hangs up."""
+        """Type these words, and then `q`, or let the terminal hang up; return how the command ended."""
         typed = "".join(f"{word}\n" for word in (*words, *(["q"] if ends else [])))
         self._patch.setattr("sys.stdin", io.StringIO(typed))
         return self._cli("annotate", "--at-once", str(at_once))

@@ -29,7 +29,7 @@ class Ran:
 
 
 class Cli:
-    """The command, with an environment of its own."""
+    """Runs the command in an environment of its own; a call returns how it ended."""
 
     def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
         self._patch = patch
@@ -55,7 +55,7 @@ class Cli:
         return Ran(code, out, err)
 
     def done(self, *arguments: str) -> Ran:
-        """What it printed, of a command that must succeed."""
+        """Run a command that must succeed, and return what it printed."""
         ran = self(*arguments)
         assert ran.code == 0, ran.err
         return ran
