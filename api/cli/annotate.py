@@ -58,7 +58,6 @@ def annotate(
             tasks = held or _claimed(client, wanted)
             held = []
             if not tasks:
-                note("There is nothing to label just now.")
                 break
             sitting = _Sitting(tasks)
             try:
@@ -85,6 +84,9 @@ def _claimed(client: Client, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
     key = {"Idempotency-Key": str(uuid.uuid4())}
     answer = client.post(path("annotation", "claim"), wanted, again=True, headers=key)
     found: list[dict[str, Any]] = answer["tasks"]
+    if not found:
+        is_over = answer["retry_after_s"] is None
+        note(f"There is nothing {'left to label' if is_over else 'to label just now'}.")
     return found
 
 
@@ -151,7 +153,7 @@ class _Sitting:
             client.post(path("annotation", "release"), {"task_ids": back}, again=True)
         for result in results:
             if result["outcome"] not in _GOOD:
-                note(f"{result['task_id']}: {result['outcome']}")
+                note(f"{result['task_id']}: {result.get('message') or result['outcome']}")
         return Counter(result["outcome"] for result in results)
 
 

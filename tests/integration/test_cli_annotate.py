@@ -64,6 +64,18 @@ def test_a_claim_follows_the_other_until_nothing_is_left(person: Person, shop: S
     assert (labels(shop), held(shop)) == ([1] * 5, 0)
 
 
+def test_a_job_of_which_nothing_is_left_is_said_to_be_over(
+    person: Person, shop: Shop, cli: Cli
+) -> None:
+    job_id = shop.processing(make_chunk(1)).job_id
+    assert "nothing to label just now" in person.types("1", "", ends=False).err
+    ran = cli("annotate", "--job", job_id)
+    assert (ran.code, ran.out) == (0, "no labels\n")
+    assert "There is nothing left to label." in ran.err
+    ran = cli("annotate", "--job", "job_unknown")
+    assert (ran.code, "no such job" in ran.err) == (6, True)
+
+
 @pytest.mark.parametrize("word", ["0", "4", "-1", "1.5", "x", "", "²", "1" * 5000])
 def test_what_is_none_of_the_choices_is_asked_again(word: str, person: Person, shop: Shop) -> None:
     shop.processing(make_chunk(1))
