@@ -39,7 +39,10 @@ CONTENTS: list[tuple[bytes, str]] = [
     (b'{"b": 1,  "a": 1.10000000000000000000000000001}', ""),
     (b'{"n": 12345678901234567890123, "s": "\\u2028\\/"}', ""),
     (b'{"n": 1E+300, "m": -0.0}', ""),
-    (b'{"n": 1e400}', "tasks[1].metadata: The metadata is not valid JSON: Number out of range"),
+    (
+        b'{"n": 1e400}',
+        "tasks[1].metadata: The metadata is not valid JSON: it has a number that is out of range",
+    ),
     (b'{"\\ud83d\\ude00": "\xf0\x9f\x98\x80"}', ""),
     (b'{"s": "\\ud800"}', "line 2: An escape such as"),
     (b'{"s": "\xed\xa0\x80"}', "line 2: This is not UTF-8"),
@@ -103,7 +106,7 @@ def test_the_body_of_a_job_is_refused_with_the_place(
     ran = check(cli("jobs", "submit", MANIFEST, *ASKED, option, "-"))
     assert (ran.code, "standard input, line 1: This must be" in ran.err) == (Exit.USAGE, True)
     for content, field in (
-        (b'{"priority": 1e400}', "Number out of range"),
+        (b'{"priority": 1e400}', "a number that is out of range"),
         (b'{"\\u0000": 1}', "U+0000"),
     ):
         file.write_bytes(content)
