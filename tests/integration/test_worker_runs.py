@@ -226,14 +226,34 @@ def test_runs_without_a_process_are_looked_for_again_and_again(
     monkeypatch.setattr("deployments.worker.take_up_lost_runs", note("lost"))
     monkeypatch.setattr("deployments.worker.end_dead_runs", note("dead"))
     worker: Any = ForkWorker(work_pool_name="any")
-    worker._client = object()
+    worker._client = worker._work_pool = object()
     began = datetime.now(UTC)
     for _ in range(2):
-        asyncio.run(worker._look_after_runs(object()))
+        asyncio.run(worker._look_after_runs())
     assert [what for what, _ in asked] == ["lost", "dead", "dead"]
     # Its own runs need a moment to tell how they ended.
     assert asked[1][1] <= began < asked[2][1] + DEAD_AFTER + timedelta(seconds=5)
     assert asked[2][1] < began
+
+
+# Taken, and not to be begun
+
+
+def test_a_run_whose_deployment_was_deleted_gives_its_place_back() -> None:
+    async def look(client: PrefectClient) -> None:
+        name = f"pool-{uuid4()}"
+        await client.create_work_pool(WorkPoolCreate(name=name, type=WORKER_TYPE))
+        run = await client.read_flow_run(await make_run(client, name, Scheduled(), None))
+        assert run.deployment_id is not None
+        await client.delete_deployment(run.deployment_id)
+        async with ForkWorker(work_pool_name=name, limit=1) as worker:
+            worker.limiter.acquire_on_behalf_of_nowait(run.id)
+            worker._submitting_flow_run_ids.add(run.id)
+            await worker._submit_run(run)
+            assert worker.limiter.borrowed_tokens == 0
+            assert not worker._submitting_flow_run_ids
+
+    as_operator(look)
 
 
 async def make_run(client: PrefectClient, pool: str, state: State[Any], taker: str | None) -> UUID:
