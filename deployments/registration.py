@@ -43,7 +43,7 @@ def register(pool: str, on_step: OnStep) -> None:
         file = Path(folder) / "prefect.yaml"
         YAML().dump(content, file)
         if definition["name"] == WORK_POOL:
-            _make_work_pool()
+            _make_work_pool(WORK_POOL)
         _deploy(file)
     on_step(f"deployments  in the work pool {definition['name']}")
     blocks = register_blocks()
@@ -59,11 +59,10 @@ def register(pool: str, on_step: OnStep) -> None:
 
 
 def prepare_for_worker(pool: str) -> None:
-    """Return when Prefect answers, however long that takes, and our own work pool is there."""
+    """Wait until Prefect answers, however long that takes, and make the work pool if it is missing."""
     while not wait_for_prefect(PREFECT_WAIT_S):
         logger.warning("prefect.unreachable", url=_prefect_url(), waiting=True)
-    if pool == WORK_POOL:
-        _make_work_pool()
+    _make_work_pool(pool)
 
 
 def wait_for_prefect(timeout_s: float) -> bool:
@@ -169,8 +168,11 @@ def _note(pool: str, **names: list[str]) -> None:
             client.create_variable(VariableCreate(name=registered.VARIABLE, value=value))
 
 
-def _make_work_pool() -> None:
-    """Make ours if it is missing. One of another type, of an earlier version, is made anew."""
+def _make_work_pool(name: str) -> None:
+    """Make a work pool of our type, unless there is one of that name.
+
+    `refinery` is our own name: a pool of another type, of an earlier version, is made anew.
+    """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
@@ -178,11 +180,11 @@ def _make_work_pool() -> None:
     from deployments.worker import ForkWorker
 
     template = ForkWorker.get_default_base_job_template()
-    pool = WorkPoolCreate(name=WORK_POOL, type=WORKER_TYPE, base_job_template=template)
+    pool = WorkPoolCreate(name=name, type=WORKER_TYPE, base_job_template=template)
     with get_client(sync_client=True) as client:
         try:
             client.create_work_pool(pool)
         except ObjectAlreadyExists:
-            if client.read_work_pool(WORK_POOL).type != WORKER_TYPE:
-                client.delete_work_pool(WORK_POOL)
+            if name == WORK_POOL and client.read_work_pool(name).type != WORKER_TYPE:
+                client.delete_work_pool(name)
                 client.create_work_pool(pool)

@@ -246,4 +246,7 @@ def run_worker(pool: str, name: str | None, limit: int | None) -> None:
     forkserver.ensure_running()  # or the first run would wait for it
     prepare_for_worker(pool)
     with temporary_settings(set_defaults={PREFECT_WORKER_QUERY_SECONDS: QUERY_S}):
-        asyncio.run(ForkWorker(work_pool_name=pool, name=name, limit=limit).start())
+        worker = ForkWorker(
+            work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False
+        )
+        asyncio.run(worker.start())

@@ -22,6 +22,7 @@ from prefect.states import Cancelling, Pending, Running, Scheduled, Submitting
 from deployments.cancellation import CancellableContext
 from deployments.lost_runs import WORKER_LABEL, end_dead_runs, take_up_lost_runs
 from deployments.names import WORKER_TYPE
+from deployments.registration import prepare_for_worker
 from deployments.worker import DEAD_AFTER, ForkWorker
 
 pytestmark = [
@@ -236,7 +237,20 @@ def test_runs_without_a_process_are_looked_for_again_and_again(
     assert asked[2][1] < began
 
 
-# Taken, and not to be begun
+# What else a worker does for its pool and its runs
+
+
+def test_a_worker_makes_the_pool_that_it_is_to_serve_with_the_variables_of_our_type() -> None:
+    name = f"pool-{uuid4()}"
+    for _ in range(2):
+        prepare_for_worker(name)
+
+    async def look(client: PrefectClient) -> None:
+        pool = await client.read_work_pool(name)
+        assert pool.type == WORKER_TYPE
+        assert pool.base_job_template == ForkWorker.get_default_base_job_template()
+
+    as_operator(look)
 
 
 def test_a_run_whose_deployment_was_deleted_gives_its_place_back() -> None:
