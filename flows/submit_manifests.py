@@ -20,7 +20,7 @@ from blocks.store.streams import Stream
 from flows.finding.own_results import check_delivery
 from flows.finding.slot_report import show, summary
 from flows.finding.slot_work import FoundManifest, SlotWork, find_slot_work, source_of
-from flows.finding.stream_failures import tell_of_failures
+from flows.finding.stream_failures import report_failures
 from flows.finding.stream_form import DEFAULT_STREAM, Find, JobOptions, LabelSpec, job_of
 from flows.finding.submission import submit_found
 from flows.running.policy import NETWORK_TASK
@@ -68,7 +68,7 @@ def submit_manifests(  # noqa: PLR0913, PLR0917 - what an ETL owner sets, as a f
     found += work.left
     show(of, found, dry_run=dry_run)
     said = summary(found, work.notes, dry_run=dry_run)
-    if dry_run or not (failures := tell_of_failures(of)):
+    if dry_run or not (failures := report_failures(of)):
         return Completed(message=f"{said}.")
     return Failed(message=f"{failures}; {said}.")
 

@@ -54,7 +54,7 @@ class Reconciled(msgspec.Struct, frozen=True):
         return " ".join(done)
 
     @property
-    def anything(self) -> bool:
+    def has_done_anything(self) -> bool:
         return self != Reconciled()
 
 
@@ -92,7 +92,7 @@ def reconcile(database: Database, prefect: PrefectApi, settings: Settings) -> Re
     if relaunched or added:
         with database.transaction() as tx:
             outbox.wake(tx)
-    if done.anything:
+    if done.has_done_anything:
         logger.info("reconcile.done", **msgspec.structs.asdict(done))
     return done
 

@@ -11,7 +11,7 @@ from blocks.prefect import markdown
 from blocks.store import streams
 from blocks.store.streams import Stream
 from flows.finding.slot_work import FoundManifest
-from flows.running.monitor import only_shown
+from flows.running.monitor import ui_update
 from flows.running.resources import database
 
 _ROWS_MAX = 500
@@ -19,7 +19,7 @@ _LEFT_ROWS_MAX = 100
 _NOT_IN_A_KEY = re.compile("[^a-z0-9]+")
 
 
-@only_shown
+@ui_update
 def show(stream: Stream, found: Sequence[FoundManifest], *, dry_run: bool) -> None:
     """Make a table of what was found, under the stream's name, where it differs from the last one."""
     if not found:
