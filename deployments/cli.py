@@ -1,4 +1,4 @@
-"""The whole `refinery` command: what `api.cli` has, and the stack on one machine."""
+"""Assemble the whole `refinery` command: that of `api.cli`, and the stack on one machine."""
 
 import os
 import shlex
@@ -24,7 +24,7 @@ from deployments.embedded.stack import Stack, default_data_dir
 from deployments.errors import DemoFailed, NothingRuns, RegistrationFailed, StackError
 from deployments.names import WORK_POOL
 
-_DataDir = Annotated[Path | None, Parameter(help="Where everything is kept.")]
+_DataDir = Annotated[Path | None, Parameter(help="The folder in which everything is kept.")]
 
 _console = Console(highlight=False)
 _INTERRUPTED = 130  # as shells have it
@@ -37,12 +37,12 @@ def main() -> None:
         _find_embedded_stack()
         app(sys.argv[1:], exit_on_error=False)
     except CycloptsError:
-        sys.exit(Exit.USAGE)  # it has been said
+        sys.exit(Exit.USAGE)  # cyclopts has printed the error
     except (RefineryError, StackError, DemoFailed, RegistrationFailed) as error:
         _say(str(error))
         sys.exit(error.exit_code if isinstance(error, CommandFailed) else 1)
     except BrokenPipeError:
-        # Whoever read the output has had enough, as `head` does.
+        # The reader of the output has closed it, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
@@ -66,7 +66,7 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
     Parameters
     ----------
     store
-        An S3 store as well, for those who have no bucket at hand. Its address and port are added to
+        Run an S3 store as well, for those who have no bucket at hand. Its address and port are added to
         REFINERY_EGRESS_ALLOW; customers reach nothing else on this machine.
     """
     stack = Stack(
@@ -94,13 +94,13 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
 
 @app.command
 def env(*, data_dir: _DataDir = None, quickstart: bool = False) -> None:
-    """Print what a shell needs to work on what `refinery up` runs: eval "$(refinery env)".
+    """Print the variables that a shell needs to use a running `refinery up`: eval "$(refinery env)".
 
     Parameters
     ----------
     quickstart
-        A first customer's key and an annotator's as well, made the first time: REFINERY_API_KEY and
-        REFINERY_ANNOTATOR_KEY.
+        Print keys of a first customer and a first annotator as well, made the first time:
+        REFINERY_API_KEY and REFINERY_ANNOTATOR_KEY.
     """
     folder = data_dir or default_data_dir()
     found = load_environment(folder)
@@ -114,7 +114,7 @@ def env(*, data_dir: _DataDir = None, quickstart: bool = False) -> None:
 
 @app.command
 def demo(*, keep: bool = False) -> None:
-    """Show the whole life of a job, on servers started for it and real from end to end.
+    """Show the whole life of a job, on real servers that are started for it.
 
     Parameters
     ----------
@@ -128,16 +128,16 @@ def demo(*, keep: bool = False) -> None:
 
 @app.command
 def worker(*, pool: str = WORK_POOL, name: str | None = None, limit: int | None = None) -> None:
-    """Serve a work pool of Prefect: a run starts in half a second, and not in three.
+    """Serve a work pool of Prefect: a run starts in half a second instead of three.
 
     Parameters
     ----------
     pool
-        The work pool, of the type `refinery`.
+        The work pool, of the type `refinery`; it is made if it is missing.
     name
-        The name of the worker in the Prefect UI; made up where none is given.
+        The name of the worker in the Prefect UI; a random one by default.
     limit
-        How many runs it does at once; the others wait, or go to another worker.
+        How many runs it executes at once; the others wait, or go to another worker.
     """
     from deployments.worker import run_worker
 
@@ -146,12 +146,12 @@ def worker(*, pool: str = WORK_POOL, name: str | None = None, limit: int | None 
 
 @app.command
 def deploy(*, pool: str = WORK_POOL) -> None:
-    """Register with Prefect what is ours: work pool, deployments, blocks, automations. Repeatable.
+    """Register work pool, deployments, block types and automations with Prefect. Repeatable.
 
     Parameters
     ----------
     pool
-        Where runs go: one of `definitions.work_pools` in `prefect.yaml`.
+        The pool that runs go to: one of `definitions.work_pools` in `prefect.yaml`.
     """
     from deployments.registration import register
 
@@ -163,7 +163,7 @@ blocks = app.command(App(name="blocks", help="Block types of the Prefect UI."))
 
 @blocks.command(name="register")
 def register_blocks() -> None:
-    """Make our block types known to Prefect; `refinery deploy` does it too."""
+    """Register our block types with Prefect; `refinery deploy` does it too."""
     from deployments import registration
 
     for name in registration.register_blocks():
@@ -171,10 +171,10 @@ def register_blocks() -> None:
 
 
 def _find_embedded_stack() -> None:
-    """Let commands of the operator work on what `refinery up` runs, where nothing else is said."""
+    """Have operators' commands use a running `refinery up`, unless the shell names another database."""
     if "REFINERY_DATABASE_URL" not in os.environ:
-        # Whose buckets a command means is for the shell to say: eval "$(refinery env)". Another
-        # Prefect, if the shell names one, is not given the password of ours.
+        # The shell says which buckets a command may use: eval "$(refinery env)". If it names another
+        # Prefect, that one must not get the password of ours.
         foreign = ("AWS_", "PREFECT_") if "PREFECT_API_URL" in os.environ else ("AWS_",)
         for name, value in load_environment(default_data_dir()).items():
             if not name.startswith(foreign):

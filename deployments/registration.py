@@ -1,4 +1,4 @@
-"""Registers with Prefect what is ours. Everything may be done again, by anybody, at any time."""
+"""Register work pool, deployments, block types and automations with Prefect; safe to repeat."""
 
 import io
 import sys
@@ -28,12 +28,10 @@ OnStep = Callable[[str], None]
 
 
 def register(pool: str, on_step: OnStep) -> None:
-    """Work pool, deployments, block types and automations.
-
-    Waits for a Prefect that is starting.
+    """Register everything, with all deployments in `pool`; wait for a Prefect that is starting.
 
     Raises:
-        RegistrationFailed: with what Prefect said.
+        RegistrationFailed: Prefect does not answer, or refused; the message has its words.
     """
     definition = _definition(pool)
     content = _deployments_in(definition)
@@ -85,7 +83,7 @@ def _prefect_url() -> str:
 
 
 def register_blocks() -> list[str]:
-    """Make our block types known to the Prefect UI; their names."""
+    """Register our block types; return their slugs."""
     from blocks.prefect.blocks import BLOCKS
 
     for block in BLOCKS:
@@ -94,7 +92,7 @@ def register_blocks() -> list[str]:
 
 
 def register_automations() -> list[str]:
-    """Make or mend those of `automations.yaml`; their names. What was switched off stays off."""
+    """Make or update those of `automations.yaml`; return their names. One that is off stays off."""
     from prefect.client.orchestration import get_client
     from prefect.events.schemas.automations import AutomationCore
 
@@ -115,7 +113,7 @@ def register_automations() -> list[str]:
 
 
 def work_pools() -> dict[str, Any]:
-    """The definitions in `prefect.yaml`: name and job variables."""
+    """Return the definitions in `prefect.yaml`: name and job variables."""
     content = YAML(typ="safe").load(PREFECT_YAML)
     found: dict[str, Any] = content["definitions"]["work_pools"]
     return found
@@ -132,7 +130,7 @@ def _definition(pool: str) -> dict[str, Any]:
 
 
 def _deployments_in(definition: dict[str, Any]) -> dict[str, Any]:
-    """`prefect.yaml` with all deployments in one pool."""
+    """Return `prefect.yaml` with all deployments in one pool."""
     content: dict[str, Any] = YAML(typ="safe").load(PREFECT_YAML)
     for deployment in content["deployments"]:
         deployment["work_pool"] = definition
@@ -140,7 +138,7 @@ def _deployments_in(definition: dict[str, Any]) -> dict[str, Any]:
 
 
 def _deploy(file: Path) -> None:
-    """Run `prefect deploy` in this process: another one would import everything again, for 3 s."""
+    """Run `prefect deploy` in this process: a new one would take 3 s to import everything again."""
     from prefect.cli import app
 
     output = io.StringIO()
@@ -156,7 +154,7 @@ def _deploy(file: Path) -> None:
 
 
 def _note(pool: str, **names: list[str]) -> None:
-    """Write down in Prefect what is registered, when all of it is: who starts next need not do it."""
+    """Record in Prefect that everything is registered, so that the next start need not do it."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 

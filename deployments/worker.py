@@ -1,4 +1,4 @@
-"""Prefect worker of the type `refinery`: it forks its runs, so they start in 0.5 s instead of 3 s.
+"""Serve work pools of the type `refinery`: fork the runs, so that they start in 0.5 s instead of 3 s.
 
 A new interpreter spends two or three seconds on importing Prefect, Polars and the clients of the
 stores. Here one process has imported them (`deployments.preload`), and every run is a fork of it. That

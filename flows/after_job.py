@@ -1,4 +1,4 @@
-"""Example to copy: a flow that an automation starts for each completed job.
+"""Do something for each completed job: an example to copy, which an automation starts.
 
 Requires: the automation "Refinery: an example, after a job", which is off until it is switched on.
 """

@@ -1,4 +1,4 @@
-"""Recurring ETL: new manifests in a bucket of the operator's become jobs.
+"""Make jobs of new manifests in a bucket of the operator's: recurring ETL.
 
 Requires: blocks for the bucket and the delivery (`refinery blocks register` has the types), and a
 customer whom the jobs belong to.

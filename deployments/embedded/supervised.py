@@ -1,4 +1,4 @@
-"""One program that is kept running, or done until it succeeds, by a thread of its own."""
+"""Keep one program running, or repeat it until it succeeds, by a thread of its own."""
 
 import threading
 import time
@@ -10,10 +10,10 @@ from deployments.errors import ServerFailed
 
 RESTART_DELAY_MIN_S = 0.5
 RESTART_DELAY_MAX_S = 30.0
-# One that has been ready for so long counts as mended: its next death is the first.
+# A program that has been ready for so long counts as mended: its next death is a first one.
 STEADY_S = 60.0
 PROBE_PERIOD_S = 5.0
-# In a row: a minute without any answer.
+# So many in a row are a minute without any answer.
 PROBES_MISSED_MAX = 12
 WAIT_S = 0.2
 
@@ -21,10 +21,10 @@ Say = Callable[[str], None]
 
 
 class Supervised:
-    """A child process, started again whenever it dies or hangs, more slowly each time, without end.
+    """Start a child process again whenever it dies or hangs, more slowly each time, without end.
 
-    Nothing that goes wrong ends it: a full disk has room again some day. Each such thread waits for
-    its own program only, so that those that died at once come back side by side.
+    No error ends that: a full disk has room again some day. Each such thread waits for its own program
+    only, so that programs which died at the same time come back side by side.
     """
 
     ready = "is ready"
@@ -86,7 +86,7 @@ class Supervised:
             self._thread.join()
 
     def hold(self) -> None:
-        """Start nothing any more; what runs goes on."""
+        """Start nothing any more; a running program goes on."""
         self._stopping.set()
 
     def _run(self) -> None:
@@ -123,7 +123,7 @@ class Supervised:
         return True
 
     def _wait_for_end(self) -> str:
-        """Return how it ended. One that hangs is killed."""
+        """Wait until the program has ended, and return how. One that hangs is killed."""
         missed, pause_s, heard_s = 0, PROBE_PERIOD_S, time.monotonic()
         while not self.child.wait_exit(pause_s):
             asked_s = time.monotonic()
@@ -138,7 +138,7 @@ class Supervised:
         return f"died (exit {self.child.exit_code})"
 
     def _is_alive(self) -> bool:
-        # A worker is asked after by way of Prefect, which may be away; that it is stopped is seen here.
+        # Only Prefect knows whether the worker is alive; a stopped process is seen without asking.
         if self.child.is_stopped:
             return False
         is_alive = self.child.program.is_alive
@@ -174,9 +174,9 @@ class Supervised:
 
 @dataclass(frozen=True)
 class Condition:
-    """When an errand has to be done: `after` is ready, and `is_done` says that it is not.
+    """Say when an errand has to be done: when `after` is ready and `is_done` returns False.
 
-    `is_done` raises where it cannot be asked; it is asked again later.
+    `is_done` raises where that cannot be found out, and is called again later.
     """
 
     after: Supervised
@@ -184,7 +184,7 @@ class Condition:
 
 
 class Errand(Supervised):
-    """A program that ends by itself, done again until it succeeds once; then it is ready."""
+    """Repeat a program that ends by itself until it succeeds once; then it is ready."""
 
     ready = "is done"
 
@@ -196,7 +196,7 @@ class Errand(Supervised):
         began: float,
         condition: Condition | None,
     ) -> None:
-        """Without a condition it is done at once."""
+        """Without a condition the program is started at once."""
         super().__init__(child, say, on_change, began)
         self._condition = condition
 

@@ -23,7 +23,7 @@ _OVER_THE_BOUND = "for the next slot (find.manifests_max)"
 
 
 class FoundManifest(msgspec.Struct, frozen=True):
-    """One version of a manifest, and what became of it."""
+    """Describe one version of a manifest, and what became of it."""
 
     manifest: Manifest
     bytes: int
@@ -34,7 +34,7 @@ class FoundManifest(msgspec.Struct, frozen=True):
 
 
 class SlotWork(msgspec.Struct, frozen=True):
-    """Manifests below a source: `due` are to be submitted, `left` are not, each with the reason.
+    """List manifests below a source: `due` are to be submitted, `left` are not, each with the reason.
 
     `notes` are sentences without their full stops about what no owner would see otherwise.
     """

@@ -49,7 +49,7 @@ class Slot(msgspec.Struct, frozen=True):
 
 
 class Source:
-    """Understand a prefix of keys, such as `in/`, or one with a slot's date: `in/{date:%Y/%m/%d}/`.
+    """Interpret a prefix of keys, such as `in/`, or one with a slot's date: `in/{date:%Y/%m/%d}/`.
 
     Dates are of the time zone `timezone`. Manifests are the objects below it whose names end with one of
     `suffixes`, in capital letters or small ones.
