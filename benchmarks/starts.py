@@ -20,7 +20,7 @@ from blocks.prefect.auth import PrefectAuth
 from deployments.embedded.environment import python_environment
 from deployments.names import PROCESS_JOB, WORK_POOL
 from deployments.registered import REPOSITORY
-from deployments.registration import work_pools
+from deployments.registration import read_work_pools
 from deployments.worker import QUERY_S
 
 _LINES = 10
@@ -34,7 +34,7 @@ _TIMEOUT_S = 120.0
 def measure(servers: Servers, rounds: int, console: Console) -> Table:
     """Measure each worker in turn, then ours with many jobs of another customer waiting."""
     ten_lines = manifest.put(servers.store, _LINES, bad=False)
-    theirs = work_pools()["process"]
+    theirs = read_work_pools()["process"]
     seconds: dict[str, list[float]] = {WORK_POOL: [], theirs["name"]: []}
     with _Customer(servers, ten_lines) as customer:
 

@@ -17,7 +17,7 @@ from blocks.domain.errors import RefineryError
 from deployments.embedded.operator_environment import (
     export,
     first_keys,
-    kept_environment,
+    keep_environment,
     load_environment,
 )
 from deployments.embedded.stack import Stack, default_data_dir
@@ -74,7 +74,7 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
     )
     try:
         stack.start_api(lambda step: _console.print(f"  [dim]{escape(step)}[/]"))
-        with kept_environment(stack):
+        with keep_environment(stack):
             _console.print(
                 f"\n[bold]The API answers[/], with everything in {stack.data_dir}\n"
                 f"  API          {stack.api_url}\n"

@@ -112,7 +112,7 @@ def register_automations() -> list[str]:
     return [each["name"] for each in found]
 
 
-def work_pools() -> dict[str, Any]:
+def read_work_pools() -> dict[str, Any]:
     """Return the definitions in `prefect.yaml`: name and job variables."""
     content = YAML(typ="safe").load(PREFECT_YAML)
     found: dict[str, Any] = content["definitions"]["work_pools"]
@@ -120,7 +120,7 @@ def work_pools() -> dict[str, Any]:
 
 
 def _definition(pool: str) -> dict[str, Any]:
-    known = work_pools()
+    known = read_work_pools()
     if pool not in known:
         raise RegistrationFailed(
             f"prefect.yaml defines no work pool {pool!r}; it has {', '.join(known)}."

@@ -197,7 +197,7 @@ def _until(deadline: Deadline, futures: list[PrefectFuture[Any]]) -> Iterator[Pr
     try:
         yield from as_completed(futures, timeout=deadline.left_s)
     except TimeoutError:
-        raise deadline.ended() from None
+        raise deadline.error() from None
 
 
 def _seen(

@@ -118,7 +118,7 @@ class Demo:
             },
             "delivery": {"type": "s3", "bucket": _RESULTS, "prefix": "labels"},
         }
-        answer = _checked(client.post("/v1/jobs", json=body))
+        answer = _read_answer(client.post("/v1/jobs", json=body))
         self._console.print(f"[bold]POST /v1/jobs[/] → {answer['job_id']} ({answer['status']})\n")
         job_id: str = answer["job_id"]
         return job_id
@@ -153,13 +153,13 @@ class Demo:
         dice = random.Random(seed)  # noqa: S311 - not a secret
         with self._client(key) as client:
             while not done.is_set():
-                answer = _checked(client.post("/v1/annotation/claim", json={"limit": _CLAIM}))
+                answer = _read_answer(client.post("/v1/annotation/claim", json={"limit": _CLAIM}))
                 labels = [
                     {"task_id": task["task_id"], "label": _look_at(task["data_url"], dice)}
                     for task in answer["tasks"]
                 ]
                 if labels:
-                    _checked(client.post("/v1/annotation/labels", json={"labels": labels}))
+                    _read_answer(client.post("/v1/annotation/labels", json={"labels": labels}))
                 else:
                     done.wait(_POLL_S)
 
@@ -241,7 +241,7 @@ def _watch(client: httpx.Client, job_id: str) -> Iterator[dict[str, Any]]:
     """
     deadline = time.monotonic() + _TIMEOUT_S
     while True:
-        job = _checked(client.get(f"/v1/jobs/{job_id}"))
+        job = _read_answer(client.get(f"/v1/jobs/{job_id}"))
         if job["error"]:
             raise DemoFailed(f"the job failed: {job['error']['message']}")
         yield job
@@ -250,7 +250,7 @@ def _watch(client: httpx.Client, job_id: str) -> Iterator[dict[str, Any]]:
         time.sleep(_POLL_S)
 
 
-def _checked(response: httpx.Response) -> dict[str, Any]:
+def _read_answer(response: httpx.Response) -> dict[str, Any]:
     if response.is_error:
         raise DemoFailed(f"{response.request.url} answered {response.status_code}: {response.text}")
     answer: dict[str, Any] = response.json()

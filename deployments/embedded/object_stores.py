@@ -11,7 +11,7 @@ from pathlib import Path
 from deployments.embedded.environment import plain_environment
 from deployments.embedded.loopback_http import get_status
 from deployments.embedded.ports import LOOPBACK, Ports
-from deployments.embedded.private_files import kept_secret, private_folder
+from deployments.embedded.private_files import load_or_make_secret, private_folder
 from deployments.embedded.processes import Program
 from deployments.errors import WheelMissing
 
@@ -81,10 +81,10 @@ class SeaweedFS:
         self._folder = data_dir / "seaweedfs"
         self.address = ObjectStoreAddress(
             endpoint_url=f"http://{LOOPBACK}:{self._ports['s3.port']}",
-            access_key_id=kept_secret(
+            access_key_id=load_or_make_secret(
                 data_dir / "object-store.access-key-id", lambda: secrets.token_hex(10).upper()
             ),
-            secret_access_key=kept_secret(
+            secret_access_key=load_or_make_secret(
                 data_dir / "object-store.secret-access-key", lambda: secrets.token_urlsafe(30)
             ),
         )

@@ -16,7 +16,7 @@ REGION = "us-east-1"  # SeaweedFS accepts any region
 
 
 @contextmanager
-def kept_environment(stack: Stack) -> Iterator[None]:
+def keep_environment(stack: Stack) -> Iterator[None]:
     """Keep the stack's variables in `<data_dir>/environment` while the block runs."""
     path = stack.data_dir / _FILE
     environment = {**stack.environment, "REFINERY_API_URL": stack.api_url}
@@ -41,7 +41,7 @@ def export(environment: Mapping[str, str]) -> str:
 
 
 def load_environment(data_dir: Path) -> dict[str, str]:
-    """Return the variables that `kept_environment` keeps; none if no stack of this user runs."""
+    """Return the variables that `keep_environment` keeps; none if no stack of this user runs."""
     return _load(data_dir / _FILE)
 
 

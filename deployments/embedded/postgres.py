@@ -18,11 +18,11 @@ from psycopg.pq import PGconn, Ping
 from deployments.embedded.environment import plain_environment
 from deployments.embedded.ports import LOOPBACK
 from deployments.embedded.postgres_programs import (
-    closed_parent,
+    find_closed_parent,
     reachable_installation,
     unprivileged_user,
 )
-from deployments.embedded.private_files import FILE_MODE, FOLDER_MODE, kept_secret
+from deployments.embedded.private_files import FILE_MODE, FOLDER_MODE, load_or_make_secret
 from deployments.embedded.processes import Program
 from deployments.embedded.wait_for_exit import kill_and_wait, wait_ended
 from deployments.errors import FolderUnreachable, StackError
@@ -83,7 +83,7 @@ class Postgres:
         self._folder = data_dir / "postgres"
         self._cluster = self._folder / "data"
         self._user = unprivileged_user()
-        self._password = kept_secret(
+        self._password = load_or_make_secret(
             data_dir / "postgres.password", lambda: secrets.token_urlsafe(32)
         )
         self._installation = Path()
@@ -165,7 +165,7 @@ class Postgres:
         self._folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
         if self._user is not None:
             os.chown(self._folder, self._user.uid, self._user.gid)
-            if parent := closed_parent(self._folder, self._user):
+            if parent := find_closed_parent(self._folder, self._user):
                 raise FolderUnreachable(self._folder, parent, self._user.name)
 
     def _initialise(self) -> None:

@@ -28,7 +28,7 @@ def unprivileged_user() -> User | None:
     return User(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
-def closed_parent(path: Path, user: User) -> Path | None:
+def find_closed_parent(path: Path, user: User) -> Path | None:
     """Return the outermost folder above `path` that the user cannot pass through, if there is one."""
     for parent in reversed(path.resolve().parents):
         status = parent.stat()
@@ -53,9 +53,9 @@ def reachable_installation(data_dir: Path, user: User | None) -> Path:
     """
     package = wheel_folder()
     installation = package / INSTALLATION
-    if user is None or closed_parent(installation / "bin" / "postgres", user) is None:
+    if user is None or find_closed_parent(installation / "bin" / "postgres", user) is None:
         return installation
-    return _copied(package, data_dir / "postgres-programs")
+    return _copy_wheel(package, data_dir / "postgres-programs")
 
 
 def wheel_folder() -> Path:
@@ -66,7 +66,7 @@ def wheel_folder() -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def _copied(package: Path, folder: Path) -> Path:
+def _copy_wheel(package: Path, folder: Path) -> Path:
     """Return a copy that everybody may run; it is made anew when the wheel's version changes."""
     installed = importlib.metadata.version(package.name)
     target = folder / installed

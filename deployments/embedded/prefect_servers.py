@@ -18,7 +18,7 @@ from deployments.embedded.environment import plain_environment, python_environme
 from deployments.embedded.loopback_http import client, get_status
 from deployments.embedded.ports import LOOPBACK
 from deployments.embedded.prefect_hosts import HOSTS, SIGN_IN_PATH
-from deployments.embedded.private_files import kept_secret, private_folder, write_private
+from deployments.embedded.private_files import load_or_make_secret, private_folder, write_private
 from deployments.embedded.processes import Program
 from deployments.names import WORK_POOL
 from deployments.registered import REPOSITORY
@@ -100,10 +100,10 @@ class PrefectServer:
         self._authorities = data_dir / "prefect-api.pem"
         write_private(self._authorities, _first_certificate())
         # Without a key of ours, Prefect keeps the key to its block documents in the same database.
-        self._encryption_key = kept_secret(data_dir / "prefect-encryption.key", _fernet_key)
+        self._encryption_key = load_or_make_secret(data_dir / "prefect-encryption.key", _fernet_key)
         # A client of Prefect's API can run any program as the worker, whose environment has the key to
         # customers' credentials. Other users of this machine reach the port, so it asks for a password.
-        self.auth_string = kept_secret(data_dir / "prefect-auth", _auth_string)
+        self.auth_string = load_or_make_secret(data_dir / "prefect-auth", _auth_string)
         self.sign_in_url = f"{self.ui_url}{SIGN_IN_PATH}#{self.auth_string}"
         self._auth = PrefectAuth(self.auth_string, self.api_url)
 

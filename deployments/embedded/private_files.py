@@ -24,7 +24,7 @@ def write_private(path: Path, text: str) -> None:
         raise
 
 
-def kept_secret(path: Path, make: Callable[[], str]) -> str:
+def load_or_make_secret(path: Path, make: Callable[[], str]) -> str:
     """Return the secret in this file; the first time it is made and written there."""
     try:
         secret = path.read_text().strip()

@@ -20,7 +20,7 @@ from deployments.embedded.object_stores import ObjectStoreAddress, SeaweedFS
 from deployments.embedded.ports import LOOPBACK, Ports
 from deployments.embedded.postgres import PREFECT_DATABASE, Postgres
 from deployments.embedded.prefect_servers import PrefectServer
-from deployments.embedded.private_files import FOLDER_MODE, kept_secret, private_folder
+from deployments.embedded.private_files import FOLDER_MODE, load_or_make_secret, private_folder
 from deployments.embedded.processes import Program
 from deployments.embedded.state import DataDirectoryLock, State
 from deployments.embedded.supervised import Condition, Supervised
@@ -250,7 +250,7 @@ class Stack:
 
     def _find_encryption_key(self) -> str:
         given = self._extra.get("ASG_ENCRYPTION_KEY") or os.environ.get("ASG_ENCRYPTION_KEY")
-        return given or kept_secret(
+        return given or load_or_make_secret(
             self.data_dir / "encryption.key", lambda: secrets.token_hex(KEY_BYTES)
         )
 

@@ -160,9 +160,9 @@ class Supervised:
         if not self._tried.is_set():
             self._failure = error
             self._tried.set()
-        self._say(f"{self._told(error)}; tried again in {self._delay_s():.0f} s")
+        self._say(f"{self._sentence_about(error)}; tried again in {self._delay_s():.0f} s")
 
-    def _told(self, error: Exception) -> str:
+    def _sentence_about(self, error: Exception) -> str:
         if isinstance(error, ServerFailed):
             return f"{error.name} {error.reason} (its log: {error.log_path})"
         return f"{self.child.name} cannot be started: {error}"

@@ -32,9 +32,9 @@ class Deadline:
             RunEnded: there is none.
         """
         if not self.left_s:
-            raise self.ended()
+            raise self.error()
 
-    def ended(self) -> RunEnded:
+    def error(self) -> RunEnded:
         """Return the error to raise when no time is left."""
         return RunEnded(
             f"The run took longer than {self._run_s:,} s and was ended; another one goes on."
