@@ -5,14 +5,16 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.installed
+RUNS := $(VENV)/.installed
+READY := $(VENV)/.installed-dev
 CODE := $(wildcard blocks flows api deployments benchmarks tests)
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 fail = { echo '$(1)' >&2; exit 1; }
+count = grep -c '^[a-z0-9].*==' $(1)
 
-# constraints.txt is complete, so nothing is resolved; the first import compiles only what it needs, which
+# The two locks are complete, so nothing is resolved; the first import compiles only what it needs, which
 # takes a third of the time that compiling everything does.
 PIP_FLAGS := --no-deps --require-hashes --only-binary :all: --no-compile --progress-bar off
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -21,16 +23,27 @@ export PIP_USER := 0
 # Packages of the machine have no say in here, and the first import has to keep what it compiles.
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
+# Install what a lock names, and show on a terminal how far that is.
+define install
+$(BIN)/python -m pip install $(PIP_FLAGS) -r $(1) 2> >(grep -v '^WARNING: ' >&2) | { n=0; while read -r word rest; do \
+		[ -t 1 ] || continue; \
+		case $$word in \
+			Collecting) n=$$((n + 1)); printf '\r  fetched %d' $$n;; \
+			Installing) printf '\r  unpacking   ';; \
+		esac; \
+	done; [ ! -t 1 ] || printf '\r\033[K'; }
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help demo up test unit faults check format bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(READY) ## Show the whole life of a job on this machine, with a sample manifest
+demo: $(RUNS) ## Show the whole life of a job on this machine, with a sample manifest
 	@$(BIN)/refinery demo $(ARGS)
 
-up: $(READY) ## Run the service on this machine until Ctrl-C
+up: $(RUNS) ## Run the service on this machine until Ctrl-C
 	@$(BIN)/refinery up $(ARGS)
 
 test: check ## Run the checks, then every test; PYTEST_ARGS="-k name" is passed on
@@ -57,30 +70,31 @@ format: $(READY) ## Format the code and mend what the linter can mend
 bench: $(READY) ## Measure; the results are printed
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-lock: ## Make constraints.txt from pyproject.toml again; LOCK_ARGS=--upgrade for newer versions
+# Versions that a lock has already are kept, so the second one has those of the first.
+lock: ## Make constraints.txt and constraints-dev.txt again; LOCK_ARGS=--upgrade for newer versions
 	@set -eu; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
 	"$(PYTHON)" -m venv "$$tmp/venv"; \
 	"$$tmp/venv/bin/python" -m pip install -qq 'uv>=0.13'; \
-	if [ -f constraints.txt ]; then cp constraints.txt "$$tmp/lock"; fi; \
-	"$$tmp/venv/bin/uv" pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-header --quiet $(LOCK_ARGS) --output-file "$$tmp/lock" >/dev/null; \
-	{ printf '# %s\n' \
-		'Every package that Refinery Jobs and its tests run on, for every platform, with its hashes.' \
-		'Made by `make lock` from pyproject.toml (versions stay unless they must change; `make lock' \
-		'LOCK_ARGS=--upgrade` takes the newest, `LOCK_ARGS="--upgrade-package polars"` one of them). Never by hand.' \
-		'To install by hand: python -m pip install --require-hashes -r constraints.txt' \
-		'              then: python -m pip install --no-deps --no-build-isolation -e .'; \
-	cat "$$tmp/lock"; } > "$$tmp/constraints.txt"; \
-	if grep -n '://' "$$tmp/constraints.txt"; then echo 'make lock: these lines hold an address; nothing was written.' >&2; exit 1; fi; \
-	cat "$$tmp/constraints.txt" > constraints.txt
+	compile() { "$$tmp/venv/bin/uv" pip compile pyproject.toml --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --quiet "$$@" >/dev/null; }; \
+	cat constraints.txt constraints-dev.txt > "$$tmp/all"; \
+	compile --all-extras $(LOCK_ARGS) --output-file "$$tmp/all"; \
+	cp "$$tmp/all" "$$tmp/runs"; \
+	compile --extra embedded --extra checkout --output-file "$$tmp/runs"; \
+	awk '/^[a-z0-9]/ { keep = FILENAME != ARGV[1] && !($$0 in runs); runs[$$0] } keep' "$$tmp/runs" "$$tmp/all" > "$$tmp/dev"; \
+	{ sed -n '/^#/!q; p' constraints.txt; cat "$$tmp/runs"; } > "$$tmp/constraints.txt"; \
+	{ sed -n '/^#/!q; p' constraints-dev.txt; cat "$$tmp/dev"; } > "$$tmp/constraints-dev.txt"; \
+	if grep -n '://' "$$tmp"/constraints*.txt; then echo 'make lock: these lines hold an address; nothing was written.' >&2; exit 1; fi; \
+	for lock in constraints.txt constraints-dev.txt; do cat "$$tmp/$$lock" > "$$lock"; done
 
 clean: ## Delete the virtual environment, caches and build outputs
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is removed first and written last: what was interrupted is done again from the start. The pip
+# A stamp is removed first and written last: what was interrupted is done again from the start. The pip
 # of older Pythons is slow and comes without a venv on some releases of Debian, so ours is taken from the lock.
-$(READY): pyproject.toml constraints.txt
+# `make demo` and `make up` need no packages but those that Refinery runs on.
+$(RUNS): pyproject.toml constraints.txt
 	@[ -n "$(PYTHON)" ] || $(call fail,Python 3.11 or newer is needed (Debian: apt install python3 python3-venv).)
 	@if [ -e $@ ] && $(BIN)/python -c '' 2>/dev/null; then rm $@; else \
 		rm -rf $(VENV); \
@@ -90,15 +104,13 @@ $(READY): pyproject.toml constraints.txt
 		sed -n '/^pip==/,/# via/p' constraints.txt | $$pip install $(PIP_FLAGS) -qq -r /dev/stdin \
 			|| $(call fail,pip could not be installed into $(VENV) (Debian: apt install python3-venv).); \
 	fi
-	@total=$$(grep -c '^[a-z0-9].*==' constraints.txt); n=0; \
-	echo "Setting up $(VENV): $$total packages, 300 MB to fetch, about a minute, only once."; \
-	$(BIN)/python -m pip install $(PIP_FLAGS) -r constraints.txt 2> >(grep -v '^WARNING: ' >&2) | while read -r word rest; do \
-		[ -t 1 ] || continue; \
-		case $$word in \
-			Collecting) n=$$((n + 1)); printf '\r  fetched %d' $$n;; \
-			Installing) printf '\r  unpacking   ';; \
-		esac; \
-	done; \
-	[ ! -t 1 ] || printf '\r\033[K'
+	@echo "Setting up $(VENV): $$($(call count,constraints.txt)) packages, 270 MB to fetch, about a minute, only once."
+	@$(call install,constraints.txt)
 	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(READY): $(RUNS) constraints-dev.txt
+	@rm -f $@
+	@echo "Adding $$($(call count,constraints-dev.txt)) packages for the tests and the checks to $(VENV), 45 MB to fetch."
+	@$(call install,constraints-dev.txt)
 	@touch $@

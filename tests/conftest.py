@@ -2,32 +2,27 @@
 
 import os
 import re
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg import sql
 from xdist.scheduler import LoadScopeScheduling
 
 from blocks.settings import Settings
 from blocks.store.database import Database
-from blocks.store.migrations import migrate
 from deployments.embedded.guard import Guard
 from deployments.embedded.object_stores import FakeGCS, ObjectStoreAddress, SeaweedFS
 from deployments.embedded.ports import Ports
 from deployments.embedded.postgres import Postgres
 from deployments.embedded.processes import ChildProcess, Program
+from tests.support.servers import KEY, DatabaseServer
 
 MEMORY_BYTES_MIN = 8 * 2**30
-KEY = secrets.token_hex(32)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,46 +58,6 @@ def _asks_for_prefect(file: Path) -> bool:
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServer:
     return ByServer(config, log)
-
-
-class DatabaseServer:
-    """A PostgreSQL server with a migrated template to clone.
-
-    The next clone is made, and the last one dropped, while a test runs.
-    """
-
-    def __init__(self, postgres: Postgres) -> None:
-        self.postgres = postgres
-        self._behind = ThreadPoolExecutor(1)
-        self._drops: list[Future[None]] = []
-        self._execute("create database {}", "template_test")
-        migrate(postgres.url("template_test"))
-        self._next = self._behind.submit(self._clone)
-
-    def clone(self) -> str:
-        """The URL of a new database with the schema in it."""
-        ready, self._next = self._next, self._behind.submit(self._clone)
-        return ready.result()
-
-    def drop(self, url: str) -> None:
-        name = url.rpartition("/")[2]
-        self._drops.append(
-            self._behind.submit(self._execute, "drop database {} with (force)", name)
-        )
-
-    def close(self) -> None:
-        self._behind.shutdown()
-        for each in self._drops:
-            each.result()
-
-    def _clone(self) -> str:
-        name = f"test_{secrets.token_hex(6)}"
-        self._execute("create database {} template template_test strategy file_copy", name)
-        return self.postgres.url(name)
-
-    def _execute(self, statement: Any, name: str) -> None:
-        with psycopg.connect(self.postgres.url("postgres"), autocommit=True) as connection:
-            connection.execute(sql.SQL(statement).format(sql.Identifier(name)))
 
 
 def _memory() -> Path | None:

@@ -469,7 +469,7 @@ create function task_id(job_id text, byte_offset bigint) returns text
     return 'tsk_' || substr(job_id, 5) || to_hex(byte_offset);
 
 -- The option that a task settles on, 1-based; 0 where it has none after twice the threshold; null while it is
--- open. Tests hold it against tests/consensus.py.
+-- open. Tests hold it against tests/support/consensus.py.
 create function task_outcome(votes smallint[], threshold smallint, stop_early boolean)
     returns smallint language plpgsql immutable parallel safe as $$
 declare

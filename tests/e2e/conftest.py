@@ -1,14 +1,11 @@
 """The whole stack as processes, once for all end-to-end tests, and people who use it."""
 
 import secrets
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 import s3fs
 from gcsfs.core import GCSFileSystem
@@ -16,11 +13,9 @@ from gcsfs.core import GCSFileSystem
 from blocks.store import customers
 from blocks.store.database import Database
 from deployments.embedded.stack import Stack
-from deployments.lost_runs import WORKER_LABEL
-from tests.e2e.client import Annotator, Customer, prefect_client, runs_of, wait_for
-from tests.e2e.held_chunk import held_chunk
-from tests.endpoint import Endpoint
-from tests.manifests import Manifest, make_manifest
+from tests.support.client import Annotator, Customer, prefect_client
+from tests.support.endpoint import Endpoint
+from tests.support.lost_worker import Lost, lose_worker, store_credentials
 
 Look = Callable[[dict[str, Any]], str]
 
@@ -84,17 +79,6 @@ def _new_customer(stack: Stack, store: Database) -> Customer:
     return Customer(stack.api_url, key, customer_id)
 
 
-@dataclass(frozen=True)
-class Lost:
-    """A job whose worker and run were killed at `killed_s`, when it `had` so many lines."""
-
-    customer: Customer
-    job_id: str
-    manifest: Manifest
-    had: int
-    killed_s: float
-
-
 @pytest.fixture(scope="session", autouse=True)
 def lost(request: pytest.FixtureRequest) -> Iterator[Lost | None]:
     """Begun before all tests, because Prefect takes more than a minute to notice."""
@@ -103,35 +87,8 @@ def lost(request: pytest.FixtureRequest) -> Iterator[Lost | None]:
         return
     stack, store, s3 = (request.getfixturevalue(name) for name in ("stack", "store", "s3"))
     customer = _new_customer(stack, store)
-    yield _lose_worker(stack, customer, s3)
+    yield lose_worker(stack, customer, s3)
     customer.http.close()
-
-
-def _lose_worker(stack: Stack, customer: Customer, s3: s3fs.S3FileSystem) -> Lost:
-    manifest = make_manifest(100_000, seed=9)
-    s3.mkdir("lost")
-    s3.pipe_file("lost/m.jsonl", manifest.data)
-    job_id = customer.submit(manifest_url="s3://lost/m.jsonl", credentials=_credentials(stack))
-    with held_chunk(stack, job_id):
-        return _kill_worker(stack, customer, manifest, job_id)
-
-
-def _kill_worker(stack: Stack, customer: Customer, manifest: Manifest, job_id: str) -> Lost:
-    wait_for("the first tasks", lambda: customer.job(job_id)["total_tasks"])
-    kept = stack._supervisor._supervised
-    (worker,) = [each for each in kept if each.child.name == "Prefect worker"]
-    pid = worker.child.pid
-    with prefect_client(stack) as prefect:
-        (run,) = runs_of(prefect, job_id)
-        # As if it were on another machine: a worker that comes back sees which processes are gone.
-        elsewhere = {WORKER_LABEL: "of a machine that is gone"}
-        prefect.patch(f"/flow_runs/{run['id']}/labels", json=elsewhere).raise_for_status()
-    # The worker first: it would tell that the run has crashed.
-    for each in (pid, int(run["infrastructure_pid"])):
-        psutil.Process(each).kill()
-    killed_s, had = time.monotonic(), customer.job(job_id)["total_tasks"]
-    wait_for("another worker", lambda: worker.child.pid != pid and worker.is_ready)
-    return Lost(customer, job_id, manifest, had, killed_s)
 
 
 @pytest.fixture
@@ -163,17 +120,7 @@ def s3(stack: Stack) -> s3fs.S3FileSystem:
 
 @pytest.fixture
 def s3_credentials(stack: Stack) -> dict[str, str]:
-    return _credentials(stack)
-
-
-def _credentials(stack: Stack) -> dict[str, str]:
-    assert stack.object_store is not None
-    return {
-        "access_key_id": stack.object_store.access_key_id,
-        "secret_access_key": stack.object_store.secret_access_key,
-        "region": "us-east-1",
-        "endpoint_url": stack.object_store.endpoint_url,
-    }
+    return store_credentials(stack)
 
 
 @pytest.fixture

@@ -16,15 +16,21 @@ from blocks.domain.model import TaskType
 from blocks.store import customers
 from blocks.store.database import Database
 from deployments.embedded.stack import Stack
-from tests.consensus import decide
-from tests.e2e.client import Customer, wait_for
-from tests.e2e.crowd import Crowd
-from tests.e2e.crowd_annotator import Floor
-from tests.e2e.record_checks import Ballots, check_grants, check_settled, check_votes, late_labels
-from tests.e2e.records import Record
-from tests.e2e.stack_shop import RuledJob, StackShop
-from tests.integration.books import Job, check_books
-from tests.manifests import Manifest, make_manifest
+from tests.support.books import Job, check_books
+from tests.support.client import Customer, wait_for
+from tests.support.consensus import decide
+from tests.support.crowd import Crowd
+from tests.support.crowd_annotator import Floor
+from tests.support.manifests import Manifest, make_manifest
+from tests.support.record_checks import (
+    Ballots,
+    check_grants,
+    check_settled,
+    check_votes,
+    late_labels,
+)
+from tests.support.records import Record
+from tests.support.stack_shop import RuledJob, StackShop
 
 pytestmark = pytest.mark.e2e
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import s3fs
 
-from tests.e2e.client import Customer
-from tests.manifests import make_manifest
+from tests.support.client import Customer
+from tests.support.manifests import make_manifest
 
 pytestmark = pytest.mark.e2e
 

@@ -13,8 +13,8 @@ from gcsfs.core import GCSFileSystem
 
 from deployments import names
 from deployments.embedded.stack import Stack
-from tests.e2e.checks import check_delivery, check_errors, truth
-from tests.e2e.client import (
+from tests.support.checks import check_delivery, check_errors, truth
+from tests.support.client import (
     Annotator,
     Customer,
     artifacts,
@@ -24,9 +24,9 @@ from tests.e2e.client import (
     runs_of,
     wait_for,
 )
-from tests.e2e.held_chunk import held_chunk
-from tests.faulty_store import FaultyStore
-from tests.manifests import make_manifest
+from tests.support.faulty_store import FaultyStore
+from tests.support.held_chunk import held_chunk
+from tests.support.manifests import make_manifest
 
 pytestmark = pytest.mark.e2e
 

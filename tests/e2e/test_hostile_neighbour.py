@@ -23,9 +23,9 @@ import s3fs
 from blocks.store import customers
 from blocks.store.database import Database
 from deployments.embedded.stack import Stack
-from tests.e2e.client import Annotator, Customer, wait_for
-from tests.e2e.enemy import ATTACKS, Target
-from tests.manifests import make_manifest
+from tests.support.client import Annotator, Customer, wait_for
+from tests.support.enemy import ATTACKS, Target
+from tests.support.manifests import make_manifest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -145,7 +145,7 @@ def neighbour(
 @contextmanager
 def under(attack: str, target: Target) -> Iterator[str]:
     """The attack goes on meanwhile; yields what the enemy has said of its beginning."""
-    command = [sys.executable, "-m", "tests.e2e.enemy", attack]
+    command = [sys.executable, "-m", "tests.support.enemy", attack]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as enemy:

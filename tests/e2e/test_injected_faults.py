@@ -19,13 +19,13 @@ import s3fs
 
 from blocks.store.database import Database
 from deployments import names
-from tests.e2e.client import quick_run
-from tests.e2e.fault_kinds import CAN_MOUNT, FAULTS, Fault
-from tests.e2e.fault_report import RECOVERY_P95_S, line, recovery_p95_s, table
-from tests.e2e.fault_trial import Outcome, Site, Trial
-from tests.e2e.installation import Installation
-from tests.e2e.stack_shop import StackShop
-from tests.endpoint import Endpoint
+from tests.support.client import quick_run
+from tests.support.endpoint import Endpoint
+from tests.support.fault_kinds import CAN_MOUNT, FAULTS, Fault
+from tests.support.fault_report import RECOVERY_P95_S, line, recovery_p95_s, table
+from tests.support.fault_trial import Outcome, Site, Trial
+from tests.support.installation import Installation
+from tests.support.stack_shop import StackShop
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -10,7 +10,7 @@ import pytest
 import s3fs
 from gcsfs.core import GCSFileSystem
 
-from tests.e2e.checks import (
+from tests.support.checks import (
     OPTIONS,
     check_counters,
     check_delivery,
@@ -18,8 +18,8 @@ from tests.e2e.checks import (
     check_results,
     truth,
 )
-from tests.e2e.client import Annotator, Customer, wait_for
-from tests.manifests import Manifest, make_manifest
+from tests.support.client import Annotator, Customer, wait_for
+from tests.support.manifests import Manifest, make_manifest
 
 pytestmark = pytest.mark.e2e
 

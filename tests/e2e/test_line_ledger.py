@@ -11,9 +11,9 @@ import psutil
 import pytest
 import s3fs
 
-from tests.e2e.client import Annotator, Customer, retry, runs_of, wait_for
-from tests.e2e.ledger import OPTIONS, Discrepancies, check_same, compare, opinion
-from tests.manifests import Manifest, make_manifest
+from tests.support.client import Annotator, Customer, retry, runs_of, wait_for
+from tests.support.ledger import OPTIONS, Discrepancies, check_same, compare, opinion
+from tests.support.manifests import Manifest, make_manifest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

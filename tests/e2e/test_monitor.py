@@ -9,9 +9,9 @@ import httpx
 import pytest
 import s3fs
 
-from tests.e2e.checks import truth
-from tests.e2e.client import Annotator, Customer, artifacts, retry, runs_of, wait_for
-from tests.manifests import make_manifest
+from tests.support.checks import truth
+from tests.support.client import Annotator, Customer, artifacts, retry, runs_of, wait_for
+from tests.support.manifests import make_manifest
 
 pytestmark = pytest.mark.e2e
 

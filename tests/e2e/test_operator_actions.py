@@ -12,12 +12,20 @@ import s3fs
 from blocks.store import jobs
 from blocks.store.database import Database
 from deployments.embedded.stack import Stack
-from tests.e2e.checks import check_errors
-from tests.e2e.client import cancel, delete, pause, resume, retry, runs_of, wait_for
-from tests.e2e.operator_cells import DELIVER, PRESSED, PROCESS, STOPPED, Cell, Operator, ended_run
-from tests.faulty_store import FaultyStore
-from tests.integration.conftest import DELIVERY, Shop, make_chunk
-from tests.manifests import make_manifest
+from tests.support.checks import check_errors
+from tests.support.client import cancel, delete, pause, resume, retry, runs_of, wait_for
+from tests.support.faulty_store import FaultyStore
+from tests.support.manifests import make_manifest
+from tests.support.operator_cells import (
+    DELIVER,
+    PRESSED,
+    PROCESS,
+    STOPPED,
+    Cell,
+    Operator,
+    ended_run,
+)
+from tests.support.store_shop import DELIVERY, Shop, make_chunk
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from deployments.embedded.stack import Stack
-from tests.e2e.client import prefect_client
+from tests.support.client import prefect_client
 
 pytestmark = pytest.mark.e2e
 

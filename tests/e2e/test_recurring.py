@@ -12,9 +12,9 @@ import s3fs
 
 from deployments.embedded.stack import Stack
 from deployments.names import WORK_POOL, WORKER_TYPE
-from tests.e2e.client import Annotator, Customer, paused, wait_for
-from tests.e2e.etl_owner import EtlOwner, jobs_of
-from tests.manifests import make_manifest
+from tests.support.client import Annotator, Customer, paused, wait_for
+from tests.support.etl_owner import EtlOwner, jobs_of
+from tests.support.manifests import make_manifest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

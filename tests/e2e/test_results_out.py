@@ -15,10 +15,10 @@ from standardwebhooks.webhooks import Webhook
 
 from api.cli.verify import check_folder
 from deployments.embedded.stack import Stack
-from tests.e2e.checks import truth
-from tests.e2e.client import Annotator, Customer
-from tests.endpoint import Endpoint
-from tests.manifests import make_manifest
+from tests.support.checks import truth
+from tests.support.client import Annotator, Customer
+from tests.support.endpoint import Endpoint
+from tests.support.manifests import make_manifest
 
 pytestmark = pytest.mark.e2e
 

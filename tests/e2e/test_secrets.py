@@ -13,8 +13,8 @@ import s3fs
 
 from deployments.embedded.postgres_programs import wheel_folder
 from deployments.embedded.stack import Stack
-from tests.e2e.client import Customer, wait_for
-from tests.manifests import make_manifest
+from tests.support.client import Customer, wait_for
+from tests.support.manifests import make_manifest
 
 pytestmark = pytest.mark.e2e
 

@@ -8,8 +8,8 @@ import psutil
 import pytest
 import s3fs
 
-from tests.e2e.client import Customer, runs_of, wait_for
-from tests.manifests import make_manifest
+from tests.support.client import Customer, runs_of, wait_for
+from tests.support.manifests import make_manifest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

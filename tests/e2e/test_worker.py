@@ -17,7 +17,7 @@ import pytest
 from deployments.embedded.stack import Stack
 from deployments.names import WORKER_TYPE
 from deployments.registered import REPOSITORY
-from tests.e2e.client import cancel, prefect_client, set_state, wait_for
+from tests.support.client import cancel, prefect_client, set_state, wait_for
 
 pytestmark = pytest.mark.e2e
 

@@ -9,9 +9,9 @@ from datetime import datetime
 import httpx
 import pytest
 
-from tests.e2e.checks import check_errors
-from tests.e2e.client import runs_of, wait_for
-from tests.e2e.conftest import Lost
+from tests.support.checks import check_errors
+from tests.support.client import runs_of, wait_for
+from tests.support.lost_worker import Lost
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

@@ -1,261 +1,30 @@
 """A store with a customer in it, and the shortest way to every state of a job."""
 
-import secrets
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-import psycopg
 import pytest
-import uvicorn
-from httpx import Response
-from litestar import Litestar
 from litestar.testing import TestClient
-from psycopg.rows import dict_row
 
-from api.http.server import TimedProtocol
-from blocks.domain.model import BadLine, GoodLine, LabelOutcome, LineCode, Pin, TaskType
-from blocks.lines.validated_lines import Batch, task_frame
+from api.cli import client, export
 from blocks.prefect.api import PrefectApi
 from blocks.secrets.vault import Vault
 from blocks.settings import Settings
-from blocks.store import annotation, chunks, customers, jobs
-from blocks.store.annotation import ClaimedTask, Label
-from blocks.store.database import Database, Rollback, Transaction
-from blocks.store.jobs import DeliveryTarget, Idempotency, Job, NewJob
+from blocks.store import customers
+from blocks.store.database import Database
 from deployments.embedded.object_stores import ObjectStoreAddress
 from deployments.embedded.ports import free_port
-from tests.fake_prefect import FakePrefect
+from tests.support.api_world import Api, make_app, serve
+from tests.support.child_programs import make_folder
+from tests.support.cli import Cli
+from tests.support.fake_prefect import FakePrefect
+from tests.support.store_shop import Shop
 
 if TYPE_CHECKING:
-    from tests.integration.flow_world import Shop as FlowShop
-
-OPTIONS = ["cat", "dog", "fox"]
-DELIVERY = DeliveryTarget("s3", "results", "out", "none", "jsonl", None, None)
-LINE_BYTES = 100
-WAIT_S = 20.0
-POLL_S = 0.02
-
-
-class Chunk(list[Batch]):
-    """What a chunk comes to, as one batch."""
-
-    def __init__(self, lines: int, tasks: Sequence[GoodLine], bad: Sequence[BadLine]) -> None:
-        super().__init__([Batch(lines, task_frame(tasks), bad)])
-        self.lines, self.tasks, self.bad = lines, tasks, bad
-
-
-def make_chunk(tasks: int, *, bad: int = 0, start: int = 0) -> Chunk:
-    """A chunk of `tasks` good lines and then `bad` bad ones, each of 100 bytes."""
-    good = [
-        GoodLine(start + n * LINE_BYTES, n + 1, f"https://img.example.com/{start + n}.jpg", None)
-        for n in range(tasks)
-    ]
-    wrong = [
-        BadLine(
-            start + (tasks + n) * LINE_BYTES,
-            tasks + n + 1,
-            LineCode.MALFORMED_JSON,
-            "It is not JSON.",
-            b"{oops",
-        )
-        for n in range(bad)
-    ]
-    return Chunk(tasks + bad, good, wrong)
-
-
-class Shop:
-    """The store of one test, with one customer."""
-
-    def __init__(self, database: Database, url: str, vault: Vault) -> None:
-        self.database = database
-        self.url = url
-        self.vault = vault
-        with database.transaction() as tx:
-            self.customer_id = customers.add_customer(tx, "Acme")
-        self._annotators = 0
-
-    def run(self, statement: str, *values: object) -> list[dict[str, Any]]:
-        """The rows of a statement, committed, on a connection of its own."""
-        with psycopg.connect(self.url, row_factory=dict_row) as connection:
-            cursor = connection.execute(cast(Any, statement), values)
-            return cursor.fetchall() if cursor.description else []
-
-    def value(self, statement: str, *values: object) -> Any:
-        """The one value that a statement comes to."""
-        (row,) = self.run(statement, *values)
-        (found,) = row.values()
-        return found
-
-    def do(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call a function of the store in a transaction of its own."""
-        with self.database.transaction() as tx:
-            return function(tx, *arguments, **options)
-
-    def new_job(self, **changes: Any) -> NewJob:
-        default = NewJob(
-            customer_id=self.customer_id,
-            manifest_url="s3://manifests/one.jsonl",
-            question="What is it?",
-            options=OPTIONS,
-            consensus_threshold=3,
-            task_type=TaskType.IMAGE_CLASSIFICATION,
-            callback_url=None,
-            metadata=None,
-            priority=5,
-            stop_early=False,
-            failure_threshold_percent=100.0,
-            credentials=None,
-            delivery=None,
-        )
-        return msgspec.structs.replace(default, **changes)
-
-    def submit(self, idempotency: Idempotency | None = None, **changes: Any) -> Job:
-        """A job as it was accepted."""
-        with self.database.transaction() as tx:
-            job_id, _ = jobs.submit(tx, self.new_job(**changes), self.vault, idempotency)
-        return self.job(job_id)
-
-    def job(self, job: Job | str) -> Job:
-        """The job as it is now."""
-        job_id = job if isinstance(job, str) else job.job_id
-        with self.database.transaction() as tx:
-            found = jobs.get(tx, job_id)
-        assert found is not None
-        return found
-
-    def processing(self, *made: Chunk, ingested: bool = True, **changes: Any) -> Job:
-        """A job in `processing` with these chunks."""
-        job = self.submit(**changes)
-        with self.database.transaction() as tx:
-            jobs.begin(tx, job.job_no)
-            jobs.pin(tx, job.job_no, Pin(1_000_000, '"etag"'), 500_000)
-            for chunk_no, chunk in enumerate(made):
-                assert chunks.commit(tx, job.job_no, chunk_no, chunk, None)
-        if ingested:
-            self.do(jobs.finish_ingestion, job.job_no)
-        return self.job(job)
-
-    def annotator(self) -> int:
-        """The number of a new annotator."""
-        self._annotators += 1
-        name = f"annotator {self._annotators} {secrets.token_hex(4)}"
-        self.do(customers.add_annotator_key, name)
-        return cast(int, self.value("select annotator_no from annotators where name = %s", name))
-
-    def annotators(self, count: int) -> list[int]:
-        return [self.annotator() for _ in range(count)]
-
-    def claim(
-        self,
-        annotator_no: int,
-        limit: int = 100,
-        *,
-        lease_s: int = 600,
-        task_types: Sequence[str] | None = None,
-        job_id: str | None = None,
-    ) -> list[ClaimedTask]:
-        with self.database.transaction() as tx:
-            return annotation.claim(
-                tx,
-                annotator_no,
-                limit=limit,
-                lease_s=lease_s,
-                task_types=task_types,
-                job_id=job_id,
-            )
-
-    def label(self, annotator_no: int, *labels: tuple[str, str]) -> list[LabelOutcome]:
-        with self.database.transaction() as tx:
-            return annotation.submit(tx, annotator_no, [Label(*label) for label in labels])
-
-    def release(self, annotator_no: int, *task_ids: str) -> set[str]:
-        with self.database.transaction() as tx:
-            return annotation.release(tx, annotator_no, task_ids)
-
-    def answer(self, annotator_no: int, option: str, limit: int = 100) -> list[LabelOutcome]:
-        """Claim what there is and say `option` of all of it."""
-        claimed = self.claim(annotator_no, limit)
-        return self.label(annotator_no, *((task.task_id, option) for task in claimed))
-
-    def expire_leases(self) -> None:
-        self.run("update leases set expires_at = now() - interval '1 second'")
-
-    def outbox(self, job: Job) -> list[str]:
-        """What is to be said to Prefect of the job; its events are left out."""
-        query = "select kind from outbox where job_no = %s and event is null order by outbox_no"
-        return [row["kind"] for row in self.run(query, job.job_no)]
-
-    def runs(self, job: Job) -> list[str]:
-        """What Prefect has to do for the job."""
-        rows = self.run("select kind from runs where job_no = %s order by run_no", job.job_no)
-        return [row["kind"] for row in rows]
-
-    def wait_for_waiters(self, count: int) -> None:
-        """Go on when that many sessions wait for locks of others."""
-        deadline = time.monotonic() + WAIT_S
-        query = (
-            "select count(*) from pg_stat_activity "
-            "where datname = current_database() and wait_event_type = 'Lock'"
-        )
-        while self.value(query) < count:
-            assert time.monotonic() < deadline, "nobody waits"
-            time.sleep(0.005)
-
-    @contextmanager
-    def held(self) -> Iterator[Transaction]:
-        """A transaction to hold locks with."""
-        with self.database.transaction() as tx:
-            yield tx
-
-    @contextmanager
-    def given_up(self) -> Iterator[Transaction]:
-        """A transaction that never commits, as when its process is killed."""
-        with self.database.transaction() as tx:
-            yield tx
-            raise Rollback
-
-
-class Side:
-    """Something that goes on at the same time; `join` gives its result or raises what it raised."""
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        executor = ThreadPoolExecutor(1)
-        self._future = executor.submit(function)
-        executor.shutdown(wait=False)
-
-    def wait(self, seconds: float) -> bool:
-        """Whether it has ended by then."""
-        return bool(wait([self._future], seconds).done)
-
-    def join(self) -> Any:
-        return self._future.result(WAIT_S)
-
-
-def at_once(*functions: Callable[[], Any]) -> list[Any]:
-    """The results of all, started together."""
-    barrier = threading.Barrier(len(functions))
-
-    def start(function: Callable[[], Any]) -> Callable[[], Any]:
-        def run() -> Any:
-            barrier.wait(WAIT_S)
-            return function()
-
-        return run
-
-    sides = [Side(start(function)) for function in functions]
-    return [side.join() for side in sides]
-
-
-def wait_until(check: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not check():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(POLL_S)
+    from tests.support.flow_world import FlowShop
 
 
 @pytest.fixture
@@ -303,59 +72,10 @@ def flow_shop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator["FlowShop"]:
     """A shop whose flows are called by the test. Imported late: with flows comes Prefect's client."""
-    from tests.integration.flow_world import Shop as FlowShop
-    from tests.integration.flow_world import flow_settings
+    from tests.support.flow_world import FlowShop, flow_settings
 
     with flow_settings(monkeypatch, database_url):
         yield FlowShop(database, object_store)
-
-
-def make_app(settings: Settings) -> Litestar:
-    """The application. Imported late, where a test's filters of warnings hold."""
-    from api.app import create_app
-
-    return create_app(settings)
-
-
-class Api:
-    """The application over HTTP, a customer's and an annotator's key, and the store behind it."""
-
-    def __init__(self, client: TestClient[Litestar], shop: Shop) -> None:
-        self.client = client
-        self.shop = shop
-        self.customer = self.bearer(shop.do(customers.add_customer_key, shop.customer_id))
-        self.annotator = self.new_annotator()
-
-    @staticmethod
-    def bearer(key: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {key}"}
-
-    def new_annotator(self) -> dict[str, str]:
-        """Headers of a new annotator."""
-        _, key = self.shop.do(customers.add_annotator_key, secrets.token_hex(8))
-        return self.bearer(key)
-
-    def new_customer(self) -> dict[str, str]:
-        """Headers of a new customer."""
-        customer_id = self.shop.do(customers.add_customer, "Other")
-        return self.bearer(self.shop.do(customers.add_customer_key, customer_id))
-
-    def get(self, path: str, headers: Mapping[str, str] | None = None, **more: str) -> Response:
-        return self.client.get(path, headers={**(headers or self.customer), **more})
-
-    def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Response:
-        return self.client.post(path, json=body, headers={**(headers or self.customer)})
-
-    def submit(self, body: Any = None, **more: str) -> Response:
-        """POST /v1/jobs, as the customer."""
-        body = JOB_BODY if body is None else body
-        return self.client.post("/v1/jobs", json=body, headers={**self.customer, **more})
-
-
-JOB_BODY: dict[str, Any] = {
-    "manifest_url": "s3://manifests/one.jsonl",
-    "label_spec": {"question": "What is it?", "options": OPTIONS},
-}
 
 
 @pytest.fixture
@@ -370,23 +90,39 @@ def api(api_settings: Settings, shop: Shop) -> Iterator[Api]:
         yield Api(client, shop)
 
 
-@contextmanager
-def serve(settings: Settings) -> Iterator[str]:
-    """The API behind a real HTTP server, since a test client never hangs up."""
-    port = free_port()
-    app = make_app(settings)
-    config = uvicorn.Config(app, "127.0.0.1", port, http=TimedProtocol, log_level="warning")
-    found = uvicorn.Server(config)
-    thread = threading.Thread(target=found.run)
-    thread.start()
-    wait_until(lambda: found.started)
-    yield f"http://127.0.0.1:{port}"
-    found.should_exit = True
-    thread.join()
-
-
 @pytest.fixture
 def server(api_settings: Settings) -> Iterator[str]:
     """The API behind a real HTTP server."""
     with serve(api_settings) as url:
         yield url
+
+
+@pytest.fixture
+def cli(
+    server: str,
+    shop: Shop,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Cli:
+    monkeypatch.setattr(client, "_BACKOFF_S", 0.01)
+    monkeypatch.setattr(export, "_BACKOFF_S", 0.01)
+    found = Cli(monkeypatch, capsys)
+    found.say(
+        REFINERY_API_URL=server,
+        REFINERY_API_KEY=shop.do(customers.add_customer_key, shop.customer_id),
+        REFINERY_PROFILE=None,
+        REFINERY_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",  # a client has no need of it
+        HOME=str(tmp_path),
+        XDG_CONFIG_HOME=str(tmp_path / "config"),
+        XDG_DATA_HOME=str(tmp_path / "data"),
+        COLUMNS="200",
+    )
+    return found
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    folder = make_folder()
+    yield folder
+    shutil.rmtree(folder)

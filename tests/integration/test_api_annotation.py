@@ -7,7 +7,8 @@ import pytest
 
 from blocks.domain.ids import new_id, task_id
 from blocks.domain.model import GoodLine, TaskType
-from tests.integration.conftest import JOB_BODY, OPTIONS, Api, Chunk, make_chunk
+from tests.support.api_world import JOB_BODY, Api
+from tests.support.store_shop import OPTIONS, Chunk, make_chunk
 
 pytestmark = [
     pytest.mark.integration,

@@ -10,16 +10,9 @@ from blocks.domain.ids import task_id
 from blocks.domain.model import BadLine, GoodLine, LineCode
 from blocks.store import chunks, jobs
 from blocks.store.jobs import Job
-from tests.integration.conftest import (
-    DELIVERY,
-    LINE_BYTES,
-    Api,
-    Chunk,
-    Shop,
-    Side,
-    at_once,
-    make_chunk,
-)
+from tests.support.api_world import Api
+from tests.support.side import Side, at_once
+from tests.support.store_shop import DELIVERY, LINE_BYTES, Chunk, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

@@ -9,8 +9,10 @@ import pytest
 from blocks.domain.model import JobStatus
 from blocks.store import jobs
 from blocks.store.jobs import DeliveryTarget, Job
-from tests.integration.conftest import DELIVERY, Api, Shop, at_once, make_chunk
-from tests.outbound import account
+from tests.support.api_world import Api
+from tests.support.outbound import account
+from tests.support.side import at_once
+from tests.support.store_shop import DELIVERY, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 CREDENTIALS = {"access_key_id": "new", "secret_access_key": "newer", "region": "eu-west-1"}

@@ -22,8 +22,9 @@ from blocks.domain.ids import new_id
 from blocks.settings import Settings
 from blocks.store import customers
 from deployments.registered import REPOSITORY
-from tests.conftest import DatabaseServer
-from tests.integration.conftest import JOB_BODY, Api, Shop, make_app, make_chunk
+from tests.support.api_world import JOB_BODY, Api, make_app
+from tests.support.servers import DatabaseServer
+from tests.support.store_shop import Shop, make_chunk
 
 pytestmark = [
     pytest.mark.integration,

@@ -11,7 +11,9 @@ import pytest
 
 from blocks.settings import Settings
 from blocks.store import customers
-from tests.integration.conftest import Shop, make_chunk, serve, wait_until
+from tests.support.api_world import serve
+from tests.support.side import wait_until
+from tests.support.store_shop import Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

@@ -10,7 +10,9 @@ import pytest
 from blocks.store import customers, jobs
 from blocks.store.database import Transaction
 from blocks.store.jobs import Job
-from tests.integration.conftest import Api, Shop, make_chunk, wait_until
+from tests.support.api_world import Api
+from tests.support.side import wait_until
+from tests.support.store_shop import Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

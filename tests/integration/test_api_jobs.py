@@ -12,30 +12,15 @@ from blocks.domain.model import BadLine, GoodLine, LineCode
 from blocks.settings import Settings
 from blocks.store import jobs
 from blocks.store.jobs import Job
-from tests.integration.conftest import (
-    DELIVERY,
-    JOB_BODY,
-    OPTIONS,
-    Api,
-    Chunk,
-    Shop,
-    at_once,
-    make_app,
-    make_chunk,
-)
-from tests.outbound import account
+from tests.support.api_world import CANARY, CREDENTIALS, JOB_BODY, Api, make_app
+from tests.support.outbound import account
+from tests.support.side import at_once
+from tests.support.store_shop import DELIVERY, OPTIONS, Chunk, Shop, make_chunk
 
 pytestmark = [
     pytest.mark.integration,
     # test_api_errors has a test of its own for them.
 ]
-CANARY = "canary-8d1f4c2b"
-CREDENTIALS = {
-    "access_key_id": f"{CANARY}-id",
-    "secret_access_key": f"{CANARY}-secret",
-    "region": "eu-west-1",
-    "session_token": f"{CANARY}-token",
-}
 
 
 def finish(shop: Shop, *made: Chunk, **changes: Any) -> Job:

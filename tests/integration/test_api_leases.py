@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Api, at_once, make_chunk
+from tests.support.api_world import Api
+from tests.support.side import at_once
+from tests.support.store_shop import make_chunk
 
 pytestmark = pytest.mark.integration
 

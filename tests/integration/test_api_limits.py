@@ -18,7 +18,8 @@ from blocks.store import quotas
 from blocks.store.customers import Principal
 from blocks.store.database import Transaction
 from blocks.store.quotas import Quota
-from tests.integration.conftest import JOB_BODY, OPTIONS, Api, Shop, make_app, make_chunk
+from tests.support.api_world import JOB_BODY, Api, make_app
+from tests.support.store_shop import OPTIONS, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

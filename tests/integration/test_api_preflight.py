@@ -18,8 +18,10 @@ from litestar.testing import TestClient
 from api.preflight import Preflights
 from blocks.settings import Settings
 from deployments.embedded.object_stores import ObjectStoreAddress
-from tests.integration.conftest import JOB_BODY, Api, Shop, make_app, wait_until
-from tests.integration.test_buckets_contract import GcsStore
+from tests.support.api_world import JOB_BODY, Api, make_app
+from tests.support.side import wait_until
+from tests.support.store_shop import Shop
+from tests.support.stores import GcsStore
 
 pytestmark = pytest.mark.integration
 

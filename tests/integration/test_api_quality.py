@@ -11,7 +11,8 @@ from api.routes import quality as quality_route
 from blocks.domain.ids import new_id, task_id
 from blocks.store import jobs, quality
 from blocks.store.jobs import Job
-from tests.integration.conftest import OPTIONS, Api, Shop, make_chunk
+from tests.support.api_world import Api
+from tests.support.store_shop import OPTIONS, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from httpx import Response
 
-from tests.integration.conftest import Api
+from tests.support.api_world import Api
 
 pytestmark = pytest.mark.integration
 

@@ -15,7 +15,8 @@ from blocks.domain.ids import new_id, task_id
 from blocks.domain.model import GoodLine
 from blocks.settings import Settings
 from blocks.store import chunks, jobs
-from tests.integration.conftest import OPTIONS, Api, Chunk, Shop, make_app, make_chunk
+from tests.support.api_world import Api, make_app
+from tests.support.store_shop import OPTIONS, Chunk, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

@@ -9,15 +9,9 @@ from litestar.testing import TestClient
 from blocks.settings import Settings
 from blocks.store import customers, jobs, runs, waits
 from blocks.store.jobs import Job
-from tests.integration.conftest import (
-    DELIVERY,
-    OPTIONS,
-    Api,
-    Shop,
-    make_app,
-    make_chunk,
-    wait_until,
-)
+from tests.support.api_world import Api, make_app
+from tests.support.side import wait_until
+from tests.support.store_shop import DELIVERY, OPTIONS, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

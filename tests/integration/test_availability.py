@@ -15,19 +15,11 @@ from httpx import Response
 from litestar.testing import TestClient
 
 from blocks.settings import Settings
-from tests.fake_prefect import FakePrefect
-from tests.integration.blockades import locked, stopped_postgresql
-from tests.integration.conftest import (
-    JOB_BODY,
-    WAIT_S,
-    Api,
-    Shop,
-    Side,
-    make_app,
-    make_chunk,
-    serve,
-    wait_until,
-)
+from tests.support.api_world import JOB_BODY, Api, make_app, serve
+from tests.support.blockades import locked, stopped_postgresql
+from tests.support.fake_prefect import FakePrefect
+from tests.support.side import WAIT_S, Side, wait_until
+from tests.support.store_shop import Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

@@ -9,16 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any, Protocol
-from urllib.parse import quote
+from typing import Any
 
-import boto3
-import botocore.config
-import httpx
 import pytest
 
 from blocks.buckets.gcs import GcsBucket
-from blocks.buckets.opening import open_bucket
 from blocks.buckets.protocol import Bucket
 from blocks.buckets.s3 import S3Bucket
 from blocks.buckets.uploads import GcsUpload, S3Upload
@@ -30,118 +25,19 @@ from blocks.domain.errors import (
     Transient,
 )
 from blocks.domain.model import Pin
-from blocks.domain.object_urls import StoreType
-from blocks.secrets.credentials import S3Credentials
-from blocks.secrets.egress import Egress
-from deployments.embedded.object_stores import ObjectStoreAddress
 from deployments.embedded.ports import free_port
+from tests.support.stores import MIB, GcsStore, Killed, S3Store, Store, write
 
 pytestmark = [
     pytest.mark.integration,
     # aiohttp on the way that gcsfs sends the parts of an upload.
     pytest.mark.filterwarnings("ignore:Sending a large body directly"),
 ]
-MIB = 1024 * 1024
 NAMES = [
     "plain", "with space", "a+b", "100%", "a%20b", "a#1", "a?x=1", "a&b=c;d:e,f", "Ünï/🦊.jsonl",
     "deep/er/name", "quote'\"s", "[1]{2}", "back\\slash", "~.-_", "a#1795457815048434",
     "a?generation=1795457815048434",
 ]  # fmt: skip
-
-
-class Store(Protocol):
-    """A store, and a client of it that is not ours."""
-
-    def open(self, name: str = "") -> Bucket:
-        """Our bucket of that name, by default one that exists."""
-
-    def open_at(self, url: str) -> Bucket:
-        """Our bucket in another store."""
-
-    def put(self, key: str, data: bytes) -> None: ...
-
-    def get(self, key: str) -> bytes | None: ...
-
-    def delete(self, key: str) -> None: ...
-
-
-class S3Store:
-    def __init__(self, address: ObjectStoreAddress) -> None:
-        self._address = address
-        self.name = f"test-{secrets.token_hex(6)}"
-        self.client: Any = boto3.client(
-            "s3",
-            endpoint_url=address.endpoint_url,
-            aws_access_key_id=address.access_key_id,
-            aws_secret_access_key=address.secret_access_key,
-            region_name="us-east-1",
-            config=botocore.config.Config(s3={"addressing_style": "path"}),
-        )
-        self.client.create_bucket(Bucket=self.name)
-
-    def open(self, name: str = "", allow: str = "127.0.0.1", **changes: str) -> Bucket:
-        values = {
-            "access_key_id": self._address.access_key_id,
-            "secret_access_key": self._address.secret_access_key,
-            "region": "us-east-1",
-            "endpoint_url": self._address.endpoint_url,
-        }
-        credentials = S3Credentials(**(values | changes))
-        return open_bucket(StoreType.S3, name or self.name, credentials, egress=Egress(allow))
-
-    def open_at(self, url: str) -> Bucket:
-        return self.open(endpoint_url=url)
-
-    def put(self, key: str, data: bytes) -> None:
-        self.client.put_object(Bucket=self.name, Key=key, Body=data)
-
-    def get(self, key: str) -> bytes | None:
-        try:
-            data: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
-        except self.client.exceptions.NoSuchKey:
-            return None
-        return data
-
-    def delete(self, key: str) -> None:
-        self.client.delete_object(Bucket=self.name, Key=key)
-
-    def unfinished(self) -> list[str]:
-        """The keys of multipart uploads that were begun and neither completed nor aborted."""
-        found = self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", [])
-        return [upload["Key"] for upload in found]
-
-
-class GcsStore:
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self.name = f"test-{secrets.token_hex(6)}"
-        httpx.post(f"{url}/storage/v1/b", json={"name": self.name}).raise_for_status()
-
-    def open(self, name: str = "") -> Bucket:
-        return self._open(name, self._url)
-
-    def open_at(self, url: str) -> Bucket:
-        return self._open("", url)
-
-    def _open(self, name: str, url: str) -> Bucket:
-        return open_bucket(
-            StoreType.GCS, name or self.name, None, egress=Egress(), gcs_endpoint_url=url
-        )
-
-    def put(self, key: str, data: bytes) -> None:
-        url = f"{self._url}/upload/storage/v1/b/{self.name}/o"
-        parameters = {"uploadType": "media", "name": key}
-        httpx.post(url, params=parameters, content=data).raise_for_status()
-
-    def get(self, key: str) -> bytes | None:
-        response = httpx.get(self._object(key), params={"alt": "media"})
-        return None if response.status_code == 404 else response.raise_for_status().content
-
-    def delete(self, key: str) -> None:
-        httpx.delete(self._object(key)).raise_for_status()
-
-    def _object(self, key: str) -> str:
-        return f"{self._url}/storage/v1/b/{self.name}/o/{quote(key, safe='')}"
 
 
 @pytest.fixture(scope="module", params=["s3", "gcs"])
@@ -157,11 +53,6 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
 @pytest.fixture(scope="module")
 def bucket(store: Store) -> Bucket:
     return store.open()
-
-
-def write(bucket: Bucket, key: str, data: bytes) -> None:
-    with bucket.write(key) as file:
-        file.write(data)
 
 
 def test_stat_tells_the_size(store: Store, bucket: Bucket) -> None:
@@ -246,10 +137,6 @@ def test_an_object_of_many_parts_has_the_same_bytes(
     pin = bucket.stat("large")
     middle = 16 * MIB - 10
     assert bucket.read("large", pin, middle, size) == data[middle:]
-
-
-class Killed(BaseException):
-    """Not an error: what ends a thread or a process."""
 
 
 def break_off(bucket: Bucket, key: str, data: bytes, error: BaseException) -> None:

@@ -10,7 +10,7 @@ from blocks.domain.errors import BucketNotFound, InvalidCredentials
 from blocks.domain.object_urls import StoreType
 from blocks.secrets.credentials import GcsCredentials
 from blocks.secrets.egress import Egress
-from tests.integration.test_buckets_contract import GcsStore, write
+from tests.support.stores import GcsStore, write
 
 pytestmark = pytest.mark.integration
 

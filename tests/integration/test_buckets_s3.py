@@ -14,7 +14,7 @@ from blocks.buckets.uploads import S3Upload
 from blocks.domain.errors import AddressRefused, InvalidCredentials, RefineryError, Transient
 from blocks.domain.model import Pin
 from deployments.embedded.object_stores import ObjectStoreAddress
-from tests.integration.test_buckets_contract import MIB, Killed, S3Store, write
+from tests.support.stores import MIB, Killed, S3Store, write
 
 pytestmark = pytest.mark.integration
 

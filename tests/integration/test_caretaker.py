@@ -11,8 +11,9 @@ from litestar.testing import TestClient
 from blocks.prefect import reconciler
 from blocks.prefect.api import PrefectApi
 from blocks.settings import Settings
-from tests.fake_prefect import FakePrefect
-from tests.integration.conftest import Shop, make_app, make_chunk
+from tests.support.api_world import make_app
+from tests.support.fake_prefect import FakePrefect
+from tests.support.store_shop import Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

@@ -15,9 +15,9 @@ from flows import process_job as tasks
 from flows.process_job import process_job
 from flows.reading import ingestion
 from flows.running.policy import RETRY
-from tests.conftest import KEY
-from tests.integration.flow_world import Shop, check_created, flow_settings, run
-from tests.manifests import make_manifest
+from tests.support.flow_world import FlowShop, check_created, flow_settings, run
+from tests.support.manifests import make_manifest
+from tests.support.servers import KEY
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -32,7 +32,7 @@ def shop(
     database_url: str,
     object_store: ObjectStoreAddress,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Shop]:
+) -> Iterator[FlowShop]:
     settings = {"REFINERY_CHUNK_RUNNER": runner, "REFINERY_CHUNKS_IN_FLIGHT": "2"}
     with ExitStack() as stack:
         if runner == "dask":
@@ -47,10 +47,10 @@ def shop(
             )
             settings["REFINERY_DASK_ADDRESS"] = cluster.scheduler_address
         stack.enter_context(flow_settings(monkeypatch, database_url, **settings))
-        yield Shop(database, object_store)
+        yield FlowShop(database, object_store)
 
 
-def check_errors(shop: Shop, job_id: str) -> None:
+def check_errors(shop: FlowShop, job_id: str) -> None:
     query = "select b.byte_offset, b.code from bad_lines b join jobs using (job_no) where job_id = %s order by 1"
     with shop.database.transaction() as tx:
         rows = tx.execute(query, [job_id]).fetchall()
@@ -59,7 +59,7 @@ def check_errors(shop: Shop, job_id: str) -> None:
 
 @pytest.mark.parametrize("runner", ["threads", "processes", "dask"])
 def test_a_manifest_becomes_the_same_tasks_whatever_runs_its_chunks(
-    shop: Shop, runner: str
+    shop: FlowShop, runner: str
 ) -> None:
     shop.put(MANIFEST.data)
     job_id = shop.submit()
@@ -74,7 +74,7 @@ def test_a_manifest_becomes_the_same_tasks_whatever_runs_its_chunks(
 
 @pytest.mark.parametrize("runner", ["processes", "dask"])
 def test_a_refusal_in_another_process_fails_the_job_with_its_sentence(
-    shop: Shop, runner: str, monkeypatch: pytest.MonkeyPatch
+    shop: FlowShop, runner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.put(MANIFEST.data)
     job_id = shop.submit()
@@ -98,7 +98,7 @@ COMPRESSED = {
 
 @pytest.mark.parametrize("runner", ["threads"])
 @pytest.mark.parametrize("name", COMPRESSED)
-def test_a_compressed_manifest_becomes_the_tasks_of_its_text(shop: Shop, name: str) -> None:
+def test_a_compressed_manifest_becomes_the_tasks_of_its_text(shop: FlowShop, name: str) -> None:
     shop.put_as(name, COMPRESSED[name])
     job_id = shop.submit(manifest_url=f"s3://{shop.bucket}/{name}")
     assert run(process_job, job_id).is_completed()
@@ -119,7 +119,7 @@ def test_a_compressed_manifest_becomes_the_tasks_of_its_text(shop: Shop, name: s
     ids=["cut short", "not compressed", "not JSON", "too long"],
 )
 def test_a_compressed_manifest_of_no_use_fails_the_job(
-    shop: Shop, data: bytes, code: str, monkeypatch: pytest.MonkeyPatch
+    shop: FlowShop, data: bytes, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REFINERY_DECOMPRESSED_BYTES_MAX", "1000000")
     shop.put_as("m.gz", data)
@@ -131,7 +131,7 @@ def test_a_compressed_manifest_of_no_use_fails_the_job(
 
 @pytest.mark.parametrize("runner", ["threads"])
 def test_a_run_that_died_goes_on_in_the_middle_of_a_compressed_manifest(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: FlowShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.put_as("m.gz", gzip.compress(MANIFEST.data))
     job_id = shop.submit(manifest_url=f"s3://{shop.bucket}/m.gz")

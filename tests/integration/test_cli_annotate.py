@@ -7,10 +7,8 @@ import pytest
 
 from api.cli import client
 from blocks.store import customers
-from tests.integration.conftest import Shop, make_chunk
-from tests.integration.test_cli_client import Cli, Ran, cli
-
-__all__ = ["cli"]
+from tests.support.cli import Cli, Ran
+from tests.support.store_shop import Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

@@ -3,10 +3,8 @@
 import io
 import json
 import stat
-import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,84 +13,15 @@ import pytest
 from api.cli import client, export
 from api.cli.exits import Exit
 from blocks.store import customers, jobs
-from deployments.cli import main
-from tests.faulty_store import Fault, FaultyStore, Refusal, Request
-from tests.integration.conftest import DELIVERY, JOB_BODY, Shop, make_chunk
+from tests.support.api_world import JOB_BODY
+from tests.support.cli import Cli
+from tests.support.faulty_store import Fault, FaultyStore, Refusal, Request
+from tests.support.store_shop import DELIVERY, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 
 MANIFEST = JOB_BODY["manifest_url"]
 ASKED = ["--question", "What is it?", "--option", "cat", "--option", "dog", "--option", "fox"]
-
-
-@dataclass
-class Ran:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-class Cli:
-    """The command, with an environment of its own."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
-        self._patch = patch
-        self._capture = capture
-
-    def say(self, **environment: str | None) -> None:
-        """Set variables, or take them away."""
-        for name, value in environment.items():
-            if value is None:
-                self._patch.delenv(name, raising=False)
-            else:
-                self._patch.setenv(name, value)
-
-    def __call__(self, *arguments: str) -> Ran:
-        self._patch.setattr(sys, "argv", ["refinery", *arguments])
-        self._capture.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = self._capture.readouterr()
-        return Ran(code, out, err)
-
-    def done(self, *arguments: str) -> Ran:
-        """What it printed, of a command that must succeed."""
-        ran = self(*arguments)
-        assert ran.code == 0, ran.err
-        return ran
-
-
-@pytest.fixture
-def cli(
-    server: str,
-    shop: Shop,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Cli:
-    monkeypatch.setattr(client, "_BACKOFF_S", 0.01)
-    monkeypatch.setattr(export, "_BACKOFF_S", 0.01)
-    found = Cli(monkeypatch, capsys)
-    found.say(
-        REFINERY_API_URL=server,
-        REFINERY_API_KEY=shop.do(customers.add_customer_key, shop.customer_id),
-        REFINERY_PROFILE=None,
-        REFINERY_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",  # a client has no need of it
-        HOME=str(tmp_path),
-        XDG_CONFIG_HOME=str(tmp_path / "config"),
-        XDG_DATA_HOME=str(tmp_path / "data"),
-        COLUMNS="200",
-    )
-    return found
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import s3fs
 from blocks.delivery_manifest import DeliveryManifest
 from deployments.embedded.object_stores import ObjectStoreAddress
 from flows.writing.folder import Layout, write_object, write_parts
-from tests.unit.test_delivery import MemoryBucket, export_line
+from tests.support.memory_bucket import MemoryBucket, export_line
 
 pytestmark = pytest.mark.integration
 LAYOUTS = [

@@ -24,8 +24,8 @@ from blocks.store.jobs import DeliveryTarget, Job
 from deployments.embedded.object_stores import ObjectStoreAddress
 from flows import deliver_job as module
 from flows.running.policy import RETRY
-from tests.conftest import KEY
-from tests.integration.conftest import Shop, make_chunk
+from tests.support.servers import KEY
+from tests.support.store_shop import Shop, make_chunk
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -39,8 +39,7 @@ STEPS = [
 
 
 def deliver(environment: Mapping[str, str], job_id: str) -> None:
-    """The flow as it is, in a process of its own; its tasks are the plain functions that they wrap, tried
-    again by the same rule."""
+    """Run the flow in a process of its own, with plain functions as its tasks, tried again by the same rule."""
     os.environ.update(environment)
     uploads._PART_BYTES = 5 * 1024 * 1024  # the least that a store takes
     for step in STEPS:

@@ -13,9 +13,9 @@ from deployments.embedded.object_stores import ObjectStoreAddress
 from flows import deliver_job as module
 from flows.deliver_job import deliver_job
 from flows.process_job import process_job
-from tests.faulty_store import Fault, FaultyStore, Play, Refusal, Request
-from tests.integration.flow_world import Shop, run
-from tests.manifests import make_manifest
+from tests.support.faulty_store import Fault, FaultyStore, Play, Refusal, Request
+from tests.support.flow_world import FlowShop, run
+from tests.support.manifests import make_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -41,11 +41,11 @@ def proxy(object_store: ObjectStoreAddress) -> Iterator[FaultyStore]:
 
 
 @pytest.fixture
-def shop(flow_shop: Shop) -> Shop:
+def shop(flow_shop: FlowShop) -> FlowShop:
     return flow_shop
 
 
-def settled(shop: Shop, proxy: FaultyStore) -> str:
+def settled(shop: FlowShop, proxy: FaultyStore) -> str:
     """Return a job that is due to be delivered through the proxy."""
     shop.put(make_manifest(20).data)
     address = shop._address
@@ -61,7 +61,7 @@ def settled(shop: Shop, proxy: FaultyStore) -> str:
     return job_id
 
 
-def check_delivered(shop: Shop, job_id: str, *, conditional_put: bool) -> None:
+def check_delivered(shop: FlowShop, job_id: str, *, conditional_put: bool) -> None:
     assert run(deliver_job, job_id).is_completed()
     job = shop.job(job_id)
     assert (job.status, job.delivery_status) == (JobStatus.COMPLETED, "delivered")
@@ -70,13 +70,15 @@ def check_delivered(shop: Shop, job_id: str, *, conditional_put: bool) -> None:
     assert manifest["conditional_put"] is conditional_put
 
 
-def test_a_store_without_conditional_puts_is_delivered_to(shop: Shop, proxy: FaultyStore) -> None:
+def test_a_store_without_conditional_puts_is_delivered_to(
+    shop: FlowShop, proxy: FaultyStore
+) -> None:
     job_id = settled(shop, proxy)
     proxy.always(NOT_IMPLEMENTED, is_conditional)
     check_delivered(shop, job_id, conditional_put=False)
 
 
-def heed_no_conditions(shop: Shop, proxy: FaultyStore) -> None:
+def heed_no_conditions(shop: FlowShop, proxy: FaultyStore) -> None:
     """Have a conditional PUT replace what stands, as it does where the header is not known."""
 
     def remove(request: Request) -> None:
@@ -87,13 +89,15 @@ def heed_no_conditions(shop: Shop, proxy: FaultyStore) -> None:
     proxy._choose = remove
 
 
-def test_so_is_one_that_takes_no_notice_of_conditions(shop: Shop, proxy: FaultyStore) -> None:
+def test_so_is_one_that_takes_no_notice_of_conditions(shop: FlowShop, proxy: FaultyStore) -> None:
     job_id = settled(shop, proxy)
     heed_no_conditions(shop, proxy)
     check_delivered(shop, job_id, conditional_put=False)
 
 
-def test_a_store_that_heeds_conditions_keeps_what_it_has(shop: Shop, proxy: FaultyStore) -> None:
+def test_a_store_that_heeds_conditions_keeps_what_it_has(
+    shop: FlowShop, proxy: FaultyStore
+) -> None:
     """It is asked twice, and writes once."""
     job_id = settled(shop, proxy)
     check_delivered(shop, job_id, conditional_put=True)
@@ -112,7 +116,7 @@ def test_a_store_that_heeds_conditions_keeps_what_it_has(shop: Shop, proxy: Faul
     ],
 )
 def test_tidying_up_that_fails_holds_no_delivery_up(
-    shop: Shop, proxy: FaultyStore, matches: Callable[[Request], bool], fault: Play
+    shop: FlowShop, proxy: FaultyStore, matches: Callable[[Request], bool], fault: Play
 ) -> None:
     job_id = settled(shop, proxy)
     proxy.always(fault, matches)
@@ -121,7 +125,7 @@ def test_tidying_up_that_fails_holds_no_delivery_up(
 
 
 def test_what_a_store_never_does_is_told_and_not_tried_again(
-    shop: Shop, proxy: FaultyStore, monkeypatch: pytest.MonkeyPatch
+    shop: FlowShop, proxy: FaultyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module.write_results, "retry_delay_seconds", 0.05)
     job_id = settled(shop, proxy)

@@ -22,7 +22,7 @@ from blocks.secrets.credentials import S3Credentials
 from blocks.store.database import Database
 from deployments.embedded.object_stores import ObjectStoreAddress
 from flows.process_job import process_job
-from tests.faulty_store import (
+from tests.support.faulty_store import (
     BEFORE_THE_ANSWER,
     IN_THE_BODY,
     OF_THE_RANGE,
@@ -32,15 +32,9 @@ from tests.faulty_store import (
     Refusal,
     is_any,
 )
-from tests.integration.flow_world import (
-    Shop,
-    check_created,
-    flow_settings,
-    retry_soon,
-    run,
-)
-from tests.integration.test_buckets_contract import GcsStore, S3Store
-from tests.manifests import make_manifest
+from tests.support.flow_world import FlowShop, check_created, flow_settings, retry_soon, run
+from tests.support.manifests import make_manifest
+from tests.support.stores import GcsStore, S3Store
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -229,7 +223,7 @@ def test_what_gcs_refuses_for_good_is_known_for_that(
 class Place:
     """A manifest in a store behind a proxy, and the shop whose job reads it there."""
 
-    def __init__(self, shop: Shop, proxy: FaultyStore, gcs: GcsStore | None) -> None:
+    def __init__(self, shop: FlowShop, proxy: FaultyStore, gcs: GcsStore | None) -> None:
         self.shop = shop
         self.proxy = proxy
         self._gcs = gcs
@@ -275,7 +269,7 @@ def place(
             "REFINERY_CHUNK_BYTES_MAX": "5000",
         }
         with flow_settings(monkeypatch, database_url, **changes):
-            yield Place(Shop(database, object_store), proxy, gcs)
+            yield Place(FlowShop(database, object_store), proxy, gcs)
 
 
 def test_a_manifest_from_a_store_with_every_fault_becomes_just_the_right_tasks(
@@ -295,7 +289,7 @@ def test_a_manifest_from_a_store_with_every_fault_becomes_just_the_right_tasks(
     assert len({request.range for request in place.proxy.requests}) > 30
 
 
-def check_bad_lines(shop: Shop, job_id: str, expected: list[tuple[int, str]]) -> None:
+def check_bad_lines(shop: FlowShop, job_id: str, expected: list[tuple[int, str]]) -> None:
     query = "select byte_offset, code from bad_lines join jobs using (job_no) where job_id = %s order by 1"
     with shop.database.transaction() as tx:
         rows: list[dict[str, Any]] = tx.execute(query, [job_id]).fetchall()

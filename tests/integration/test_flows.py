@@ -9,19 +9,19 @@ from blocks.domain.errors import Transient
 from blocks.domain.model import JobStatus, Pin
 from flows.deliver_job import deliver_job
 from flows.process_job import process_job
-from tests.e2e.checks import check_delivery
-from tests.integration.flow_world import Shop, check_created, run
-from tests.manifests import make_manifest
+from tests.support.checks import check_delivery
+from tests.support.flow_world import FlowShop, check_created, run
+from tests.support.manifests import make_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 
 @pytest.fixture
-def shop(flow_shop: Shop) -> Shop:
+def shop(flow_shop: FlowShop) -> FlowShop:
     return flow_shop
 
 
-def test_a_manifest_of_many_chunks_becomes_tasks_and_then_a_delivery(shop: Shop) -> None:
+def test_a_manifest_of_many_chunks_becomes_tasks_and_then_a_delivery(shop: FlowShop) -> None:
     manifest = make_manifest(2000, bad_share=0.05)
     shop.put(manifest.data)
     job_id = shop.submit()
@@ -42,7 +42,7 @@ def test_a_manifest_of_many_chunks_becomes_tasks_and_then_a_delivery(shop: Shop)
     check_delivery(shop.objects(job_id), manifest, labels=2)
 
 
-def test_both_flows_can_be_run_again_and_say_that_there_is_nothing_to_do(shop: Shop) -> None:
+def test_both_flows_can_be_run_again_and_say_that_there_is_nothing_to_do(shop: FlowShop) -> None:
     shop.put(make_manifest(100).data)
     job_id = shop.submit()
     for flow, before in ((process_job, None), (deliver_job, shop.label_all)):
@@ -55,7 +55,7 @@ def test_both_flows_can_be_run_again_and_say_that_there_is_nothing_to_do(shop: S
 
 
 def test_what_time_mends_is_tried_again_and_what_it_does_not_mend_is_not(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: FlowShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = make_manifest(300)
     shop.put(manifest.data)
@@ -86,7 +86,7 @@ def test_what_time_mends_is_tried_again_and_what_it_does_not_mend_is_not(
     [(2000, 0.10, 5.0, True), (2000, 0.10, 20.0, False), (200, 0.10, 5.0, True)],
 )
 def test_too_many_bad_lines_fail_the_job_where_it_says_so(
-    lines: int, bad: float, limit: float, failed: bool, shop: Shop
+    lines: int, bad: float, limit: float, failed: bool, shop: FlowShop
 ) -> None:
     shop.put(make_manifest(lines, bad_share=bad).data)
     job_id = shop.submit(failure_threshold_percent=limit)
@@ -94,7 +94,7 @@ def test_too_many_bad_lines_fail_the_job_where_it_says_so(
     assert shop.job(job_id).error_code == ("failure_threshold_exceeded" if failed else None)
 
 
-def test_nothing_secret_reaches_prefect(shop: Shop, tmp_path: Path) -> None:
+def test_nothing_secret_reaches_prefect(shop: FlowShop, tmp_path: Path) -> None:
     job_id = shop.submit(manifest_url=f"s3://{shop.bucket}/missing.jsonl")
     state = run(process_job, job_id)
     assert shop._address.secret_access_key not in repr(state)

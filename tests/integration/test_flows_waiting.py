@@ -29,10 +29,10 @@ from flows import process_job
 from flows.reading import ingestion
 from flows.running import deadlines
 from flows.running.setbacks import DELIVER_JOB, PROCESS_JOB, record_failures
-from tests.endpoint import Endpoint
-from tests.faulty_store import Fault, FaultyStore
-from tests.integration.flow_world import Shop, check_created, run
-from tests.manifests import make_manifest
+from tests.support.endpoint import Endpoint
+from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.flow_world import FlowShop, check_created, run
+from tests.support.manifests import make_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -48,25 +48,25 @@ TRIES = 6  # of one task
 
 
 @pytest.fixture
-def shop(flow_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
+def shop(flow_shop: FlowShop, monkeypatch: pytest.MonkeyPatch) -> FlowShop:
     for task in TASKS:
         monkeypatch.setattr(task, "retry_delay_seconds", 0.01)
     return flow_shop
 
 
-def seen(shop: Shop, job_id: str) -> JobView:
+def seen(shop: FlowShop, job_id: str) -> JobView:
     """The job as the API shows it."""
     job = shop.job(job_id)
     with shop.database.transaction() as tx:
         return views(tx, [job])[0]
 
 
-def execute(shop: Shop, statement: str) -> None:
+def execute(shop: FlowShop, statement: str) -> None:
     with shop.database.transaction() as tx:
         tx.execute(statement.encode())
 
 
-def credentials_for(shop: Shop, endpoint_url: str) -> bytes:
+def credentials_for(shop: FlowShop, endpoint_url: str) -> bytes:
     address = shop._address
     return msgspec.json.encode(
         S3Credentials(
@@ -120,7 +120,7 @@ def bad_endpoint(
             endpoint.stop()
 
 
-def test_a_job_says_that_its_store_cannot_be_used(shop: Shop, bad_endpoint: str) -> None:
+def test_a_job_says_that_its_store_cannot_be_used(shop: FlowShop, bad_endpoint: str) -> None:
     job_id = shop.submit(credentials=credentials_for(shop, bad_endpoint))
     assert run(process_job.process_job, job_id).is_failed()
     job = seen(shop, job_id)
@@ -134,7 +134,7 @@ def test_a_job_says_that_its_store_cannot_be_used(shop: Shop, bad_endpoint: str)
     assert waiting.next_try_at is not None
 
 
-def test_a_run_that_ends_because_its_work_waits_makes_room_at_once(shop: Shop) -> None:
+def test_a_run_that_ends_because_its_work_waits_makes_room_at_once(shop: FlowShop) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     job_id = shop.submit(credentials=credentials_for(shop, url))
     for runs, tries in ((1, TRIES), (2, TRIES + 1)):
@@ -148,7 +148,7 @@ def test_a_run_that_ends_because_its_work_waits_makes_room_at_once(shop: Shop) -
         execute(shop, "update runs set failing_since = now() - interval '31 s'")
 
 
-def test_it_says_so_after_the_first_try(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_says_so_after_the_first_try(shop: FlowShop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.put(make_manifest(10).data)
     job_id = shop.submit()
     told = []
@@ -168,7 +168,7 @@ def test_it_says_so_after_the_first_try(shop: Shop, monkeypatch: pytest.MonkeyPa
     assert (after.reason, after.tries) == ("The store answered SlowDown.", 1)
 
 
-def test_a_compressed_manifest_says_so_too(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compressed_manifest_says_so_too(shop: FlowShop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.put_as("m.jsonl.gz", gzip.compress(make_manifest(10).data))
     job_id = shop.submit(manifest_url=f"s3://{shop.bucket}/m.jsonl.gz")
     told = []
@@ -188,7 +188,7 @@ def test_a_compressed_manifest_says_so_too(shop: Shop, monkeypatch: pytest.Monke
     assert (told[1].what, told[1].tries) == (WaitsFor.STORE, 1)
 
 
-def test_progress_begins_the_count_anew(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_begins_the_count_anew(shop: FlowShop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.put(make_manifest(1000).data)
     job_id = shop.submit()
     ingestion.pin(job_id)
@@ -209,7 +209,7 @@ def test_progress_begins_the_count_anew(shop: Shop, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("name, steps", [("m.jsonl", 3), ("m.jsonl.gz", 0)])
 def test_a_run_that_takes_too_long_is_ended_and_another_goes_on(
-    shop: Shop, name: str, steps: int, monkeypatch: pytest.MonkeyPatch
+    shop: FlowShop, name: str, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it has committed by then stays, and nothing is tried again within the run."""
     manifest = make_manifest(1000)
@@ -234,7 +234,7 @@ def test_a_run_that_takes_too_long_is_ended_and_another_goes_on(
 
 
 def test_a_run_does_not_wait_for_chunks_after_its_time(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: FlowShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.put(make_manifest(3000).data)
     job_id = shop.submit()
@@ -263,7 +263,7 @@ def test_a_run_does_not_wait_for_chunks_after_its_time(
 
 
 def test_a_delivery_that_takes_too_long_is_ended_and_written_anew(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: FlowShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.put(make_manifest(20).data)
     job_id = shop.submit()
@@ -284,7 +284,7 @@ def test_a_delivery_that_takes_too_long_is_ended_and_written_anew(
 
 
 def test_a_manifest_that_is_too_large_is_refused_before_it_is_planned(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: FlowShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(S3Bucket, "stat", lambda *_: Pin(10**15, '"1"'))
     job_id = shop.submit()
@@ -295,7 +295,7 @@ def test_a_manifest_that_is_too_large_is_refused_before_it_is_planned(
     assert "1,000,000,000,000,000 bytes" in job.error.message
 
 
-def test_what_lasts_for_longer_than_the_bound_fails_the_job(shop: Shop) -> None:
+def test_what_lasts_for_longer_than_the_bound_fails_the_job(shop: FlowShop) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     job_id = shop.submit(credentials=credentials_for(shop, url))
     run(process_job.process_job, job_id)
@@ -311,7 +311,7 @@ def test_what_lasts_for_longer_than_the_bound_fails_the_job(shop: Shop) -> None:
     assert seen(shop, job_id).waiting_for is None
 
 
-def delivered_behind(shop: Shop, proxy: FaultyStore) -> str:
+def delivered_behind(shop: FlowShop, proxy: FaultyStore) -> str:
     """A job of which every task has settled, to be delivered through the proxy."""
     shop.put(make_manifest(20).data)
     job_id = shop.submit(credentials=credentials_for(shop, proxy.url))
@@ -320,7 +320,7 @@ def delivered_behind(shop: Shop, proxy: FaultyStore) -> str:
     return job_id
 
 
-def test_a_delivery_says_what_it_waits_for_and_is_refused_in_the_end(shop: Shop) -> None:
+def test_a_delivery_says_what_it_waits_for_and_is_refused_in_the_end(shop: FlowShop) -> None:
     with FaultyStore(shop._address.endpoint_url) as proxy:
         job_id = delivered_behind(shop, proxy)
         proxy.always(Fault.SLOW_DOWN, lambda _: True)
@@ -338,7 +338,7 @@ def test_a_delivery_says_what_it_waits_for_and_is_refused_in_the_end(shop: Shop)
 
 
 def test_three_equal_errors_of_ours_fail_the_job(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    shop: FlowShop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def overflow(*_: Any, **__: Any) -> int:
         raise RecursionError("secret bytes of the customer")
@@ -374,7 +374,7 @@ def test_three_equal_errors_of_ours_fail_the_job(
 
 
 def test_three_equal_errors_of_ours_refuse_a_delivery(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: FlowShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> str:
         raise KeyError("x")
@@ -398,7 +398,7 @@ def end_by(job_id: str, error: BaseException) -> None:
         raise error
 
 
-def test_errors_that_differ_or_a_kill_in_between_do_not_add_up(shop: Shop) -> None:
+def test_errors_that_differ_or_a_kill_in_between_do_not_add_up(shop: FlowShop) -> None:
     job_id = shop.submit()
     for error in (ValueError(), KeyError(), ValueError(), KeyError(), ValueError()):
         end_by(job_id, error)
@@ -424,14 +424,14 @@ def test_errors_that_differ_or_a_kill_in_between_do_not_add_up(shop: Shop) -> No
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_kill_or_an_outage_is_no_failure_of_a_job(shop: Shop, error: BaseException) -> None:
+def test_a_kill_or_an_outage_is_no_failure_of_a_job(shop: FlowShop, error: BaseException) -> None:
     job_id = shop.submit()
     for _ in range(4):
         end_by(job_id, error)
     assert seen(shop, job_id).waiting_for is None
 
 
-def test_credentials_that_a_worker_cannot_open_wait_for_its_operator(shop: Shop) -> None:
+def test_credentials_that_a_worker_cannot_open_wait_for_its_operator(shop: FlowShop) -> None:
     job_id = shop.submit()
     for _ in range(4):
         end_by(job_id, UndecryptableCredentials("No key opens them."))
@@ -444,7 +444,7 @@ def test_credentials_that_a_worker_cannot_open_wait_for_its_operator(shop: Shop)
         raise UndecryptableCredentials("No key opens them.")
 
 
-def test_a_failure_of_work_that_is_done_is_recorded_nowhere(shop: Shop) -> None:
+def test_a_failure_of_work_that_is_done_is_recorded_nowhere(shop: FlowShop) -> None:
     end_by("job_that_never_was", ValueError())
     with pytest.raises(ValueError, match="x"), record_failures(shop.submit(), DELIVER_JOB):
         raise ValueError("x")

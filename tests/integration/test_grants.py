@@ -10,8 +10,9 @@ from blocks.domain.ids import parse_task_id
 from blocks.domain.model import GoodLine, LabelOutcome
 from blocks.store import customers
 from blocks.store.annotation import ClaimedTask
-from tests.integration.books import check_books
-from tests.integration.conftest import JOB_BODY, Api, Chunk, Shop, make_chunk
+from tests.support.api_world import JOB_BODY, Api
+from tests.support.books import check_books
+from tests.support.store_shop import Chunk, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

@@ -12,9 +12,9 @@ from api.cli.admin import UsageError, app
 from api.cli.exits import CommandFailed, Exit
 from blocks.store import customers
 from blocks.store.customers import NotGranted, UnknownAnnotator, UnknownCustomer
-from tests.conftest import KEY
-from tests.integration.books import check_books
-from tests.integration.conftest import Shop, make_chunk
+from tests.support.books import check_books
+from tests.support.servers import KEY
+from tests.support.store_shop import Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

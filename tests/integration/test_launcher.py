@@ -22,24 +22,14 @@ from blocks.settings import Settings
 from blocks.store import customers, jobs, outbox, runs, waits
 from blocks.store.database import Transaction
 from blocks.store.jobs import Idempotency
-from blocks.store.runs import Launch
 from deployments.embedded.ports import free_port
-from tests.conftest import KEY
-from tests.fake_prefect import FakePrefect
-from tests.integration.blockades import stopped_postgresql
-from tests.integration.conftest import (
-    DELIVERY,
-    JOB_BODY,
-    Api,
-    Shop,
-    Side,
-    at_once,
-    make_app,
-    make_chunk,
-    wait_until,
-)
-from tests.integration.test_api_jobs import CANARY, CREDENTIALS
-from tests.integration.test_plans import Explained
+from tests.support.api_world import CANARY, CREDENTIALS, JOB_BODY, Api, make_app
+from tests.support.blockades import stopped_postgresql
+from tests.support.fake_prefect import FakePrefect
+from tests.support.plans import Explained
+from tests.support.servers import KEY
+from tests.support.side import Side, at_once, wait_until
+from tests.support.store_shop import DELIVERY, Shop, make_chunk, take
 
 pytestmark = pytest.mark.integration
 
@@ -324,11 +314,6 @@ def test_an_entry_that_prefect_refuses_holds_nobody_up(
 
 
 # Whose turn it is
-
-
-def take(shop: Shop, *, runs_max: int = 100, per_customer_max: int = 100) -> Launch | None:
-    found: Launch | None = shop.do(runs.take, runs_max=runs_max, per_customer_max=per_customer_max)
-    return found
 
 
 def test_customers_take_turns_however_many_jobs_one_of_them_has(shop: Shop) -> None:

@@ -13,8 +13,8 @@ from blocks.store import chunks
 from flows.process_job import process_job
 from flows.reading.fast_path import validate_lines
 from flows.reading.ranges import plan_ranges
-from tests.integration.flow_world import Shop, run
-from tests.manifests import make_manifest
+from tests.support.flow_world import FlowShop, run
+from tests.support.manifests import make_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -22,11 +22,11 @@ MANIFEST = make_manifest(1500, bad_share=0.02)
 
 
 @pytest.fixture
-def shop(flow_shop: Shop) -> Shop:
+def shop(flow_shop: FlowShop) -> FlowShop:
     return flow_shop
 
 
-def submit(shop: Shop, data: bytes, name: str = "m.jsonl", **changes: Any) -> str:
+def submit(shop: FlowShop, data: bytes, name: str = "m.jsonl", **changes: Any) -> str:
     shop.put_as(name, data)
     return shop.submit(manifest_url=f"s3://{shop.bucket}/{name}", **changes)
 
@@ -54,7 +54,7 @@ def call_blank(batches: Iterator[Batch]) -> Iterator[Batch]:
 @pytest.mark.parametrize("spoil", [lose_rows, lose_lines, lose_bad_lines, call_blank])
 @pytest.mark.parametrize("name", ["m.jsonl", "m.jsonl.gz"])
 def test_a_chunk_whose_lines_do_not_add_up_is_not_committed(
-    shop: Shop,
+    shop: FlowShop,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     spoil: Callable[[Iterator[Batch]], Iterator[Batch]],
@@ -90,7 +90,7 @@ def leave_a_gap(found: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 @pytest.mark.parametrize("spoil", [lose_a_chunk, lose_the_tail, leave_a_gap])
 def test_a_part_of_the_manifest_that_nobody_read_fails_the_job(
-    shop: Shop,
+    shop: FlowShop,
     monkeypatch: pytest.MonkeyPatch,
     spoil: Callable[[Iterator[tuple[int, int]]], Iterator[tuple[int, int]]],
 ) -> None:
@@ -103,7 +103,7 @@ def test_a_part_of_the_manifest_that_nobody_read_fails_the_job(
 
 
 def test_a_chunk_that_is_gone_by_the_end_fails_the_job(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: FlowShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tally = chunks.tally
 
@@ -135,7 +135,7 @@ GOOD = b'{"data_url": "https://a.example/1.jpg"}'
 )
 @pytest.mark.parametrize("name", ["m.jsonl", "m.jsonl.zst"])
 def test_odd_manifests_are_in_balance(
-    shop: Shop, name: str, data: bytes, tasks: int, bad: int
+    shop: FlowShop, name: str, data: bytes, tasks: int, bad: int
 ) -> None:
     packed = pa.compress(data, "zstd", asbytes=True) if name.endswith(".zst") else data
     job_id = submit(shop, packed, name)
@@ -145,7 +145,7 @@ def test_odd_manifests_are_in_balance(
     assert (job.total_tasks - job.tasks_failed, job.tasks_failed) == (tasks, bad)
 
 
-def test_no_line_of_a_gzip_object_without_its_ending_is_lost(shop: Shop) -> None:
+def test_no_line_of_a_gzip_object_without_its_ending_is_lost(shop: FlowShop) -> None:
     data = gzip.compress(MANIFEST.data)
     lines = data.count(b"\n") + (not data.endswith(b"\n"))
     job_id = submit(shop, data)
@@ -157,7 +157,7 @@ def test_no_line_of_a_gzip_object_without_its_ending_is_lost(shop: Shop) -> None
     assert lines - 5 <= job.total_tasks <= lines  # one that is blank is no bad line
 
 
-def test_lines_that_begin_like_a_compressed_file_are_bad_lines_and_no_more(shop: Shop) -> None:
+def test_lines_that_begin_like_a_compressed_file_are_bad_lines_and_no_more(shop: FlowShop) -> None:
     magics = [b"x^2 + y^2", b"\x1f\x8b\x08\x00", b"\x28\xb5\x2f\xfd", b"PAR1"]
     for magic in magics:
         data = b"\n".join([magic, MANIFEST.data, magic, magic])
@@ -168,7 +168,7 @@ def test_lines_that_begin_like_a_compressed_file_are_bad_lines_and_no_more(shop:
         assert job.total_tasks - job.tasks_failed == len(MANIFEST.good)
 
 
-def test_a_manifest_of_which_no_line_is_usable_says_why(shop: Shop) -> None:
+def test_a_manifest_of_which_no_line_is_usable_says_why(shop: FlowShop) -> None:
     data = b'\n{"image": "https://a.example/1.jpg"}\nx\n{"data_url": 1}\n{"data_url": 2}\n'
     job_id = submit(shop, data)
     assert run(process_job, job_id).is_failed()
@@ -180,13 +180,13 @@ def test_a_manifest_of_which_no_line_is_usable_says_why(shop: Shop) -> None:
     assert message.endswith("data_url is missing; the line has image. Did you mean that?")
 
 
-def test_a_blank_manifest_is_completed(shop: Shop) -> None:
+def test_a_blank_manifest_is_completed(shop: FlowShop) -> None:
     job_id = submit(shop, b"\n \n", delivery=None)
     assert run(process_job, job_id).is_completed()
     assert shop.job(job_id).status is JobStatus.COMPLETED
 
 
-def test_a_key_with_an_asterisk_is_read_and_no_pattern_is(shop: Shop) -> None:
+def test_a_key_with_an_asterisk_is_read_and_no_pattern_is(shop: FlowShop) -> None:
     job_id = submit(shop, MANIFEST.data, "in/we*ird.jsonl")
     assert run(process_job, job_id).is_completed()
     job_id = shop.submit(manifest_url=f"s3://{shop.bucket}/in/*.jsonl")

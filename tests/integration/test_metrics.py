@@ -13,15 +13,9 @@ from blocks.prefect.reconciler import reconcile
 from blocks.settings import Settings
 from blocks.store import counts, jobs
 from blocks.store.database import Database
-from tests.integration.conftest import (
-    DELIVERY,
-    Api,
-    Shop,
-    at_once,
-    make_app,
-    make_chunk,
-    wait_until,
-)
+from tests.support.api_world import Api, make_app
+from tests.support.side import at_once, wait_until
+from tests.support.store_shop import DELIVERY, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

@@ -18,8 +18,8 @@ from blocks.store import migrations
 from blocks.store.database import DatabaseUnavailable
 from blocks.store.migrations import ForeignTables, MigrationChanged, migrate
 from deployments.embedded.postgres_programs import INSTALLATION, wheel_folder
-from tests.conftest import KEY, DatabaseServer
-from tests.integration.conftest import Side, at_once
+from tests.support.servers import KEY, DatabaseServer
+from tests.support.side import Side, at_once
 
 pytestmark = pytest.mark.integration
 SCHEMA = Path(store.__path__[0]) / "schema.sql"

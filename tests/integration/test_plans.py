@@ -1,7 +1,7 @@
 """What claims and labels touch with a million open tasks: pages are counted, not seconds."""
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from psycopg import sql
@@ -10,57 +10,21 @@ from blocks.domain.model import LabelOutcome
 from blocks.secrets.vault import Vault
 from blocks.store import annotation, customers, results, waits
 from blocks.store.annotation import Label
-from blocks.store.database import Database, Rollback, Transaction
+from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Job
-from tests.conftest import DatabaseServer
-from tests.integration.conftest import OPTIONS, Shop, make_chunk
+from tests.support.plans import Explained
+from tests.support.servers import DatabaseServer
+from tests.support.store_shop import OPTIONS, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 
 OPEN_TASKS = 1_000_000
-LARGE = {"tasks", "tallies", "labels", "leases", "vacancies", "jobs", "chunks"}
 BATCH = 10
 # A look-up by key reads four pages, an insert or an update as many again; a task takes some of each.
 PAGES_FOR_A_CLAIM = 60 + 15 * BATCH
 PAGES_FOR_LABELS = 60 + 25 * BATCH
 # Up to 100 tasks with a tally each, and as many vacancies.
 PAGES_FOR_WANTED_ANNOTATORS = 500
-
-
-class Explained:
-    """A transaction that keeps the plan of each statement, with what it read."""
-
-    def __init__(self, tx: Transaction) -> None:
-        self._tx = tx
-        self.plans: list[dict[str, Any]] = []
-
-    def execute(self, query: sql.SQL, values: Any = None) -> Any:
-        explain = sql.SQL("explain (analyze, buffers, timing off, format json) ")
-        with self._tx.transaction():
-            row = self._tx.execute(explain + query, values).fetchone()
-            assert row is not None  # a plan
-            self.plans.append(row["QUERY PLAN"][0]["Plan"])
-            raise Rollback
-        return self._tx.execute(query, values)
-
-    def nodes(self) -> Iterator[dict[str, Any]]:
-        waiting = list(self.plans)
-        while waiting:
-            node = waiting.pop()
-            waiting += node.get("Plans", [])
-            yield node
-
-    def pages(self) -> int:
-        return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in self.plans)
-
-    def check(self, pages_max: int) -> None:
-        scanned = {
-            node["Relation Name"]
-            for node in self.nodes()
-            if node["Node Type"] == "Seq Scan" and node["Relation Name"] in LARGE
-        }
-        assert scanned == set()
-        assert self.pages() <= pages_max
 
 
 @pytest.fixture(scope="module")

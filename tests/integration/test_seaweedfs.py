@@ -14,7 +14,7 @@ from blocks.secrets.egress import Egress
 from deployments.embedded.object_stores import ObjectStoreAddress
 from deployments.embedded.ports import LOOPBACK, Ports
 from deployments.embedded.stack import Stack
-from tests.integration.test_buckets_contract import MIB, S3Store, write
+from tests.support.stores import MIB, S3Store, write
 
 pytestmark = pytest.mark.integration
 

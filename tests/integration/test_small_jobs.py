@@ -16,11 +16,10 @@ from blocks.store.runs import Launch, Work
 from flows.process_job import process_job
 from flows.reading import ingestion
 from flows.small_jobs import small_jobs
-from tests.e2e.checks import check_delivery
-from tests.integration.conftest import Shop as StoreShop
-from tests.integration.flow_world import Shop, check_created, run
-from tests.integration.test_launcher import take
-from tests.manifests import make_manifest
+from tests.support.checks import check_delivery
+from tests.support.flow_world import FlowShop, check_created, run
+from tests.support.manifests import make_manifest
+from tests.support.store_shop import Shop, take
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -40,7 +39,7 @@ def pages_of(job_id: str) -> list[Artifact]:
         return client.read_artifacts(artifact_filter=ArtifactFilter(key=key))
 
 
-def test_one_run_reads_all_that_wait_and_another_delivers_them(flow_shop: Shop) -> None:
+def test_one_run_reads_all_that_wait_and_another_delivers_them(flow_shop: FlowShop) -> None:
     manifest = make_manifest(10, bad_share=0.2)
     flow_shop.put(manifest.data)
     job_ids = [flow_shop.submit() for _ in range(4)]
@@ -60,7 +59,7 @@ def test_one_run_reads_all_that_wait_and_another_delivers_them(flow_shop: Shop) 
 
 
 def test_what_is_large_and_what_fails_is_left_to_a_run_of_its_own(
-    flow_shop: Shop, monkeypatch: pytest.MonkeyPatch
+    flow_shop: FlowShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small, large = make_manifest(10), make_manifest(1000)
     flow_shop.put(small.data)
@@ -110,7 +109,7 @@ def test_what_is_large_and_what_fails_is_left_to_a_run_of_its_own(
 # Whose turn it is
 
 
-def launch(shop: StoreShop) -> tuple[Launch, UUID]:
+def launch(shop: Shop) -> tuple[Launch, UUID]:
     """Have the next run started; it and its id."""
     taken = take(shop)
     assert taken is not None
@@ -119,7 +118,7 @@ def launch(shop: StoreShop) -> tuple[Launch, UUID]:
     return taken, run_id
 
 
-def age(shop: StoreShop) -> None:
+def age(shop: Shop) -> None:
     """Three seconds pass for all that waits."""
     shop.run(
         "update runs set waiting_since = now() - interval '3 seconds', "
@@ -127,14 +126,14 @@ def age(shop: StoreShop) -> None:
     )
 
 
-def take_more(shop: StoreShop, run_id: UUID) -> Work | None:
+def take_more(shop: Shop, run_id: UUID) -> Work | None:
     found: Work | None = shop.do(runs.take_more, shop.customer_id, run_id)
     return found
 
 
 @pytest.mark.parametrize("others, is_queue", [(OTHERS - 1, False), (OTHERS, True)])
 def test_a_run_is_for_many_where_enough_of_its_customer_wait(
-    others: int, is_queue: bool, shop: StoreShop
+    others: int, is_queue: bool, shop: Shop
 ) -> None:
     another = shop.do(customers.add_customer, "Another")
     for _ in range(1 + others):
@@ -146,7 +145,7 @@ def test_a_run_is_for_many_where_enough_of_its_customer_wait(
     assert (taken.customer_id, taken.is_queue) == (shop.customer_id, is_queue)
 
 
-def test_work_that_needs_a_run_of_its_own_is_not_done_by_one_for_many(shop: StoreShop) -> None:
+def test_work_that_needs_a_run_of_its_own_is_not_done_by_one_for_many(shop: Shop) -> None:
     for _ in range(2 + OTHERS):
         shop.submit()
     shop.run("update runs set needs_own_run = true where run_no = (select min(run_no) from runs)")
@@ -162,7 +161,7 @@ def test_work_that_needs_a_run_of_its_own_is_not_done_by_one_for_many(shop: Stor
     assert take_more(shop, run_id) is None
 
 
-def test_a_run_for_many_takes_one_place_and_goes_on_in_the_order_of_all(shop: StoreShop) -> None:
+def test_a_run_for_many_takes_one_place_and_goes_on_in_the_order_of_all(shop: Shop) -> None:
     for _ in range(1 + OTHERS):
         shop.submit()
     _, run_id = launch(shop)
@@ -176,7 +175,7 @@ def test_a_run_for_many_takes_one_place_and_goes_on_in_the_order_of_all(shop: St
     assert take(shop, runs_max=2) is None  # it still holds its first
 
 
-def test_a_run_for_many_ends_where_another_customer_waits_for_a_place(shop: StoreShop) -> None:
+def test_a_run_for_many_ends_where_another_customer_waits_for_a_place(shop: Shop) -> None:
     for _ in range(1 + OTHERS):
         shop.submit()
     _, run_id = launch(shop)
@@ -191,7 +190,7 @@ def test_a_run_for_many_ends_where_another_customer_waits_for_a_place(shop: Stor
     assert take_more(shop, run_id) is not None
 
 
-def test_what_a_stopped_run_for_many_held_is_taken_back_by_its_retry(shop: StoreShop) -> None:
+def test_what_a_stopped_run_for_many_held_is_taken_back_by_its_retry(shop: Shop) -> None:
     for _ in range(1 + OTHERS):
         shop.submit()
     first, run_id = launch(shop)
@@ -207,7 +206,7 @@ def test_what_a_stopped_run_for_many_held_is_taken_back_by_its_retry(shop: Store
     assert shop.do(runs.take_back, job_no, uuid4()) == []  # it has a run
 
 
-def test_work_that_is_left_to_a_run_of_its_own_is_launched_alone(shop: StoreShop) -> None:
+def test_work_that_is_left_to_a_run_of_its_own_is_launched_alone(shop: Shop) -> None:
     for _ in range(2 + OTHERS):
         shop.submit(priority=1)
     first, run_id = launch(shop)

@@ -32,10 +32,10 @@ from blocks.store.database import Database
 from deployments.embedded.object_stores import ObjectStoreAddress
 from flows.process_job import process_job
 from flows.running.resources import manifest_of
-from tests.faulty_store import FaultyStore
-from tests.integration.flow_world import Shop, check_created, flow_settings, run
-from tests.integration.test_buckets_contract import GcsStore, S3Store
-from tests.manifests import make_manifest
+from tests.support.faulty_store import FaultyStore
+from tests.support.flow_world import FlowShop, check_created, flow_settings, run
+from tests.support.manifests import make_manifest
+from tests.support.stores import GcsStore, S3Store
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -138,8 +138,10 @@ def public(s3: S3Store) -> Iterator[None]:
 def s3_proxy(
     object_store: ObjectStoreAddress, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FaultyStore]:
-    """In front of the store, and where a client goes that was told of no endpoint: without
-    credentials the contract has no place for one."""
+    """Stand before the store, and where a client goes that was told of no endpoint.
+
+    Without credentials the contract has no place for an endpoint.
+    """
     with FaultyStore(object_store.endpoint_url) as proxy:
         at_proxy = functools.partialmethod(CustomerSession.create_client, endpoint_url=proxy.url)
         monkeypatch.setattr(CustomerSession, "create_client", at_proxy)
@@ -258,12 +260,14 @@ def shop(
     object_store: ObjectStoreAddress,
     gcs_url: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Shop]:
+) -> Iterator[FlowShop]:
     with flow_settings(monkeypatch, database_url, REFINERY_GCS_ENDPOINT_URL=gcs_url):
-        yield Shop(database, object_store)
+        yield FlowShop(database, object_store)
 
 
-def source(shop: Shop, s3: S3Store, gcs: GcsStore, which: str) -> tuple[S3Store | GcsStore, str]:
+def source(
+    shop: FlowShop, s3: S3Store, gcs: GcsStore, which: str
+) -> tuple[S3Store | GcsStore, str]:
     """A store, and a job for the object `m 1+1=2%.jsonl` in it."""
     key = "m 1+1=2%.jsonl"
     if which.startswith("s3"):
@@ -274,7 +278,7 @@ def source(shop: Shop, s3: S3Store, gcs: GcsStore, which: str) -> tuple[S3Store 
 
 
 @pytest.mark.parametrize("which", ["s3", "s3 https", "gs", "gs https"])
-def test_a_job_finds_its_manifest(shop: Shop, s3: S3Store, gcs: GcsStore, which: str) -> None:
+def test_a_job_finds_its_manifest(shop: FlowShop, s3: S3Store, gcs: GcsStore, which: str) -> None:
     store, job_id = source(shop, s3, gcs, which)
     store.put("m 1+1=2%.jsonl", b"0123456789")
     bucket, url = manifest_of(shop.job(job_id))
@@ -282,7 +286,7 @@ def test_a_job_finds_its_manifest(shop: Shop, s3: S3Store, gcs: GcsStore, which:
 
 
 def test_a_job_finds_its_manifest_with_temporary_credentials(
-    shop: Shop,
+    shop: FlowShop,
     s3: S3Store,
     object_store: ObjectStoreAddress,
     temporary: dict[str, str],
@@ -301,7 +305,7 @@ def test_a_job_finds_its_manifest_with_temporary_credentials(
 @pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize("which", ["s3", "gs https"])
 def test_a_manifest_becomes_tasks_whichever_store_it_is_in(
-    shop: Shop, s3: S3Store, gcs: GcsStore, which: str
+    shop: FlowShop, s3: S3Store, gcs: GcsStore, which: str
 ) -> None:
     store, job_id = source(shop, s3, gcs, which)
     manifest = make_manifest(600, bad_share=0.05)

@@ -8,7 +8,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -34,25 +33,10 @@ from deployments.embedded.state import State
 from deployments.embedded.wait_for_exit import wait_ended
 from deployments.errors import AlreadyRunning, FolderUnreachable, ServerFailed
 from deployments.registered import REPOSITORY
+from tests.support.child_programs import as_root, make_folder, parent_of_another, python_program
 
 GONE_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-
-def make_folder() -> Path:
-    """A data directory that PostgreSQL's user can reach, which pytest's own folders are not."""
-    folder = Path(tempfile.mkdtemp(prefix="refinery-test-"))
-    folder.chmod(0o711)
-    (folder / "logs").mkdir(mode=0o700)
-    return folder
-
-
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    folder = make_folder()
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +71,6 @@ def store(shared_dir: Path, guard: Guard) -> Iterator[tuple[SeaweedFS, ChildProc
     child.start()
     yield server, child
     child.stop()
-
-
-def python_program(data_dir: Path, code: str, **options: object) -> Program:
-    """A stand-in for a server; its arguments are its code."""
-    return Program(
-        name="stand-in",
-        arguments=[sys.executable, "-I", "-S", "-c", code],
-        environment=dict(os.environ),
-        folder=data_dir,
-        **options,  # type: ignore[arg-type]
-    )
 
 
 # PostgreSQL
@@ -331,7 +304,7 @@ def test_a_server_that_ignores_sigterm_is_killed(data_dir: Path, guard: Guard) -
 
 
 def test_what_a_server_started_ends_with_it(data_dir: Path, guard: Guard) -> None:
-    child = ChildProcess(_parent_of_another(data_dir), data_dir / "logs", guard)
+    child = ChildProcess(parent_of_another(data_dir), data_dir / "logs", guard)
     child.start()
     grandchildren = psutil.Process(child.pid).children()
     child.stop()
@@ -349,7 +322,7 @@ from deployments.embedded.postgres import Postgres
 from deployments.embedded.object_stores import SeaweedFS
 from deployments.embedded.state import DataDirectoryLock, State
 from deployments.embedded.supervisor import Supervisor
-from tests.integration.test_stack import _parent_of_another
+from tests.support.child_programs import parent_of_another
 
 data_dir = Path(sys.argv[1])
 lock, state, ports = DataDirectoryLock(data_dir), State(data_dir), Ports(data_dir / "ports.json")
@@ -357,7 +330,7 @@ lock.acquire()
 urls = {"api": "http://127.0.0.1:1"}
 supervisor = Supervisor(data_dir / "logs", lambda: state.write(urls, supervisor.children), id)
 supervisor.start()
-programs = [_parent_of_another(data_dir)]
+programs = [parent_of_another(data_dir)]
 if "servers" in sys.argv:
     postgres = Postgres(data_dir, ports.port("postgres"), durable=False)
     programs += [postgres.program(), SeaweedFS(data_dir, ports).program()]
@@ -367,18 +340,6 @@ print(json.dumps([ports.port("postgres"), ports.port("seaweedfs.s3.port")]), flu
 signal.sigwait({signal.SIGTERM})
 supervisor.stop()
 """
-
-
-def _parent_of_another(data_dir: Path) -> Program:
-    """A stand-in for the Prefect worker, whose flow runs are processes of its own group."""
-    code = (
-        "import os, signal\n"
-        "if os.fork() == 0:\n"
-        "    open('grandchild', 'w').close()\n"
-        "    while True: signal.pause()\n"
-        "while True: signal.pause()"
-    )
-    return python_program(data_dir, code, is_ready=(data_dir / "grandchild").exists)
 
 
 def _replace(program: Program, **changes: object) -> Program:

@@ -15,9 +15,10 @@ from blocks.domain.model import TaskType
 from blocks.store import annotation, chunks, customers, jobs
 from blocks.store.annotation import ClaimedTask, LabelledJob
 from blocks.store.jobs import Job
-from tests.consensus import decide, exhausted
-from tests.integration.books import check_books
-from tests.integration.conftest import DELIVERY, OPTIONS, Shop, Side, at_once, make_chunk
+from tests.support.books import check_books
+from tests.support.consensus import decide, exhausted
+from tests.support.side import Side, at_once
+from tests.support.store_shop import DELIVERY, OPTIONS, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

@@ -25,9 +25,9 @@ from blocks.domain.errors import (
 )
 from blocks.domain.model import Pin
 from deployments.embedded.object_stores import ObjectStoreAddress
-from tests.faulty_store import Answer, FaultyStore, Refusal, Request, is_any
-from tests.integration.test_buckets_contract import GcsStore, S3Store, write
-from tests.raw_store import RawStore
+from tests.support.faulty_store import Answer, FaultyStore, Refusal, Request, is_any
+from tests.support.raw_store import RawStore
+from tests.support.stores import GcsStore, S3Store, write
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 

@@ -6,7 +6,8 @@ import pytest
 
 from blocks.domain.model import BadLine, GoodLine, LineCode
 from blocks.store import chunks, jobs
-from tests.integration.conftest import Chunk, Shop, Side, at_once, make_chunk
+from tests.support.side import Side, at_once
+from tests.support.store_shop import Chunk, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

@@ -13,7 +13,8 @@ from blocks.settings import Settings
 from blocks.store import customers, jobs, outbox
 from blocks.store.interrupts import Interrupt
 from blocks.store.jobs import Idempotency, Job, NewJob
-from tests.integration.conftest import DELIVERY, Chunk, Shop, Side, at_once, make_chunk
+from tests.support.side import Side, at_once
+from tests.support.store_shop import DELIVERY, Chunk, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 SECRET = b'{"secret_access_key":"canary-7f3a"}'

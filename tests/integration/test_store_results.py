@@ -11,7 +11,8 @@ from blocks.domain.model import BadLine, GoodLine, LineCode
 from blocks.store import chunks, jobs, results
 from blocks.store.jobs import Job
 from blocks.store.results import LineError
-from tests.integration.conftest import Chunk, Shop, Side, make_chunk
+from tests.support.side import Side
+from tests.support.store_shop import Chunk, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

@@ -17,8 +17,9 @@ from blocks.domain.ids import parse_task_id
 from blocks.domain.model import LabelOutcome, TaskStatus, TaskType
 from blocks.store import annotation, customers, tasks
 from blocks.store.tasks import Created, NewTask, Rule
-from tests.integration.books import check_books
-from tests.integration.conftest import OPTIONS, Shop, Side, at_once
+from tests.support.books import check_books
+from tests.support.side import Side, at_once
+from tests.support.store_shop import OPTIONS, Shop
 
 pytestmark = pytest.mark.integration
 

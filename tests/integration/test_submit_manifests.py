@@ -37,8 +37,8 @@ from flows.process_job import process_job
 from flows.running import resources
 from flows.running.resources import destination_of, manifest_of
 from flows.submit_manifests import check_parameters, submit_manifests
-from tests.integration.flow_world import Shop, run
-from tests.manifests import make_manifest
+from tests.support.flow_world import FlowShop, run
+from tests.support.manifests import make_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -50,7 +50,7 @@ BY_TWO = JobOptions(consensus_threshold=2)
 class Etl:
     """An owner of a recurring stream, with a bucket and its block."""
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: FlowShop) -> None:
         self.shop = shop
         self.block = f"source-{secrets.token_hex(4)}"
         self.save_source(shop._address.secret_access_key)
@@ -104,7 +104,7 @@ class Etl:
 
 
 @pytest.fixture
-def etl(flow_shop: Shop) -> Etl:
+def etl(flow_shop: FlowShop) -> Etl:
     return Etl(flow_shop)
 
 

@@ -24,10 +24,8 @@ from deployments.embedded.state import State
 from deployments.embedded.supervised import Condition, Supervised
 from deployments.embedded.supervisor import Supervisor
 from deployments.embedded.teller import Teller
-from tests.e2e.client import wait_for
-from tests.integration.test_stack import as_root, data_dir, python_program
-
-__all__ = ["data_dir"]
+from tests.support.child_programs import as_root, python_program
+from tests.support.client import wait_for
 
 WAIT_S = 90.0
 PAUSE = "import signal\nwhile True: signal.pause()"

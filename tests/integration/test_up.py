@@ -15,9 +15,6 @@ from deployments.embedded.operator_environment import load_environment
 from deployments.embedded.state import DataDirectoryLock
 from deployments.embedded.wait_for_exit import wait_ended
 from deployments.registered import REPOSITORY
-from tests.integration.test_stack import data_dir
-
-__all__ = ["data_dir"]
 
 END_S = 60.0
 INTERRUPTED = 130

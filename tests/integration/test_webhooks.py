@@ -22,9 +22,10 @@ from blocks.secrets.vault import Vault
 from blocks.settings import Settings
 from blocks.store import annotation, jobs, webhooks
 from blocks.store.jobs import Job
-from tests.conftest import KEY
-from tests.endpoint import OK, WAIT_S, Endpoint, Received, answer, hang_up
-from tests.integration.conftest import DELIVERY, Api, Shop, make_app, make_chunk
+from tests.support.api_world import Api, make_app
+from tests.support.endpoint import OK, WAIT_S, Endpoint, Received, answer, hang_up
+from tests.support.servers import KEY
+from tests.support.store_shop import DELIVERY, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 from deployments.embedded.operator_environment import load_environment
 from deployments.registered import REPOSITORY
-from tests.conftest import KEY
+from tests.support.servers import KEY
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 

@@ -13,7 +13,7 @@ from blocks.lines.magic import Codec, codec_of
 from blocks.lines.validated_lines import Counted
 from flows.reading.compressed import read_chunks
 from flows.reading.ranges import plan_ranges, read_lines
-from tests.manifests import make_manifest
+from tests.support.manifests import make_manifest
 
 MIB = 1024 * 1024
 TEXT = make_manifest(3000, bad_share=0.05).data

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests import validation
-from tests.reference import BOM, LINE_BYTES_MAX, Bad, Good, Outcome, judge, judge_line
+from tests.support import validation
+from tests.support.reference import BOM, LINE_BYTES_MAX, Bad, Good, Outcome, judge, judge_line
 
 FOLDER = Path(__file__).parents[1] / "corpus"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.jsonl"))

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +17,9 @@ from hypothesis import strategies as st
 
 from blocks.buckets.protocol import Bucket, Entry, ObjectFile
 from blocks.delivery_manifest import DeliveredObject, folder_of
-from blocks.domain.errors import NotSupported, ObjectExists, ObjectNotFound, Transient
-from blocks.domain.model import DeliveryStatus, JobStatus, Pin, TaskType
-from blocks.store.jobs import DeliveryTarget, Job
+from blocks.domain.errors import ObjectExists, Transient
+from blocks.domain.model import Pin
+from blocks.store.jobs import Job
 from flows.writing import parquet
 from flows.writing.folder import (
     Layout,
@@ -32,81 +31,10 @@ from flows.writing.folder import (
     write_object,
     write_parts,
 )
+from tests.support.memory_bucket import MemoryBucket, export_line, make_job
 
 COMPRESSIONS = ["none", "gzip", "zstd"]
 EXTENSIONS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
-
-
-class MemoryFile(io.BytesIO):
-    """What is written to a bucket that is a dict. Compressors close it, as they do with any."""
-
-    def close(self) -> None:
-        pass
-
-    @property
-    def size(self) -> int:
-        return len(self.getvalue())
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.getvalue()).hexdigest()
-
-
-class MemoryBucket:
-    """A bucket that is a dict. `fails_at_close` is a store that refuses to complete an upload."""
-
-    def __init__(self, *, fails_at_close: bool = False) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.written: list[str] = []
-        self.aborted: list[str] = []
-        self.knows_no_conditions = False
-        self.heeds_no_conditions = False
-        self.fails_at_close = fails_at_close
-
-    def console_url(self, prefix: str) -> None:
-        return None
-
-    def stat(self, key: str) -> Pin:
-        if key not in self.objects:
-            raise ObjectNotFound(f"There is no object {key!r}.")
-        return Pin(len(self.objects[key]), hashlib.md5(self.objects[key]).hexdigest())
-
-    def read(self, key: str, pin: Pin, start: int, end: int) -> bytes:
-        assert self.stat(key) == pin
-        return self.objects[key][start:end]
-
-    @contextmanager
-    def write(self, key: str) -> Iterator[ObjectFile]:
-        file = MemoryFile()
-        yield file
-        if self.fails_at_close:
-            raise Transient("The store cannot be reached.")
-        self.objects[key] = file.getvalue()
-        self.written.append(key)
-
-    def probe_write(self, key: str) -> None:
-        del key
-
-    def entries(self, prefix: str, *, seconds_max: float = 0.0) -> Iterator[Entry]:
-        del seconds_max
-        at = datetime.now(UTC)
-        for key in sorted(self.objects):
-            if key.startswith(prefix):
-                yield Entry(key, self.stat(key), at)
-
-    def delete(self, key: str) -> None:
-        self.objects.pop(key, None)
-
-    def abort_uploads(self, prefix: str) -> None:
-        self.aborted.append(prefix)
-
-    def create(self, key: str, data: bytes, *, is_conditional: bool = True) -> bool:
-        if is_conditional and self.knows_no_conditions:
-            raise NotSupported("The store does not support that.")
-        heeded = key in self.objects or not self.heeds_no_conditions
-        if self.objects.setdefault(key, data) != data:
-            raise ObjectExists(f"Another object stands in {key}.")
-        return heeded
 
 
 def decompress(data: bytes, compression: str) -> bytes:
@@ -297,46 +225,6 @@ def test_an_upload_that_could_not_be_completed_is_not_delivered(compression: str
     assert bucket.objects == {}
 
 
-def make_job(prefix: str = "p", compression: str = "none") -> Job:
-    return Job(
-        job_no=1,
-        job_id="job_1",
-        customer_id="cust_1",
-        status=JobStatus.PROCESSING,
-        manifest_url="s3://bucket/key",
-        question="Cat?",
-        options=["yes", "no"],
-        consensus_threshold=3,
-        task_type=TaskType.IMAGE_CLASSIFICATION,
-        callback_url=None,
-        metadata=None,
-        priority=5,
-        stop_early=False,
-        failure_threshold_percent=100,
-        credentials=b"sealed-secret",
-        delivery=DeliveryTarget("s3", "results", prefix, compression, "jsonl", None, None),
-        delivery_status=DeliveryStatus.DELIVERING,
-        delivery_error_code=None,
-        delivery_error_message=None,
-        delivery_objects=None,
-        delivered_at=None,
-        manifest_bytes=10,
-        manifest_version='"etag"',
-        chunk_bytes=10,
-        error_code=None,
-        error_message=None,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        started_at=None,
-        ingested_at=None,
-        settled_at=None,
-        completed_at=None,
-        total_tasks=5,
-        tasks_done=3,
-        tasks_failed=2,
-        lines_read=6,
-    )
-
-
 @pytest.mark.parametrize(
     "prefix, folder", [("", "job_1"), ("p", "p/job_1"), ("a/b c", "a/b c/job_1")]
 )
@@ -469,26 +357,6 @@ def test_what_earlier_attempts_have_left_is_removed_and_nothing_else() -> None:
 
 
 # Parquet
-
-
-def export_line(n: int, metadata: str = "null", **changes: object) -> bytes:
-    """An export line; its fields and their order are those of the SQL statement."""
-    row: dict[str, object] = {
-        "task_id": f"tsk_{n}",
-        "line": n,
-        "data_url": f"https://a.example/{n}.jpg",
-        "metadata": None,
-        "status": "settled",
-        "consensus_label": "cat",
-        "confidence": 2 / 3,
-        "worker_count": 3,
-        "agreement_count": 2,
-        "votes": {"cat": 2, "dog": 1},
-        "created_at": "2026-01-01T00:00:00.123456Z",
-        "settled_at": "2026-01-02T00:00:00.000000Z",
-    }
-    text = json.dumps(row | changes, separators=(",", ":"), ensure_ascii=False)
-    return text.replace('"metadata":null', f'"metadata":{metadata}', 1).encode() + b"\n"
 
 
 def read_parquet(data: bytes) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pytest
 from api.background.webhook_sender import WebhookSender
 from blocks.domain.errors import AddressRefused
 from blocks.secrets.egress import Egress, GuardedResolver
-from tests.outbound import Listener
+from tests.support.outbound import Listener
 
 PUBLIC = [
     "8.8.8.8",

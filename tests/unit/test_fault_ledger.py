@@ -2,10 +2,10 @@
 
 import json
 
-from tests.e2e.fault_report import recovery_p95_s, table
-from tests.e2e.fault_trial import Outcome
-from tests.e2e.ledger import Discrepancies, compare, is_disputed
-from tests.manifests import Manifest, make_manifest
+from tests.support.fault_report import recovery_p95_s, table
+from tests.support.fault_trial import Outcome
+from tests.support.ledger import Discrepancies, compare, is_disputed
+from tests.support.manifests import Manifest, make_manifest
 
 
 def written(manifest: Manifest) -> tuple[list[bytes], list[bytes]]:

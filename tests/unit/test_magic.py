@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.reading import fast_path
-from tests import validation
-from tests.reference import judge
+from tests.support import validation
+from tests.support.reference import judge
 
 MAGICS = {
     "gzip": b"\x1f\x8b\x08\x00",

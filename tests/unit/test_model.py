@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from blocks.domain.ids import new_id, new_secret, parse_task_id, task_id
 from blocks.domain.model import JOB_ARROWS, NOT_JSON, JobStatus, LineCode
-from tests.consensus import decide, exhausted
+from tests.support.consensus import decide, exhausted
 
 ACCEPTED, PROCESSING = JobStatus.ACCEPTED, JobStatus.PROCESSING
 ENDS = {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}

@@ -8,7 +8,7 @@ import pytest
 from blocks.domain.errors import AccessDenied
 from blocks.domain.model import DeliveryStatus
 from flows.running import monitor
-from tests.unit.test_delivery import make_job
+from tests.support.memory_bucket import make_job
 
 
 class Console:

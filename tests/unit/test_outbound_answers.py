@@ -25,8 +25,8 @@ from blocks.domain.model import Pin
 from blocks.secrets.credentials import GcsCredentials
 from blocks.secrets.egress import Egress
 from blocks.secrets.tls import trusted
-from tests.endpoint import make_certificate
-from tests.outbound import Listener, account, s3_credentials
+from tests.support.endpoint import make_certificate
+from tests.support.outbound import Listener, account, s3_credentials
 
 
 @pytest.fixture

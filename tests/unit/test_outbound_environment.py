@@ -11,7 +11,7 @@ import pytest
 from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 
 from blocks.buckets.s3_session import new_session
-from tests.outbound import EXPECTED, Listener, hosts_asked
+from tests.support.outbound import EXPECTED, Listener, hosts_asked
 
 TRAP = "{trap}"
 FOLDER = "{folder}"
@@ -165,7 +165,7 @@ def test_nor_do_all_of_them_and_the_files_of_the_user(
         for name, value in variables.items()
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.outbound", store.url],
+        [sys.executable, "-m", "tests.support.outbound", store.url],
         env=os.environ | everything,
         stdout=subprocess.PIPE,
         check=True,

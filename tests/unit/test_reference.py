@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests import reference, validation
-from tests.reference import BOM, Bad, Good, UndecidedError, judge, judge_line
+from tests.support import reference, validation
+from tests.support.reference import BOM, Bad, Good, UndecidedError, judge, judge_line
 
 # A tenth of a second each; for longer runs by hand, set it to some thousands.
 REFERENCE_FUZZ_ROUNDS = 80

@@ -1,11 +1,14 @@
 """The environment is read strictly, and no secret in it is shown."""
 
+import re
+from pathlib import Path
+
 import pytest
 from rich.pretty import pretty_repr
 
 from blocks.domain.errors import UndecryptableCredentials
 from blocks.secrets.vault import Vault
-from blocks.settings import Settings, SettingsError
+from blocks.settings import _FIXED_NAMES, Settings, SettingsError
 
 KEY, OLD_KEY, OLDER_KEY = "ab" * 32, "cd" * 32, "ef" * 32
 PASSWORD = "hunter2hunter2"
@@ -68,6 +71,13 @@ def test_every_setting_can_be_set() -> None:
     }
     found = {name: getattr(settings, name) for name in expected}
     assert found == expected
+
+
+def test_the_page_of_settings_has_all_of_them_and_no_others() -> None:
+    page = (Path(__file__).parents[2] / "docs/settings.md").read_text()
+    found = re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE)
+    fields = Settings.__struct_fields__
+    assert sorted(found) == sorted(_FIXED_NAMES.get(f, f"REFINERY_{f.upper()}") for f in fields)
 
 
 def test_it_reads_the_environment_of_the_process_by_default(

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from tests.consensus import decide, exhausted
-from tests.integration.conftest import Shop
+from tests.support.consensus import decide, exhausted
+from tests.support.store_shop import Shop
 
 
 class Job(Protocol):

@@ -14,7 +14,7 @@ import s3fs
 from ruamel.yaml import YAML
 
 from deployments.embedded.stack import Stack
-from tests.e2e.client import Customer
+from tests.support.client import Customer
 
 # As docs/etl.md has it.
 _BLOCKS = """

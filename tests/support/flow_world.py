@@ -19,9 +19,9 @@ from blocks.store.jobs import DeliveryTarget, Job, NewJob
 from deployments.embedded.object_stores import ObjectStoreAddress
 from flows import process_job as tasks
 from flows.running import resources
-from tests.conftest import KEY
-from tests.e2e.checks import truth
-from tests.manifests import Manifest
+from tests.support.checks import truth
+from tests.support.manifests import Manifest
+from tests.support.servers import KEY
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def retry_soon(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(task, "retry_delay_seconds", 0.05)
 
 
-class Shop:
+class FlowShop:
     """A customer with a bucket, and the flows' own view of the world."""
 
     def __init__(self, database: Database, address: ObjectStoreAddress) -> None:
@@ -152,7 +152,7 @@ def run(flow: Any, job_id: str) -> State[Any]:
     return state
 
 
-def check_created(shop: Shop, job_id: str, manifest: Manifest) -> None:
+def check_created(shop: FlowShop, job_id: str, manifest: Manifest) -> None:
     rows = shop.rows(job_id)
     assert [(r["data_url"], r["metadata"]) for r in rows] == [g[1:] for g in manifest.good]
     job = shop.job(job_id)

@@ -1,4 +1,4 @@
-"""A hostile customer, as a process of its own: `python -m tests.e2e.enemy ATTACK`, its target on standard input.
+"""A hostile customer, as a process of its own: `python -m tests.support.enemy ATTACK`, its target on standard input.
 
 It says "ready" when the attack is under way, and attacks until its standard input is closed. It talks to
 the stack on 127.0.0.1 alone, with bounded numbers of threads and connections.

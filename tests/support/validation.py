@@ -1,5 +1,7 @@
-"""The product's verdict on manifests in the words of the reference: the one place of these tests
-that knows how the product reads them."""
+"""The product's verdict on manifests in the words of the reference.
+
+It is the one place of these tests that knows how the product reads them.
+"""
 
 from unittest import mock
 
@@ -7,7 +9,7 @@ from blocks.domain.model import BadLine, GoodLine
 from blocks.lines.exact_path import validate
 from flows.reading.fast_path import validate_lines
 from flows.reading.ranges import plan_ranges, read_lines
-from tests.reference import Bad, Good, Outcome
+from tests.support.reference import Bad, Good, Outcome
 
 
 def outcome(data: bytes, chunk_bytes: int | None = None) -> Outcome:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tests.e2e.checks import truth
-from tests.manifests import Manifest
+from tests.support.checks import truth
+from tests.support.manifests import Manifest
 
 DISPUTES = 10  # one in so many is called something else by everybody
 OPTIONS = ["cat", "dog", "other", "none"]

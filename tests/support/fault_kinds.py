@@ -14,18 +14,9 @@ import psutil
 import psycopg
 
 from deployments import names
-from tests.e2e.client import cancel, quick_run, retry, runs_of
-from tests.e2e.fault_trial import Trial
-from tests.e2e.installation import (
-    API,
-    POSTGRES,
-    PREFECT,
-    SERVERS,
-    STORE,
-    WORKER,
-    any_of,
-    send,
-)
+from tests.support.client import cancel, quick_run, retry, runs_of
+from tests.support.fault_trial import Trial
+from tests.support.installation import API, POSTGRES, PREFECT, SERVERS, STORE, WORKER, any_of, send
 
 NOTICE_S_MAX = 150.0  # a hung server is to be noticed within a minute
 DIES_AGAIN_S = 60.0

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from blocks.domain.ids import parse_task_id
-from tests.e2e.records import Grant, Record, Release, Vote
+from tests.support.records import Grant, Record, Release, Vote
 
 _ANSWER_S_MAX = 30.0
 _NOTHING_TO_DO_S = 0.03

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 from blocks.domain.ids import task_id
 from blocks.settings import Settings
 from blocks.store.database import Database
-from tests.e2e.record_checks import Ballots
-from tests.integration.conftest import Shop
+from tests.support.record_checks import Ballots
+from tests.support.store_shop import Shop
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tests.manifests import Manifest
+from tests.support.manifests import Manifest
 
 OPTIONS = ["cat", "dog", "other"]
 

@@ -20,9 +20,11 @@ import s3fs
 from api.cli.verify import check_folder
 from blocks.store import customers
 from blocks.store.database import Database
-from tests.e2e.client import Customer
-from tests.e2e.crowd_annotator import Wire
-from tests.e2e.fault_orders import (
+from tests.support.books import check_books
+from tests.support.client import Customer
+from tests.support.crowd_annotator import Wire
+from tests.support.endpoint import Endpoint
+from tests.support.fault_orders import (
     ASK_S_MAX,
     POLL_S,
     Gap,
@@ -31,14 +33,12 @@ from tests.e2e.fault_orders import (
     PacedFloor,
     SteadyAnnotator,
 )
-from tests.e2e.installation import Installation
-from tests.e2e.ledger import OPTIONS, check_same, compare
-from tests.e2e.record_checks import check_settled, check_votes
-from tests.e2e.records import Record
-from tests.e2e.stack_shop import StackShop
-from tests.endpoint import Endpoint
-from tests.integration.books import check_books
-from tests.manifests import make_manifest
+from tests.support.installation import Installation
+from tests.support.ledger import OPTIONS, check_same, compare
+from tests.support.manifests import make_manifest
+from tests.support.record_checks import check_settled, check_votes
+from tests.support.records import Record
+from tests.support.stack_shop import StackShop
 
 GIVE_UP_S = 360.0
 READ_S_MAX = 120.0

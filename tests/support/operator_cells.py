@@ -20,7 +20,7 @@ from blocks.store.database import Database
 from blocks.store.jobs import DeliveryTarget
 from deployments import names
 from deployments.embedded.stack import Stack
-from tests.e2e.client import (
+from tests.support.client import (
     Customer,
     cancel,
     delete,
@@ -34,7 +34,7 @@ from tests.e2e.client import (
     set_state,
     wait_for,
 )
-from tests.integration.conftest import Shop, make_chunk
+from tests.support.store_shop import Shop, make_chunk
 
 PROCESS, DELIVER = "process", "deliver"
 DEPLOYMENTS = {PROCESS: names.PROCESS_JOB, DELIVER: names.DELIVER_JOB}

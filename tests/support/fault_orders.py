@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.crowd_annotator import Floor, RestlessAnnotator, Wire
-from tests.e2e.ledger import opinion
-from tests.manifests import Manifest
+from tests.support.crowd_annotator import Floor, RestlessAnnotator, Wire
+from tests.support.ledger import opinion
+from tests.support.manifests import Manifest
 
 ASK_S_MAX = 2.0
 POLL_S = 0.1

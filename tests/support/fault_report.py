@@ -4,7 +4,7 @@ import os
 import statistics
 from collections.abc import Iterable
 
-from tests.e2e.fault_trial import Outcome
+from tests.support.fault_trial import Outcome
 
 RECOVERY_P95_S = 60.0
 HEAD = [

@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.consensus import decide, exhausted
-from tests.e2e.records import Grant, Record, Vote
-from tests.integration.books import Job
+from tests.support.books import Job
+from tests.support.consensus import decide, exhausted
+from tests.support.records import Grant, Record, Vote
 
 # Of each task with labels: who chose which option, in the order in which the labels were counted.
 Ballots = Mapping[str, Mapping[int, str]]

@@ -7,7 +7,7 @@ from typing import Any, cast
 import psutil
 import psycopg
 
-from tests.integration.conftest import Shop
+from tests.support.store_shop import Shop
 
 
 @contextmanager

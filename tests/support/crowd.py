@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from deployments.embedded.stack import Stack
-from tests.e2e.client import wait_for
-from tests.e2e.crowd_annotator import Floor, RestlessAnnotator, Wire
-from tests.e2e.records import Record
+from tests.support.client import wait_for
+from tests.support.crowd_annotator import Floor, RestlessAnnotator, Wire
+from tests.support.records import Record
 
 QUIET_S_MAX = 30.0
 """How long a crowd may get no label in: a slow machine is waited for, and work that nobody is handed is not."""
