@@ -253,7 +253,7 @@ def test_a_run_does_not_wait_for_chunks_after_its_time(
         return RunEnded("It took too long.")
 
     monkeypatch.setattr(S3Bucket, "read", slow_read)
-    monkeypatch.setattr(deadlines.Deadline, "ended", time_up)
+    monkeypatch.setattr(deadlines.Deadline, "error", time_up)
     monkeypatch.setattr(deadlines.Deadline, "left_s", 1.5)
     assert run(process_job.process_job, job_id).is_failed()
     waiting = seen(shop, job_id).waiting_for
