@@ -47,7 +47,7 @@ up: $(RUNS) ## Run the service on this machine until Ctrl-C
 	@$(BIN)/refinery up $(ARGS)
 
 test: check ## Run the checks, then every test; PYTEST_ARGS="-k name" is passed on
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --durations=15 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder --durations=15 $(PYTEST_ARGS)
 
 unit: $(READY) ## Run the tests that need no server
 	$(BIN)/python -m pytest -q tests/unit $(PYTEST_ARGS)

@@ -21,6 +21,7 @@ from deployments.embedded.ports import Ports
 from deployments.embedded.postgres import Postgres
 from deployments.embedded.processes import ChildProcess, Program
 from tests.support.servers import KEY, DatabaseServer
+from tests.support.stacks import stack_of
 
 MEMORY_BYTES_MIN = 8 * 2**30
 
@@ -39,13 +40,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 class ByServer(LoadScopeScheduling):  # type: ignore[misc]
     """Keeps tests that share a server which takes long to start in one of xdist's processes.
 
-    Those are all of tests/e2e, and the files that ask for Prefect's test server. The unit tests stay
-    together as well: hypothesis forbids any thread to use `random`, as Prefect's clients do that other
+    Those are the two halves of tests/e2e, and the files that ask for Prefect's test server. The unit tests
+    stay together as well: hypothesis forbids any thread to use `random`, as Prefect's clients do that other
     tests leave behind.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file: Path = self.config.rootpath / nodeid.partition("::")[0]
+        if file.parent.name == "e2e":
+            return stack_of(file.stem)
         if file.parent.name != "integration":
             return file.parent.name
         return "prefect" if _asks_for_prefect(file) else file.name

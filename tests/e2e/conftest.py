@@ -16,6 +16,7 @@ from deployments.embedded.stack import Stack
 from tests.support.client import Annotator, Customer, prefect_client
 from tests.support.endpoint import Endpoint
 from tests.support.lost_worker import Lost, lose_worker, store_credentials
+from tests.support.stacks import stack_of
 
 Look = Callable[[dict[str, Any]], str]
 
@@ -79,16 +80,19 @@ def _new_customer(stack: Stack, store: Database) -> Customer:
     return Customer(stack.api_url, key, customer_id)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def lost(request: pytest.FixtureRequest) -> Iterator[Lost | None]:
-    """Begun before all tests, because Prefect takes more than a minute to notice."""
-    if not any("test_worker_lost" in item.nodeid for item in request.session.items):
-        yield None  # nor is a stack needed, where all tests have one of their own
-        return
-    stack, store, s3 = (request.getfixturevalue(name) for name in ("stack", "store", "s3"))
+@pytest.fixture(scope="session")
+def lost(stack: Stack, store: Database, s3: s3fs.S3FileSystem) -> Iterator[Lost]:
     customer = _new_customer(stack, store)
     yield lose_worker(stack, customer, s3)
     customer.http.close()
+
+
+@pytest.fixture(autouse=True)
+def _lost_early(request: pytest.FixtureRequest) -> None:
+    """Lose the worker before the first test on the same stack: Prefect takes more than a minute to notice."""
+    wanted = any(item.path.stem == "test_worker_lost" for item in request.session.items)
+    if wanted and stack_of(request.node.path.stem) == stack_of("test_worker_lost"):
+        request.getfixturevalue("lost")
 
 
 @pytest.fixture

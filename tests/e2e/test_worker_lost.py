@@ -1,6 +1,6 @@
 """A worker and the run that it had are killed: the job goes on by itself.
 
-It takes Prefect 75 seconds to notice, so `lost` is begun before the other tests, and looked at last.
+It takes Prefect 75 seconds to notice, so `lost` is begun before the first test on the same stack.
 """
 
 import time
