@@ -1,4 +1,4 @@
-"""The application: settings in, ASGI out."""
+"""Assemble the application from its settings: connections, routes, background threads."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,12 +11,12 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
-from api.auth import ApiKeyMiddleware, KeyRing, RateLimits
+from api.auth import ApiKeyMiddleware, KeyRing, RateLimits, annotators_only, customers_only
 from api.background.caretaker import Caretaker
 from api.background.dispatcher import Dispatcher
 from api.background.launcher import Launcher
 from api.examples import ANSWERS, REQUESTS
-from api.http import openapi
+from api.http import cors, openapi
 from api.http.body_limits import BodyLimits
 from api.http.errors import HANDLERS as ERROR_HANDLERS
 from api.http.head import AppWithHead
@@ -28,46 +28,48 @@ from api.http.threads import Threads
 from api.metrics import Metrics, RequestClock
 from api.preflight import Preflights
 from api.probes import Probes
-from api.routes import annotation, deliveries, health, job_control, jobs, quality, tasks, webhooks
+from api.routes import (
+    annotation,
+    deliveries,
+    health,
+    job_control,
+    job_results,
+    jobs,
+    labels,
+    quality,
+    tasks,
+    webhook_messages,
+    webhooks,
+)
 from blocks import logs
 from blocks.prefect.api import PrefectApi
 from blocks.settings import Settings
 from blocks.store.database import Database
 from blocks.store.quotas import Quotas
 
-_HANDLERS = [
-    *health.HANDLERS,
-    *jobs.HANDLERS,
-    *job_control.HANDLERS,
-    *deliveries.HANDLERS,
-    *quality.HANDLERS,
-    *tasks.HANDLERS,
-    *annotation.HANDLERS,
-    *webhooks.HANDLERS,
-]
 _PUBLIC = ["^/health/", "^/metrics$", "^/schema"]
 _LOOKUP_CONNECTIONS_MAX = 4
 _PROBE_CONNECTIONS_MAX = 2
 _BACKGROUND_CONNECTIONS_MAX = 4
-# How long a statement may take, and how long it may wait for a lock.
+# Upper bounds on one statement, and on its wait for a lock.
 _REQUEST_S_MAX = 10.0
 _LOOKUP_S_MAX = 3.0
 _BACKGROUND_S_MAX = 60.0
 _LOCK_S_MAX = 5.0
 _GZIP_BYTES_MIN = 500
-_GZIP_LEVEL = 1  # it is done in the event loop, where level 9 doubles the time of an export
+_GZIP_LEVEL = 1  # compression runs in the event loop, where level 9 doubles the time of an export
 
 
 def from_environment() -> Litestar:
-    """The application as the environment sets it up; for `python -m api`."""
+    """Return the application as the environment sets it up; for `python -m api`."""
     settings = Settings.from_environment()
     logs.configure(settings.log_format)
     return create_app(settings)
 
 
 def create_app(settings: Settings) -> Litestar:
-    """The application. Connects to nothing before it is started."""
-    # What must not be held up by another's work has connections of its own, as it has threads.
+    """Return the application. It connects to nothing before it is started."""
+    # Each kind of work has connections of its own, as it has threads, so that none holds up another.
     database = _database(settings, settings.database_connections_max, _REQUEST_S_MAX)
     lookups = _database(settings, _LOOKUP_CONNECTIONS_MAX, _LOOKUP_S_MAX)
     probed = _database(settings, _PROBE_CONNECTIONS_MAX, _LOOKUP_S_MAX)
@@ -98,9 +100,7 @@ def create_app(settings: Settings) -> Litestar:
 
     vault = settings.vault()
     return AppWithHead(
-        # One router brings those of one path together before they are registered. Else Litestar would
-        # register the first of them again with the second, and then forget to wait for its thread.
-        route_handlers=[Router("/", route_handlers=_HANDLERS), *openapi.HANDLERS],
+        route_handlers=[*_routers(), *openapi.HANDLERS],
         dependencies={
             "database": _constant(database),
             "long_reads": _constant(long_reads),
@@ -122,6 +122,7 @@ def create_app(settings: Settings) -> Litestar:
         middleware=[RequestClock(), DefineMiddleware(ApiKeyMiddleware, exclude=_PUBLIC)],
         before_send=[metrics.count_request, add_rate_headers, add_page_headers],
         exception_handlers=ERROR_HANDLERS,
+        cors_config=cors.config(settings.allowed_origins()),
         request_class=StrictRequest,
         before_request=check_request,
         request_max_body_size=settings.request_bytes_max,
@@ -132,6 +133,26 @@ def create_app(settings: Settings) -> Litestar:
         lifespan=[lifespan],
         logging_config=None,
     )
+
+
+def _routers() -> list[Router]:
+    """Return a router for each noun, which says whose key its routes take."""
+    # Litestar: two handlers of one path that are registered separately lose `sync_to_thread`. A router
+    # brings them together.
+    customers, annotators = [customers_only], [annotators_only]
+    nouns = (jobs, job_control, job_results, deliveries, quality)
+    of_jobs = [handler for noun in nouns for handler in noun.HANDLERS]
+    of_webhooks = [*webhooks.HANDLERS, *webhook_messages.HANDLERS]
+    of_annotation = [*annotation.HANDLERS, *labels.HANDLERS]
+    return [
+        Router("/", route_handlers=health.HANDLERS, tags=["Operations"], security=[{}]),
+        Router("/v1/jobs", route_handlers=of_jobs, tags=["Jobs"], guards=customers),
+        Router("/v1/tasks", route_handlers=tasks.HANDLERS, tags=["Tasks"], guards=customers),
+        Router(
+            "/v1/annotation", route_handlers=of_annotation, tags=["Annotation"], guards=annotators
+        ),
+        Router("/v1/webhooks", route_handlers=of_webhooks, tags=["Webhooks"], guards=customers),
+    ]
 
 
 def _database(settings: Settings, connections_max: int, statement_s_max: float) -> Database:

@@ -1,8 +1,10 @@
-"""API keys: who a request is from, and what kind of key may do what."""
+"""API keys: whose request it is, and which kind of key may do what."""
 
+import threading
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
+from cachetools import LRUCache
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException
 from litestar.handlers import BaseRouteHandler
@@ -18,10 +20,10 @@ from blocks.store.customers import Principal
 from blocks.store.database import Database
 
 _KEY_CHARACTERS_MAX = 100
-# To look a key up takes longer than to serve a small request. A revoked key is refused after this.
+# Looking a key up takes longer than serving a small request. A revoked key is refused after this time.
 _TRUSTED_S = 1.0
-_TRUSTED_KEYS_MAX = 10_000
-# Of the places for requests. An annotator's claims wait for each other.
+_FOUND_KEYS_MAX = 10_000
+# Shares of the places for requests. An annotator's claims wait for each other, so one needs few.
 _CUSTOMER_SHARE = 1 / 2
 _ANNOTATORS_SHARE = 3 / 4
 _ANNOTATOR_SHARE = 1 / 4
@@ -30,7 +32,7 @@ Connection = ASGIConnection[Any, Principal, Any, Any]
 
 
 class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
-    """Sets `request.user` to the `Principal` whose key came as `Authorization: Bearer <key>`."""
+    """Set `request.user` to the `Principal` whose key came as `Authorization: Bearer <key>`."""
 
     async def authenticate_request(
         self, connection: ASGIConnection[Any, Any, Any, Any]
@@ -41,11 +43,11 @@ class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
             raise NotAuthorizedException
         keys: KeyRing = connection.app.state.key_ring
         limits: RateLimits = connection.app.state.rate_limits
-        principal = keys.trusted(key)
+        principal = keys.recall(key)
         if principal is None:
             address = address_of(connection.client.host if connection.client else "")
-            # Before a thread and a query are spent. A key that was good before is always looked up,
-            # so that whoever shares its address cannot shut it out.
+            # Refuse before a thread and a query are spent. A key that was good before is always looked
+            # up, so that somebody who shares its address cannot shut it out.
             if not keys.is_familiar(key):
                 limits.wrong_keys.check(address)
             principal = await connection.app.state.threads.keys.run(keys.find, key)
@@ -74,49 +76,69 @@ class RateLimits:
         self.wrong_keys = TokenBuckets(REQUESTS, settings.wrong_keys_per_minute_max)
 
 
+class _Found(NamedTuple):
+    principal: Principal
+    until_s: float
+
+
 class KeyRing:
-    """Whose keys they are: from the database, and for a second from memory."""
+    """Finds whose a key is: in the database, and for a second in memory. Several threads may use it.
+
+    Keys that were good are remembered for longer than that, the latest 10,000 that came.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._trusted: dict[bytes, tuple[Principal, float]] = {}
+        self._found: LRUCache[bytes, _Found] = LRUCache(_FOUND_KEYS_MAX)
+        self._lock = threading.Lock()
 
-    def trusted(self, key: str) -> Principal | None:
-        """Who `key` belongs to, if it was found a moment ago."""
-        principal, until = self._trusted.get(customers.key_hash(key), (None, 0.0))
-        return principal if monotonic() < until else None
+    def recall(self, key: str) -> Principal | None:
+        """Return whose key it is, if it was found within the last second."""
+        with self._lock:
+            found = self._found.get(customers.key_hash(key))
+        return found.principal if found and monotonic() < found.until_s else None
 
     def is_familiar(self, key: str) -> bool:
-        """Whether `key` was good when it was last looked up; it may have been revoked since."""
-        return customers.key_hash(key) in self._trusted
+        """Return whether `key` was good when it was last looked up; it may have been revoked since."""
+        with self._lock:
+            return customers.key_hash(key) in self._found
 
     def find(self, key: str) -> Principal | None:
-        """Who `key` belongs to, or None if nobody."""
+        """Return whose key it is, or None if it is nobody's.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer.
+        """
         with self._database.transaction() as tx:
             principal = customers.find_principal(tx, key)
-        if principal is None:
-            self._trusted.pop(customers.key_hash(key), None)
-        else:
-            if len(self._trusted) >= _TRUSTED_KEYS_MAX:
-                self._trusted.clear()
-            self._trusted[customers.key_hash(key)] = (principal, monotonic() + _TRUSTED_S)
+        with self._lock:
+            if principal is None:
+                self._found.pop(customers.key_hash(key), None)
+            else:
+                self._found[customers.key_hash(key)] = _Found(principal, monotonic() + _TRUSTED_S)
         return principal
 
 
 def customer_id(connection: Connection) -> str:
-    """Whose key it is, where `customers_only` has looked."""
+    """Return the customer whose key it is; for routes that `customers_only` guards."""
     assert connection.user.customer_id is not None
     return connection.user.customer_id
 
 
-# Not `def`: for a guard that is no coroutine Litestar takes another thread, which costs a claim 8 %.
+def annotator_no(connection: Connection) -> int:
+    """Return the annotator whose key it is; for routes that `annotators_only` guards."""
+    assert connection.user.annotator_no is not None
+    return connection.user.annotator_no
+
+
+# These are coroutines because Litestar runs any other guard in a thread, which costs a claim 8 %.
 async def customers_only(connection: Connection, _: BaseRouteHandler) -> None:
-    """A guard: 403 for any but a customer's key."""
+    """Refuse any key but a customer's: a guard that raises 403."""
     if connection.user.customer_id is None:
         raise wrong_key(wanted=CUSTOMERS_KEY, given=ANNOTATORS_KEY)
 
 
 async def annotators_only(connection: Connection, _: BaseRouteHandler) -> None:
-    """A guard: 403 for any but an annotator's key."""
+    """Refuse any key but an annotator's: a guard that raises 403."""
     if connection.user.annotator_no is None:
         raise wrong_key(wanted=ANNOTATORS_KEY, given=CUSTOMERS_KEY)

@@ -10,9 +10,6 @@ from api.routes.annotation import (
     Claimed,
     ClaimedTasks,
     HeldTasks,
-    LabelsBody,
-    Outcome,
-    Outcomes,
     Release,
     ReleaseBody,
     Releases,
@@ -22,6 +19,7 @@ from api.routes.health import Live, Ready
 from api.routes.job_control import JobsPage
 from api.routes.job_views import Delivery, JobView, LabelSpec, Manifest
 from api.routes.jobs import JobAccepted
+from api.routes.labels import LabelsBody, Outcome, Outcomes
 from api.routes.quality import (
     AnnotatorQuality,
     ConfidenceBin,
@@ -38,11 +36,9 @@ from api.routes.task_views import (
     TaskResult,
     TaskView,
 )
+from api.routes.webhook_messages import DeliveriesPage, DeliveryView, Replayed
 from api.routes.webhooks import (
-    DeliveriesPage,
-    DeliveryView,
     NewWebhookView,
-    Replayed,
     SecretBody,
     SecretView,
     WebhookBody,
@@ -305,9 +301,27 @@ ANSWERS: Answers = {
         Answer(200, _RESULT, "The task is settled or failed."),
         Answer(202, StillLabelled()),
     ),
-    "claim_tasks": (Answer(200, ClaimedTasks([_CLAIMED])),),
+    "claim_tasks": (
+        Answer(200, ClaimedTasks([_CLAIMED]), name="tasks"),
+        Answer(200, ClaimedTasks([], 5), name="nothing now"),
+        Answer(200, ClaimedTasks([], None), name="nothing left of the job"),
+    ),
     "list_leases": (Answer(200, HeldTasks([_CLAIMED], None)),),
-    "submit_labels": (Answer(200, Outcomes([Outcome(_TASK_IDS[0], LabelOutcome.ACCEPTED)])),),
+    "submit_labels": (
+        Answer(
+            200,
+            Outcomes(
+                [
+                    Outcome(_TASK_IDS[0], LabelOutcome.ACCEPTED),
+                    Outcome(
+                        _TASK_IDS[1],
+                        LabelOutcome.UNKNOWN_OPTION,
+                        "The options are cat, dog. Did you mean cat?",
+                    ),
+                ]
+            ),
+        ),
+    ),
     "release_tasks": (Answer(200, Releases([Release(_TASK_IDS[1], ReleaseOutcome.RELEASED)])),),
     "create_webhook": (
         Answer(201, NewWebhookView(**msgspec.structs.asdict(_WEBHOOK), secret=_SECRET)),

@@ -1,7 +1,7 @@
-"""What Prometheus is told: counts of this process, and sums and queues that the database keeps for all.
+"""Metrics for Prometheus: counts of this process, and sums and queues that the database keeps for all.
 
-A count of one process starts at zero with it, and Prometheus adds them up; what the database keeps is
-the same whichever process is asked.
+A count of one process starts at zero with it, and Prometheus adds them up. The figures of the database
+are the same whichever process is asked.
 """
 
 import time
@@ -43,7 +43,7 @@ class Metrics:
     """The counts of one process; safe to use from several threads."""
 
     def __init__(self) -> None:
-        # Else there would be a series more for each, of no use to anybody here.
+        # prometheus_client would add a `_created` series for each, which nobody uses here.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         ours = self._registry = CollectorRegistry()
         self.claimed_tasks = Counter(
@@ -96,19 +96,19 @@ class Metrics:
     def encoded(
         self, accept: str, kept: Sequence[Metric] | None, has_prefect: bool
     ) -> tuple[bytes, str]:
-        """Everything, as text of the format that the client asks for, and its media type.
+        """Return all metrics as text in the format that the client accepts, and its media type.
 
-        `kept` is what `read_kept` has found, None where the database does not answer. Not for several
-        threads at once.
+        `kept` comes from `read_kept`, and is None where the database does not answer. Only one thread
+        may call this at a time.
         """
         self._outside.found = [*_up(kept, has_prefect), *(kept or ())]
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
 
     async def count_request(self, message: Message, scope: Scope) -> None:
-        """Litestar's `before_send`, which sees every answer, also those that a middleware gives.
+        """Count an answer: Litestar's `before_send`, which sees those of middlewares as well.
 
-        Litestar's own plugin counts those as 200. A route that nobody knows is not counted.
+        Litestar's own plugin counts these as 200. Requests for unknown routes are not counted.
         """
         if (
             scope["type"] == ScopeType.HTTP
@@ -121,7 +121,7 @@ class Metrics:
 
 
 class RequestClock(ASGIMiddleware):
-    """Notes when a request came; `Metrics.count_request` looks at it."""
+    """Note when a request came, for `Metrics.count_request`."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         scope["state"][_BEGAN_S] = time.perf_counter()
@@ -129,13 +129,13 @@ class RequestClock(ASGIMiddleware):
 
 
 class _Outside(Collector):
-    """What is known of the database and of Prefect, for one scrape."""
+    """The figures of the database and of Prefect, for one scrape."""
 
     def __init__(self) -> None:
         self.found: Sequence[Metric] = ()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: to be registered must not ask anybody."""
+        """Return nothing, so that registering asks neither the database nor Prefect."""
         return []
 
     def collect(self) -> Iterable[Metric]:
@@ -152,7 +152,7 @@ def _up(kept: Sequence[Metric] | None, has_prefect: bool) -> Iterator[Metric]:
 
 
 def read_kept(database: Database) -> Sequence[Metric]:
-    """What the database keeps, as metrics.
+    """Return the figures that the database keeps, as metrics.
 
     Raises:
         DatabaseUnavailable: it does not answer.
@@ -192,7 +192,7 @@ def _totals(totals: Mapping[tuple[str, str], float]) -> Iterator[Metric]:
 def _histogram(
     name: str, documentation: str, within: Mapping[str, float], total: float
 ) -> HistogramMetricFamily:
-    """`within` has how many have each bound as their least; Prometheus wants them added up."""
+    """Return a histogram; `within` counts for each bound only what no lower bound has counted."""
     buckets: list[tuple[str, float]] = []
     so_far = 0.0
     for bound in sorted(within, key=float):

@@ -1,4 +1,4 @@
-"""Trying out what a job will need, before it is accepted."""
+"""Try the manifest, the delivery and the callback of a job before it is accepted."""
 
 import threading
 from collections import Counter
@@ -34,10 +34,10 @@ _FIRST_LINES = 10
 
 
 class Preflights:
-    """Tries jobs out, in threads that no other work uses, and for at most `seconds` each.
+    """Tries jobs out in threads of their own, for at most `seconds` each.
 
     A probe that is stuck cannot be ended from outside. It ends by the time limits of the store's
-    operations, and until then it counts as one of its customer's two.
+    operations, and counts as one of its customer's two until then.
     """
 
     def __init__(self, settings: Settings, seconds: float = _SECONDS_MAX) -> None:
@@ -91,7 +91,7 @@ class _Trial:
         self._has_begun = self._is_given_up = False
 
     def run(self) -> None:
-        """Try until all is answered, or nobody waits for it any more."""
+        """Run the probes one after the other, until all have answered or the request has given up."""
         with self._lock:
             if self._is_given_up:
                 return
@@ -99,19 +99,19 @@ class _Trial:
         try:
             for field, probe in self._probes.items():
                 if not self._is_given_up:
-                    self._answers[field] = _tried(field, probe)
+                    self._answers[field] = _try(field, probe)
         finally:
             self._leave()
 
     def give_up(self) -> None:
-        """Begin no further probe, and leave if there was no time for the first."""
+        """Begin no further probe; count the trial as over if not even the first one has begun."""
         with self._lock:
             self._is_given_up = True
             if not self._has_begun:
                 self._leave()
 
     def faults(self, seconds: float) -> list[Fault]:
-        """What did not work, and what was not answered in time."""
+        """Return a fault for each probe that failed or did not answer in time."""
         late = f"This was not answered within {seconds:g} s."
         answers = dict(self._answers)
         found = (
@@ -133,7 +133,7 @@ def _probes(new: NewJob, settings: Settings) -> Iterator[tuple[str, Probe]]:
         yield "callback_url", lambda: Egress(settings.egress_allow).check_url(callback_url)
 
 
-def _tried(field: str, probe: Probe) -> Fault | None:
+def _try(field: str, probe: Probe) -> Fault | None:
     try:
         probe()
     except RefineryError as error:

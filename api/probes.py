@@ -1,4 +1,4 @@
-"""What health and metrics know of PostgreSQL and Prefect, and never wait for for long."""
+"""The state of PostgreSQL and Prefect for health and metrics, which never wait for it for long."""
 
 import asyncio
 import time
@@ -19,15 +19,16 @@ logger = logs.get_logger("refinery.probes")
 
 _T = TypeVar("_T")
 
-# Whoever asks more often, or in vain, costs nobody anything.
+# Requests within this time reuse the last finding, failed ones included.
 _KEPT_S = 1.0
 _WAIT_S = 0.8
-# A busy machine may take longer than a caller waits; what hangs is noticed all the same.
+# On a busy machine a look may take longer than a caller waits, and its finding is used all the same. One
+# older than this means that the looks hang.
 _FRESH_S = 5.0
 
 
 class Probe(Generic[_T]):
-    """A look at something that may hang: one at a time, in a place of its own."""
+    """Looks at something that may hang: one look at a time, in a place of its own."""
 
     def __init__(self, places: Places, look: Callable[[], _T]) -> None:
         self._places = places
@@ -36,7 +37,7 @@ class Probe(Generic[_T]):
         self._found: tuple[float, _T] | None = None
 
     async def latest(self) -> _T | None:
-        """What was found a moment ago; None where no look has ended for five seconds.
+        """Return the latest finding; None where no look has ended for five seconds.
 
         Waits for a look for less than a second.
         """
@@ -71,12 +72,12 @@ class Probes:
         self._kept = Probe(threads.metrics, lambda: _kept(database))
 
     async def health(self) -> tuple[str, str]:
-        """How the database and Prefect are: `ok`, or what is wrong."""
+        """Return the status of the database and of Prefect: `ok`, or what is wrong."""
         database, prefect = await asyncio.gather(self._database.latest(), self._prefect.latest())
         return database or DatabaseUnavailable.status, "ok" if prefect else "unreachable"
 
     async def kept(self) -> tuple[Sequence[Metric] | None, bool]:
-        """What the database keeps, None where it does not answer; and whether Prefect does."""
+        """Return the database's figures, None where it does not answer, and whether Prefect answers."""
         kept, prefect = await asyncio.gather(self._kept.latest(), self._prefect.latest())
         return kept or None, bool(prefect)
 

@@ -1,4 +1,4 @@
-"""Signatures of webhooks: Standard Webhooks, and `X-ASG-Signature` beside it.
+"""Sign webhooks: by Standard Webhooks, and by `X-ASG-Signature` beside it.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -16,12 +16,12 @@ _KEY_BYTES_MIN, _KEY_BYTES_MAX = 24, 64  # of the specification
 
 
 def new_secret() -> str:
-    """A secret as the specification has them: `whsec_` and 32 random bytes in base 64."""
+    """Return a new secret as the specification has them: `whsec_` and 32 random bytes in base 64."""
     return _PREFIX + base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
 
 
 def check_secret(secret: str) -> None:
-    """A check of a field: a secret of Standard Webhooks, or any other text that is long enough.
+    """Check a field that must be a secret of Standard Webhooks, or another text that is long enough.
 
     Raises:
         ValueError: it is neither.
@@ -40,10 +40,10 @@ def check_secret(secret: str) -> None:
 def signed_headers(
     message_id: str, timestamp_s: int, body: bytes, keys: Sequence[str]
 ) -> dict[str, str]:
-    """The headers of one attempt; `keys` are secrets, the current one first.
+    """Return the headers of one attempt; `keys` are secrets, the current one first.
 
-    `X-ASG-Signature` is of the body, by the secret as it was shown. It has one value, which simple
-    receivers compare as a whole; so that of the previous secret has a header of its own.
+    `X-ASG-Signature` signs the body alone, with the secret as it was shown. Simple receivers compare the
+    whole header, so the previous secret signs in a header of its own.
     """
     content = f"{message_id}.{timestamp_s}.".encode() + body
     signatures = [
@@ -60,7 +60,7 @@ def signed_headers(
 
 
 def _key(secret: str) -> bytes:
-    """Of a secret without `whsec_`, its bytes; verifiers are then given `whsec_` and their base 64."""
+    """Return the bytes to sign with. Verifiers are given `whsec_` and their base 64."""
     if not secret.startswith(_PREFIX):
         return secret.encode()
     try:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from blocks.domain.errors import RefineryError
+from blocks.domain.origins import parse_origins
+from blocks.domain.wrong_values import explain, must_be, shortened
 from blocks.logs import LogFormat
 from blocks.secrets.vault import Vault
 
@@ -100,6 +102,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     public_url: str = ""
     """Where customers reach the API: what links in Prefect's UI begin with."""
 
+    cors_origins: str = ""
+    """Origins of web pages that may ask the API from a browser, separated by commas, or `*`."""
+
     log_format: LogFormat = LogFormat.TEXT
     """How the API writes its log: lines for people, or JSON."""
 
@@ -138,6 +143,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise SettingsError("REFINERY_CHUNK_BYTES_MIN is more than REFINERY_CHUNK_BYTES_MAX.")
         if self.chunk_runner is ChunkRunner.DASK and not self.dask_address:
             raise SettingsError("REFINERY_CHUNK_RUNNER=dask needs REFINERY_DASK_ADDRESS.")
+        try:
+            self.allowed_origins()
+        except ValueError as error:
+            raise SettingsError(f"REFINERY_CORS_ORIGINS: {error}") from error
 
     def __repr__(self) -> str:
         return "Settings(…)"  # never a secret in a log or a traceback
@@ -151,6 +160,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     def vault(self) -> Vault:
         return Vault([bytes.fromhex(key) for key in self._keys()])
+
+    def allowed_origins(self) -> list[str]:
+        """Return the origins whose pages may ask the API, as browsers write them."""
+        return parse_origins(self.cors_origins)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -170,9 +183,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         try:
             return msgspec.convert(values, cls, strict=False)
         except msgspec.ValidationError as error:
-            message, _, at = str(error).partition(" - at `$.")
-            name = next((n for n, f in names.items() if f == at.strip("`")), "The environment")
-            raise SettingsError(f"{name} holds a bad value: {message}.") from error
+            wrong = explain(error, cls).place.removeprefix(".")
+            (expected,) = (f.type for f in msgspec.structs.fields(cls) if f.name == wrong)
+            (name,) = (n for n, f in names.items() if f == wrong)
+            sentence = must_be(expected, repr(shortened(values[wrong])))
+            raise SettingsError(f"{name} holds a bad value. {sentence}") from error
 
 
 class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):

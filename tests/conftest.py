@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -24,6 +25,14 @@ from tests.support.servers import KEY, DatabaseServer
 from tests.support.stacks import stack_of
 
 MEMORY_BYTES_MIN = 8 * 2**30
+
+# Hypothesis: a slow machine is no failure, no run depends on an earlier one. `--hypothesis-profile=long` looks for
+# much longer, with another `--hypothesis-seed` elsewhere.
+hypothesis.settings.register_profile("refinery", deadline=None, database=None)
+hypothesis.settings.register_profile(
+    "long", deadline=None, database=None, max_examples=2_000, stateful_step_count=60
+)
+hypothesis.settings.load_profile("refinery")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

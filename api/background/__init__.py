@@ -1,4 +1,4 @@
-"""Threads of the API that nobody asks for: runs are launched, webhooks sent, the house kept.
+"""Threads that work without a request: they launch runs, send webhooks and keep house.
 
-Any number of processes may have them: whose turn it is, is decided in the database.
+Any number of processes may have them: the database decides whose turn it is.
 """

@@ -1,7 +1,7 @@
-"""Looks after what nobody asks for: keeps house, and has `reconcile` run where it is needed.
+"""Keep house, and start `reconcile` where it is needed.
 
-A run of `reconcile` leaves 75 kB in Prefect and a row in the list of runs, so it is not started to find
-nothing. Any number of caretakers may run: of those that find the same, one starts a run.
+A run of `reconcile` leaves 75 kB in Prefect and a row in the list of runs, so it is started only if it
+has something to do. Any number of caretakers may run: of those that find the same, one starts a run.
 """
 
 import random
@@ -19,7 +19,8 @@ from deployments import names
 
 logger = logs.get_logger("refinery.caretaker")
 
-# What died is to go on within two minutes: this, a run's start, and what it starts.
+# A run that died must go on within two minutes: this time, the start of `reconcile` and the start of the
+# next run together.
 _LOOK_EVERY_S = 20.0
 _JITTER = 0.2
 _STOP_S = 10.0
@@ -45,7 +46,7 @@ class Caretaker:
         self._prefect.close()
 
     def _run(self) -> None:
-        # Not all at the same moment, where several processes were started together.
+        # The jitter keeps processes apart that were started together.
         while not self._stopping.wait(_LOOK_EVERY_S * random.uniform(1 - _JITTER, 1 + _JITTER)):  # noqa: S311 - no secret
             try:
                 self._look()

@@ -1,18 +1,19 @@
-"""Sends webhooks. Any number of dispatchers may run: what one sends, others pass over.
+"""Send webhooks. Any number of dispatchers may run: one passes over what another is sending.
 
-At least once: who is killed after a POST and before the commit leaves a notification that is sent
-again, with the same `webhook-id`.
+Delivery is at least once: if a dispatcher is killed after a POST and before the commit, the notification
+is sent again, with the same `webhook-id`.
 """
 
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from http import HTTPStatus
 
+from api.background.listener import Listener
 from api.background.webhook_sender import Answer, WebhookSender
 from api.metrics import Metrics
 from api.signatures import new_secret, signed_headers
@@ -22,24 +23,21 @@ from blocks.secrets.egress import Egress
 from blocks.settings import Settings
 from blocks.store import webhooks
 from blocks.store.database import Database
-from blocks.store.interrupts import Interrupt
-from blocks.store.webhooks import Attempt, Notification
+from blocks.store.webhooks import Attempt, DueEndpoint, Notification
 
 logger = logs.get_logger("refinery.webhooks")
 
 _IN_FLIGHT_MAX = 32
-# So many of one endpoint: a slow one must not have all of them.
+# The bound for one endpoint, so that a slow one does not take all threads.
 _IN_FLIGHT_EACH_MAX = 4
 _LOOKS_MAX = 1000
-# More than an attempt takes: resolving, connecting, and what the sender allows.
+# Longer than an attempt takes, with resolving and connecting.
 _HOLD_S = 60.0
-_POLL_S = 2.0  # for what becomes due without a notification
 _BUSY_POLL_S = 0.1
-_RECONNECT_S = 1.0
 _STOP_S = 20.0
 
 _MINUTE_S, _HOUR_S = 60.0, 3600.0
-# Before the second attempt, the third and so on; the last of them until three days are over.
+# Delays before the second attempt, the third and so on; the last one repeats until three days are over.
 _DELAYS_S = (
     5.0,
     30.0,
@@ -51,95 +49,71 @@ _DELAYS_S = (
     4 * _HOUR_S,
 )
 _JITTER = 0.2
-# How long an endpoint is left alone that fails again and again, with all that waits for it.
+# The longest pause of an endpoint that fails again and again, for all of its notifications.
 _PAUSE_S_MAX = _MINUTE_S
 _RETRY_AFTER_S_MAX = 24 * _HOUR_S
 
 
 class Dispatcher:
-    """A thread that looks for what is due, and a pool of threads that send it."""
+    """A thread that looks for due notifications, and a pool of threads that send them."""
 
     def __init__(self, settings: Settings, database: Database, metrics: Metrics) -> None:
         self._database = database
         self._metrics = metrics
         self._vault = settings.vault()
         self._sender = WebhookSender(Egress(settings.egress_allow))
-        self._stopping = threading.Event()
-        self._listening = Interrupt()
-        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+        self._listener = Listener("dispatcher", webhooks.CHANNEL, database, work=self._send_some)
         self._pool = ThreadPoolExecutor(_IN_FLIGHT_MAX, thread_name_prefix="webhook")
         self._in_flight: Counter[int] = Counter()
         self._changed = threading.Condition()
         self._looked_at = 0
 
     def start(self) -> None:
-        self._thread.start()
+        self._listener.start()
 
     def stop(self) -> None:
-        """End after the attempts that are under way."""
-        self._stopping.set()
-        self._listening.fire()
+        """Wait for the attempts that are under way, and begin no others."""
+        self._listener.stop_soon()
         with self._changed:
             self._changed.notify_all()
-        self._thread.join(timeout=_STOP_S)
+        self._listener.stop(_STOP_S)
         self._pool.shutdown(cancel_futures=True)
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                for _ in self._listen():
-                    while not self._stopping.is_set() and self._send_some():
-                        pass
-                    if self._stopping.is_set():
-                        return
-            except Transient as error:
-                if self._stopping.wait(_RECONNECT_S):
-                    return
-                logger.warning("webhooks.database_lost", reason=error.message)
-            except Exception:
-                logger.exception("webhooks.failed")
-                self._stopping.wait(_RECONNECT_S)
-
-    def _listen(self) -> Iterator[None]:
-        return self._database.listen(webhooks.CHANNEL, timeout_s=_POLL_S, interrupt=self._listening)
-
     def _send_some(self) -> bool:
-        """Hand out what is due and has room; whether to look again at once."""
-        with self._changed:
-            while self._in_flight.total() >= _IN_FLIGHT_MAX and not self._stopping.is_set():
-                self._changed.wait()
-            room = _IN_FLIGHT_MAX - self._in_flight.total()
-            busy = Counter(self._in_flight)
+        """Send the due notifications that there is room for; return whether to look again at once."""
+        room, in_flight = self._await_room()
         with self._database.transaction() as tx:
             seen = webhooks.due_endpoints(tx, after=self._looked_at, looks_max=_LOOKS_MAX)
-            limits: dict[int, int] = {}
-            for endpoint in seen:
-                # One that fails is asked with one, until it answers.
-                most = (1 if endpoint.failing else _IN_FLIGHT_EACH_MAX) - busy[endpoint.webhook_no]
-                if endpoint.is_due and most > 0 and room > 0:
-                    limits[endpoint.webhook_no] = min(most, room)
-                    room -= limits[endpoint.webhook_no]
+            limits = choose(seen, in_flight, room)
             claimed = webhooks.claim(tx, limits, hold_s=_HOLD_S) if limits else []
-        more = len(seen) == _LOOKS_MAX
-        self._looked_at = seen[-1].webhook_no if more else 0
+        are_all_seen = len(seen) < _LOOKS_MAX
+        self._looked_at = 0 if are_all_seen else seen[-1].webhook_no
         for notification in claimed:
             with self._changed:
                 self._in_flight[notification.webhook_no] += 1
             self._pool.submit(self._send, notification)
-        if claimed or more:
-            return True
+        return bool(claimed) or not are_all_seen or self._await_answer()
+
+    def _await_room(self) -> tuple[int, Counter[int]]:
+        """Wait for a free thread; return how many are free, and the attempts under way by endpoint."""
         with self._changed:
-            # An endpoint that had as many as it may has room again when one of them is answered.
-            if self._in_flight.total():
-                self._changed.wait(_BUSY_POLL_S)
-                return True
-        return False
+            while self._in_flight.total() >= _IN_FLIGHT_MAX and not self._listener.is_stopping:
+                self._changed.wait()
+            return _IN_FLIGHT_MAX - self._in_flight.total(), Counter(self._in_flight)
+
+    def _await_answer(self) -> bool:
+        """Wait a moment for an attempt to end, which makes room at its endpoint; False without any."""
+        with self._changed:
+            if not self._in_flight.total():
+                return False
+            self._changed.wait(_BUSY_POLL_S)
+            return True
 
     def _send(self, notification: Notification) -> None:
         try:
             self._attempt(notification)
         except RefineryError as error:
-            # It is due again when its hold is over.
+            # The notification is due again when its hold expires.
             logger.warning(
                 "webhooks.not_sent", message_id=notification.message_id, reason=error.message
             )
@@ -184,7 +158,7 @@ class Dispatcher:
         except Transient:
             raise
         except Exception:
-            # Such as a secret that no key of ours opens.
+            # One cause is a secret that no encryption key of ours opens.
             logger.exception("webhooks.not_sent", message_id=notification.message_id)
             return Answer(None, "The request could not be made; our operators can see the reason.")
 
@@ -208,6 +182,21 @@ class Dispatcher:
         )
 
 
+def choose(seen: Iterable[DueEndpoint], in_flight: Mapping[int, int], room: int) -> dict[int, int]:
+    """Return how many notifications to send now to each endpoint, by its number: `room` in all.
+
+    An endpoint has four under way at most, and one while it fails; `in_flight` says how many it has.
+    """
+    limits: dict[int, int] = {}
+    for endpoint in seen:
+        most = 1 if endpoint.failing else _IN_FLIGHT_EACH_MAX
+        free = min(most - in_flight.get(endpoint.webhook_no, 0), room)
+        if endpoint.is_due and free > 0:
+            limits[endpoint.webhook_no] = free
+            room -= free
+    return limits
+
+
 def _outcome(answer: Answer) -> str:
     if answer.error is None:
         return "delivered"
@@ -219,7 +208,7 @@ def _backoff(
     answer: Answer,
     spread: Callable[[float, float], float] = random.uniform,
 ) -> tuple[float, float]:
-    """When this is tried again, and how long its endpoint is left alone, in seconds."""
+    """Return the delay before the next attempt, and the pause of its endpoint, in seconds."""
     nth = min(notification.attempts, len(_DELAYS_S)) - 1
     delay_s = _DELAYS_S[nth] * spread(1 - _JITTER, 1 + _JITTER)
     pause_s = min(2.0**notification.failures, _PAUSE_S_MAX) * spread(1 - _JITTER, 1)

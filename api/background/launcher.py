@@ -1,20 +1,19 @@
-"""Starts Prefect runs whose turn has come, stops those of cancelled jobs, and tells of jobs' events.
+"""Start Prefect runs whose turn has come, stop those of cancelled jobs, and emit jobs' events.
 
-Any number of launchers may run. A run is counted as under way before it is asked for, so that whoever
-dies in between leaves a row that reconcile finds; asked for again with the same idempotency key, it
-is one run. What cannot be said to Prefect now stays, and is tried again.
+Any number of launchers may run. A run is counted as under way before Prefect is asked for it, so a
+launcher that dies in between leaves a row that reconcile finds. Asking again with the same idempotency
+key makes no second run. Messages that Prefect does not take now stay, and are tried again.
 """
 
 import random
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from api.background.listener import Listener
 from api.metrics import Metrics
 from blocks import logs
-from blocks.domain.errors import Transient
 from blocks.domain.model import JobStatus
 from blocks.prefect import job_page
 from blocks.prefect.api import (
@@ -27,7 +26,6 @@ from blocks.prefect.reconciler import reconcile
 from blocks.settings import Settings
 from blocks.store import chunks, jobs, outbox, runs
 from blocks.store.database import Database, Transaction
-from blocks.store.interrupts import Interrupt
 from blocks.store.outbox import Entry
 from blocks.store.runs import Launch
 from deployments import names
@@ -36,79 +34,58 @@ logger = logs.get_logger("refinery.launcher")
 
 _DEPLOYMENTS = {"process_job": names.PROCESS_JOB, "deliver_job": names.DELIVER_JOB}
 _ENDS = {f"refinery.job.{end}" for end in ("completed", "failed", "cancelled")}
-_POLL_S = 2.0  # for what became due without a notification: what was postponed
 _STOP_S = 10.0
 _DELAY_S_MAX = 60.0
-# Where Prefect is away, or knows no deployment of ours yet, work goes on as soon as that has changed.
+# The longest delay where Prefect is away, or knows no deployment of ours yet: work must go on soon after
+# that has changed.
 _AWAY_DELAY_S_MAX = 2.0
-_RECONNECT_S = 1.0
 _ENTRIES_MAX = 100
-# Longer than Prefect is waited for: who asked then has died.
+# Longer than we wait for Prefect: a launcher that asked before that has died.
 _UNANSWERED_S = 15.0
 _UNANSWERED_MAX = 100
-# Between two looks for what is to be launched. Each is a request to Prefect, some of them slow ones.
-_SAID_MAX = 4
+# Messages to Prefect, and launches, in one turn. Each is a request, and some are slow.
+_TOLD_MAX = 4
 _LAUNCHES_MAX = 8
 
 
 class Launcher:
-    """A thread that does what PostgreSQL's NOTIFY wakes it for."""
+    """Launches and tells, in a thread that PostgreSQL's NOTIFY wakes."""
 
     def __init__(self, settings: Settings, database: Database, metrics: Metrics) -> None:
         self._settings = settings
         self._database = database
         self._metrics = metrics
         self._prefect = PrefectApi(settings)
-        self._stopping = threading.Event()
-        self._listening = Interrupt()
-        self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
+        self._is_fresh = True
+        self._listener = Listener(
+            "launcher", outbox.CHANNEL, database, work=self._take_turn, prepare=self._prepare
+        )
 
     def start(self) -> None:
-        self._thread.start()
+        self._listener.start()
 
     def stop(self) -> None:
-        """End after the run that is being asked for."""
-        self._stopping.set()
-        self._listening.fire()
-        self._thread.join(timeout=_STOP_S)
+        """Wait for the request that is under way, and make no other."""
+        self._listener.stop(_STOP_S)
         self._prefect.close()
 
-    def _run(self) -> None:
-        is_fresh = True
-        while not self._stopping.is_set():
-            unanswered_s = 0.0
-            try:
-                for _ in self._listen():
-                    # Whoever has lost the database may have lost an answer of Prefect's by that.
-                    self._ask_again(unanswered_s)
-                    unanswered_s = _UNANSWERED_S
-                    if is_fresh:
-                        reconcile(self._database, self._prefect, self._settings)
-                        is_fresh = False
-                    while not self._stopping.is_set() and self._take_turn():
-                        pass
-                    if self._stopping.is_set():
-                        return
-            except Transient as error:
-                if self._stopping.wait(_RECONNECT_S):
-                    return
-                logger.warning("launcher.database_lost", reason=error.message)
-            except Exception:
-                logger.exception("launcher.failed")
-                self._stopping.wait(_RECONNECT_S)
-
-    def _listen(self) -> Iterator[None]:
-        return self._database.listen(outbox.CHANNEL, timeout_s=_POLL_S, interrupt=self._listening)
+    def _prepare(self, is_new: bool) -> None:
+        """Reconcile once, and ask each time for runs whose request was not answered."""
+        # With the connection, an answer of Prefect's may have been lost.
+        self._ask_again(0.0 if is_new else _UNANSWERED_S)
+        if self._is_fresh:
+            reconcile(self._database, self._prefect, self._settings)
+            self._is_fresh = False
 
     def _take_turn(self) -> bool:
-        """Launch some, then say some, so that neither waits for all of the other; False if none."""
+        """Launch some runs, then send some messages, so that neither waits long; False without any."""
         launches = 0
-        while launches < _LAUNCHES_MAX and not self._stopping.is_set() and self._launch_next():
+        while launches < _LAUNCHES_MAX and not self._listener.is_stopping and self._launch_next():
             launches += 1
-        return self._say_next() or launches > 0
+        return self._tell_next() or launches > 0
 
     def _launch_next(self) -> bool:
-        """Launch one; False if there is none, or if Prefect would not take the next one either."""
+        """Launch a run; return False if none is due, or if Prefect would take no other one either."""
         with self._database.transaction() as tx:
             launch = runs.take(
                 tx,
@@ -120,15 +97,15 @@ class Launcher:
         return self._launch(launch)
 
     def _ask_again(self, after_s: float) -> None:
-        """Ask again for the runs of which no id is known: with their keys, none is started twice."""
+        """Ask again for the runs whose id is not known: by their keys, none is started twice."""
         with self._database.transaction() as tx:
             unanswered = runs.unanswered(tx, after_s=after_s, limit=_UNANSWERED_MAX)
         for launch in unanswered:
-            if self._stopping.is_set() or not self._launch(launch):
+            if self._listener.is_stopping or not self._launch(launch):
                 return
 
     def _launch(self, launch: Launch) -> bool:
-        """Ask Prefect for a run; where that fails it is due again later. False if Prefect takes none."""
+        """Ask Prefect for a run, or postpone it. Return False if Prefect takes none now."""
         log = logger.bind(job_id=launch.job_id, kind=launch.kind, launches=launch.launches)
         try:
             with self._metrics.launch_seconds.time():
@@ -149,7 +126,7 @@ class Launcher:
 
     def _create_run(self, launch: Launch) -> str:
         if launch.is_queue:
-            # Without the job as a tag: to cancel that job must not stop the work for the others.
+            # The job is no tag here: cancelling it must not stop the run for the other jobs.
             return self._prefect.create_run(
                 names.SMALL_JOBS,
                 name=f"small jobs of {launch.customer_id}",
@@ -166,15 +143,15 @@ class Launcher:
             idempotency_key=launch.idempotency_key,
         )
 
-    def _say_next(self) -> bool:
-        """Whether there was something to be said."""
+    def _tell_next(self) -> bool:
+        """Send some of the due messages; return whether there were any."""
         with self._database.transaction() as tx:
             entries = _some_of(outbox.claim(tx, limit=_ENTRIES_MAX))
             events = [entry for entry in entries if entry.event]
             error: PrefectUnavailable | None = None
             for some in [*([entry] for entry in entries if not entry.event), events]:
                 if not isinstance(error, PrefectUnreachable):
-                    error = self._try_to_say(tx, some)
+                    error = self._try_to_tell(tx, some)
                 for entry in some:
                     if error is None:
                         outbox.done(tx, entry.outbox_no)
@@ -183,16 +160,16 @@ class Launcher:
                     outbox.postpone(tx, entry.outbox_no, error=error.message, delay_s=delay_s)
         return bool(entries)
 
-    def _try_to_say(self, tx: Transaction, entries: list[Entry]) -> PrefectUnavailable | None:
-        """Return why it could not be said, or None."""
+    def _try_to_tell(self, tx: Transaction, entries: list[Entry]) -> PrefectUnavailable | None:
+        """Send one message, or events together; return why that failed, or None."""
         try:
-            self._say(tx, entries)
+            self._tell(tx, entries)
         except PrefectUnavailable as error:
             return error
         return None
 
-    def _say(self, tx: Transaction, entries: list[Entry]) -> None:
-        """Stop the runs of a cancelled job, or tell of the events of several jobs."""
+    def _tell(self, tx: Transaction, entries: list[Entry]) -> None:
+        """Stop the runs of a cancelled job, or emit the events of several jobs."""
         if not entries:
             return
         if entries[0].event:
@@ -206,22 +183,22 @@ class Launcher:
         logger.info("launcher.cancelled", job_id=entries[0].job_id, runs=len(stopped))
 
     def _show_end(self, tx: Transaction, job_id: str) -> None:
-        """Bring the job's page in Prefect's UI up to date where no run does: nothing runs at its end."""
+        """Update the page of a job in Prefect's UI that has ended without a run to do it."""
         job = jobs.get(tx, job_id)
         if job is None or (job.delivery and job.status is JobStatus.COMPLETED):
-            return  # its delivery's run shows more, where it was delivered to
+            return  # the run of its delivery also shows where the results are
         codes = chunks.bad_codes(tx, job.job_no)
         page = job_page.page(job, codes, public_url=self._settings.public_url)
         self._prefect.show(job_page.key(job_id), page, job_page.description(job))
 
 
 def _some_of(entries: Sequence[Entry]) -> list[Entry]:
-    """The first entries, as far as they need no more than `_SAID_MAX` requests of their own.
+    """Return the first entries, which need at most `_TOLD_MAX` requests of their own.
 
-    Events go in one request together, but for the page of a job that has ended. The others stay due.
+    Events share one request, but the page of a job that has ended takes one more. The rest stays due.
     """
     requests = accumulate(not entry.event or entry.event in _ENDS for entry in entries)
-    return [entry for entry, n in zip(entries, requests, strict=True) if n <= _SAID_MAX]
+    return [entry for entry, n in zip(entries, requests, strict=True) if n <= _TOLD_MAX]
 
 
 def _delay_s(failures: int, max_s: float) -> float:
@@ -229,7 +206,7 @@ def _delay_s(failures: int, max_s: float) -> float:
 
 
 def _event(entry: Entry) -> dict[str, Any]:
-    """As Prefect has them; the id follows from the entry, so that it counts once.
+    """Return Prefect's form of an event; its id is derived from the entry, so that it counts once.
 
     https://docs.prefect.io/v3/concepts/events
     """

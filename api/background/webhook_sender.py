@@ -1,4 +1,4 @@
-"""One attempt to send a webhook: to a checked address, bounded in time and in what is read."""
+"""Send a webhook once: to a checked address, within a bounded time, reading a bounded answer."""
 
 import ssl
 import time
@@ -24,7 +24,7 @@ _RESPONSE_CHARACTERS_KEPT = 1000
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came back; `error` says why it does not count as delivered, and is None where it does."""
+    """The answer to an attempt; `error` says why it was not delivered, and is None if it was."""
 
     status_code: int | None
     error: str | None
@@ -40,9 +40,9 @@ class WebhookSender:
         self._tls = trusted()
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Return the answer to one POST to `url`, a normalized one.
+        """Return the answer to one POST to `url`, which must be normalized.
 
-        What goes wrong is told in it, and nothing is raised.
+        Every failure is an answer with an `error`; nothing is raised.
         """
         network = _Network(self._egress, time.monotonic() + _TOTAL_S)
         try:
@@ -63,12 +63,12 @@ class WebhookSender:
             return Answer(None, f"There was no answer within {_TOTAL_S:g} s.")
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             return _failed("The connection failed", error)
-        except Exception as error:  # noqa: BLE001 - an attempt that is not told is never seen by anybody
+        except Exception as error:  # noqa: BLE001 - every attempt is logged for its customer
             return _failed("The request could not be sent", error)
 
 
 def _place(url: str) -> tuple[httpcore.URL, str]:
-    """Return where to connect to and what to ask for, and the Host header.
+    """Return the address to connect to with the path to ask for, and the Host header.
 
     httpcore's own reading of a URL drops `;` and what follows it in a path, and the brackets of an
     IPv6 address.
@@ -89,7 +89,7 @@ def _failed(what: str, error: Exception) -> Answer:
 
 
 def _read(answer: httpcore.Response) -> Answer:
-    """Return what was answered: its status counts, whatever becomes of the body behind it."""
+    """Return the answer. Its status counts, even if the body breaks off."""
     headers = {name.lower(): value.decode("latin-1") for name, value in answer.headers}
     success = 200 <= answer.status < 300  # noqa: PLR2004 - of all 2xx
     return Answer(
@@ -101,7 +101,7 @@ def _read(answer: httpcore.Response) -> Answer:
 
 
 def _beginning(answer: httpcore.Response) -> str:
-    """Return the first characters of a body, or of what arrived of it."""
+    """Return the first characters of a body, even if it breaks off."""
     content = bytearray()
     with suppress(
         httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError
@@ -110,7 +110,7 @@ def _beginning(answer: httpcore.Response) -> str:
             content += part
             if len(content) > _RESPONSE_BYTES_MAX:
                 break
-    with suppress(Exception):  # it has been answered
+    with suppress(Exception):  # the answer is complete for us
         answer.close()
     text = content[: 4 * _RESPONSE_CHARACTERS_KEPT].decode(errors="replace")
     # U+0000 cannot be stored.
@@ -118,7 +118,7 @@ def _beginning(answer: httpcore.Response) -> str:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Of `Retry-After`: seconds, or a date (RFC 9110, 10.2.3)."""
+    """Return the seconds of a `Retry-After` header, which has seconds or a date (RFC 9110, 10.2.3)."""
     if not retry_after:
         return None
     if retry_after.strip().isdecimal():
@@ -133,7 +133,7 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 class _Network(httpcore.NetworkBackend):
-    """Connects to the addresses that were checked, and lets nothing go on after a moment."""
+    """Connects to addresses that were checked, and ends every operation at a given moment."""
 
     def __init__(self, egress: Egress, until_s: float) -> None:
         self._egress = egress
@@ -170,7 +170,7 @@ class _Network(httpcore.NetworkBackend):
 
 
 class _Stream(httpcore.NetworkStream):
-    """A stream that ends at a moment, however slowly its other side drips."""
+    """A stream that ends at a given moment, however slowly the other side sends."""
 
     def __init__(self, inner: httpcore.NetworkStream, until_s: float) -> None:
         self._inner = inner

@@ -1,4 +1,4 @@
-"""Bodies of requests as their types, or as the answer that refuses them."""
+"""Read the bodies of requests as their types, or refuse them with every fault."""
 
 import hashlib
 from http import HTTPStatus
@@ -8,17 +8,18 @@ import msgspec
 
 from api.http.errors import ApiError, invalid_request
 from blocks.bodies.fields import Body, read_body
+from blocks.domain.wrong_values import why_not_json
 
 _B = TypeVar("_B", bound=Body)
 
 
 def digest(*asked: Any) -> bytes:
-    """The SHA-256 of what a request asks for, by which it is known when it comes again."""
+    """Return the SHA-256 of the canonical request, for idempotency keys and entity tags."""
     return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).digest()
 
 
 def parse(body: bytes, model: type[_B]) -> _B:
-    """`body` as a `model`. The time that it takes is bounded by the size of the body alone.
+    """Return `body` as a `model`, in a time that the size of the body alone bounds.
 
     Raises:
         ApiError: 400, with every fault, or the first 100 of them.
@@ -26,7 +27,7 @@ def parse(body: bytes, model: type[_B]) -> _B:
     try:
         value, faults = read_body(body, model)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        message = f"The body is not valid JSON: {error}"
+        message = f"The body is not valid JSON: {why_not_json(error)}"
         raise ApiError(HTTPStatus.BAD_REQUEST, "invalid_json", message) from error
     if value is None or faults:
         raise invalid_request(faults)

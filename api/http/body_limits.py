@@ -1,4 +1,4 @@
-"""How many bytes of bodies a customer or an annotator may send, and whose body is parsed next."""
+"""Limits on bodies: how many bytes a customer or an annotator may send, and whose is parsed next."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,14 +13,14 @@ from blocks.settings import Settings
 from blocks.store.customers import Principal
 
 _REFUSED_COST = 32
-"""How many times a body counts that is refused: to find every fault takes longer than to read what
-is right, and who sends right bodies has their tasks to wait for as well."""
+"""How many times a refused body counts: finding every fault takes longer than reading a right body, and
+the sender of right bodies is slowed down by the tasks in them as well."""
 
 _Request = Request[Principal, Any, Any]
 
 
 class BodyLimits:
-    """The bytes of bodies, by whose key they come with, in one process. For one event loop."""
+    """Counts the bytes of bodies by the owner of their key, in one process, for one event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._buckets = TokenBuckets(BODY_BYTES, settings.body_bytes_per_minute_max)
@@ -28,29 +28,29 @@ class BodyLimits:
         self._turns: WeakValueDictionary[Principal, asyncio.Lock] = WeakValueDictionary()
 
     def take(self, request: _Request) -> None:
-        """Count a body before it is received; as the largest one where its length is not told.
+        """Count a body before it is received; one of unknown length counts as the largest.
 
         Raises:
             ApiError: 429, it is more than what is left.
         """
         length = request.headers.get("content-length", "")
         size = int(length) if length.isdecimal() else self._bytes_max
-        if size <= self._bytes_max:  # a larger one is not received
+        if size <= self._bytes_max:  # a larger body is refused without being received
             note_rate(request.scope, self._buckets.take(request.user, size))
 
     def count_refused(self, request: _Request, size: int) -> None:
-        """Count a body that was looked at for nothing, once more."""
+        """Count a body that was refused as many times more as it costs."""
         rate = self._buckets.charge(request.user, size * (_REFUSED_COST - 1))
         note_rate(request.scope, rate)
 
     @asynccontextmanager
     async def turn(self, request: _Request) -> AsyncIterator[None]:
-        """Wait until no other large body of the same customer or annotator is parsed.
+        """Wait until no other large body of the same customer or annotator is being parsed.
 
-        So each of them has one body at most among those that wait for a thread, and these go in turn.
+        So each of them has at most one body among those that wait for a thread, which take turns.
 
         Raises:
-            ApiError: 429, bodies before this one were refused, and nothing is left.
+            ApiError: 429, refused bodies before this one have used up what was left.
         """
         lock = self._turns.setdefault(request.user, asyncio.Lock())
         async with lock:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from inspect import cleandoc
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -30,6 +31,8 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     content: msgspec.Struct | str
     description: str = ""
+    name: str = "example"
+    """What the example is of, where there are several of one status."""
 
     @property
     def model(self) -> type[msgspec.Struct] | None:
@@ -45,7 +48,7 @@ Answers = Mapping[str, tuple[Answer, ...]]
 
 @dataclass
 class Document(OpenAPI):
-    """An OpenAPI document that is completed when it is asked for."""
+    """An OpenAPI document that is completed when it is read."""
 
     requests: Requests | None = None
     answers: Answers | None = None
@@ -67,8 +70,9 @@ class Document(OpenAPI):
                 _complete_refusals(operation)
                 if taken := requests.get(operation["operationId"]):
                     operation["requestBody"]["content"] = {_JSON: _content(taken)}
-                for answer in answers.get(operation["operationId"], ()):
-                    _complete_answer(operation["responses"][str(answer.status)], answer)
+                found = answers.get(operation["operationId"], ())
+                for status, some in groupby(found, key=lambda answer: answer.status):
+                    _complete_answer(operation["responses"][str(status)], *some)
         document["components"]["schemas"] = schemas_of(roots)
         return document
 
@@ -87,7 +91,7 @@ class DocumentConfig(OpenAPIConfig):
 
 
 def _complete_parameters(operation: dict[str, Any], known: Mapping[str, Any]) -> None:
-    """Say what a parameter may be where it stands: nothing of it is null, or an enum's first value."""
+    """Write into each parameter what it may be: no reference, no null, and no default of an enum."""
     for parameter in operation.get("parameters", ()):
         schema = parameter["schema"]
         for option in (*schema.pop("oneOf", ()), *schema.pop("allOf", ())):
@@ -97,31 +101,34 @@ def _complete_parameters(operation: dict[str, Any], known: Mapping[str, Any]) ->
                 schema |= {key: found[key] for key in ("type", "enum") if key in found}
         if "enum" in schema:
             schema.pop("default", None)
-        schema.pop("description", None)  # the parameter has it
+        schema.pop("description", None)  # the parameter itself has one
 
 
 def _complete_refusals(operation: dict[str, Any]) -> None:
-    """Take the names out of the examples, which have them as their keys; the specification has none."""
+    """Take the names out of the examples: the specification has them as keys only."""
     for response in operation["responses"].values():
         for content in response.get("content", {}).values():
             for example in content.get("examples", {}).values():
                 del example["id"]
 
 
-def _complete_answer(response: dict[str, Any], answer: Answer) -> None:
+def _complete_answer(response: dict[str, Any], answer: Answer, *others: Answer) -> None:
     response["description"] = (
         answer.description or cleandoc(str(answer.model.__doc__)).splitlines()[0]
     )
     (media_type,) = response["content"]
-    response["content"] = {media_type: _content(answer)}
+    response["content"] = {media_type: _content(answer, *others)}
 
 
-def _content(example: Taken | Answer) -> dict[str, Any]:
-    """Return a media type of the example's type, with the example."""
+def _content(example: Taken | Answer, *others: Answer) -> dict[str, Any]:
+    """Return a media type of the examples' type, with the examples."""
     name = example.model.__name__ if example.model else None
     return {
         "schema": {"$ref": f"{_REFERENCE}{name}"} if name else {"type": "string"},
         "examples": {
-            "example": {"value": msgspec.json.decode(msgspec.json.encode(example.content))}
+            getattr(each, "name", "example"): {
+                "value": msgspec.json.decode(msgspec.json.encode(each.content))
+            }
+            for each in (example, *others)
         },
     }

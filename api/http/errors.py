@@ -1,27 +1,31 @@
-"""Every error as `{"error", "code", "details"?}`: one table from exception to response."""
+"""Answer every error as `{"error", "code", "details"?}`, by one table from exception to response."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, get_args
 
 import msgspec
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
+from litestar.typing import FieldDefinition
+from msgspec import Meta
 
 from api.http.hangups import ClientGone
 from api.http.places import Overloaded
 from blocks import logs
 from blocks.bodies.fields import Fault
-from blocks.domain.choices import with_choices
 from blocks.domain.errors import IdempotencyConflict, RefineryError, Transient
+from blocks.domain.wrong_values import must_be, shortened
 from blocks.store.database import Locked
 from blocks.store.quotas import QuotaExceeded
 
 logger = logs.get_logger("refinery.api")
 
 _CLIENT_CLOSED_REQUEST = 499
+_RULES = ("ge", "le", "min_length", "max_length")
 TIMED_OUT = {"error": "The request was not complete in time.", "code": "request_timeout"}
-"""The body of a 408, which the server answers without the application; as are the next two."""
+"""The body of a 408. The server answers this and the next two without the application."""
 HEAD_TOO_LARGE = {
     "error": "The URL and the headers may have 64 KiB together.",
     "code": "headers_too_large",
@@ -38,7 +42,7 @@ class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str
     """One sentence that a person can act on."""
     code: str
-    """What a program can tell errors apart by; it stays the same."""
+    """The name of the error for programs; it stays the same."""
     details: tuple[Fault, ...] = ()
     """Every field that is at fault, or the first 100 of them."""
 
@@ -48,7 +52,7 @@ ANNOTATORS_KEY = "an annotator's key (ak_…)"
 
 
 class ApiError(RefineryError):
-    """A request that cannot be answered as it was meant."""
+    """The request is answered with an error."""
 
     def __init__(
         self,
@@ -65,38 +69,43 @@ class ApiError(RefineryError):
 
 
 def wrong_key(*, wanted: str, given: str) -> ApiError:
-    """403: the request takes another kind of key."""
+    """Return a 403: the route takes another kind of key."""
     return ApiError(
         HTTPStatus.FORBIDDEN, "forbidden", f"This takes {wanted}, and yours is {given}."
     )
 
 
 def with_faults(status: HTTPStatus, code: str, faults: Sequence[Fault]) -> ApiError:
-    """Every fault in the details; the sentence has the first, and how many more there are."""
+    """Return an error with all faults as details; its sentence has the first and counts the others."""
     first = f"{faults[0].field}: {faults[0].message}"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return ApiError(status, code, first + more, faults)
 
 
 def invalid_request(faults: Sequence[Fault]) -> ApiError:
-    """400 with every fault that was found."""
+    """Return a 400 with every fault that was found."""
     return with_faults(HTTPStatus.BAD_REQUEST, "invalid_request", faults)
 
 
+def unknown_cursor() -> ApiError:
+    """Return a 400 for a `cursor` that no page has given."""
+    return invalid_request([Fault("cursor", "This is not the next_cursor of any page.")])
+
+
 def not_found(what: str) -> ApiError:
-    """404, the same for what never existed and for what belongs to somebody else."""
+    """Return a 404, the same for an id that never existed and for one of another customer."""
     return ApiError(HTTPStatus.NOT_FOUND, f"{what}_not_found", f"There is no such {what}.")
 
 
 def conflict(code: str, message: str) -> ApiError:
-    """409."""
+    """Return a 409."""
     return ApiError(HTTPStatus.CONFLICT, code, message)
 
 
 def too_many_requests(
     code: str, message: str, retry_after_s: int, headers: Mapping[str, str] | None = None
 ) -> ApiError:
-    """429, with when to come again."""
+    """Return a 429 that says when to come again."""
     more = {"Retry-After": str(retry_after_s), **(headers or {})}
     return ApiError(HTTPStatus.TOO_MANY_REQUESTS, code, message, headers=more)
 
@@ -117,30 +126,30 @@ def _respond(
 
 
 def handle_api_error(_: _Handled, error: ApiError) -> Response[ErrorBody]:
-    """Our own errors carry their response."""
+    """Answer an error of ours, which carries its response."""
     return _respond(error.status, error.body, error.headers)
 
 
 def handle_conflict(_: _Handled, error: IdempotencyConflict) -> Response[ErrorBody]:
-    """409."""
+    """Answer 409."""
     return _respond(HTTPStatus.CONFLICT, ErrorBody(error.message, error.code))
 
 
 def handle_quota(_: _Handled, error: QuotaExceeded) -> Response[ErrorBody]:
-    """429, with when it is worth to ask again."""
+    """Answer 429, and say when asking again is worth it."""
     body = ErrorBody(error.message, error.quota_code)
     headers = {"Retry-After": str(error.retry_after_s)}
     return _respond(HTTPStatus.TOO_MANY_REQUESTS, body, headers)
 
 
 def handle_client_gone(request: _Handled, error: ClientGone) -> Response[ErrorBody]:
-    """499, as proxies count it: nobody sees the answer."""
+    """Answer 499, as proxies count it; nobody sees it."""
     logger.info("request.client_gone", path=request.url.path)
     return _respond(_CLIENT_CLOSED_REQUEST, ErrorBody(error.message, error.code))
 
 
 def handle_transient(_: _Handled, error: Transient) -> Response[ErrorBody]:
-    """503: what failed is not the client's fault, and may be mended by time."""
+    """Answer 503: the failure is not the client's, and time may mend it."""
     logger.warning("request.unavailable", code=error.code, reason=error.message)
     body, retry_after_s = UNAVAILABLE_BY.get(type(error), UNAVAILABLE)
     return _respond(HTTPStatus.SERVICE_UNAVAILABLE, body, {"Retry-After": str(retry_after_s)})
@@ -158,32 +167,45 @@ BY_STATUS: dict[int, tuple[str, str]] = {
 
 
 def handle_http_exception(request: _Handled, error: HTTPException) -> Response[ErrorBody]:
-    """What Litestar raises, by its status."""
+    """Answer what Litestar raises, by its status."""
     if error.status_code not in BY_STATUS:
         return handle_unexpected(request, error)
+    if faults := _parameter_faults(request, error):
+        return handle_api_error(request, invalid_request(faults))
     code, message = BY_STATUS[error.status_code]
-    faults = _framework_faults(request, error)
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    return _respond(error.status_code, ErrorBody(message, code, faults), headers)
+    return _respond(error.status_code, ErrorBody(message, code), headers)
 
 
-def _framework_faults(request: _Handled, error: HTTPException) -> tuple[Fault, ...]:
-    """What Litestar found wrong with parameters, where a wrong enum is answered with the right ones."""
-    if "route_handler" not in request.scope:  # there is no such page
-        return ()
-    fields = request.route_handler.parsed_fn_signature.parameters.items()
-    types = {getattr(f.kwarg_definition, "name", None) or name: f.annotation for name, f in fields}
-    return tuple(
-        Fault(e.get("key", ""), with_choices(e["message"], types.get(e.get("key"))))
-        for e in (error.extra if isinstance(error.extra, list) else ())
-        if "message" in e
+def _parameter_faults(request: _Handled, error: HTTPException) -> list[Fault]:
+    """Return a fault for each parameter that Litestar has found wrong, with what it may be."""
+    wrong = {each.get("key") for each in error.extra} if isinstance(error.extra, list) else set()
+    if not wrong:
+        return []  # a 404 has no handler to look at
+    return [
+        _parameter_fault(request, name, field)
+        for name, field in request.route_handler.parsed_fn_signature.parameters.items()
+        if name in wrong
+    ]
+
+
+def _parameter_fault(request: _Handled, name: str, field: FieldDefinition) -> Fault:
+    definition = field.kwarg_definition
+    rules = {rule: getattr(definition, rule, None) for rule in _RULES}
+    # `| None` says that the parameter may be left out: nothing in a URL or a header is null.
+    (kind,) = (
+        part for part in get_args(field.annotation) or (field.annotation,) if part is not NoneType
     )
+    expected: Any = Annotated[kind, Meta(**{rule: n for rule, n in rules.items() if n is not None})]
+    name = getattr(definition, "name", None) or name
+    given = request.query_params.get(name)
+    return Fault(name, must_be(expected, "" if given is None else repr(shortened(given))))
 
 
 def handle_unexpected(request: _Handled, error: Exception) -> Response[ErrorBody]:
-    """500: the log has the cause, the answer does not."""
+    """Answer 500: the log has the cause, the answer does not."""
     logger.error("request.failed", path=request.url.path, exc_info=error)
     body = ErrorBody("Something went wrong on our side; the operators can see it.", "internal")
     return _respond(HTTPStatus.INTERNAL_SERVER_ERROR, body)

@@ -21,11 +21,11 @@ NOT_MODIFIED = {
 
 
 def etag_of(body: msgspec.Struct) -> str:
-    """Weak, because the same body may go out compressed or not."""
+    """Return the entity tag of a body; weak, because the body may go out compressed or not."""
     return f'W/"{digest(body).hex()[:_DIGITS]}"'
 
 
 def matches(if_none_match: str, etag: str) -> bool:
-    """Whether the header names `etag`; compared weakly."""
+    """Return whether the header names `etag`, by weak comparison."""
     named = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
     return "*" in named or etag.removeprefix("W/") in named

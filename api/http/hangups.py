@@ -15,8 +15,8 @@ class ClientGone(RefineryError):
     code = "client_closed_request"
 
 
-def told_of_hangups(receive: Receive) -> Receive:
-    """Return `receive` as one that raises `ClientGone` once the client has gone."""
+def raise_on_hangup(receive: Receive) -> Receive:
+    """Wrap `receive` so that it raises `ClientGone` once the client has gone."""
 
     async def receive_or_raise() -> HTTPReceiveMessage | WebSocketReceiveMessage:
         message = await receive()
@@ -28,7 +28,7 @@ def told_of_hangups(receive: Receive) -> Receive:
 
 
 async def pause(request: Request[Any, Any, Any], seconds: float) -> None:
-    """Wait for `seconds`, for a request whose body was read or has none.
+    """Wait for `seconds`; for a request without a body, or whose body was read.
 
     Raises:
         ClientGone: the client hung up meanwhile.

@@ -1,4 +1,4 @@
-"""`HEAD` wherever there is `GET` (RFC 9110, 9.3.2)."""
+"""Answer `HEAD` wherever there is `GET` (RFC 9110, 9.3.2)."""
 
 from typing import Any
 
@@ -26,11 +26,11 @@ class AppWithHead(Litestar):
                 answered.set()
 
         async def receive_end() -> HTTPDisconnectEvent:
-            # For a body that is streamed the client has gone when the head is sent.
+            # A streamed body ends as if the client had gone, as soon as the head is sent.
             await answered.wait()
             return {"type": "http.disconnect"}
 
-        # A copy: the server looks at its own, and sends no body.
+        # The server keeps its own scope, by which it knows to send no body.
         asked = scope.copy()
         asked["method"] = HttpMethod.GET
         await super().__call__(asked, receive_end, send_head)

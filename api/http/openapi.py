@@ -20,8 +20,8 @@ from api.http.document import Answers, DocumentConfig, Requests
 _ASSETS_PATH = "/schema/assets"
 _SCHEMA_PATH = "/schema/openapi.json"
 
-# No `persistAuthorization`: a key stays in the page's memory, and goes with it. No `validatorUrl`:
-# it would be shown the address of the schema.
+# `persistAuthorization` stays off, so that a key is gone with the page. `validatorUrl` is off, because
+# it would send the address of the schema to somebody else.
 _SCRIPT = (
     f'SwaggerUIBundle({{url: "{_SCHEMA_PATH}", dom_id: "#ui", deepLinking: true, '
     "validatorUrl: null});"
@@ -68,7 +68,7 @@ class SwaggerPage(OpenAPIRenderPlugin):
 
 
 def config(requests: Requests, answers: Answers) -> OpenAPIConfig:
-    """Return what Litestar makes the document from, with these examples."""
+    """Return Litestar's configuration of the document, with these examples."""
     return DocumentConfig(
         title="Refinery Jobs",
         version="1",
@@ -102,7 +102,7 @@ def config(requests: Requests, answers: Answers) -> OpenAPIConfig:
 HANDLERS = [
     create_static_files_router(
         _ASSETS_PATH,
-        # The wheel's FastAPI part is not used, only the files it carries.
+        # Only the files of this wheel are used, not its code for FastAPI.
         directories=[str(resources.files("fastapi_swagger") / "resources")],
         include_in_schema=False,
     )

@@ -15,9 +15,9 @@ _HEADERS = {
 
 
 async def add_page_headers(message: Message, scope: Scope) -> None:
-    """Litestar's `before_send`: forbid every answer to be framed, guessed at or to load anything.
+    """Forbid browsers to frame an answer, to guess its type or to load anything for it.
 
-    The reference's page alone may load its own files and ask the API.
+    The page of the reference alone may load its own files and ask the API. Litestar's `before_send`.
     """
     if scope["type"] != ScopeType.HTTP or message["type"] != "http.response.start":
         return

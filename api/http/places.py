@@ -1,8 +1,8 @@
 """Places for the requests that work with the database: bounded, shared, and given up in time.
 
-A request takes a place where its handler goes into a thread. There are as many as there are connections.
-So nobody waits inside the pool, and nobody waits here for ever: a server that hangs, or a lock that
-somebody forgot, costs the requests that need it a 503, and the others nothing.
+A request takes a place when its handler goes into a thread, and there are as many places as connections.
+So no request waits inside the pool, and none waits here for ever: where the server hangs, or somebody
+has forgotten a lock, the requests that need it are answered 503, and the others go on.
 """
 
 import asyncio
@@ -39,12 +39,12 @@ class _Call:
         self.requester = requester
         self.shares = requester.shares
         self.future: Future[Any] = Future()
-        self.since_s = time.monotonic()  # that it waits, and then that it has a place
+        self.since_s = time.monotonic()  # since when it waits; later, since when it has a place
         self._function = function
         self.interrupt = Interrupt()
 
     def run(self) -> None:
-        """Call the function, and hand on what comes of it."""
+        """Call the function, and pass its result or its error to the future."""
         if not self.future.set_running_or_notify_cancel():
             return
         try:
@@ -55,15 +55,15 @@ class _Call:
             self.future.set_result(result)
 
     def refuse(self, error: Exception) -> None:
-        """Answer it without having called it."""
+        """Fail the call without having made it."""
         if self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)
 
 
 class Places(ThreadPoolExecutor):
-    """An executor of `places` threads, of which a call has at most `call_s_max` seconds.
+    """An executor of `places` threads, whose calls may take `call_s_max` seconds each.
 
-    A name that has its share of the places leaves the rest to others, however many of its requests wait.
+    A name that has its share of the places leaves the rest to others, however many of its calls wait.
     """
 
     def __init__(self, name: str, places: int, *, call_s_max: float) -> None:
@@ -72,15 +72,15 @@ class Places(ThreadPoolExecutor):
         self._call_s_max = call_s_max
         self._lock = threading.Lock()
         self._running: set[_Call] = set()
-        self._waiting: dict[_Call, None] = {}  # in the order of their coming
+        self._waiting: dict[_Call, None] = {}  # a set in order of arrival
         self._running_by: Counter[str] = Counter()
         self._waiting_by: Counter[str] = Counter()
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
-        """Call `fn` as soon as there is a place for who asks.
+        """Call `fn` as soon as there is a place for this requester.
 
         Raises:
-            Overloaded: too many wait already, of all or of one name.
+            Overloaded: too many calls wait already, in all or of one name.
         """
         call = _Call(partial(fn, *args, **kwargs) if args or kwargs else fn, requesters.current())
         with self._lock:
@@ -94,11 +94,11 @@ class Places(ThreadPoolExecutor):
         return call.future
 
     async def run(self, function: Callable[..., _T], *arguments: object) -> _T:
-        """What `function` returns, called in one of the places."""
+        """Call `function` in one of the places, and return its result."""
         return await asyncio.wrap_future(self.submit(function, *arguments))
 
     def give_up(self) -> None:
-        """End what takes too long, or what nobody waits for any more."""
+        """End the calls that take too long, or whose client has gone."""
         now_s = time.monotonic()
         with self._lock:
             overdue = [
@@ -119,7 +119,7 @@ class Places(ThreadPoolExecutor):
             call.refuse(Overloaded(f"There was no place within {_WAIT_S_MAX:g} s."))
 
     def close(self) -> None:
-        """Take no more, and end what is under way."""
+        """Take no more calls, and end those that are under way."""
         self.shutdown(wait=False)
         for call in self._running.copy():
             call.interrupt.fire()

@@ -1,4 +1,4 @@
-"""How much a key may ask, and an address may try wrong keys. Counted in memory, by each process."""
+"""Limits on requests of a key, and on wrong keys of an address, counted in memory by each process."""
 
 import ipaddress
 import math
@@ -15,11 +15,11 @@ from api.http.errors import ApiError, too_many_requests
 WINDOW_S = 60
 _STATE = "rate"
 _BUCKETS_MAX = 10_000
-_IPV6_SITE_BITS = 64  # what one customer of a provider has at the least
+_IPV6_SITE_BITS = 64  # a provider gives each customer a network of this size or a larger one
 
 
 class Policy(NamedTuple):
-    """What a kind of bucket counts: its name and quota unit in headers, and in words what a token is."""
+    """A kind of bucket: its name and quota unit in headers, and what a token is, in words."""
 
     name: str
     unit: str
@@ -31,7 +31,7 @@ BODY_BYTES = Policy("body", "content-bytes", "bytes of request bodies")
 
 
 class Rate(NamedTuple):
-    """What is left of `limit` tokens, and in how many seconds all of them are there again."""
+    """The state of a bucket: tokens that are left of `limit`, and seconds until it is full again."""
 
     policy: Policy
     limit: int
@@ -42,20 +42,20 @@ class Rate(NamedTuple):
 class TokenBuckets:
     """A bucket for each of many keys: `limit` tokens at first, and as many more a minute.
 
-    With a limit of 0 nothing is refused. Not for several threads at once.
+    With a limit of 0 nothing is refused. Only one thread may use it.
     """
 
     def __init__(self, policy: Policy, limit: int, clock: Callable[[], float] = monotonic) -> None:
         self._policy = policy
         self._limit = limit
         self._clock = clock
-        self._buckets: dict[Hashable, tuple[float, float]] = {}  # tokens, and when that was so
+        self._buckets: dict[Hashable, tuple[float, float]] = {}  # tokens, at which time
 
     def take(self, key: Hashable, cost: int = 1) -> Rate:
-        """Take `cost` tokens, or a full bucket's where that is fewer, and return what is left.
+        """Take `cost` tokens, or all of a full bucket where that is fewer, and return what is left.
 
         Raises:
-            ApiError: 429, there are not so many.
+            ApiError: 429, there are fewer.
         """
         if not self._limit:
             return Rate(self._policy, 0, 0, 0)
@@ -66,16 +66,16 @@ class TokenBuckets:
         return self._keep(key, tokens - cost)
 
     def charge(self, key: Hashable, cost: int) -> Rate:
-        """Take `cost` tokens for what was done already: the bucket may come to owe up to its size."""
+        """Take `cost` tokens after the fact: the bucket may owe as many as it can hold."""
         if not self._limit:
             return Rate(self._policy, 0, 0, 0)
         return self._keep(key, max(self._tokens(key) - cost, -self._limit))
 
     def check(self, key: Hashable) -> None:
-        """Take nothing.
+        """Pass if there is a token, and take none.
 
         Raises:
-            ApiError: 429, there is no token.
+            ApiError: 429, there is none.
         """
         if self._limit and (tokens := self._tokens(key)) < 1:
             raise self._refusal(tokens, 1)
@@ -101,7 +101,7 @@ class TokenBuckets:
         return rate_limited(self._policy, self._limit, retry_after_s, headers)
 
     def _forget(self) -> None:
-        """Drop the full buckets, which are as good as none; or the oldest half, if all are in use."""
+        """Drop the full buckets, which say nothing; if more than half are in use, the oldest as well."""
         used = {k: v for k, v in self._buckets.items() if self._tokens(k) < self._limit}
         if len(used) > _BUCKETS_MAX // 2:
             newest = sorted(used, key=lambda k: used[k][1])[-_BUCKETS_MAX // 2 :]
@@ -112,13 +112,13 @@ class TokenBuckets:
 def rate_limited(
     policy: Policy, limit: int, retry_after_s: int, headers: Mapping[str, str] | None = None
 ) -> ApiError:
-    """429, a bucket is empty."""
+    """Return a 429 for an empty bucket."""
     message = f"This is more than {limit:,} {policy.words} a minute; try again later."
     return too_many_requests("rate_limited", message, retry_after_s, headers)
 
 
 def address_of(host: str) -> str:
-    """What wrong keys are counted for: an IPv4 address, or the /64 network of an IPv6 address."""
+    """Return what wrong keys are counted for: the IPv4 address, or the /64 network of an IPv6 one."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -129,14 +129,14 @@ def address_of(host: str) -> str:
 
 
 def rate_headers(*rates: Rate) -> dict[str, str]:
-    """The fields `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10."""
+    """Return `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10."""
     policies = [f'"{r.policy.name}";q={r.limit};w={WINDOW_S}{_unit(r.policy)}' for r in rates]
     left = [f'"{r.policy.name}";r={r.remaining};t={r.reset_s}' for r in rates]
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(left)}
 
 
 def _unit(policy: Policy) -> str:
-    # The draft's default is requests.
+    # Requests are the default of the draft.
     return "" if policy is REQUESTS else f';qu="{policy.unit}"'
 
 
@@ -147,7 +147,7 @@ def note_rate(scope: Scope, rate: Rate) -> None:
 
 
 async def add_rate_headers(message: Message, scope: Scope) -> None:
-    """Litestar's `before_send`: say in every answer to a good key what is left to it."""
+    """Say in every answer to a good key what is left to it. Litestar's `before_send`."""
     if scope["type"] != ScopeType.HTTP or message["type"] != "http.response.start":
         return
     rates = scope["state"].get(_STATE)

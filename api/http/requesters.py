@@ -1,4 +1,4 @@
-"""Whom a request is from, and whether they still wait for the answer."""
+"""Who sent a request, and whether they still wait for the answer."""
 
 import time
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from litestar.types import Scope
 
 _STATE = "requester"
 GONE_S = 1.0
-"""How long work goes on for a client that has hung up: it may have wanted it done."""
+"""How long work goes on for a client that has hung up, who may have wanted it done all the same."""
 
 
 class Requester:
-    """The shares of all places that requests of one key count in, and whether the client has hung up.
+    """The sender of one request: its shares of the places, and whether the client has hung up.
 
-    A share is a name and the part of the places (0 to 1) that all who have that name may use at once.
+    A share is a name, and the part of the places (0 to 1) that all requests of that name may use.
     """
 
     def __init__(self, shares: Mapping[str, float]) -> None:
@@ -23,11 +23,11 @@ class Requester:
         self._gone_s: float | None = None
 
     def count_in(self, shares: Mapping[str, float]) -> None:
-        """Let what is asked for from now on count in other shares too."""
+        """Count what is called from now on in these shares as well."""
         self.shares = {**self.shares, **shares}
 
     def has_gone(self, since_s: float) -> bool:
-        """Whether the client has hung up, `since_s` seconds ago or earlier."""
+        """Return whether the client hung up `since_s` seconds ago or earlier."""
         return self._gone_s is not None and self._gone_s + since_s <= time.monotonic()
 
     def leave(self) -> None:
@@ -40,18 +40,18 @@ _current: ContextVar[Requester] = ContextVar("requester")
 
 
 def current() -> Requester:
-    """Whom the request that is being answered is from; before its key is known, nobody."""
+    """Return the sender of the request that is being answered; nobody before its key is known."""
     return _current.get(_NOBODY)
 
 
 def note(scope: Scope, requester: Requester) -> None:
-    """Let the request of `scope` be from `requester`, also for the server."""
+    """Record `requester` as the sender of the request of `scope`."""
     _current.set(requester)
     scope["state"][_STATE] = requester
 
 
 def note_hangup(scope: Mapping[str, Any]) -> None:
-    """Have the requester of `scope`, if it is known already, be told that the client has gone."""
+    """Tell the requester of `scope`, if it is known already, that the client has gone."""
     requester = scope.get("state", {}).get(_STATE)
     if requester is not None:
         requester.leave()

@@ -1,4 +1,4 @@
-"""Requests as Litestar hands them over: bodies read by us, unknown parameters refused."""
+"""Read bodies strictly, and refuse unknown parameters, in place of Litestar."""
 
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +11,7 @@ from litestar.types import Receive, Scope, Send
 from api.http.bodies import parse
 from api.http.body_limits import BodyLimits
 from api.http.errors import ApiError, invalid_request, not_found
-from api.http.hangups import told_of_hangups
+from api.http.hangups import raise_on_hangup
 from api.http.threads import run
 from blocks.bodies.fields import Fault
 
@@ -28,10 +28,10 @@ class StrictRequest(Request[Any, Any, Any]):
     def __init__(
         self, scope: Scope, receive: Receive = empty_receive, send: Send = empty_send
     ) -> None:
-        super().__init__(scope, told_of_hangups(receive), send)
+        super().__init__(scope, raise_on_hangup(receive), send)
 
     async def json(self) -> Any:
-        """The body as the type that its handler declares.
+        """Return the body as the type that its handler declares.
 
         Raises:
             ApiError: 415 for another type, 400 for what is not JSON or not what is expected.
@@ -44,7 +44,7 @@ class StrictRequest(Request[Any, Any, Any]):
                 "Send JSON, with Content-Type: application/json.",
             )
         data = self.route_handler.parsed_data_field
-        assert data is not None  # nobody asks for the body of a route that declares none
+        assert data is not None  # Litestar asks only for a body that the route declares
         body = await self.body()
         limits: BodyLimits = self.app.state.body_limits
         try:
@@ -61,8 +61,8 @@ class StrictRequest(Request[Any, Any, Any]):
 async def check_request(request: Request[Any, Any, Any]) -> None:
     """Refuse a query parameter that the route does not know, and a body that is missing.
 
-    A typing error must not be ignored: who asks for `?page=9` would get something else. Nor can
-    PostgreSQL be asked for U+0000, so that nothing has an id with it.
+    A misspelt parameter must not be ignored, or the answer would be another one than was asked for.
+    PostgreSQL has no U+0000, so nothing has an id with it.
 
     Raises:
         ApiError: 400, naming each parameter; 404 for an id that nothing can have.

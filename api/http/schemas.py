@@ -1,4 +1,4 @@
-"""JSON Schemas of the types that go in and out, described by the docstrings beside their fields."""
+"""JSON Schemas of all bodies, described by the docstrings behind their fields."""
 
 import ast
 import inspect

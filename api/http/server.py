@@ -1,4 +1,4 @@
-"""The HTTP server's protocol: uvicorn's, with limits on the time and the size of what a client sends."""
+"""The HTTP server's protocol: uvicorn's, with limits on the time and the size of a request."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ _INVALID_HTTP = _last_answer(b"400 Bad Request", INVALID_HTTP)
 
 
 class _HeadTooLarge(Exception):
-    """Stops the parser, which would go on to the end of what was received."""
+    """Stops the parser, which would go on to the end of the bytes that were received."""
 
 
 class _TooManyWaiting(Exception):
@@ -42,7 +42,7 @@ class _TooManyWaiting(Exception):
 class TimedProtocol(HttpToolsProtocol):
     """Closes connections whose request is not complete in time; for `uvicorn --http`.
 
-    uvicorn has a time limit between requests only, so that whoever sends half a request keeps a
+    uvicorn has a time limit between requests only, so a client that sends half a request keeps its
     connection for ever. The limits are the application's settings: `request_head_s` from the
     connection, or from the first byte after an answer, to the end of the headers; `request_body_s`
     from there to the end of the body. A client that gets this far without a complete request is
@@ -56,14 +56,14 @@ class TimedProtocol(HttpToolsProtocol):
     100 requests may wait for the answers before them, since the parser takes each that it is given.
 
     A client that takes nothing of an answer for `unread_answer_s` is cut off, so that it sees an answer
-    that is not complete; what it waited for in the application ends.
+    that is not complete; its work in the application ends.
     """
 
     _unread: asyncio.TimerHandle | None = None
     _deadline: asyncio.TimerHandle | None = None
     _unwanted_bytes = 0
     _head_bytes = 0
-    _unseen_bytes = 0  # received since the parser has last told of anything
+    _unseen_bytes = 0  # received since the parser last called one of the methods below
     _is_head = True
     _is_body = False
     _is_head_too_large = False
@@ -79,7 +79,7 @@ class TimedProtocol(HttpToolsProtocol):
         self._wait(self._head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more, and have the application not work for nobody."""
+        """Stop all waiting, and tell the application that nobody reads its answer."""
         self._wait(None)
         self._stop_watching()
         if self._answering():
@@ -92,7 +92,7 @@ class TimedProtocol(HttpToolsProtocol):
         self._watch()
 
     def resume_writing(self) -> None:
-        """Stop waiting: it has."""
+        """Stop waiting for the client, which has taken some of the answer."""
         self._stop_watching()
         super().resume_writing()
 
@@ -106,7 +106,7 @@ class TimedProtocol(HttpToolsProtocol):
             self._end_with(_HEAD_TOO_LARGE)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - a sentence of uvicorn
-        """Answer what is not HTTP, or has too much of it."""
+        """Answer bytes that are not HTTP, or a head that is too large."""
         self._end_with(_HEAD_TOO_LARGE if self._is_head_too_large else _INVALID_HTTP)
 
     def on_message_begin(self) -> None:
@@ -121,7 +121,7 @@ class TimedProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; a trailer is none, and is dropped."""
+        """Take a header, or drop a trailer."""
         self._count_head(len(name) + len(value))
         if self._is_head:
             super().on_header(name, value)
@@ -136,7 +136,7 @@ class TimedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take some of the body, or let it go if the request was answered already."""
+        """Take some of the body, or drop it if the request was answered already."""
         self._unseen_bytes = 0
         super().on_body(body)
         if self.cycle.response_complete:
@@ -165,7 +165,7 @@ class TimedProtocol(HttpToolsProtocol):
         self.loop.call_later(size / _UNWANTED_BYTES_PER_S, self._read_on)
 
     def _read_on(self) -> None:
-        if not self.pipeline:  # else the answers before are waited for
+        if not self.pipeline:  # otherwise uvicorn resumes after the answers before
             self.flow.resume_reading()
 
     def _wait(self, seconds: float | None) -> None:
@@ -186,7 +186,7 @@ class TimedProtocol(HttpToolsProtocol):
         if self.transport.get_write_buffer_size() < waiting:
             self._watch()
         else:
-            self.transport.abort()  # to close it would wait for the client to read
+            self.transport.abort()  # close() would wait for the client to read
 
     def _answering(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle  # None before the first request
@@ -196,14 +196,14 @@ class TimedProtocol(HttpToolsProtocol):
         self._deadline = None
         if self.transport.is_closing():
             return
-        if self.flow.read_paused and self._answering():  # it is we who do not read
+        if self.flow.read_paused and self._answering():  # the delay is ours: we do not read
             self._wait(self._body_s)
             return
         self._end_with(_TIMED_OUT)
 
     def _end_with(self, answer: bytes) -> None:
-        """Close the connection, with this answer where no other one was begun or is due before it."""
-        is_due = not self._is_body  # else it was answered before its body had come to its end
+        """Close the connection, after this answer if no other one has begun or is due before it."""
+        is_due = not self._is_body  # otherwise it was answered before the end of its body
         if self._answering():
             is_due = not self.cycle.response_started and not self.pipeline
             # The application is told that the client has gone, and its answer is dropped.
@@ -215,9 +215,9 @@ class TimedProtocol(HttpToolsProtocol):
 
 
 def _set_unsent_max(transport: asyncio.Transport) -> None:
-    """Have the system take no more than it can send soon: else it may take minutes' worth at once.
+    """Bound the bytes that the system takes before it can send them.
 
-    A slow client would then seem to take nothing between.
+    It might take minutes' worth at once, and a slow client would seem to take nothing in between.
     """
     connection = transport.get_extra_info("socket")
     if connection is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
@@ -225,7 +225,7 @@ def _set_unsent_max(transport: asyncio.Transport) -> None:
 
 
 def _application(app: Any) -> Litestar:
-    """The application inside what uvicorn wraps around it."""
+    """Return the application, without uvicorn's wrappers."""
     while not isinstance(app, Litestar):
         app = app.app
     return app

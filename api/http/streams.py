@@ -1,4 +1,4 @@
-"""Long reads: bodies that are streamed out of the database, and sums over a whole job."""
+"""Long reads: bodies that are streamed from the database, and sums over a whole job."""
 
 import threading
 from collections import Counter
@@ -20,7 +20,7 @@ _RETRY_AFTER_S = 5
 
 
 class LongReads:
-    """Counts the long reads that are under way: four a customer, since each keeps a snapshot open."""
+    """Counts the long reads under way: at most four a customer, since each keeps a snapshot open."""
 
     def __init__(self) -> None:
         self._under_way: Counter[str] = Counter()
@@ -28,7 +28,7 @@ class LongReads:
         self._lock = threading.Lock()
 
     def give_up(self) -> None:
-        """End those whose clients have hung up, also before anything was sent."""
+        """End the long reads whose clients have hung up, also before anything was sent."""
         with self._lock:
             readers = list(self._readers.items())
         for interrupt, reader in readers:
@@ -37,7 +37,7 @@ class LongReads:
 
     @contextmanager
     def one_of(self, customer_id: str) -> Iterator[Interrupt]:
-        """Count one until the end of the block, which reads with the `Interrupt` that it is given.
+        """Count a long read until the end of the block; yield the `Interrupt` to read with.
 
         Raises:
             ApiError: 429, the customer has four already.
@@ -60,7 +60,7 @@ class LongReads:
 
 
 async def stream(blocks: Generator[bytes, None, None], limiter: anyio.CapacityLimiter) -> Stream:
-    """A response of lines; the first one is made now, so that what fails can still be told.
+    """Return a response of lines. The first block is made now, so that its errors can be answered.
 
     Raises whatever the first block raises.
     """
@@ -71,7 +71,7 @@ async def stream(blocks: Generator[bytes, None, None], limiter: anyio.CapacityLi
 async def _body(
     first: bytes, blocks: Generator[bytes, None, None], limiter: anyio.CapacityLimiter
 ) -> AsyncIterator[bytes]:
-    """The blocks, each made in a thread; the generator is closed however this ends.
+    """Yield the blocks, each made in a thread, and close the generator however this ends.
 
     Litestar's own wrapper of a generator leaves it to the garbage collector when a client hangs up,
     and with it a connection to the database in the middle of a COPY.

@@ -1,6 +1,6 @@
-"""Threads of the API, apart by what they are for: none of them can be held up by another's work.
+"""Threads of the API, by kind of work, so that no kind holds up another.
 
-The handlers themselves are in the event loop's default executor, which Litestar uses.
+Handlers run in the event loop's default executor, which Litestar uses.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ _KEY_S_MAX = 4.0
 _HANDLER_S_MAX = 12.0
 _PROBE_S_MAX = 5.0
 _LOOK_S = 0.25
-_PARSING_MAX = 1  # it holds the interpreter: two at once would only hold up the event loop
+_PARSING_MAX = 1  # parsing holds the interpreter: two at once would only hold up the event loop
 _LONG_READS_MAX = 32
 PREFLIGHTS_MAX = 32
 
 
 class Threads:
-    """Places or a limiter for each kind of work; made where an event loop runs."""
+    """Places or a limiter for each kind of work; must be made where an event loop runs."""
 
     def __init__(self, handlers_max: int) -> None:
         self.handlers = Places("handler", handlers_max, call_s_max=_HANDLER_S_MAX)
@@ -42,9 +42,9 @@ class Threads:
 
     @asynccontextmanager
     async def watched(self, give_up: Callable[[], None]) -> AsyncIterator[None]:
-        """Give up what takes too long until the block ends, and then what is still under way.
+        """End calls that take too long, until the block ends; then end all that are under way.
 
-        `give_up` is called now and then, to do the same for work elsewhere.
+        `give_up` is called four times a second, to do the same for work elsewhere.
         """
         asyncio.get_running_loop().set_default_executor(self.handlers)
         watching = asyncio.create_task(self._watch(give_up))
@@ -66,5 +66,5 @@ class Threads:
 async def run(
     limiter: anyio.CapacityLimiter, function: Callable[..., _T], *arguments: object
 ) -> _T:
-    """What `function` returns, called in a thread of its kind of work."""
+    """Call `function` in a thread of its kind of work, and return its result."""
     return await anyio.to_thread.run_sync(function, *arguments, limiter=limiter)

@@ -1,38 +1,33 @@
-"""Annotators: claim tasks, hand in labels, hand tasks back."""
+"""Tasks in the hands of annotators: claimed, listed, handed back. Their labels are in `labels`."""
 
-from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get, post
-from litestar.concurrency import sync_to_thread
 from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, JSONBody, QueryParameter
 from msgspec import Meta
 
-from api.auth import annotators_only
+from api.auth import annotator_no
 from api.http.bodies import digest
-from api.http.documented import documented
-from api.http.errors import invalid_request
+from api.http.errors import not_found, unknown_cursor
 from api.http.parameters import PAGE_LIMIT, Cursor
-from api.http.requesters import current
+from api.http.refusals import refusals
 from api.metrics import Metrics
 from api.routes.job_views import LabelSpec
-from blocks.bodies.fields import Body, Fault
-from blocks.domain.ids import job_of_task
-from blocks.domain.model import LabelOutcome, ReleaseOutcome, TaskType
+from blocks.bodies.fields import Body
+from blocks.domain.model import ReleaseOutcome, TaskType
 from blocks.settings import Settings
 from blocks.store import annotation, leases
 from blocks.store.annotation import ClaimKey
 from blocks.store.customers import Principal
-from blocks.store.database import Database
+from blocks.store.database import Database, Transaction
 
 _BATCH_MAX = 500
 _PAGE_DEFAULT = 100
 _LEASE_S_MAX = 24 * 3600
-_JOB_SHARE = 1 / 2  # of the places for requests
+_RETRY_AFTER_S = 5
 
 _Request = Request[Principal, Any, Any]
 _IdempotencyKey = Annotated[
@@ -88,42 +83,13 @@ class HeldTasks(msgspec.Struct, frozen=True):
 
 
 class ClaimedTasks(msgspec.Struct, frozen=True):
-    """Empty where there is nothing to do just now."""
+    """The tasks of a claim. Without any, `retry_after_s` says whether more may come."""
 
     tasks: list[Claimed]
-    """The tasks to label."""
-
-
-class LabelBody(Body, frozen=True, kw_only=True):
-    """One of the options of the task's job."""
-
-    task_id: str
-    """The id of a task that was claimed."""
-    label: str
-    """One of the options of the task."""
-
-
-class LabelsBody(Body, frozen=True, kw_only=True):
-    """Labels of one annotator; each is taken or refused by itself."""
-
-    labels: Annotated[list[LabelBody], Meta(min_length=1, max_length=_BATCH_MAX)]
-    """The labels, in any order."""
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What became of the label for a task."""
-
-    task_id: str
-    """The task."""
-    outcome: LabelOutcome
-    """What became of the label; `settled` where it was the deciding one."""
-
-
-class Outcomes(msgspec.Struct, frozen=True):
-    """One for each label, in their order."""
-
-    results: list[Outcome]
-    """What became of each label."""
+    """The tasks to label; empty where there is nothing to do just now."""
+    retry_after_s: int | msgspec.UnsetType | None = msgspec.UNSET
+    """Only where `tasks` is empty: in how many seconds to ask again, as more may come. Null where the
+    `job_id` that was asked for has nothing left for this annotator, now or later."""
 
 
 class ReleaseBody(Body, frozen=True, kw_only=True):
@@ -150,12 +116,10 @@ class Releases(msgspec.Struct, frozen=True):
 
 
 @post(
-    "/v1/annotation/claim",
+    "/claim",
     operation_id="claim_tasks",
     summary="Take tasks",
-    tags=["Annotation"],
-    guards=[annotators_only],
-    responses=documented(leases.key_conflict(), takes=ClaimBody),
+    responses=refusals(leases.key_conflict(), not_found("job"), takes=ClaimBody),
     status_code=200,
     sync_to_thread=True,
 )
@@ -168,36 +132,49 @@ def claim(
     *,
     idempotency_key: _IdempotencyKey = None,
 ) -> Response[ClaimedTasks]:
-    """Take tasks to label, for a while; never one that this annotator has labelled or holds."""
-    annotator_no = _annotator(request)
+    """Take tasks to label, for a while; never one that this annotator has labelled or holds.
+
+    Without any, `retry_after_s` says when to ask again, or by null that nothing is left of the job.
+    """
+    annotator = annotator_no(request)
     key = ClaimKey(idempotency_key, digest(data)) if idempotency_key else None
     with database.transaction() as tx:
         if key:
-            annotation.await_claims(tx, annotator_no)
-            earlier = leases.claimed(tx, annotator_no, key)
+            annotation.await_claims(tx, annotator)
+            earlier = leases.claimed(tx, annotator, key)
             if earlier:
                 answer = ClaimedTasks([_claimed(task) for task in earlier])
                 return Response(answer, headers={"Idempotent-Replayed": "true"})
         tasks = annotation.claim(
             tx,
-            annotator_no,
+            annotator,
             limit=data.limit,
             lease_s=data.lease_seconds or settings.lease_s,
             task_types=data.task_types,
             job_id=data.job_id,
             key=key,
         )
+        may_come = bool(tasks) or _may_come(tx, annotator, data)
+    if may_come is None:
+        raise not_found("job")
     metrics.claimed_tasks.inc(len(tasks))
+    if not tasks:
+        return Response(ClaimedTasks([], _RETRY_AFTER_S if may_come else None))
     return Response(ClaimedTasks([_claimed(task) for task in tasks]))
 
 
+def _may_come(tx: Transaction, annotator: int, asked: ClaimBody) -> bool | None:
+    """Return whether tasks may come later; always true without a job, as another may be posted."""
+    if asked.job_id is None:
+        return True
+    return annotation.may_come(tx, annotator, asked.job_id, asked.task_types)
+
+
 @get(
-    "/v1/annotation/leases",
+    "/leases",
     operation_id="list_leases",
     summary="Tasks that are held",
-    tags=["Annotation"],
-    guards=[annotators_only],
-    responses=documented(),
+    responses=refusals(),
     sync_to_thread=True,
 )
 def index(
@@ -210,54 +187,18 @@ def index(
 ) -> HeldTasks:
     """Return a page of the tasks that the annotator has claimed, in all claims, and not labelled yet."""
     with database.transaction() as tx:
-        found = leases.page(tx, _annotator(request), limit=limit + 1, after=cursor)
+        found = leases.page(tx, annotator_no(request), limit=limit + 1, after=cursor)
     if found is None:
-        raise invalid_request([Fault("cursor", "This is not the next_cursor of any page.")])
+        raise unknown_cursor()
     page = [_claimed(task) for task in found[:limit]]
     return HeldTasks(page, page[-1].task_id if len(found) > limit else None)
 
 
 @post(
-    "/v1/annotation/labels",
-    operation_id="submit_labels",
-    summary="Hand in labels",
-    tags=["Annotation"],
-    guards=[annotators_only],
-    responses=documented(takes=LabelsBody),
-    status_code=200,
-)
-async def submit(
-    request: _Request,
-    data: JSONBody[LabelsBody],
-    database: NamedDependency[Database],
-    metrics: NamedDependency[Metrics],
-) -> Outcomes:
-    """Hand in labels. A label cannot be changed; one handed in again is a `duplicate`."""
-    labels = [annotation.Label(label.task_id, label.label) for label in data.labels]
-    # What locks a job's rows holds up its labels, and must not hold up those of other jobs.
-    jobs = {job_of_task(label.task_id) for label in labels}
-    current().count_in({f"labels of {job}": _JOB_SHARE for job in jobs})
-    outcomes = await sync_to_thread(_submit, database, _annotator(request), labels)
-    for outcome, count in Counter(outcomes).items():
-        metrics.labels.labels(outcome).inc(count)
-    pairs = zip(labels, outcomes, strict=True)
-    return Outcomes([Outcome(label.task_id, outcome) for label, outcome in pairs])
-
-
-def _submit(
-    database: Database, annotator_no: int, labels: Sequence[annotation.Label]
-) -> Sequence[LabelOutcome]:
-    with database.transaction() as tx:
-        return annotation.submit(tx, annotator_no, labels)
-
-
-@post(
-    "/v1/annotation/release",
+    "/release",
     operation_id="release_tasks",
     summary="Hand tasks back",
-    tags=["Annotation"],
-    guards=[annotators_only],
-    responses=documented(takes=ReleaseBody),
+    responses=refusals(takes=ReleaseBody),
     status_code=200,
     sync_to_thread=True,
 )
@@ -266,14 +207,9 @@ def release(
 ) -> Releases:
     """Hand tasks back without a label. Others get them; this annotator does if nothing else is left."""
     with database.transaction() as tx:
-        released = annotation.release(tx, _annotator(request), data.task_ids)
+        released = annotation.release(tx, annotator_no(request), data.task_ids)
     outcomes = {True: ReleaseOutcome.RELEASED, False: ReleaseOutcome.NOT_HELD}
     return Releases([Release(id_, outcomes[id_ in released]) for id_ in data.task_ids])
-
-
-def _annotator(request: _Request) -> int:
-    assert request.user.annotator_no is not None  # the guard has looked
-    return request.user.annotator_no
 
 
 def _claimed(task: annotation.ClaimedTask) -> Claimed:
@@ -288,4 +224,4 @@ def _claimed(task: annotation.ClaimedTask) -> Claimed:
     )
 
 
-HANDLERS = [claim, index, submit, release]
+HANDLERS = [claim, index, release]

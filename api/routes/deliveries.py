@@ -1,4 +1,4 @@
-"""Deliveries: one that failed is tried again, and a job that asked for none gets one."""
+"""Deliveries: try a failed one again, or deliver a job that asked for none."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,10 +8,9 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from api.auth import customers_only
-from api.http.documented import documented
 from api.http.errors import ApiError, conflict, invalid_request, not_found
 from api.http.parameters import JobId
+from api.http.refusals import refusals
 from api.routes.job_views import JobView
 from api.routes.jobs import find_job, show
 from blocks.bodies.fields import Body, Fault, RawObject, struct_faults, value_of
@@ -29,7 +28,7 @@ _Request = Request[Principal, Any, Any]
 
 
 class DeliverBody(Body, frozen=True, kw_only=True):
-    """What is to be other than it was; what is not said stays. `credentials` are for the delivery.
+    """Changes to the recorded delivery. A field that is left out stays as it was.
 
     Another `type`, `bucket`, `prefix`, `kms_key_id` or `acl` than the recorded one needs `credentials`.
     """
@@ -41,7 +40,7 @@ class DeliverBody(Body, frozen=True, kw_only=True):
 
     @classmethod
     def related_faults(cls, raw: RawObject) -> Iterator[Fault]:
-        """What is for S3 only."""
+        """Yield the fields that are for S3 only."""
         delivery = value_of(raw.get("delivery"), RawDelivery)
         if delivery is not None:
             yield from s3_only_faults(delivery.store, delivery)
@@ -60,11 +59,10 @@ def _conflict(status: JobStatus, delivery: DeliveryStatus | None = None) -> ApiE
 
 
 @post(
-    "/v1/jobs/{job_id:str}/deliver",
+    "/{job_id:str}/deliver",
     operation_id="deliver_job",
     summary="Deliver again",
-    tags=["Jobs"],
-    responses=documented(
+    responses=refusals(
         not_found("job"),
         _conflict(JobStatus.PROCESSING),
         _conflict(JobStatus.FAILED),
@@ -73,7 +71,6 @@ def _conflict(status: JobStatus, delivery: DeliveryStatus | None = None) -> ApiE
         _conflict(JobStatus.COMPLETED, DeliveryStatus.DELIVERING),
         takes=DeliverBody,
     ),
-    guards=[customers_only],
     status_code=202,
     sync_to_thread=True,
 )

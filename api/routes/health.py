@@ -1,4 +1,4 @@
-"""Is it alive, can it work, and what does it do? For load balancers, supervisors, Prometheus; no key."""
+"""Health and metrics, without a key: for load balancers, supervisors and Prometheus."""
 
 from http import HTTPStatus
 from typing import Any, Literal
@@ -36,8 +36,6 @@ class Ready(msgspec.Struct, frozen=True):
     "/health/live",
     operation_id="health_live",
     summary="Is it alive?",
-    tags=["Operations"],
-    security=[{}],
 )
 async def live() -> Live:
     """Answer 200 while the process answers at all."""
@@ -48,15 +46,13 @@ async def live() -> Live:
     "/health/ready",
     operation_id="health_ready",
     summary="Can it work?",
-    tags=["Operations"],
-    security=[{}],
     responses={503: ResponseSpec(Ready, generate_examples=False)},
 )
 async def ready(state: State) -> Response[Ready]:
     """Answer 200 while the database takes writes, otherwise 503 and why not.
 
     It answers within a second, whatever hangs.
-    `prefect` is told beside it: without Prefect, jobs are accepted and wait, and all else works.
+    `prefect` is no reason for a 503: without Prefect, jobs are accepted and wait, and all else works.
     """
     probes: Probes = state.probes
     database, prefect = await probes.health()
@@ -73,8 +69,6 @@ async def ready(state: State) -> Response[Ready]:
     "/metrics",
     operation_id="metrics",
     summary="What does it do?",
-    tags=["Operations"],
-    security=[{}],
     media_type=MediaType.TEXT,
 )
 async def metrics(

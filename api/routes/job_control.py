@@ -1,4 +1,4 @@
-"""Jobs: the list of them, and the end of one that is not wanted any more."""
+"""Jobs: list them, cancel one, wipe its credentials."""
 
 from typing import Annotated, Any
 
@@ -7,13 +7,12 @@ from litestar import Request, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
-from api.auth import customer_id, customers_only
-from api.http.documented import documented
-from api.http.errors import ApiError, conflict, invalid_request, not_found
+from api.auth import customer_id
+from api.http.errors import ApiError, conflict, not_found, unknown_cursor
 from api.http.parameters import PAGE_LIMIT, Cursor, JobId
+from api.http.refusals import refusals
 from api.routes.job_views import JobView, views
 from api.routes.jobs import find_job, show
-from blocks.bodies.fields import Fault
 from blocks.domain.model import JobStatus
 from blocks.store import jobs
 from blocks.store.customers import Principal
@@ -37,12 +36,10 @@ class JobsPage(msgspec.Struct, frozen=True):
 
 
 @get(
-    "/v1/jobs",
+    "/",
     operation_id="list_jobs",
     summary="Jobs, newest first",
-    tags=["Jobs"],
-    responses=documented(),
-    guards=[customers_only],
+    responses=refusals(),
     sync_to_thread=True,
 )
 def index(
@@ -60,7 +57,7 @@ def index(
     with database.transaction() as tx:
         found = jobs.page(tx, customer_id(request), limit=limit + 1, status=status, before=cursor)
         if found is None:
-            raise invalid_request([Fault("cursor", "This is not the next_cursor of any page.")])
+            raise unknown_cursor()
         page = views(tx, found[:limit])
     return JobsPage(page, page[-1].job_id if len(found) > limit else None)
 
@@ -70,19 +67,17 @@ def _conflict(status: JobStatus) -> ApiError:
 
 
 @post(
-    "/v1/jobs/{job_id:str}/cancel",
+    "/{job_id:str}/cancel",
     operation_id="cancel_job",
     summary="Stop a job",
-    tags=["Jobs"],
-    responses=documented(
+    responses=refusals(
         not_found("job"), _conflict(JobStatus.COMPLETED), _conflict(JobStatus.FAILED)
     ),
-    guards=[customers_only],
     status_code=202,
     sync_to_thread=True,
 )
 def cancel(request: _Request, job_id: JobId, database: NamedDependency[Database]) -> JobView:
-    """Create and hand out nothing more. What has settled can be exported. Again, it changes nothing."""
+    """Create and hand out nothing more. Settled tasks can be exported. A second call changes nothing."""
     job = find_job(request, job_id, database)
     with database.transaction() as tx:
         jobs.cancel(tx, job.job_no)
@@ -93,12 +88,10 @@ def cancel(request: _Request, job_id: JobId, database: NamedDependency[Database]
 
 
 @delete(
-    "/v1/jobs/{job_id:str}/credentials",
+    "/{job_id:str}/credentials",
     operation_id="wipe_job_credentials",
     summary="Wipe a job's credentials",
-    tags=["Jobs"],
-    responses=documented(not_found("job")),
-    guards=[customers_only],
+    responses=refusals(not_found("job")),
     status_code=204,
     response_description="The job has no credentials any more.",
     sync_to_thread=True,

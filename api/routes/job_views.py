@@ -1,4 +1,4 @@
-"""What a job looks like from outside. No field of it can hold a credential."""
+"""Jobs as their customers see them. No field can hold a credential."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -126,7 +126,7 @@ def views(tx: Transaction, jobs: Sequence[Job]) -> list[JobView]:
 
 
 def steady(shown: JobView) -> JobView:
-    """Return what the ETag is of: without the counter and the next try of a wait, which move often."""
+    """Return the part that the ETag stands for: not the tries of a wait, which change often."""
     if shown.waiting_for is None:
         return shown
     waiting = msgspec.structs.replace(shown.waiting_for, tries=0, next_try_at=None)
@@ -163,7 +163,7 @@ def _view(job: Job, waiting: Waiting | None) -> JobView:
 
 
 def as_written(metadata: str | None) -> msgspec.Raw:
-    """Metadata byte for byte as it came, or null."""
+    """Return metadata byte for byte as it came, or null."""
     return msgspec.Raw(metadata or "null")
 
 
@@ -175,7 +175,7 @@ def _percent(job: Job) -> float:
     ended = job.tasks_done + job.tasks_failed
     if ended == job.total_tasks:
         return 100.0 if job.total_tasks or job.status.ended else 0.0
-    return min(round(ended / job.total_tasks * 100, 1), 99.9)  # 100 is for the end
+    return min(round(ended / job.total_tasks * 100, 1), 99.9)  # only an ended job shows 100
 
 
 def _delivery(job: Job) -> Delivery | None:

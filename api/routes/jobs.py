@@ -1,9 +1,6 @@
-"""Jobs: submit one, look at it, take its results and its bad lines away."""
+"""Jobs: submit one, and look at it."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from enum import StrEnum
-from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple
 
@@ -12,16 +9,14 @@ from litestar import Request, Response, get, post
 from litestar.concurrency import sync_to_thread
 from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, JSONBody, QueryParameter
-from litestar.response import Stream
 
-from api.auth import customer_id, customers_only
+from api.auth import customer_id
 from api.http.bodies import digest
-from api.http.documented import documented
-from api.http.errors import ApiError, conflict, not_found, with_faults
+from api.http.errors import not_found, with_faults
 from api.http.etags import NOT_MODIFIED, IfNoneMatch, etag_of, matches
 from api.http.hangups import pause
 from api.http.parameters import JobId
-from api.http.streams import NDJSON, LongReads, stream
+from api.http.refusals import refusals
 from api.preflight import Preflights
 from api.routes.job_views import JobView, steady, views
 from blocks.bodies.fields import Fault
@@ -31,15 +26,14 @@ from blocks.domain.ids import is_job_id
 from blocks.domain.model import DeliveryStatus, JobStatus
 from blocks.secrets.vault import Vault
 from blocks.settings import Settings
-from blocks.store import jobs, results
+from blocks.store import jobs
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Idempotency, Job, NewJob
 from blocks.store.quotas import Quota, QuotaExceeded, Quotas
 
-# Counters change with every batch of labels: to be told of each would cost more than to look.
+# Counters change with every batch of labels, so looking costs less than a notification of each.
 _LOOK_AGAIN_S = 0.5
-_LINE_MAX = 2**63 - 1
 
 _NO_MANIFEST = Fault(
     "manifest_url",
@@ -59,13 +53,6 @@ _IdempotencyKey = Annotated[
 ]
 
 
-class ErrorsFormat(StrEnum):
-    """What is said of a bad line."""
-
-    JSONL = "jsonl"
-    MANIFEST = "manifest"
-
-
 class JobAccepted(msgspec.Struct, frozen=True):
     """The job is recorded; its manifest is read soon."""
 
@@ -78,13 +65,11 @@ class JobAccepted(msgspec.Struct, frozen=True):
 
 
 @post(
-    "/v1/jobs",
+    "/",
     operation_id="create_job",
     summary="Submit a job",
-    tags=["Jobs"],
-    guards=[customers_only],
     status_code=202,
-    responses=documented(
+    responses=refusals(
         jobs.key_conflict(),
         with_faults(HTTPStatus.UNPROCESSABLE_ENTITY, "preflight_failed", [_NO_MANIFEST]),
         QuotaExceeded(Quota.JOBS, 10_000),
@@ -113,7 +98,7 @@ async def create(
     earlier = None
     if preflight and idempotency:
         earlier = await sync_to_thread(
-            _earlier, database, new.customer_id, settings.vault(), idempotency
+            _find_earlier, database, new.customer_id, settings.vault(), idempotency
         )
     if preflight and earlier is None:
         await preflights.check(new, request.app.state.threads.preflights)
@@ -130,7 +115,7 @@ async def create(
 
 
 def _check_quotas(tx: Transaction, customer_id: str, settings: Settings, quotas: Quotas) -> None:
-    """What a new job will add is not known yet: it is taken as long as there is any room."""
+    """Refuse a job if no room is left. How much it will add is not known yet."""
     quotas.check(tx, customer_id, Quota.JOBS, settings.jobs_per_customer_max)
     for quota, most in (
         (Quota.OPEN_TASKS, settings.open_tasks_per_customer_max),
@@ -139,7 +124,7 @@ def _check_quotas(tx: Transaction, customer_id: str, settings: Settings, quotas:
         quotas.check(tx, customer_id, quota, most, to_come=1)
 
 
-def _earlier(
+def _find_earlier(
     database: Database, customer_id: str, vault: Vault, idempotency: Idempotency
 ) -> str | None:
     with database.transaction() as tx:
@@ -161,12 +146,10 @@ def _submit(
 
 
 @get(
-    "/v1/jobs/{job_id:str}",
+    "/{job_id:str}",
     operation_id="get_job",
     summary="State and progress of a job",
-    tags=["Jobs"],
-    responses=documented(not_found("job")) | NOT_MODIFIED,
-    guards=[customers_only],
+    responses=refusals(not_found("job")) | NOT_MODIFIED,
 )
 async def read(
     request: _Request,
@@ -211,74 +194,6 @@ def _show(request: _Request, job_id: str, database: Database) -> _Shown:
     return _Shown(shown, etag_of(steady(shown)), may_change)
 
 
-def _not_completed() -> ApiError:
-    return conflict("job_not_completed", "job is not completed yet")
-
-
-def _failed() -> ApiError:
-    return conflict("job_failed", "job has failed; there is nothing to export")
-
-
-@get(
-    "/v1/jobs/{job_id:str}/export",
-    operation_id="export_job",
-    summary="Results",
-    tags=["Jobs"],
-    responses=documented(not_found("job"), _not_completed(), _failed()),
-    guards=[customers_only],
-    media_type=NDJSON,
-)
-async def export(
-    request: _Request,
-    job_id: JobId,
-    database: NamedDependency[Database],
-    long_reads: NamedDependency[LongReads],
-    after: Annotated[
-        int,
-        QueryParameter(ge=0, le=_LINE_MAX, description="Go on after this line of the manifest."),
-    ] = 0,
-) -> Stream:
-    """Return the settled tasks as JSON lines, in manifest order."""
-    job = await sync_to_thread(find_job, request, job_id, database)
-    match job.status:
-        case JobStatus.FAILED:
-            raise _failed()
-        case JobStatus.ACCEPTED | JobStatus.PROCESSING:
-            raise _not_completed()
-    blocks = _read(database, long_reads, job, partial(results.export, after=after))
-    return await stream(blocks, request.app.state.threads.long_reads)
-
-
-@get(
-    "/v1/jobs/{job_id:str}/errors",
-    operation_id="list_bad_lines",
-    summary="Lines without a result, and why",
-    tags=["Jobs"],
-    responses=documented(not_found("job")),
-    guards=[customers_only],
-    media_type=NDJSON,
-)
-async def errors(
-    request: _Request,
-    job_id: JobId,
-    database: NamedDependency[Database],
-    long_reads: NamedDependency[LongReads],
-    format: Annotated[  # noqa: A002 - its name in the contract
-        ErrorsFormat,
-        QueryParameter(
-            description="`jsonl`, the default: what is wrong with each line. `manifest`: the bad lines "
-            "alone, byte for byte, to be mended and submitted again; one of more than 1 MiB is cut to "
-            "its first 1 KiB.",
-        ),
-    ] = ErrorsFormat.JSONL,
-) -> Stream:
-    """Return bad lines and failed tasks so far, as JSON lines in manifest order."""
-    job = await sync_to_thread(find_job, request, job_id, database)
-    read = results.bad_manifest if format is ErrorsFormat.MANIFEST else results.errors
-    blocks = _read(database, long_reads, job, read)
-    return await stream(blocks, request.app.state.threads.long_reads)
-
-
 def show(job: Job, database: Database) -> JobView:
     """Return `job` as its customer sees it."""
     with database.transaction() as tx:
@@ -286,7 +201,7 @@ def show(job: Job, database: Database) -> JobView:
 
 
 def find_job(request: _Request, job_id: str, database: Database) -> Job:
-    """The customer's job of that id.
+    """Return the customer's job of that id.
 
     Raises:
         ApiError: 404, there is no such job, or it is another's.
@@ -300,14 +215,4 @@ def find_job(request: _Request, job_id: str, database: Database) -> Job:
     return job
 
 
-def _read(
-    database: Database,
-    long_reads: LongReads,
-    job: Job,
-    read: Callable[[Transaction, int], Iterator[bytes]],
-) -> Generator[bytes, None, None]:
-    with long_reads.one_of(job.customer_id) as interrupt, database.long_read(interrupt) as tx:
-        yield from read(tx, job.job_no)
-
-
-HANDLERS = [create, read, export, errors]
+HANDLERS = [create, read]

@@ -1,4 +1,4 @@
-"""How well annotators agree on a job, for those who have to judge its labels."""
+"""Agreement of the annotators on a job, for those who judge its labels."""
 
 from collections import Counter
 from typing import Annotated, Any
@@ -9,10 +9,10 @@ from litestar.concurrency import sync_to_thread
 from litestar.di import NamedDependency
 from msgspec import Meta
 
-from api.auth import customer_id, customers_only
-from api.http.documented import documented
+from api.auth import customer_id
 from api.http.errors import not_found
 from api.http.parameters import JobId
+from api.http.refusals import refusals
 from api.http.streams import LongReads
 from api.http.threads import run
 from api.routes.jobs import find_job
@@ -129,12 +129,10 @@ class QualityView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @get(
-    "/v1/jobs/{job_id:str}/quality",
+    "/{job_id:str}/quality",
     operation_id="get_job_quality",
     summary="Agreement of the annotators",
-    tags=["Jobs"],
-    responses=documented(not_found("job")),
-    guards=[customers_only],
+    responses=refusals(not_found("job")),
 )
 async def read(
     request: Request[Principal, Any, Any],
@@ -201,7 +199,9 @@ def _options(job: Job, measured: Quality) -> list[OptionQuality]:
 def _bins(settled: Counter[tuple[int, int]]) -> list[ConfidenceBin]:
     bins = [0] * _BINS
     for (votes, labels), tasks in settled.items():
-        bins[-(-votes * _BINS // labels) - 1] += tasks  # in whole numbers: 3 of 5 is not above 0.6
+        bins[-(-votes * _BINS // labels) - 1] += (
+            tasks  # whole numbers are exact: 3 of 5 is not above 0.6
+        )
     return [ConfidenceBin(n / _BINS, (n + 1) / _BINS, tasks) for n, tasks in enumerate(bins)]
 
 

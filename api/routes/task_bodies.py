@@ -1,4 +1,4 @@
-"""What `POST /v1/tasks` and `POST /v1/tasks/batch` take, with every rule on it."""
+"""The bodies of `POST /v1/tasks` and `POST /v1/tasks/batch`, with every rule on them."""
 
 from typing import Annotated, ClassVar
 
@@ -12,6 +12,7 @@ from blocks.domain.data_urls import URL_CHARACTERS_MAX, is_data_url
 from blocks.domain.metadata import named_members
 from blocks.domain.model import TaskType
 from blocks.domain.show_metadata import ShowMetadata
+from blocks.domain.wrong_values import why_not_json
 from blocks.store.tasks import NewTask, Rule
 
 _TASKS_MAX = 1000
@@ -45,7 +46,7 @@ def _check_metadata(metadata: msgspec.Raw) -> None:
     try:
         check_json(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ValueError(f"The metadata is not valid JSON: {error}.") from error
+        raise ValueError(f"The metadata is not valid JSON: {why_not_json(error)}") from error
 
 
 class TaskBody(Body, frozen=True, kw_only=True):
@@ -76,7 +77,7 @@ class TaskBody(Body, frozen=True, kw_only=True):
     """The same key and body gives the same task again."""
 
     def to_task(self, callback_url: str | None = None) -> NewTask:
-        """The task to record; `callback_url` is for one that has none of its own."""
+        """Return the task to record; `callback_url` is for one that has none of its own."""
         callback_url = normalized(self.callback_url or callback_url)
         return NewTask(
             rule=Rule(
@@ -106,5 +107,5 @@ class TasksBody(Body, frozen=True, kw_only=True):
     """The `callback_url` of tasks that have none of their own."""
 
     def to_tasks(self) -> list[NewTask]:
-        """The tasks to record, in their order."""
+        """Return the tasks to record, in their order."""
         return [task.to_task(self.callback_url) for task in self.tasks]

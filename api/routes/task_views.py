@@ -1,4 +1,4 @@
-"""What a task looks like from outside."""
+"""Tasks as their customers see them."""
 
 from datetime import datetime
 from typing import Literal
@@ -117,7 +117,7 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def view(task: Task) -> TaskView:
-    """`task` as its customer sees it."""
+    """Return a task as its customer sees it."""
     return TaskView(
         task_id=task.task_id,
         status=task.status,
@@ -139,7 +139,7 @@ def view(task: Task) -> TaskView:
 
 
 def result(task: Task) -> TaskResult:
-    """What has become of a task that is settled or failed."""
+    """Return the result of a task that is settled or failed."""
     votes = task.votes or [0] * len(task.options)
     winner = task.outcome - 1 if task.outcome else None
     labels = sum(votes)

@@ -1,4 +1,4 @@
-"""Tasks one by one: submit some inline, look at one, take its result away."""
+"""Tasks without a manifest: submit them, look at one, read its result."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody
 
-from api.auth import customer_id, customers_only
-from api.http.documented import documented
+from api.auth import customer_id
 from api.http.errors import not_found
 from api.http.parameters import TaskId
+from api.http.refusals import refusals
 from api.routes.task_bodies import TaskBody, TasksBody
 from api.routes.task_views import (
     BatchAccepted,
@@ -36,15 +36,13 @@ _Request = Request[Principal, Any, Any]
 
 
 @post(
-    "/v1/tasks",
+    "/",
     operation_id="create_task",
     summary="Submit a task",
-    tags=["Tasks"],
-    guards=[customers_only],
     status_code=202,
     responses={
         200: ResponseSpec(TaskAccepted, description="The task that has this key already."),
-        **documented(*_REFUSALS, takes=TaskBody),
+        **refusals(*_REFUSALS, takes=TaskBody),
     },
     sync_to_thread=True,
 )
@@ -65,13 +63,11 @@ def create(
 
 
 @post(
-    "/v1/tasks/batch",
+    "/batch",
     operation_id="create_tasks",
     summary="Submit up to 1,000 tasks",
-    tags=["Tasks"],
-    guards=[customers_only],
     status_code=202,
-    responses=documented(*_REFUSALS, takes=TasksBody),
+    responses=refusals(*_REFUSALS, takes=TasksBody),
     sync_to_thread=True,
 )
 def create_batch(
@@ -87,12 +83,10 @@ def create_batch(
 
 
 @get(
-    "/v1/tasks/{task_id:str}",
+    "/{task_id:str}",
     operation_id="get_task",
     summary="State of a task",
-    tags=["Tasks"],
-    guards=[customers_only],
-    responses=documented(not_found("task")),
+    responses=refusals(not_found("task")),
     sync_to_thread=True,
 )
 def read(request: _Request, task_id: TaskId, database: NamedDependency[Database]) -> TaskView:
@@ -101,15 +95,13 @@ def read(request: _Request, task_id: TaskId, database: NamedDependency[Database]
 
 
 @get(
-    "/v1/tasks/{task_id:str}/result",
+    "/{task_id:str}/result",
     operation_id="get_task_result",
     summary="Result of a task",
-    tags=["Tasks"],
-    guards=[customers_only],
     responses={
         200: ResponseSpec(TaskResult, description="The task is settled or failed."),
         202: ResponseSpec(StillLabelled, description="There is no result yet."),
-        **documented(not_found("task")),
+        **refusals(not_found("task")),
     },
     sync_to_thread=True,
 )

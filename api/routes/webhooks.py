@@ -1,8 +1,7 @@
-"""Webhooks: where a customer is told of what happens, and the log of what was sent there."""
+"""Webhooks: where a customer is told of what happens, and the secrets that sign it."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from http import HTTPStatus
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -11,12 +10,12 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
 from msgspec import Meta
 
-from api.auth import customer_id, customers_only
-from api.http.documented import documented
-from api.http.errors import ApiError, conflict, invalid_request, not_found
-from api.http.parameters import PAGE_LIMIT, Cursor, DeliveryId, WebhookId
+from api.auth import customer_id
+from api.http.errors import ApiError, conflict, not_found, unknown_cursor
+from api.http.parameters import PAGE_LIMIT, Cursor, WebhookId
+from api.http.refusals import refusals
 from api.signatures import check_secret, new_secret
-from blocks.bodies.fields import Body, Fault
+from blocks.bodies.fields import Body
 from blocks.bodies.jobs import HttpsUrl, check_https_url
 from blocks.domain.data_urls import normalize_url
 from blocks.secrets.vault import Vault
@@ -25,16 +24,15 @@ from blocks.store import webhooks
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.quotas import Quota, QuotaExceeded, Quotas
-from blocks.store.webhooks import Attempt, Event, MessageStatus, NewWebhook, Webhook, WebhookExists
+from blocks.store.webhooks import Event, NewWebhook, Webhook, WebhookExists
 
-_PAGE_DEFAULT = 20
+PAGE_DEFAULT = 20
 _PAGE_MAX = 100
-_TAGS = ["Webhooks"]
 _Request = Request[Principal, Any, Any]
 _Secret = Annotated[
     str, Meta(min_length=16, max_length=128, extra_json_schema={"pattern": "^[!-~]+$"})
 ]
-_Limit = Annotated[int, QueryParameter(ge=1, le=_PAGE_MAX, description=PAGE_LIMIT)]
+PageLimit = Annotated[int, QueryParameter(ge=1, le=_PAGE_MAX, description=PAGE_LIMIT)]
 
 
 def _check_distinct(events: list[Event]) -> None:
@@ -43,7 +41,7 @@ def _check_distinct(events: list[Event]) -> None:
 
 
 class WebhookBody(Body, frozen=True, kw_only=True):
-    """An https URL, and what it wants to hear of: everything, where nothing is said."""
+    """An https URL, and the events that it is told of: all of them, unless some are named."""
 
     checks: ClassVar[Mapping[str, Callable[[Any], object]]] = {
         "callback_url": check_https_url,
@@ -59,7 +57,7 @@ class WebhookBody(Body, frozen=True, kw_only=True):
     events: Annotated[list[Event], Meta(min_length=1, extra_json_schema={"uniqueItems": True})] = (
         msgspec.field(default_factory=lambda: list(Event))
     )
-    """What to be told of; all events where nothing is said."""
+    """The events to be told of; all of them by default."""
 
 
 class SecretBody(Body, frozen=True, kw_only=True):
@@ -112,43 +110,6 @@ class WebhooksPage(msgspec.Struct, frozen=True):
     """The `cursor` of the next page; null on the last one."""
 
 
-class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
-    """What was to be sent, and what came of each attempt. `delivery_id` is the `webhook-id` header."""
-
-    delivery_id: str
-    """The id of the notification, its `webhook-id` header."""
-    event: Event
-    """What it tells of."""
-    status: MessageStatus
-    """Whether it has arrived."""
-    body: str
-    """The body, as it is signed."""
-    created_at: datetime
-    """When it was recorded."""
-    next_attempt_at: datetime | None
-    """When it is sent again; null if it is not."""
-    attempts: list[Attempt]
-    """What came of each attempt."""
-
-
-class DeliveriesPage(msgspec.Struct, frozen=True):
-    """The log, newest first; `next_cursor` is null on the last page."""
-
-    deliveries: list[DeliveryView]
-    """The notifications."""
-    next_cursor: str | None
-    """The `cursor` of the next page; null on the last one."""
-
-
-class Replayed(msgspec.Struct, frozen=True):
-    """It is sent again at once."""
-
-    delivery_id: str
-    """The id of the notification, the same as before."""
-    status: MessageStatus = MessageStatus.PENDING
-    """Always `pending`."""
-
-
 def _exists() -> ApiError:
     return conflict(WebhookExists.code, WebhookExists().message)
 
@@ -161,13 +122,11 @@ def _not_registered() -> ApiError:
 
 
 @post(
-    "/v1/webhooks",
+    "/",
     operation_id="create_webhook",
     summary="Register an endpoint",
-    tags=_TAGS,
-    guards=[customers_only],
     status_code=201,
-    responses=documented(_exists(), QuotaExceeded(Quota.WEBHOOKS, 100), takes=WebhookBody),
+    responses=refusals(_exists(), QuotaExceeded(Quota.WEBHOOKS, 100), takes=WebhookBody),
     sync_to_thread=True,
 )
 def create(
@@ -177,7 +136,7 @@ def create(
     settings: NamedDependency[Settings],
     vault: NamedDependency[Vault],
 ) -> NewWebhookView:
-    """Be told of all jobs and tasks. The secret signs, and is shown once where it is made here."""
+    """Be told of all jobs and tasks. A secret that is made here is shown this once."""
     new = NewWebhook(
         customer_id=customer_id(request),
         callback_url=normalize_url(data.callback_url),
@@ -196,12 +155,10 @@ def create(
 
 
 @get(
-    "/v1/webhooks",
+    "/",
     operation_id="list_webhooks",
     summary="Endpoints",
-    tags=_TAGS,
-    guards=[customers_only],
-    responses=documented(),
+    responses=refusals(),
     sync_to_thread=True,
 )
 def index(
@@ -211,7 +168,7 @@ def index(
         bool,
         QueryParameter(description="Those too that jobs and tasks name as their `callback_url`."),
     ] = False,
-    limit: _Limit = _PAGE_DEFAULT,
+    limit: PageLimit = PAGE_DEFAULT,
     cursor: Cursor = None,
 ) -> WebhooksPage:
     """Return a page of the customer's endpoints."""
@@ -220,36 +177,32 @@ def index(
             tx, customer_id(request), limit=limit + 1, after=cursor, everything=all
         )
     if found is None:
-        raise _unknown_cursor()
+        raise unknown_cursor()
     page = found[:limit]
     more = len(found) > limit
     return WebhooksPage([_view(each) for each in page], page[-1].webhook_id if more else None)
 
 
 @delete(
-    "/v1/webhooks/{webhook_id:str}",
+    "/{webhook_id:str}",
     operation_id="delete_webhook",
     summary="Delete an endpoint",
-    tags=_TAGS,
-    guards=[customers_only],
-    responses=documented(not_found("webhook")),
+    responses=refusals(not_found("webhook")),
     response_description="The endpoint is deleted.",
     sync_to_thread=True,
 )
 def remove(request: _Request, webhook_id: WebhookId, database: NamedDependency[Database]) -> None:
-    """Send it nothing more, nor what waits to be sent."""
+    """Send nothing more to this endpoint, and drop the messages that wait."""
     with database.transaction() as tx:
-        webhooks.unregister(tx, _find(tx, request, webhook_id).webhook_no)
+        webhooks.unregister(tx, find_webhook(tx, request, webhook_id).webhook_no)
 
 
 @post(
-    "/v1/webhooks/{webhook_id:str}/rotate",
+    "/{webhook_id:str}/rotate",
     operation_id="rotate_webhook_secret",
     summary="A new secret",
-    tags=_TAGS,
-    guards=[customers_only],
     status_code=200,
-    responses=documented(not_found("webhook"), _not_registered(), takes=SecretBody),
+    responses=refusals(not_found("webhook"), _not_registered(), takes=SecretBody),
     sync_to_thread=True,
 )
 def rotate(
@@ -262,7 +215,7 @@ def rotate(
     """Sign with a new secret, and for a day with the one before as well."""
     secret = data.secret or new_secret()
     with database.transaction() as tx:
-        webhook = _find(tx, request, webhook_id)
+        webhook = find_webhook(tx, request, webhook_id)
         if not webhook.registered:
             raise _not_registered()
         webhooks.rotate(tx, webhook, secret, vault)
@@ -270,13 +223,11 @@ def rotate(
 
 
 @post(
-    "/v1/webhooks/default-secret/rotate",
+    "/default-secret/rotate",
     operation_id="rotate_default_secret",
     summary="A new default secret",
-    tags=_TAGS,
-    guards=[customers_only],
     status_code=200,
-    responses=documented(takes=SecretBody),
+    responses=refusals(takes=SecretBody),
     sync_to_thread=True,
 )
 def rotate_default(
@@ -285,83 +236,27 @@ def rotate_default(
     database: NamedDependency[Database],
     vault: NamedDependency[Vault],
 ) -> SecretView:
-    """Sign for every `callback_url` that is not registered with a new secret, as in `rotate`."""
+    """Sign with a new secret for every `callback_url` that is not registered, for a day with both."""
     secret = data.secret or new_secret()
     with database.transaction() as tx:
         webhooks.rotate_default(tx, customer_id(request), secret, vault)
     return SecretView(None if data.secret else secret)
 
 
-@get(
-    "/v1/webhooks/{webhook_id:str}/deliveries",
-    operation_id="list_webhook_deliveries",
-    summary="What was sent",
-    tags=_TAGS,
-    guards=[customers_only],
-    responses=documented(not_found("webhook")),
-    sync_to_thread=True,
-)
-def deliveries(
-    request: _Request,
-    webhook_id: WebhookId,
-    database: NamedDependency[Database],
-    limit: _Limit = _PAGE_DEFAULT,
-    cursor: Cursor = None,
-) -> DeliveriesPage:
-    """Return the log of an endpoint, newest first, with what it answered to each attempt."""
-    with database.transaction() as tx:
-        webhook = _find(tx, request, webhook_id)
-        before = webhooks.find_delivery(tx, customer_id(request), cursor) if cursor else None
-        if cursor and (before is None or before[1] != webhook.webhook_no):
-            raise _unknown_cursor()
-        found = webhooks.deliveries(
-            tx, webhook, limit=limit + 1, before=before[0] if before else None
-        )
-    page = [_delivery(each) for each in found[:limit]]
-    return DeliveriesPage(page, page[-1].delivery_id if len(found) > limit else None)
+def find_webhook(tx: Transaction, request: _Request, webhook_id: str) -> Webhook:
+    """Return the customer's endpoint of that id.
 
-
-@post(
-    "/v1/webhooks/deliveries/{delivery_id:str}/replay",
-    operation_id="replay_webhook_delivery",
-    summary="Send it again",
-    tags=_TAGS,
-    guards=[customers_only],
-    status_code=HTTPStatus.ACCEPTED,
-    responses=documented(not_found("delivery")),
-    sync_to_thread=True,
-)
-def replay(
-    request: _Request, delivery_id: DeliveryId, database: NamedDependency[Database]
-) -> Replayed:
-    """Send it again, whatever became of it; with the same id and body, and signed afresh."""
-    with database.transaction() as tx:
-        found = webhooks.find_delivery(tx, customer_id(request), delivery_id)
-        if found is None:
-            raise not_found("delivery")
-        webhooks.replay(tx, *found)
-    return Replayed(delivery_id)
-
-
-def _find(tx: Transaction, request: _Request, webhook_id: str) -> Webhook:
+    Raises:
+        ApiError: 404, there is no such endpoint, or it is another's.
+    """
     webhook = webhooks.find(tx, customer_id(request), webhook_id)
     if webhook is None:
         raise not_found("webhook")
     return webhook
 
 
-def _unknown_cursor() -> Exception:
-    return invalid_request([Fault("cursor", "This is not the next_cursor of any page.")])
-
-
 def _view(webhook: Webhook) -> WebhookView:
     return msgspec.convert(webhook, WebhookView, from_attributes=True)
 
 
-def _delivery(delivery: webhooks.Message) -> DeliveryView:
-    fields = msgspec.structs.asdict(delivery)
-    del fields["notification_no"]
-    return DeliveryView(delivery_id=fields.pop("message_id"), **fields)
-
-
-HANDLERS = [create, index, remove, rotate, rotate_default, deliveries, replay]
+HANDLERS = [create, index, remove, rotate, rotate_default]

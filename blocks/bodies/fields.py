@@ -1,6 +1,5 @@
 """Bodies that are checked strictly, with every fault told at once."""
 
-import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -11,7 +10,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from blocks.domain.choices import readable, shortened
+from blocks.domain.wrong_values import explain, must_be, nearest, shortened
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -87,7 +86,7 @@ def _read(body: bytes, model: type[_B]) -> tuple[_B | None, Iterator[Fault]]:
         check_json(body)
         fields = value_of(body, dict[str, msgspec.Raw])
         if fields is None:
-            return None, chain(_nuls(body), [Fault("body", readable(error, model))])
+            return None, chain(_nuls(body), [Fault("body", explain(error, model).message)])
         value, found = None, struct_faults(fields, model, "")
     else:
         fields = value_of(body, dict[str, msgspec.Raw]) or {}
@@ -136,7 +135,7 @@ def _length_fault(items: msgspec.Raw, expected: Any, path: str) -> Fault | None:
         msgspec.json.decode(items, type=_list_up_to(longest))
     except msgspec.ValidationError as error:
         if "at most length" in str(error):
-            return Fault(path, _too_long(longest, expected))
+            return Fault(path, must_be(expected))
     return None
 
 
@@ -145,14 +144,6 @@ def _list_up_to(length: int) -> type[msgspec.Struct]:
     # Only a struct is left as soon as there are too many items: a list is built first.
     fields = [(f"item_{n}", msgspec.Raw, msgspec.Raw()) for n in range(length)]
     return msgspec.defstruct("ListUpTo", fields, array_like=True, forbid_unknown_fields=True)
-
-
-def _too_long(longest: int, expected: Any) -> str:
-    try:
-        msgspec.convert([None] * (longest + 1), Annotated[list[Any], Meta(max_length=longest)])
-    except msgspec.ValidationError as error:
-        return readable(error, expected)
-    raise AssertionError  # it is longer
 
 
 def check_json(text: bytes) -> None:
@@ -247,7 +238,8 @@ def _faults_within(
             yield first
             yield from found
             return  # else it is the list itself: too short
-    yield Fault(path or "body", readable(error, expected))
+    place, message = explain(error, expected)
+    yield Fault(f"{path}{place}".lstrip(".") or "body", message)
 
 
 def struct_faults(
@@ -280,8 +272,8 @@ def _hint(key: str, fields: Mapping[str, object], hints: Iterator[int]) -> str:
     # To look for a likeness takes time, and whoever mistypes does it once or twice.
     if next(hints, None) is None:
         return ""
-    near = difflib.get_close_matches(key[:_KEY_SHOWN], fields, n=1)
-    return f" Did you mean {near[0]}?" if near else ""
+    near = nearest(key, fields)
+    return f" Did you mean {near}?" if near else ""
 
 
 def _struct_in(expected: Any) -> type[msgspec.Struct] | None:

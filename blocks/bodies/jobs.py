@@ -64,7 +64,10 @@ def _check_options(options: list[str]) -> None:
 
 def _check_bucket(bucket: str) -> None:
     if not is_bucket_name(bucket):
-        raise ValueError(f"{bucket!r} is not a bucket name.")
+        raise ValueError(
+            "The name of a bucket has 3 to 222 letters, digits, dots, dashes and underscores, and "
+            f"begins and ends with a letter or a digit; this is {bucket!r}."
+        )
 
 
 def _check_prefix(prefix: str) -> None:

@@ -1,7 +1,7 @@
 """Handing out tasks and taking labels. The rules are in `sql/annotation.sql`."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ _JOBS_MAX = 200
 _VACANCIES_MAX = 5_000
 _WINDOW_TASKS = 1_000
 _LOOKS_MAX = 50
+_OUTLOOK_TASKS_MAX = 1_000
 
 # The first of the two numbers of an advisory lock; the second is the annotator's.
 _LEASES_RETURNED_MAX = 100  # by one claim
@@ -124,6 +125,24 @@ def claim(
     if claimable and not taking.rows:
         taking.insist(claimable)
     return claimed_tasks(tx, taking.rows)
+
+
+def may_come(
+    tx: Transaction, annotator_no: int, job_id: str, task_types: Sequence[str] | None = None
+) -> bool | None:
+    """Return whether a job may have tasks for the annotator later, who was given none just now.
+
+    None where there is no such job, or the annotator is not for its customer. True as well where that
+    would take a look at more than 1,000 tasks.
+    """
+    values = {
+        "annotator_no": annotator_no,
+        "job_id": job_id,
+        "task_types": list(task_types) if task_types else None,
+        "tasks_max": _OUTLOOK_TASKS_MAX,
+    }
+    row = tx.execute(_SQL["outlook"], values).fetchone()
+    return None if row is None else bool(row["may_come"])
 
 
 class _Claim:
@@ -229,16 +248,32 @@ def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[
     return [outcomes.get(n, LabelOutcome.UNKNOWN_TASK) for n in range(len(labels))]
 
 
+def options_of(tx: Transaction, job_ids: Collection[str]) -> dict[str, list[str]]:
+    """Return the options of jobs by their ids."""
+    rows = tx.execute(_SQL["options_of_jobs"], {"job_ids": list(job_ids)}).fetchall()
+    return {row["job_id"]: row["options"] for row in rows}
+
+
+def not_handed_out(tx: Transaction, annotator_no: int, task_ids: Iterable[str]) -> set[str]:
+    """Return those of `task_ids`, whose labels were refused as unknown, that nobody was handed yet."""
+    keys = [key for key in map(parse_task_id, task_ids) if key]
+    rows = tx.execute(_SQL["not_handed_out"], _keys(keys, annotator_no)).fetchall()
+    return {task_id(row["job_id"], row["byte_offset"]) for row in rows}
+
+
 def release(tx: Transaction, annotator_no: int, task_ids: Sequence[str]) -> set[str]:
     """Hand tasks back without a label; the ids of those that were the annotator's to hand back."""
     keys = [key for key in map(parse_task_id, task_ids) if key]
-    values = {
+    rows = tx.execute(_SQL["release"], _keys(keys, annotator_no)).fetchall()
+    return {task_id(row["job_id"], row["byte_offset"]) for row in rows}
+
+
+def _keys(keys: Sequence[tuple[str, int]], annotator_no: int) -> dict[str, Any]:
+    return {
         "annotator_no": annotator_no,
         "job_ids": [job_id for job_id, _ in keys],
         "byte_offsets": [byte_offset for _, byte_offset in keys],
     }
-    rows = tx.execute(_SQL["release"], values).fetchall()
-    return {task_id(row["job_id"], row["byte_offset"]) for row in rows}
 
 
 def _columns(entries: Sequence[tuple[int, str, int, str]], annotator_no: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ STOP_TIMEOUT_S = 5.0
 class Guard:
     """Keep a process that outlives the supervisor by an instant and kills the groups that it left.
 
-    Decision 111 says why parent-death signals are not enough.
+    Decision 115 says why parent-death signals are not enough.
     """
 
     def __init__(self) -> None:

@@ -19,8 +19,8 @@ pytestmark = [
 def claim(api: Api, headers: dict[str, str] | None = None, **body: Any) -> list[dict[str, Any]]:
     response = api.post("/v1/annotation/claim", {"limit": 100} | body, headers or api.annotator)
     assert response.status_code == 200, response.text
-    assert list(response.json()) == ["tasks"]
     tasks: list[dict[str, Any]] = response.json()["tasks"]
+    assert list(response.json()) == (["tasks"] if tasks else ["tasks", "retry_after_s"])
     return tasks
 
 
@@ -69,6 +69,66 @@ def test_where_there_is_nothing_to_do_the_list_is_empty(api: Api) -> None:
     assert claim(api) == []
 
 
+@pytest.mark.parametrize("job_id", ["job_x", new_id("job"), "", "x" * 1000])
+def test_a_claim_for_a_job_that_is_not_there_is_told_so(api: Api, job_id: str) -> None:
+    api.shop.processing(make_chunk(1))
+    response = api.post("/v1/annotation/claim", {"limit": 1, "job_id": job_id}, api.annotator)
+    assert (response.status_code, response.json()["code"]) == (404, "job_not_found")
+
+
+def outlook(api: Api, headers: dict[str, str], **body: Any) -> int | None:
+    """What an empty claim says of later ones."""
+    answer = api.post("/v1/annotation/claim", {"limit": 500} | body, headers).json()
+    assert answer["tasks"] == []
+    found: int | None = answer["retry_after_s"]
+    assert found is None or found > 0
+    return found
+
+
+def test_an_empty_claim_says_whether_more_may_come(api: Api) -> None:
+    job = api.shop.processing(make_chunk(3), consensus_threshold=2)
+    first, second, third = api.annotator, api.new_annotator(), api.new_annotator()
+    mine = claim(api, first)
+    assert outlook(api, first, job_id=job.job_id)  # they may forget what they hold
+    label(api, first, *((task["task_id"], "cat") for task in mine))
+    assert outlook(api, first, job_id=job.job_id) is None  # the rest is for others
+    theirs = claim(api, second)
+    assert outlook(api, first, job_id=job.job_id) is None
+    assert outlook(api, third, job_id=job.job_id)  # the second may let go of theirs
+    assert outlook(api, first)  # another job may be posted
+    label(api, second, (theirs[0]["task_id"], "dog"))  # now the first task is tied
+    (tied,) = claim(api, third, job_id=job.job_id)
+    label(api, third, (tied["task_id"], "dog"))
+    label(api, second, *((task["task_id"], "cat") for task in theirs[1:]))
+    for annotator in (first, second, third):
+        assert outlook(api, annotator, job_id=job.job_id) is None
+
+
+def test_more_may_come_of_a_job_whose_manifest_is_still_read(api: Api) -> None:
+    accepted = api.shop.submit()
+    assert outlook(api, api.annotator, job_id=accepted.job_id)
+    job = api.shop.processing(make_chunk(1), ingested=False)
+    label(api, api.annotator, *((t["task_id"], "cat") for t in claim(api, job_id=job.job_id)))
+    assert outlook(api, api.annotator, job_id=job.job_id)
+    assert outlook(api, api.annotator, job_id=job.job_id, task_types=["sentiment"]) is None
+
+
+def test_nothing_comes_of_a_job_that_has_ended(api: Api) -> None:
+    job = api.shop.processing(make_chunk(1))
+    api.shop.run("update jobs set status = 'cancelled' where job_no = %s", job.job_no)
+    assert outlook(api, api.annotator, job_id=job.job_id) is None
+
+
+def test_a_task_that_was_let_go_of_may_come_again_while_another_has_it(api: Api) -> None:
+    job = api.shop.processing(make_chunk(1), consensus_threshold=2)
+    first, second, third = api.annotator, api.new_annotator(), api.new_annotator()
+    for holder in (first, second):
+        assert len(claim(api, holder)) == 1
+    api.post("/v1/annotation/release", {"task_ids": [task_id(job.job_id, 0)]}, first)
+    assert len(claim(api, third)) == 1
+    assert outlook(api, first, job_id=job.job_id)
+
+
 def test_a_claim_is_for_as_long_and_as_many_and_which_it_says(api: Api) -> None:
     other = api.shop.processing(make_chunk(5), task_type=TaskType.MODERATION)
     wanted = api.shop.processing(make_chunk(5), task_type=TaskType.SENTIMENT)
@@ -99,7 +159,7 @@ def test_a_claim_that_cannot_be_is_refused_with_all_its_faults(api: Api) -> None
         api,
         path,
         {"limit": 0, "lease_seconds": 0, "task_types": ["guess"], "job_id": 5, "more": 1},
-    ) == {"limit", "lease_seconds", "task_types", "job_id", "more"}
+    ) == {"limit", "lease_seconds", "task_types[0]", "job_id", "more"}
     assert faults(api, path, {"limit": 1, "task_types": []}) == {"task_types"}
     assert faults(api, path, {"limit": 1, "job_id": "job_\x00"}) == {"job_id"}
 
@@ -117,6 +177,58 @@ def test_labels_have_an_outcome_each_in_their_order(api: Api) -> None:
     assert label(api, api.annotator, (second, "dog"), (first, "dog")) == ["duplicate", "accepted"]
     assert label(api, other, (second, "cat")) == ["settled"]
     assert label(api, api.new_annotator(), (second, "cat")) == ["already_settled"]
+
+
+def reasons(api: Api, headers: dict[str, str], *labels: tuple[str, str]) -> list[str | None]:
+    body = {"labels": [{"task_id": task, "label": option} for task, option in labels]}
+    results = api.post("/v1/annotation/labels", body, headers).json()["results"]
+    return [result.get("message") for result in results]
+
+
+def test_a_label_that_is_not_taken_has_a_reason(api: Api) -> None:
+    job = api.shop.processing(make_chunk(3), consensus_threshold=2)
+    tasks = [task_id(job.job_id, n) for n in (0, 100, 200)]
+    claim(api, limit=2)
+    assert reasons(
+        api,
+        api.annotator,
+        (tasks[0], "cat"),
+        (tasks[0], "dog"),
+        (tasks[1], "Dog "),
+        (tasks[1], "horse"),
+        (tasks[2], "cat"),
+        (task_id(new_id("job"), 0), "cat"),
+        ("x", "cat"),
+    ) == [
+        None,
+        "You have labelled this task already, and a label cannot be changed.",
+        "The options are cat, dog, fox. Did you mean dog?",
+        "The options are cat, dog, fox.",
+        "Nobody was handed this task yet; claim tasks, and label those that you are given.",
+        "There is no such task, or it is not for you.",
+        "There is no such task, or it is not for you.",
+    ]
+    assert label(api, api.annotator, (tasks[2], "cat")) == ["unknown_task"]
+
+
+def test_options_are_told_of_some_jobs_and_likenesses_looked_for_in_some_labels(api: Api) -> None:
+    made = [api.shop.processing(make_chunk(1)) for _ in range(22)]
+    labels = [(task_id(job.job_id, 0), "horse") for job in made] + [
+        (task_id(made[0].job_id, 0), "Dog")
+    ]
+    found = reasons(api, api.annotator, *labels)
+    assert found[:20] == ["The options are cat, dog, fox."] * 20
+    assert found[20:22] == ["This is none of the options in the task's label_spec."] * 2
+    assert found[22] == "The options are cat, dog, fox."
+
+
+def test_five_hundred_wrong_options_are_answered_briefly(api: Api) -> None:
+    options = [f"{n} {'x' * 990}" for n in range(100)]
+    job = api.shop.processing(make_chunk(1), options=options)
+    claim(api)
+    found = reasons(api, api.annotator, *[(task_id(job.job_id, 0), "1 " + "x" * 989)] * 500)
+    assert sum("Did you mean" in str(reason) for reason in found) == 5
+    assert max(len(str(reason)) for reason in found) < 700
 
 
 def test_labels_that_cannot_be_are_refused_with_all_their_faults(api: Api) -> None:
@@ -236,7 +348,7 @@ def test_a_release_that_cannot_be_is_refused_with_all_its_faults(api: Api) -> No
     assert faults(api, path, {"task_ids": ["x"] * 501}) == {"task_ids"}
     assert faults(api, path, {"task_ids": "x", "more": 1}) == {"task_ids", "more"}
     assert faults(api, path, {"task_ids": ["x", "y\x00"]}) == {"task_ids[1]"}
-    assert faults(api, path, {"task_ids": [None]}) == {"task_ids"}
+    assert faults(api, path, {"task_ids": [None]}) == {"task_ids[0]"}
 
 
 def test_annotators_bring_a_job_from_its_first_claim_to_its_export(api: Api) -> None:

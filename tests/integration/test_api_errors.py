@@ -18,9 +18,11 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from litestar.testing import TestClient
 from psycopg import sql
 
+from api.auth import KeyRing
 from blocks.domain.ids import new_id
 from blocks.settings import Settings
 from blocks.store import customers
+from blocks.store.database import Database
 from deployments.registered import REPOSITORY
 from tests.support.api_world import JOB_BODY, Api, make_app
 from tests.support.servers import DatabaseServer
@@ -119,12 +121,34 @@ def test_a_new_key_is_taken_at_once(api: Api) -> None:
 
 
 def test_no_more_keys_are_remembered_than_is_good(
-    api: Api, monkeypatch: pytest.MonkeyPatch
+    database: Database, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.auth._TRUSTED_KEYS_MAX", 3)
-    for _ in range(8):
-        assert api.get("/v1/jobs/job_x", api.new_customer()).status_code == 404
-    assert len(api.client.app.state.key_ring._trusted) <= 3
+    monkeypatch.setattr("api.auth._FOUND_KEYS_MAX", 3)
+    keys = [shop.do(customers.add_customer_key, shop.customer_id) for _ in range(5)]
+    ring = KeyRing(database)
+    for key in keys[:3]:
+        assert ring.find(key)
+    assert ring.recall(keys[0])  # so it is not the one that came longest ago
+    for key in keys[3:]:
+        assert ring.find(key)
+    assert [ring.is_familiar(key) for key in keys] == [True, False, False, True, True]
+    assert [bool(ring.recall(key)) for key in keys] == [True, False, False, True, True]
+
+
+def test_a_key_that_was_good_stays_familiar_until_it_is_looked_up_in_vain(
+    database: Database, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr("api.auth.monotonic", lambda: now)
+    key = shop.do(customers.add_customer_key, shop.customer_id)
+    ring = KeyRing(database)
+    assert not ring.is_familiar(key)
+    assert ring.find(key)
+    monkeypatch.setattr("api.auth.monotonic", lambda: now + 1.01)
+    assert (ring.recall(key), ring.is_familiar(key)) == (None, True)
+    shop.do(customers.revoke_key, key)
+    assert ring.find(key) is None
+    assert not ring.is_familiar(key)
 
 
 def test_keys_are_stored_as_hashes_only(api: Api) -> None:
@@ -483,7 +507,7 @@ STATUSES = {
     "get_task": {"200", "401", "403", "404"},
     "get_task_result": {"200", "202", "401", "403", "404"},
     "release_tasks": {"200", "400", "401", "403", "413", "415"},
-    "claim_tasks": {"200", "400", "401", "403", "409", "413", "415"},
+    "claim_tasks": {"200", "400", "401", "403", "404", "409", "413", "415"},
     "list_leases": {"200", "400", "401", "403"},
     "submit_labels": {"200", "400", "401", "403", "413", "415"},
     "create_webhook": {"201", "400", "401", "403", "409", "413", "415"},
@@ -657,11 +681,52 @@ def test_no_parameter_of_the_reference_filters_unless_it_is_set(schema: dict[str
     assert "JOB_ARROWS" not in json.dumps(schema)
 
 
-def test_a_wrong_enum_in_a_query_is_answered_with_the_right_ones(api: Api) -> None:
-    answer = api.get("/v1/jobs?status=done").json()
-    assert answer["details"] == [
-        {
-            "field": "status",
-            "message": "This must be one of accepted, processing, completed, failed, cancelled, not 'done'",
+WRONG_PARAMETERS = [
+    ("/v1/jobs?status=done", "status",
+     "This must be one of accepted, processing, completed, failed, cancelled, not 'done'."),
+    ("/v1/jobs?limit=0", "limit", "This must be a whole number from 1 to 100, not '0'."),
+    ("/v1/jobs?limit=many", "limit", "This must be a whole number from 1 to 100, not 'many'."),
+    ("/v1/webhooks?all=maybe", "all", "This must be true or false, not 'maybe'."),
+    ("/v1/webhooks?limit=1e9", "limit", "This must be a whole number from 1 to 100, not '1e9'."),
+    ("/v1/jobs/job_x?wait=61", "wait", "This must be a whole number from 0 to 60, not '61'."),
+    ("/v1/jobs/job_x/errors?format=csv", "format", "This must be one of jsonl, manifest, not 'csv'."),
+    ("/v1/jobs/job_x/export?after=-1", "after",
+     "This must be a whole number from 0 to 9,223,372,036,854,775,807, not '-1'."),
+    ("/v1/annotation/leases?limit=501", "limit", "This must be a whole number from 1 to 500, not '501'."),
+]  # fmt: skip
+
+
+def test_a_wrong_parameter_is_answered_with_what_it_may_be(
+    api: Api, schema: dict[str, Any]
+) -> None:
+    for url, name, message in WRONG_PARAMETERS:
+        answer = api.get(url, api.annotator if "annotation" in url else api.customer)
+        assert answer.status_code == 400, url
+        assert answer.json() == {
+            "error": f"{name}: {message}",
+            "code": "invalid_request",
+            "details": [{"field": name, "message": message}],
         }
-    ]
+    tried = {url.rpartition("?")[2].partition("=")[0] for url, *_ in WRONG_PARAMETERS}
+    bounded = {
+        parameter["name"]
+        for operation in operations(schema).values()
+        for parameter in operation.get("parameters", [])
+        if parameter["in"] == "query" and parameter["schema"] != {"type": "string"}
+    }
+    assert bounded - tried == {"preflight"}
+
+
+def test_a_wrong_header_is_answered_by_its_own_name(api: Api) -> None:
+    for path, body in (("/v1/jobs", JOB_BODY), ("/v1/annotation/claim", {"limit": 1})):
+        headers = api.annotator if "annotation" in path else api.customer
+        answer = api.post(path, body, {**headers, "Idempotency-Key": "x" * 256})
+        assert (answer.status_code, answer.json()["details"]) == (
+            400,
+            [
+                {
+                    "field": "Idempotency-Key",
+                    "message": "This must be a string of 1 to 255 characters.",
+                }
+            ],
+        )

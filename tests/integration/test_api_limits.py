@@ -87,7 +87,7 @@ def test_an_address_with_too_many_wrong_keys_is_refused_without_a_query(
     assert int(answers[-1].headers["retry-after"]) > 0
     assert looked_up == ["sk_0", "sk_1", "sk_2"]
     # A key that was good a moment ago is not shut out by others at its address.
-    monkeypatch.setattr(KeyRing, "trusted", lambda *_: None)
+    monkeypatch.setattr(KeyRing, "recall", lambda *_: None)
     assert api.get("/v1/jobs").status_code == 200
     assert len(looked_up) == 4
 

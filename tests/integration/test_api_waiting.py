@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def quiet(api_settings: Settings, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     """The API with a launcher that does nothing, and no annotator."""
-    monkeypatch.setattr("api.background.launcher.Launcher._run", lambda _: None)
+    monkeypatch.setattr("api.background.listener.Listener._run", lambda _: None)
     with TestClient(make_app(api_settings)) as client:
         found = Api(client, shop)
         shop.run("update api_keys set revoked_at = now() where annotator_no is not null")

@@ -48,7 +48,7 @@ UNDONE = """
 def with_prefect(
     settings: Settings, shop: Shop, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Api]:
-    monkeypatch.setattr("api.background.launcher._POLL_S", 0.1)
+    monkeypatch.setattr("api.background.listener._POLL_S", 0.1)
     settings = msgspec.structs.replace(
         settings, prefect_api_url=prefect.url, prefect_api_auth_string="admin:pass:word"
     )

@@ -23,6 +23,8 @@ BATCH = 10
 # A look-up by key reads four pages, an insert or an update as many again; a task takes some of each.
 PAGES_FOR_A_CLAIM = 60 + 15 * BATCH
 PAGES_FOR_LABELS = 60 + 25 * BATCH
+# Up to 1,000 tasks, each looked up in turn where no more are left.
+PAGES_FOR_AN_OUTLOOK = 200
 # Up to 100 tasks with a tally each, and as many vacancies.
 PAGES_FOR_WANTED_ANNOTATORS = 500
 
@@ -80,6 +82,17 @@ def test_who_has_had_all_tasks_learns_so_from_a_few_pages(crowded: tuple[Shop, J
     tasks, explained = claim(shop, alone)
     assert tasks == []
     explained.check(60)
+
+
+def test_whether_more_may_come_is_known_from_a_bounded_number_of_tasks(
+    crowded: tuple[Shop, Job],
+) -> None:
+    shop, job = crowded
+    alone = shop.value("select min(annotator_no) from annotators")
+    with shop.held() as tx:
+        explained = Explained(tx)
+        assert annotation.may_come(cast(Transaction, explained), alone, job.job_id)
+    explained.check(PAGES_FOR_AN_OUTLOOK)
 
 
 def test_a_claim_of_vacancies_reads_a_few_pages_for_each(crowded: tuple[Shop, Job]) -> None:

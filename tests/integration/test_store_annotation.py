@@ -683,6 +683,21 @@ def test_a_claim_beside_the_deciding_label_leaves_no_lease_behind(shop: Shop) ->
     check_books(shop, job)
 
 
+def test_a_claim_beside_a_label_of_the_same_annotator_loses_no_place(shop: Shop) -> None:
+    """They label a task that they do not hold, and are handed it at the same moment."""
+    job = shop.processing(make_chunk(1), consensus_threshold=2)
+    one, two, three = shop.annotators(3)
+    (task,) = ids(shop.claim(one))
+    with shop.held() as tx:
+        assert annotation.submit(tx, two, [annotation.Label(task, "cat")]) == ["accepted"]
+        assert ids(shop.claim(two)) == [task]
+    assert shop.label(two, (task, "cat")) == ["duplicate"]
+    check_books(shop, job)
+    shop.release(one, task)
+    assert ids(shop.claim(three)) == [task]
+    check_books(shop, job)
+
+
 def test_leases_expire_however_many_there_are(shop: Shop) -> None:
     shop.processing(make_chunk(250), consensus_threshold=2)
     one, two, three = shop.annotators(3)

@@ -11,6 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from api.app import create_app
+from api.auth import annotators_only, customers_only
 from api.examples import REQUESTS
 from api.http.bodies import parse
 from api.http.schemas import field_docs, schemas_of
@@ -25,6 +26,19 @@ def document() -> dict[str, Any]:
     app = create_app(Settings(database_url="postgresql://x/y", encryption_key="ab" * 32))
     found: dict[str, Any] = json.loads(msgspec.json.encode(app.openapi_schema.to_schema()))
     return found
+
+
+def test_every_route_of_a_version_takes_one_kind_of_key() -> None:
+    app = create_app(Settings(database_url="postgresql://x/y", encryption_key="ab" * 32))
+    guarded = 0
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", []):
+            if route.path.startswith("/v1/") and "OPTIONS" not in handler.http_methods:
+                (guard,) = handler.resolve_guards()
+                wanted = annotators_only if "/annotation/" in route.path else customers_only
+                assert guard is wanted, route.path
+                guarded += 1
+    assert guarded > 20
 
 
 def operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -158,6 +158,55 @@ def test_a_number_must_be_one(value: str) -> None:
     assert "REFINERY_LEASE_S" in refusal(NEEDED | {"REFINERY_LEASE_S": value})
 
 
+@pytest.mark.parametrize(
+    "name, value, sentence",
+    [
+        ("LEASE_S", "soon", "This must be a whole number of at least 1, not 'soon'."),
+        ("REQUESTS_PER_MINUTE_MAX", "-1", "This must be a whole number of at least 0, not '-1'."),
+        ("CHUNK_RUNNER", "ray", "This must be one of threads, processes, dask, not 'ray'."),
+    ],
+)
+def test_a_bad_value_is_refused_with_what_it_may_be(name: str, value: str, sentence: str) -> None:
+    message = refusal(NEEDED | {f"REFINERY_{name}": value})
+    assert message == f"REFINERY_{name} holds a bad value. {sentence}"
+
+
+@pytest.mark.parametrize(
+    "value, origins",
+    [
+        ("", []),
+        (" , ", []),
+        ("*", ["*"]),
+        ("https://a.example.com", ["https://a.example.com"]),
+        ("http://localhost:5173, https://B.example.com:443,", ["http://localhost:5173", "https://b.example.com"]),
+        ("https://exämple.com,http://[::1]:8080", ["https://xn--exmple-cua.com", "http://[::1]:8080"]),
+        ("https://a.example.com,https://A.example.com", ["https://a.example.com"]),
+    ],
+)  # fmt: skip
+def test_origins_are_as_browsers_write_them(value: str, origins: list[str]) -> None:
+    assert read(REFINERY_CORS_ORIGINS=value).allowed_origins() == origins
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a.example.com", "https://a.example.com/", "https://a.example.com/app", "ftp://a.example.com", "null",
+        "https://u:p@a.example.com", "https://*.example.com", "https://a.example.com?x", "https://", "//a.example.com",
+        "https://a.example.com:99999", "https://a.example.com https://b.example.com", "*.example.com",
+    ],
+)  # fmt: skip
+def test_what_is_no_origin_is_refused_with_what_one_is(value: str) -> None:
+    message = refusal(NEEDED | {"REFINERY_CORS_ORIGINS": f"https://good.example.com,{value}"})
+    assert message.startswith(
+        f"REFINERY_CORS_ORIGINS: {value!r} is not an origin. Give http or https"
+    )
+
+
+def test_every_origin_leaves_none_to_be_named() -> None:
+    message = refusal(NEEDED | {"REFINERY_CORS_ORIGINS": "*,https://a.example.com"})
+    assert message == "REFINERY_CORS_ORIGINS: * stands for every origin; leave the others out."
+
+
 COUNTS = [
     "CHUNK_BYTES_MIN",
     "CHUNK_BYTES_MAX",

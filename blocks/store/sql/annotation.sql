@@ -157,6 +157,48 @@ where lanes or vacancies
 order by priority desc, hashtextextended(customer_id, %(seed)s), hashint8extended(job_no, %(seed)s)
 limit %(jobs_max)s;
 
+-- outlook --
+-- What may still come of one job for an annotator who was given nothing of it just now; no row where they are not
+-- for it. Of a manifest that is read, only tasks that somebody holds, that are vacant, or that a cursor has still
+-- to reach can come, and of these only those that the annotator has not labelled. Where there are too many to look
+-- at, some may.
+with job as materialized (
+    select job_no, manifest_url is null or ingested_at is null as grows,
+           status in ('accepted', 'processing')
+           and (%(task_types)s::text[] is null or task_type = any (%(task_types)s)) as is_open
+    from jobs where job_id = %(job_id)s and {for_annotator}
+), candidate as materialized (
+    select job_no, byte_offset from (
+        select l.job_no, o.byte_offset
+        from job cross join annotators a cross join lateral (
+            select * from leases l where (l.annotator_no, l.job_no) = (a.annotator_no, job.job_no) offset 0
+        ) l cross join unnest(l.byte_offsets) as o (byte_offset)
+        where a.is_active
+        union all
+        select v.job_no, v.byte_offset from job join vacancies v using (job_no)
+        union all
+        select t.job_no, t.byte_offset
+        from job join lanes l using (job_no) cross join lateral (
+            select t.job_no, t.byte_offset from tasks t
+            where t.job_no = l.job_no and t.byte_offset < l.ends_at
+              and t.byte_offset >= (select min(o) from unnest(l.offsets) as u (o))
+            order by t.byte_offset limit %(tasks_max)s + 1
+        ) t
+    ) c limit %(tasks_max)s + 1
+)
+select job.is_open and (
+           job.grows
+           or (select count(*) from candidate) > %(tasks_max)s
+           or exists (
+               select from candidate c left join lateral (
+                   select y.outcome, y.annotators from tallies y
+                   where (y.job_no, y.byte_offset) = (c.job_no, c.byte_offset) offset 0
+               ) y on true
+               where y.outcome is null and not coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
+           )
+       ) as may_come
+from job;
+
 -- take_vacancies --
 -- Hand out vacant places of one job, of so many from `start_at` of all on. One that the annotator let go of
 -- himself is only for who asks for `own`.
@@ -309,7 +351,9 @@ select job_no, job_id, task_type, question, options, shown_metadata from jobs wh
 -- One batch of labels of one annotator: take the tasks off his leases, count and record the votes, settle
 -- what has a winner, fail what has none after twice the threshold, ask for one more annotator where labels
 -- are tied and nobody is at it, and move the counters. A label that comes without a lease, or after it ran
--- out, takes a place of its own. A task takes labels once somebody was handed it.
+-- out, takes a place of its own. Annotators can be handed a task in the moment in which such a label of theirs is
+-- counted; when they label it again, the place that they hold is vacant. A task takes labels once somebody was
+-- handed it.
 -- Locks, each in key order: leases, tallies, chunks. Claims wait for none of these while they hold anything,
 -- so that nobody waits in a circle.
 with job as materialized (
@@ -368,6 +412,16 @@ with job as materialized (
     where y.outcome is null and not y.annotators @> excluded.annotators
     returning job_no, byte_offset, chunk_no, latest, outcome, places, threshold,
               cardinality(annotators) as labels
+), handed_back as (
+    insert into vacancies (job_no, byte_offset, annotator_no)
+    select h.job_no, h.byte_offset, %(annotator_no)s
+    from held h left join counted using (job_no, byte_offset)
+    where h.let_go and counted.job_no is null
+      and exists (
+          select from tallies y
+          where (y.job_no, y.byte_offset) = (h.job_no, h.byte_offset)
+            and y.outcome is null and y.annotators @> array[%(annotator_no)s::integer]
+      )
 ), recorded as (
     insert into labels (job_no, byte_offset, annotator_no, option)
     select job_no, byte_offset, %(annotator_no)s, latest from counted order by job_no, byte_offset
@@ -414,6 +468,20 @@ left join lateral (
 left join lateral (
     select * from tallies y where (y.job_no, y.byte_offset) = (j.job_no, i.byte_offset) offset 0
 ) y on true;
+
+-- options_of_jobs --
+select job_id, options from jobs where job_id = any (%(job_ids)s);
+
+-- not_handed_out --
+-- Of tasks that took no label as nobody was handed them yet: those that there are, and that the annotator may have.
+select i.job_id, i.byte_offset
+from unnest(%(job_ids)s::text[], %(byte_offsets)s::bigint[]) as i (job_id, byte_offset)
+cross join lateral (
+    select job_no from jobs where job_id = i.job_id and status = 'processing' and {for_annotator} offset 0
+) j
+cross join lateral (
+    select from tasks t where (t.job_no, t.byte_offset) = (j.job_no, i.byte_offset) offset 0
+) t;
 
 -- release --
 -- Leave tasks vacant that the annotator holds; returns those that he held.

@@ -1,4 +1,4 @@
-"""The errors that routes answer with, for the OpenAPI document: each as it is sent."""
+"""The errors of routes for the OpenAPI document, each as it is sent."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -50,22 +50,22 @@ _ALWAYS: Mapping[int, list[ErrorBody]] = {
 _WITH_BODY = {413: [_by_status(413)], 415: [_by_status(415)]}
 
 
-def documented(*refusals: Refusal, takes: type[Body] | None = None) -> dict[int, ResponseSpec]:
-    """Return what a route under `/v1` answers instead of success.
+def refusals(*own: Refusal, takes: type[Body] | None = None) -> dict[int, ResponseSpec]:
+    """Return the errors that a route under `/v1` answers with, by status.
 
-    That is what any such route does, what one with a body does, if it `takes` one, and `refusals`.
+    Those are the errors of any such route, those of a body if it `takes` one, and its `own`.
     """
     found = {status: list(bodies) for status, bodies in _ALWAYS.items()}
     if takes:
         found |= _WITH_BODY | {400: [_refusal(takes)]}
-    for refusal in refusals:
+    for refusal in own:
         status, body = _answered(refusal)
         found[status] = [*found.get(status, ()), body]
     return {status: _response(status, found[status]) for status in sorted(found)}
 
 
 def _refusal(model: type[Body]) -> ErrorBody:
-    """Return what a body with a misspelt field, and nothing else, is answered with."""
+    """Return the error for a body that has one misspelt field and nothing else."""
     name = model.__struct_fields__[0]
     try:
         parse(msgspec.json.encode({f"{name}_": None}), model)

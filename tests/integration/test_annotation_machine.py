@@ -1,0 +1,353 @@
+"""Annotators and customers who do anything in any order, beside a model of what ought to come of it."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from blocks.domain.ids import parse_task_id, task_id
+from blocks.domain.model import Pin, TaskType
+from blocks.secrets.vault import Vault
+from blocks.store import annotation, chunks, customers, jobs, tasks
+from blocks.store.database import Database, Transaction
+from blocks.store.tasks import NewTask, Rule
+from tests.support.annotation_machine import (
+    CHUNK_BYTES,
+    CREW,
+    JOBS_MAX,
+    OPTIONS,
+    Checks,
+    Step,
+    Tell,
+    World,
+    few,
+    options,
+    people,
+    picks,
+    thresholds,
+)
+from tests.support.labelling import Job, Labelling
+from tests.support.side import Side
+from tests.support.store_shop import DELIVERY, LINE_BYTES, make_chunk
+
+pytestmark = [
+    pytest.mark.integration,
+    # Threads use `random` beside hypothesis: those of the pool of connections, and Prefect's that other tests leave.
+    pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies"),
+]
+
+
+class Annotation(Checks):
+    """The store and the model, step by step."""
+
+    # What customers do
+
+    @initialize(
+        threshold=thresholds,
+        stop_early=st.booleans(),
+        sizes=st.lists(few, min_size=1, max_size=2),
+        claims=st.lists(st.tuples(people, few), max_size=8),
+    )
+    def begin(
+        self, threshold: int, stop_early: bool, sizes: list[int], claims: list[tuple[int, int]]
+    ) -> None:
+        self._post(threshold, stop_early, has_delivery=False, sizes=sizes)
+        for who, limit in claims:
+            self._take(self._claim(self.crew[who], limit, None))
+
+    @precondition(lambda self: len(self.model.jobs) < JOBS_MAX)
+    @rule(
+        threshold=thresholds,
+        stop_early=st.booleans(),
+        has_delivery=st.booleans(),
+        sizes=st.lists(few, max_size=2),
+    )
+    def post(self, threshold: int, stop_early: bool, has_delivery: bool, sizes: list[int]) -> None:
+        self._post(threshold, stop_early, has_delivery, sizes)
+
+    def _post(self, threshold: int, stop_early: bool, has_delivery: bool, sizes: list[int]) -> None:
+        # No two have the same priority: which came first would be a throw of dice.
+        priority = (6, 4, 8)[len(self.model.jobs)]
+        made = self.world.submit(
+            options=OPTIONS,
+            consensus_threshold=threshold,
+            stop_early=stop_early,
+            priority=priority,
+            delivery=DELIVERY if has_delivery else None,
+        )
+        self.world.do(jobs.begin, made.job_no)
+        self.world.do(jobs.pin, made.job_no, Pin(1_000_000, '"etag"'), CHUNK_BYTES)
+        job = Job(
+            job_no=made.job_no,
+            job_id=made.job_id,
+            options=OPTIONS,
+            consensus_threshold=threshold,
+            stop_early=stop_early,
+            priority=priority,
+            has_delivery=has_delivery,
+        )
+        self.model.jobs[job.job_id] = job
+        for size in sizes:
+            self._commit_chunk(job, size, bad=0)
+
+    @rule(which=picks, size=st.integers(0, 4), bad=st.integers(0, 1))
+    def commit_chunk(self, which: int, size: int, bad: int) -> None:
+        job = self._job(which)
+        if job.is_open and not job.is_ingested:
+            self._commit_chunk(job, size, bad)
+
+    def _commit_chunk(self, job: Job, size: int, bad: int) -> None:
+        chunk_no = self.world.value("select count(*) from chunks where job_no = %s", job.job_no)
+        start = chunk_no * CHUNK_BYTES
+        chunk = make_chunk(size, bad=bad, start=start)
+        assert self.world.do(chunks.commit, job.job_no, chunk_no, chunk, None)
+        for n in range(size):
+            offset = start + n * LINE_BYTES
+            self.model.add_task(job, task_id(job.job_id, offset), offset, chunk_no)
+
+    @rule(which=picks)
+    def finish_ingestion(self, which: int) -> None:
+        self._finish_ingestion(self._job(which))
+
+    @rule(threshold=st.integers(2, 3), stop_early=st.booleans(), count=st.integers(1, 2))
+    def post_inline(self, threshold: int, stop_early: bool, count: int) -> None:
+        job = next((job for job in self.model.jobs.values() if job.is_inline), None)
+        if job and (job.consensus_threshold, job.stop_early) != (threshold, stop_early):
+            return  # that would be another container
+        asked = Rule(
+            task_type=TaskType.SENTIMENT,
+            question="How does it feel?",
+            options=OPTIONS,
+            consensus_threshold=threshold,
+            stop_early=stop_early,
+        )
+        new = NewTask(
+            rule=asked,
+            data_url="https://img.example.com/1.jpg",
+            metadata=None,
+            callback_url=None,
+            idempotency_key=None,
+            body_hash=b"",
+        )
+        made = self.world.do(tasks.create, self.world.customer_id, [new] * count, self.world.vault)
+        job = job or self._new_container(made[0].task_id, threshold, stop_early)
+        for each in made:
+            self.model.add_task(job, each.task_id, len(job.tasks), 0)
+
+    def _new_container(self, of_task: str, threshold: int, stop_early: bool) -> Job:
+        key = parse_task_id(of_task)
+        assert key
+        job_id, _ = key
+        self.model.jobs[job_id] = Job(
+            job_no=self.world.value("select job_no from jobs where job_id = %s", job_id),
+            job_id=job_id,
+            options=OPTIONS,
+            consensus_threshold=threshold,
+            stop_early=stop_early,
+            priority=5,
+            is_inline=True,
+            is_ingested=True,
+        )
+        return self.model.jobs[job_id]
+
+    @rule(which=picks, sure=st.integers(0, 3), fails=st.booleans())
+    def end_job(self, which: int, sure: int, fails: bool) -> None:
+        if not sure:  # or few examples would come to an end
+            self._take(self._end_job(which, fails=fails))
+
+    def _end_job(self, which: int, *, fails: bool) -> Step:
+        made = [job for job in self.model.jobs.values() if not job.is_inline]
+        job = made[which % len(made)]
+
+        def fail(tx: Transaction) -> None:
+            jobs.fail(tx, job.job_no, "manifest_changed", "It changed.")
+
+        def tell_of_failure(model: Labelling, _: None, alone: bool) -> None:
+            if model.jobs[job.job_id].is_open and not job.is_ingested:
+                model.jobs[job.job_id].status = "failed"
+
+        def cancel(tx: Transaction) -> bool:
+            return jobs.cancel(tx, job.job_no)
+
+        def tell_of_cancel(model: Labelling, is_cancelled: bool, alone: bool) -> None:
+            assert is_cancelled == model.jobs[job.job_id].is_open
+            if is_cancelled:
+                model.jobs[job.job_id].status = "cancelled"
+
+        return (fail, tell_of_failure) if fails else (cancel, tell_of_cancel)
+
+    # What annotators do
+
+    @rule(who=people, limit=few | st.just(100), of=st.none() | picks)
+    def claim(self, who: int, limit: int, of: int | None) -> None:
+        self._take(self._claim(self.crew[who], limit, of))
+
+    @rule(who=people, said=st.lists(options, min_size=1, max_size=4))
+    def label_what_is_held(self, who: int, said: list[str]) -> None:
+        self._take(self._label_held(self._holder(who), said))
+
+    @rule(who=people, said=st.lists(st.tuples(picks, options), min_size=1, max_size=3))
+    def label_anything(self, who: int, said: list[tuple[int, str]]) -> None:
+        self._take(self._label_any(self.crew[who], said))
+
+    @rule(who=people, limit=few | st.just(100), said=st.lists(options, min_size=1, max_size=3))
+    def claim_and_label(self, who: int, limit: int, said: list[str]) -> None:
+        annotator = self.crew[who]
+        self._take(self._claim(annotator, limit, None))
+        self._take(self._label_held(annotator, said * len(self.model.tasks)))
+
+    @rule(who=people, count=few, others=st.lists(picks, max_size=2))
+    def release(self, who: int, count: int, others: list[int]) -> None:
+        annotator = self._holder(who)
+        held = list(self.model.held[annotator])[:count]
+        self._take(self._release(annotator, held + [self._task_id(each) for each in others]))
+
+    @rule(who=people)
+    def let_leases_expire(self, who: int) -> None:
+        self._expire(self._holder(who))
+
+    @rule()
+    def return_leases(self) -> None:
+        self._return_leases()
+
+    @rule(who=people)
+    def withdraw_or_grant(self, who: int) -> None:
+        annotator = self.crew[who]
+        name = self.world.value("select name from annotators where annotator_no = %s", annotator)
+        if annotator in self.model.granted:
+            customer_ids = [self.world.customer_id]
+            _, returned = self.world.do(customers.withdraw, name, customer_ids)
+            assert returned == self.model.withdraw(annotator)
+        else:
+            self.world.do(customers.grant, name, [self.world.customer_id])
+            self.model.granted.add(annotator)
+
+
+Intent = tuple[str, int, Any]
+"""What somebody is going to do, whom it comes from, and the rest of it."""
+
+intents: st.SearchStrategy[Intent] = st.one_of(
+    st.tuples(st.just("claim"), people, few | st.just(100)),
+    st.tuples(st.just("label"), people, st.lists(options, min_size=1, max_size=4)),
+    st.tuples(
+        st.just("label_any"), people, st.lists(st.tuples(picks, options), min_size=1, max_size=3)
+    ),
+    st.tuples(st.just("release"), people, few),
+    st.tuples(st.just("end_job"), picks, st.none()),
+)
+
+
+class AnnotationAtOnce(Annotation):
+    """The same, with two who do something at once.
+
+    The second begins when the first has done all but the commit, and ends, or waits for a lock, before
+    that: so the same steps always meet in the same way. What comes of the two is what would have come
+    of one after the other.
+    """
+
+    leaves_nothing = (
+        False  # a release beside the end of its job leaves places that nobody is handed
+    )
+
+    @rule(first=intents, second=intents, is_same=st.booleans())
+    def do_two_things_at_once(self, first: Intent, second: Intent, is_same: bool) -> None:
+        self.is_sound = False
+        kind, who, more = second
+        act, tell = self._step(*first)
+        act_beside, tell_beside = self._step(kind, first[1] if is_same else who, more)
+        with self.world.held() as tx:
+            result = act(tx)
+            beside = Side(lambda: self.world.do(act_beside))
+            self.world.wait_for_end_or_lock(beside)
+        told = [(tell, result), (tell_beside, beside.join())]
+        try:
+            self.model = self._told(told)
+        except AssertionError:
+            self.model = self._told(told[::-1])
+        # A claim passes over leases that somebody is just labelling.
+        self._return_leases()
+        self._label_again()
+
+    def _label_again(self) -> None:
+        """Have annotators label what they were handed while a label of theirs for it was counted."""
+        query = """
+            select l.annotator_no, task_id(j.job_id, unnest(l.byte_offsets)) as id
+            from leases l join jobs j using (job_no)
+        """
+        for row in self.world.run(query):
+            annotator, task = row["annotator_no"], self.model.tasks[row["id"]]
+            if annotator in task.labels:
+                task.has_unasked = True
+                label = (task.task_id, OPTIONS[0])
+                assert self.world.label(annotator, label) == ["duplicate"]
+
+    def _told(self, told: Sequence[tuple[Tell, Any]]) -> Labelling:
+        """What the model comes to by the results in this order."""
+        model = copy.deepcopy(self.model)
+        for tell, result in told:
+            tell(model, result, False)
+        return model
+
+    def _step(self, kind: str, who: int, more: Any) -> Step:
+        annotator = self.crew[who % CREW]
+        match kind:
+            case "claim":
+                return self._claim(annotator, more, None)
+            case "label":
+                return self._label_held(self._holder(who), more)
+            case "label_any":
+                return self._label_any(annotator, more)
+            case "release":
+                holder = self._holder(who)
+                return self._release(holder, list(self.model.held[holder])[:more])
+            case _:
+                return self._end_job(who, fails=False)
+
+
+@pytest.fixture
+def world(
+    database: Database, database_url: str, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    monkeypatch.setattr(annotation, "_WINDOW_TASKS", 3)  # so that a claim looks more than once
+    found = World(database, database_url, vault)
+    yield found
+    found.close()
+
+
+def chosen(max_examples: int) -> settings:
+    """So many examples, always the same, and no search for a smaller one, which takes minutes.
+
+    With `--hypothesis-profile=long` what that says.
+    """
+    if settings.get_current_profile_name() == "long":
+        return settings(suppress_health_check=list(HealthCheck))
+    return settings(
+        max_examples=max_examples,
+        stateful_step_count=25,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def run(machine: Callable[[World], Annotation], world: World, max_examples: int) -> None:
+    factory = cast(type[RuleBasedStateMachine], lambda: machine(world))
+    run_state_machine_as_test(factory, settings=chosen(max_examples))
+
+
+def test_annotators_and_customers_may_do_anything_in_any_order(world: World) -> None:
+    run(Annotation, world, 18)
+
+
+def test_two_things_at_once_come_to_what_one_after_the_other_would(world: World) -> None:
+    run(AnnotationAtOnce, world, 10)
