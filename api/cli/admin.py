@@ -4,49 +4,28 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from typing import Annotated
 
 import msgspec
 from cyclopts import App, Parameter
 
-from api.cli.exits import CommandFailed, Exit
-from api.cli.output import print_json, print_table
-from blocks.domain.errors import RefineryError
+from api.cli import output
+from api.cli.exits import CommandFailed, Exit, UsageError
+from api.cli.output import print_json
 from blocks.settings import Settings
 from blocks.store import customers, jobs, migrations, webhooks
 from blocks.store.database import Database
 
-app = App(
-    name="refinery",
-    help="Refinery Jobs: a self-hosted batch-labelling service.",
-    version=lambda: metadata.version("refinery-jobs"),
-)
-db = app.command(App(name="db", help="The schema of the database."))
-customers_app = app.command(App(name="customers", help="Who submits jobs."))
-annotators = app.command(
-    App(name="annotators", help="Who labels, and whose tasks they are handed.")
-)
-keys = app.command(App(name="keys", help="API keys, and the key that encrypts credentials."))
-
 _CONNECTIONS = 1
-AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="As one JSON document.")]
+AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON document.")]
 
 
-class UsageError(RefineryError):
-    """The command's options do not go together."""
-
-    code = "usage"
-
-
-@db.command(name="migrate")
 def migrate() -> None:
     """Bring the schema up to date; safe to run at any time, by anybody at once."""
     applied = migrations.migrate(Settings.from_environment().database_url)
     print("\n".join(f"applied {name}" for name in applied) or "nothing to apply")
 
 
-@customers_app.command(name="add")
 def add_customer(name: str) -> None:
     """Make a customer, and print its id and first key. The key is not shown again.
 
@@ -61,9 +40,8 @@ def add_customer(name: str) -> None:
     print(f"customer  {customer_id}\nkey       {key}\nkey_id    {customers.key_id(key)}")
 
 
-@customers_app.command(name="list")
 def list_customers(*, as_json: AsJson = False) -> None:
-    """All customers, with how many good keys each has."""
+    """List all customers, with how many good keys each has."""
     with open_database() as database, database.transaction() as tx:
         found = customers.list_customers(tx)
     print_rows(found, customers.Customer, as_json=as_json)
@@ -73,23 +51,23 @@ _Annotator = Annotated[str, Parameter(help="By id, or by name.")]
 _Granted = Annotated[list[str] | None, Parameter(name="--customer", help="By id; once or more.")]
 
 
-@annotators.command(name="list")
 def list_annotators(*, as_json: AsJson = False) -> None:
-    """All annotators: how many good keys each has, and whose tasks they are handed."""
+    """List all annotators: how many good keys each has, and whose tasks they are handed."""
     with open_database() as database, database.transaction() as tx:
         found = customers.list_annotators(tx)
     print_rows(found, customers.Annotator, as_json=as_json)
 
 
-@annotators.command(name="grant")
 def grant(
     annotator: _Annotator,
     *,
     customer: _Granted = None,
-    all: Annotated[bool, Parameter(negative=(), help="Everybody's.")] = False,  # noqa: A002 - its name
+    all: Annotated[bool, Parameter(negative=(), help="Hand them everybody's tasks.")] = False,  # noqa: A002 - its name
 ) -> None:
-    """Have an annotator handed the tasks of these customers too. Who was handed everybody's is
-    handed those of these customers alone from then on."""
+    """Hand an annotator the tasks of these customers too.
+
+    An annotator who was handed everybody's tasks is handed those of these customers alone from then on.
+    """
     if all == bool(customer):
         raise UsageError("Say whose tasks: --customer ID, once or more, or --all.")
     with open_database() as database, database.transaction() as tx:
@@ -99,9 +77,8 @@ def grant(
     print(f"annotator  {annotator}\ncustomers  {' '.join(granted)}")
 
 
-@annotators.command(name="withdraw")
 def withdraw(annotator: _Annotator, *, customer: _Granted = None) -> None:
-    """Hand an annotator no more tasks of these customers; those that they hold go to others."""
+    """Hand an annotator no more tasks of these customers; the tasks that they hold go to others."""
     if not customer:
         raise UsageError("Say whose tasks: --customer ID, once or more.")
     with open_database() as database, database.transaction() as tx:
@@ -111,7 +88,6 @@ def withdraw(annotator: _Annotator, *, customer: _Granted = None) -> None:
         print(f"{tasks_returned} tasks went back to others")
 
 
-@keys.command(name="add")
 def add_key(
     *,
     customer: Annotated[
@@ -139,15 +115,13 @@ def add_key(
     print(f"key        {key}\nkey_id     {customers.key_id(key)}")
 
 
-@keys.command(name="list")
 def list_keys(*, as_json: AsJson = False) -> None:
-    """All keys by their ids: whose they are, and when they were made and revoked."""
+    """List all keys by their ids: whose they are, and when they were made and revoked."""
     with open_database() as database, database.transaction() as tx:
         found = customers.list_keys(tx)
     print_rows(found, customers.ListedKey, as_json=as_json)
 
 
-@keys.command(name="revoke")
 def revoke_key(
     key: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
 ) -> None:
@@ -161,7 +135,8 @@ def revoke_key(
     """
     named = sys.stdin.readline().strip() if key == "-" else key
     with open_database() as database, database.transaction() as tx:
-        revoked = customers.revoke_key(tx, named)
+        # PostgreSQL takes no text with a NUL, which standard input may hold.
+        revoked = customers.revoke_key(tx, named) if named.isprintable() else None
     if revoked is None:
         raise CommandFailed("There is no such key, or it was revoked before.", Exit.NOT_FOUND)
     print(f"revoked {revoked.key_id}")
@@ -169,7 +144,6 @@ def revoke_key(
         print(f"{revoked.tasks_returned} tasks of its annotator went back to others")
 
 
-@keys.command(name="rotate")
 def rotate_keys() -> None:
     """Encrypt stored credentials and secrets again, with the current ASG_ENCRYPTION_KEY.
 
@@ -187,15 +161,35 @@ def rotate_keys() -> None:
     )
 
 
+def add_commands(app: App) -> None:
+    """Add the operator's commands on the database: `db …`, `customers …`, `annotators …`, `keys …`."""
+    db = app.command(App(name="db", help="The schema of the database."))
+    db.command(migrate)
+    who_submits = app.command(App(name="customers", help="Who submits jobs."))
+    who_submits.command(add_customer, name="add")
+    who_submits.command(list_customers, name="list")
+    who_labels = app.command(
+        App(name="annotators", help="Who labels, and whose tasks they are handed.")
+    )
+    who_labels.command(list_annotators, name="list")
+    who_labels.command(grant)
+    who_labels.command(withdraw)
+    keys = app.command(App(name="keys", help="API keys, and the key that encrypts credentials."))
+    keys.command(add_key, name="add")
+    keys.command(list_keys, name="list")
+    keys.command(revoke_key, name="revoke")
+    keys.command(rotate_keys, name="rotate")
+
+
 def print_rows(
     rows: Sequence[msgspec.Struct], row_type: type[msgspec.Struct], *, as_json: bool
 ) -> None:
-    """Print structs of one type, a column for each of its fields."""
+    """Print structs of one type: each of their fields, or a JSON document."""
     if as_json:
         print_json(msgspec.to_builtins(rows))
     else:
         cells = [[_cell(getattr(row, f)) for f in row_type.__struct_fields__] for row in rows]
-        print_table(row_type.__struct_fields__, cells)
+        output.print_rows(row_type.__struct_fields__, cells)
 
 
 def _cell(value: object) -> object:
@@ -205,7 +199,7 @@ def _cell(value: object) -> object:
 
 
 def _in_batches(database: Database, rotate: Callable[..., tuple[int, int | None]]) -> int:
-    """How many there were; each batch in a transaction of its own."""
+    """Seal everything again, each batch in a transaction of its own; return how many there were."""
     resealed = 0
     after: int | None = 0
     while after is not None:
@@ -216,5 +210,5 @@ def _in_batches(database: Database, rotate: Callable[..., tuple[int, int | None]
 
 
 def open_database() -> Database:
-    """The database that the environment names."""
+    """Return the database that the environment names."""
     return Database(Settings.from_environment().database_url, connections_max=_CONNECTIONS)

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from cyclopts import Parameter, validators
+from cyclopts import App, Parameter
 
-from api.cli.admin import app
 from api.cli.client import COMMON, Client, Common, path
-from api.cli.output import notes
+from api.cli.fields import ranged
+from api.cli.output import note, printable
+from blocks.domain.model import TaskType
 
 _AT_ONCE_MAX = 100
 _COLUMNS = 78
@@ -19,20 +20,25 @@ _HELP = "a number chooses, s skips, u undoes, q ends"
 _GOOD = ("accepted", "settled")
 
 _AtOnce = Annotated[
-    int,
-    Parameter(
-        validator=validators.Number(gte=1, lte=_AT_ONCE_MAX),
-        help="Tasks that are claimed at once, 1 to 100.",
-    ),
+    int, ranged(f"Tasks that are claimed at once, from 1 to {_AT_ONCE_MAX}.", 1, _AT_ONCE_MAX)
 ]
 
 
-@app.command
+def add_commands(app: App) -> None:
+    """Add `annotate` to the command."""
+    app.command(annotate)
+
+
 def annotate(
     *,
     job: Annotated[str | None, Parameter(help="Tasks of this job alone, by its id.")] = None,
     type: Annotated[  # noqa: A002 - its name in the API
-        tuple[str, ...], Parameter(name="--type", help="Tasks of this type alone; once for each.")
+        tuple[str, ...],
+        Parameter(
+            name="--type",
+            help="Tasks of this type alone; once for each.",
+            choices=[each.value for each in TaskType],
+        ),
     ] = (),
     at_once: _AtOnce = 10,
     common: Common = COMMON,
@@ -52,12 +58,11 @@ def annotate(
             tasks = held or _claimed(client, wanted)
             held = []
             if not tasks:
-                notes.print("There is nothing to label just now.")
                 break
             sitting = _Sitting(tasks)
             try:
                 is_over = sitting.go_through()
-            finally:  # also where Ctrl-C ends it: nobody else may have these tasks meanwhile
+            finally:  # after Ctrl-C too: until then nobody else is handed these tasks
                 outcomes += sitting.send(client)
             if is_over:
                 break
@@ -65,7 +70,7 @@ def annotate(
 
 
 def _held(client: Client, at_once: int) -> list[dict[str, Any]]:
-    """What an earlier claim has left, whose terminal was killed."""
+    """Return the tasks of an earlier claim, whose terminal was killed."""
     found: list[dict[str, Any]] = client.get(path("annotation", "leases"), limit=at_once)["tasks"]
     return found
 
@@ -79,19 +84,22 @@ def _claimed(client: Client, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
     key = {"Idempotency-Key": str(uuid.uuid4())}
     answer = client.post(path("annotation", "claim"), wanted, again=True, headers=key)
     found: list[dict[str, Any]] = answer["tasks"]
+    if not found:
+        is_over = answer["retry_after_s"] is None
+        note(f"There is nothing {'left to label' if is_over else 'to label just now'}.")
     return found
 
 
 class _Sitting:
-    """The tasks of one claim, and what was chosen for them."""
+    """The tasks of one claim, and the options that were chosen for them."""
 
     def __init__(self, tasks: Sequence[Mapping[str, Any]]) -> None:
         self._tasks = tasks
-        # The label of each task that was seen, in their order; None: skipped.
+        # The label of each task that was shown, in their order; None for a task that was skipped.
         self._labels: list[str | None] = []
 
     def go_through(self) -> bool:
-        """Ask about each task; return whether the annotator has had enough."""
+        """Ask about each task; return True if the annotator has had enough."""
         while True:
             number = len(self._labels)
             if number < len(self._tasks):
@@ -129,7 +137,7 @@ class _Sitting:
             print("There is nothing to undo: what was sent stays.")
 
     def send(self, client: Client) -> Counter[str]:
-        """Hand in what was chosen and hand back the rest; return the outcomes of the labels."""
+        """Hand in the chosen labels and hand back the other tasks; return the outcomes of the labels."""
         ids = [task["task_id"] for task in self._tasks]
         labels = dict(zip(ids, self._labels, strict=False))
         chosen = [
@@ -138,14 +146,14 @@ class _Sitting:
         back = [id_ for id_ in ids if labels.get(id_) is None]
         results: list[dict[str, str]] = []
         if chosen:
-            # Sent twice, a label is a duplicate the second time, and counts once.
+            # A label that is sent twice counts once: the second one is a duplicate.
             sent = client.post(path("annotation", "labels"), {"labels": chosen}, again=True)
             results = sent["results"]
         if back:
             client.post(path("annotation", "release"), {"task_ids": back}, again=True)
         for result in results:
             if result["outcome"] not in _GOOD:
-                notes.print(f"{result['task_id']}: {result['outcome']}", markup=False)
+                note(f"{result['task_id']}: {result.get('message') or result['outcome']}")
         return Counter(result["outcome"] for result in results)
 
 
@@ -154,14 +162,9 @@ def _shown(task: Mapping[str, Any], number: int, of: int) -> str:
     metadata = json.dumps(task["metadata"], ensure_ascii=False) if "metadata" in task else ""
     lines = [
         f"\n{number} of {of}",
-        *textwrap.wrap(_printable(spec["question"]), _COLUMNS),
-        f"  {_printable(task['data_url'])}",
-        *textwrap.wrap(_printable(metadata), _COLUMNS, initial_indent="  ", subsequent_indent="  "),
-        *(f"{n:>4}  {_printable(option)}" for n, option in enumerate(spec["options"], start=1)),
+        *textwrap.wrap(printable(spec["question"]), _COLUMNS),
+        f"  {printable(task['data_url'])}",
+        *textwrap.wrap(printable(metadata), _COLUMNS, initial_indent="  ", subsequent_indent="  "),
+        *(f"{n:>4}  {printable(option)}" for n, option in enumerate(spec["options"], start=1)),
     ]
     return "\n".join(lines)
-
-
-def _printable(text: str) -> str:
-    """What a terminal would take for a command, as an escape: a customer wrote it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

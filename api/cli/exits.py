@@ -1,4 +1,4 @@
-"""How commands of the client end: codes that scripts can use."""
+"""How commands end: codes that scripts can use."""
 
 from enum import IntEnum
 
@@ -6,15 +6,24 @@ from blocks.domain.errors import RefineryError
 
 
 class Exit(IntEnum):
-    """0 is success."""
+    """Exit codes of every command; 0 is success."""
 
-    JOB_FAILED = 1  # the job failed or was cancelled, or its delivery failed
+    FAILED = 1
+    """The job failed, was cancelled or could not be delivered; a folder is not what its manifest.json
+    says; or something on this machine failed: a file, the database, a server."""
     USAGE = 2
-    UNREACHABLE = 3  # the API does not answer, or not now
-    REFUSED = 4  # the API refused the request
+    """The arguments, the environment or a file that was given are not as they should be."""
+    UNREACHABLE = 3
+    """The API does not answer, or not now."""
+    REFUSED = 4
+    """The API refused the request."""
     UNAUTHORIZED = 5
+    """The key is wrong, or of the wrong kind."""
     NOT_FOUND = 6
     CONFLICT = 7
+    """It cannot be done in the state that things are in."""
+    INTERRUPTED = 130
+    """Ctrl-C, as shells have it."""
 
 
 class CommandFailed(RefineryError):
@@ -25,6 +34,15 @@ class CommandFailed(RefineryError):
     def __init__(self, message: str, exit_code: Exit) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class UsageError(CommandFailed):
+    """The command's options do not go together."""
+
+    code = "usage"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, Exit.USAGE)
 
 
 class Unreachable(CommandFailed):

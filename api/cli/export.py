@@ -1,18 +1,15 @@
 """Downloads: results and bad lines, into a file or to standard output."""
 
-import fcntl
 import json
 import os
-import sys
 import time
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from api.cli.client import Client
-from api.cli.exits import CommandFailed, Exit, Unreachable
-from api.cli.output import notes
+from api.cli.exits import Unreachable
+from api.cli.output import note, notes
 
 _BREAKS_MAX = 10
 _BACKOFF_S = 0.5
@@ -20,16 +17,15 @@ _BACKOFF_DOUBLINGS_MAX = 6
 _TAIL_BYTES = 64 * 1024
 
 
-def stream(client: Client, path: str, file: BinaryIO | None = None, **params: Any) -> None:
-    """Write what `path` answers to `file`, by default standard output.
+def stream(client: Client, path: str, file: BinaryIO, **params: Any) -> None:
+    """Write what `path` answers to `file`, with a bar where standard error is a terminal.
 
     Raises:
         Unreachable: it broke off; what had come is written.
     """
-    file = file or sys.stdout.buffer
     columns = (TextColumn("download"), DownloadColumn(), TransferSpeedColumn())
     with (
-        Progress(*columns, console=notes, disable=not notes.is_terminal) as progress,
+        Progress(*columns, console=notes(), disable=not notes().is_terminal) as progress,
         client.stream(path, **params) as response,
     ):
         bar = progress.add_task("", total=None)
@@ -39,29 +35,15 @@ def stream(client: Client, path: str, file: BinaryIO | None = None, **params: An
     file.flush()
 
 
-def export(client: Client, path: str, file: Path, part: Path) -> int:
-    """Bring what `path` streams to `file`, by way of `part`; its size in bytes.
+def download(client: Client, path: str, file: BinaryIO) -> int:
+    """Write what `path` streams to `file`, going on where it breaks off; return the size in bytes.
 
-    What is in `part` of an earlier attempt is kept and gone on from.
+    What `file` has already is that of an earlier attempt, and is gone on from.
 
     Raises:
-        CommandFailed: another export writes `part`, or the API does not answer any more.
+        CommandFailed: the API refuses, or does not answer any more.
     """
-    with part.open("ab+") as open_file:
-        try:
-            fcntl.flock(open_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"Another export is writing {part}; wait for it, or name another file."
-            raise CommandFailed(message, Exit.CONFLICT) from error
-        _download(client, path, open_file)
-        os.fsync(open_file.fileno())
-        size = open_file.tell()
-        part.replace(file)
-    return size
-
-
-def _download(client: Client, path: str, file: BinaryIO) -> None:
-    breaks = 0
+    breaks = 0  # in a row: one after which something came counts anew, which tenacity cannot do
     while True:
         after = _cut_to_whole_lines(file)
         began_at = file.tell()
@@ -72,24 +54,24 @@ def _download(client: Client, path: str, file: BinaryIO) -> None:
             breaks = 0 if file.tell() > began_at else breaks + 1
             if breaks >= _BREAKS_MAX:
                 raise
-            notes.print(f"[dim]{error}; going on after line {after:,}[/]")
+            note(f"{error}; going on after line {after:,}", style="dim")
             time.sleep(_BACKOFF_S * 2 ** min(breaks, _BACKOFF_DOUBLINGS_MAX))
         else:
-            return
+            return file.tell()
 
 
 def _cut_to_whole_lines(file: BinaryIO) -> int:
-    """Drop what is there of a line that is not whole; the number of the last one, 0 if there is none."""
+    """Drop a last line that is not whole; return the number of the one before, 0 if there is none."""
     end = file.seek(0, os.SEEK_END)
     tail = b""
-    # Back to the beginning of the last whole line, which may be long.
+    # The last whole line may be long: read back until it begins.
     while end > len(tail) and tail.rstrip(b"\n").count(b"\n") < 2:  # noqa: PLR2004 - it, and one before
         take = min(end, len(tail) + _TAIL_BYTES)
         file.seek(end - take)
         tail = file.read(take)
     whole = tail[: tail.rfind(b"\n") + 1]
     line = _number(whole[:-1].rpartition(b"\n")[2])
-    # Without a number, as in a job that was cancelled, it is fetched from the start.
+    # A line without a number does not say where to go on, so that all of them are fetched again.
     size = 0 if line is None else end - len(tail) + len(whole)
     file.truncate(size)
     file.seek(size)
@@ -99,6 +81,6 @@ def _cut_to_whole_lines(file: BinaryIO) -> int:
 def _number(row: bytes) -> int | None:
     try:
         line = json.loads(row)["line"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return line if isinstance(line, int) else None

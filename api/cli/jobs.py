@@ -5,35 +5,57 @@ Exit codes: 0 it went well; 1 the job failed or was cancelled, or its delivery f
 7 not in this state; 130 Ctrl-C.
 """
 
-import json
-import sys
 import uuid
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from cyclopts import App, Parameter
 
-from api.cli.admin import app
-from api.cli.client import COMMON, AtLeastOne, Client, Common, path
-from api.cli.exits import CommandFailed, Exit
-from api.cli.export import export as export_to
-from api.cli.export import stream
-from api.cli.output import notes, print_fields, print_json, print_table
-from api.cli.watch import check_success, wait_sentence, waiting_stage
+from api.cli.client import COMMON, Client, Common, path
+from api.cli.exits import UsageError
+from api.cli.export import download, stream
+from api.cli.fields import field_option, ranged
+from api.cli.files import is_stand_in, read_object, replaced
+from api.cli.output import note, print_fields, print_json, print_table
+from api.cli.watch import check_success, list_stage, wait_sentence
 from api.cli.watch import watch as watch_job
-
-jobs = app.command(App(name="jobs", help=__doc__))
+from blocks.bodies.jobs import DeliveryBody, JobBody
+from blocks.domain.model import JobStatus
 
 _PAGE = 100
+_JobId = Annotated[str, Parameter(help="The id of the job.")]
+_Body = Annotated[
+    Path | None,
+    Parameter(
+        help="The body of the request, as JSON; `-` reads it from standard input.",
+        allow_leading_hyphen=True,
+    ),
+]
 _CredentialsFile = Annotated[
     Path | None,
-    Parameter(help="Credentials as JSON, as in the API; `-` reads them from standard input."),
+    Parameter(
+        help="Credentials as JSON, as in the API; `-` reads them from standard input.",
+        allow_leading_hyphen=True,
+    ),
 ]
 _Delivery = Annotated[
     str | None, Parameter(help="Where the results go: s3://bucket/prefix or gs://bucket/prefix.")
+]
+_Format = Annotated[
+    str | None, field_option(DeliveryBody, "format", "What the results are written as.")
+]
+_Compression = Annotated[
+    str | None, field_option(DeliveryBody, "compression", "How each object is compressed.")
+]
+_Output = Annotated[
+    Path | None,
+    Parameter(
+        name=["--output", "-o"],
+        help="A file instead of standard output. It is made or replaced when all of it has come.",
+    ),
 ]
 
 
@@ -42,24 +64,53 @@ _Delivery = Annotated[
 class Spec:
     """What is asked, and how it is decided."""
 
-    question: str | None = None
-    option: Annotated[tuple[str, ...], Parameter(help="Once for each.")] = ()
-    threshold: Annotated[int | None, Parameter(help="Labels before agreement is looked at.")] = None
-    task_type: str | None = None
-    priority: int | None = None
-    stop_early: Annotated[bool | None, Parameter(negative=())] = None
-    failure_threshold_percent: float | None = None
-    callback_url: str | None = None
-    metadata: Annotated[dict[str, str] | None, Parameter(help="--metadata.order 17")] = None
+    question: Annotated[str | None, Parameter(help="What annotators are asked.")] = None
+    option: Annotated[
+        tuple[str, ...], Parameter(help="What they choose from, once for each: 2 to 100.")
+    ] = ()
+    threshold: Annotated[
+        int | None,
+        field_option(
+            JobBody, "consensus_threshold", "Labels of a task before agreement is looked at."
+        ),
+    ] = None
+    task_type: Annotated[
+        str | None, field_option(JobBody, "task_type", "What annotators are asked to do.")
+    ] = None
+    priority: Annotated[
+        int | None, field_option(JobBody, "priority", "Tasks of a higher one are handed out first.")
+    ] = None
+    stop_early: Annotated[
+        bool | None,
+        Parameter(negative=(), help="Settle a task as soon as no other option can win any more."),
+    ] = None
+    failure_threshold_percent: Annotated[
+        float | None,
+        field_option(
+            JobBody,
+            "failure_threshold_percent",
+            "Fail the job once more than this share of its lines is bad; 100 is never.",
+        ),
+    ] = None
+    callback_url: Annotated[
+        str | None, Parameter(help="Where to tell of the job's progress: an https URL.")
+    ] = None
+    metadata: Annotated[
+        dict[str, str] | None, Parameter(help="Texts of your own: --metadata.order 17")
+    ] = None
     delivery: _Delivery = None
-    format: Literal["jsonl", "parquet"] | None = None
-    compression: Literal["none", "gzip", "zstd"] | None = None
-    kms_key_id: str | None = None
-    acl: str | None = None
+    format: _Format = None
+    compression: _Compression = None
+    kms_key_id: Annotated[
+        str | None, Parameter(help="S3 only: the KMS key that objects are encrypted with.")
+    ] = None
+    acl: Annotated[
+        str | None, field_option(DeliveryBody, "acl", "S3 only: the canned ACL of the objects.")
+    ] = None
     credentials_file: _CredentialsFile = None
 
     def body(self) -> dict[str, Any]:
-        """The fields of the API that were given."""
+        """Return the fields of the API that were given."""
         found = {
             "consensus_threshold": self.threshold,
             "task_type": self.task_type,
@@ -69,7 +120,7 @@ class Spec:
             "callback_url": self.callback_url,
             "metadata": self.metadata,
             "delivery": _delivery(self.delivery, vars(self)),
-            "credentials": _credentials(self.credentials_file),
+            "credentials": self.credentials_file and read_object(self.credentials_file),
         }
         if self.question is not None or self.option:
             found["label_spec"] = {"question": self.question or "", "options": list(self.option)}
@@ -79,11 +130,10 @@ class Spec:
 _SPEC = Spec()
 
 
-@jobs.command
 def submit(
     manifest_url: str | None = None,
     *,
-    file: Annotated[Path | None, Parameter(help="The body of the request, as JSON.")] = None,
+    file: _Body = None,
     spec: Spec = _SPEC,
     preflight: Annotated[bool, Parameter(negative=(), help="Try everything out first.")] = False,
     idempotency_key: Annotated[
@@ -100,7 +150,7 @@ def submit(
     manifest_url
         s3://bucket/key or gs://bucket/key.
     """
-    body = _read_json(file) if file else {}
+    body: dict[str, Any] = dict(read_object(file)) if file else {}
     body |= spec.body() | ({"manifest_url": manifest_url} if manifest_url else {})
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     params = {"preflight": "true"} if preflight else {}
@@ -109,19 +159,21 @@ def submit(
         if not watch:
             print_json(accepted) if common.as_json else print(accepted["job_id"])
             return
-        notes.print(accepted["job_id"])
+        note(accepted["job_id"])
         _show_end(client, accepted["job_id"], common)
 
 
-@jobs.command(name="list")
 def index(
     *,
-    status: str | None = None,
-    limit: AtLeastOne = 20,
+    status: Annotated[
+        str | None,
+        Parameter(help="Jobs in this state alone.", choices=[each.value for each in JobStatus]),
+    ] = None,
+    limit: Annotated[int, ranged("How many jobs at most, from 1 on.", 1)] = 20,
     all: Annotated[bool, Parameter(negative=(), help="Every page.")] = False,  # noqa: A002 - its name
     common: Common = COMMON,
 ) -> None:
-    """Jobs, newest first."""
+    """List jobs, newest first, with the reason of each that failed."""
     found: list[dict[str, Any]] = []
     cursor = None
     with common.client() as client:
@@ -135,82 +187,76 @@ def index(
     if common.as_json:
         print_json({"jobs": found, "next_cursor": cursor})
         return
-    print_table(
-        ("job", "status", "tasks", "%", "created", "manifest"),
-        (
-            (
-                job["job_id"], waiting_stage(job), job["total_tasks"], job["progress_percent"],
-                job["created_at"][:19], job["manifest"]["url"],
-            )
-            for job in found
-        ),
-    )  # fmt: skip
+    _print_jobs(found)
 
 
-@jobs.command
-def show(job_id: str, *, common: Common = COMMON) -> None:
-    """State and progress of a job."""
+def show(job_id: _JobId, *, common: Common = COMMON) -> None:
+    """Show the state and progress of a job."""
     with common.client() as client:
         _print_job(client.get(path("jobs", job_id)), common)
 
 
-@jobs.command
-def watch(job_id: str, *, common: Common = COMMON) -> None:
+def watch(job_id: _JobId, *, common: Common = COMMON) -> None:
     """Follow a job until it has ended; exits with 1 if that is no success."""
     with common.client() as client:
         _show_end(client, job_id, common)
 
 
-@jobs.command
 def errors(
-    job_id: str,
+    job_id: _JobId,
     *,
     format: Annotated[  # noqa: A002 - its name
-        Literal["jsonl", "manifest"], Parameter(help="manifest: the bad lines alone, to be mended.")
+        Literal["jsonl", "manifest"],
+        Parameter(
+            help="jsonl: each line and its reason; manifest: the bad lines alone, to be mended."
+        ),
     ] = "jsonl",
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    output: _Output = None,
     common: Common = COMMON,
 ) -> None:
-    """The lines without a result, and why: bad ones, and tasks that failed."""
-    with common.client() as client, output.open("wb") if output else nullcontext() as file:
-        stream(client, path("jobs", job_id, "errors"), file, format=format)
+    """Print the lines without a result, and why: bad ones, and tasks that failed."""
+    where = path("jobs", job_id, "errors")
+    with (
+        common.client() as client,
+        replaced(output, f"{quote(job_id, safe='')}.errors") as file,
+    ):
+        stream(client, where, file, format=format)
 
 
-@jobs.command
 def export(
-    job_id: str,
+    job_id: _JobId,
     *,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    output: _Output = None,
     force: Annotated[bool, Parameter(negative=(), help="Replace the file.")] = False,
     common: Common = COMMON,
 ) -> None:
-    """The results, as JSON lines. With -o it goes on where it broke off, now or when called again."""
+    """Print the results, as JSON lines. With -o it goes on where it broke off, now or the next time."""
     results = path("jobs", job_id, "export")
     with common.client() as client:
-        if output is None:
-            stream(client, results)
+        if output is None or is_stand_in(output):
+            with replaced(output, "") as file:
+                stream(client, results, file)
             return
         if output.exists() and not force:
-            raise CommandFailed(f"{output} is there already; --force replaces it.", Exit.USAGE)
-        size = export_to(client, results, output, output.with_name(f"{output.name}.{job_id}.part"))
+            raise UsageError(f"{output} is there already; --force replaces it.")
+        with replaced(output, quote(job_id, safe=""), resumable=True) as file:
+            size = download(client, results, file)
     report = {"file": str(output), "bytes": size}
-    print_json(report) if common.as_json else notes.print(f"{output}: {size:,} bytes")
+    print_json(report) if common.as_json else note(f"{output}: {size:,} bytes")
 
 
-@jobs.command
-def cancel(job_id: str, *, common: Common = COMMON) -> None:
+def cancel(job_id: _JobId, *, common: Common = COMMON) -> None:
     """Stop a job; what has settled can be exported."""
     with common.client() as client:
         _print_job(client.post(path("jobs", job_id, "cancel")), common)
 
 
-@jobs.command
 def deliver(
-    job_id: str,
+    job_id: _JobId,
     *,
     delivery: _Delivery = None,
-    format: Literal["jsonl", "parquet"] | None = None,  # noqa: A002 - its name
-    compression: Literal["none", "gzip", "zstd"] | None = None,
+    format: _Format = None,  # noqa: A002 - its name
+    compression: _Compression = None,
     credentials_file: _CredentialsFile = None,
     common: Common = COMMON,
 ) -> None:
@@ -218,28 +264,42 @@ def deliver(
     options = {"format": format, "compression": compression}
     body = {
         "delivery": _delivery(delivery, options),
-        "credentials": _credentials(credentials_file),
+        "credentials": credentials_file and read_object(credentials_file),
     }
     given = {name: value for name, value in body.items() if value is not None}
     with common.client() as client:
         _print_job(client.post(path("jobs", job_id, "deliver"), given), common)
 
 
-@jobs.command
-def delete_credentials(job_id: str, *, common: Common = COMMON) -> None:
+def delete_credentials(job_id: _JobId, *, common: Common = COMMON) -> None:
     """Delete the stored credentials of a job, for good. One that is still being read fails."""
     with common.client() as client:
         client.request("DELETE", path("jobs", job_id, "credentials"))
     if not common.as_json:
-        notes.print(f"{job_id}: there are no credentials of it any more")
+        note(f"{job_id}: there are no credentials of it any more")
 
 
-@jobs.command
-def quality(job_id: str, *, common: Common = COMMON) -> None:
-    """Agreement: by confidence, option and annotator."""
+def quality(job_id: _JobId, *, common: Common = COMMON) -> None:
+    """Show agreement: by confidence, option and annotator."""
     with common.client() as client:
         found = client.get(path("jobs", job_id, "quality"))
     print_json(found) if common.as_json else print_fields(found)
+
+
+def add_commands(app: App) -> None:
+    """Add `jobs …` to the command."""
+    jobs = app.command(App(name="jobs", help=__doc__))
+    jobs.command(index, name="list")
+    for command in (
+        submit, show, watch, errors, export, cancel, deliver, delete_credentials, quality,
+    ):  # fmt: skip
+        jobs.command(command)
+
+
+def _progress(job: Mapping[str, Any]) -> float | None:
+    """Return the share that is done, in percent; None while there is nothing to be done."""
+    percent: float = job["progress_percent"]
+    return percent if job["total_tasks"] else None
 
 
 def _show_end(client: Client, job_id: str, common: Common) -> None:
@@ -248,11 +308,24 @@ def _show_end(client: Client, job_id: str, common: Common) -> None:
     check_success(job)
 
 
+def _print_jobs(jobs: Sequence[Mapping[str, Any]]) -> None:
+    print_table(
+        ("job", "status", "tasks", "%", "created", "manifest"),
+        (
+            (
+                job["job_id"], list_stage(job), job["total_tasks"], _progress(job),
+                job["created_at"][:19].replace("T", " "), job["manifest"]["url"],
+            )
+            for job in jobs
+        ),
+    )  # fmt: skip
+
+
 def _print_job(job: dict[str, Any], common: Common) -> None:
     if common.as_json:
         print_json(job)
         return
-    shown = dict(job)
+    shown = dict(job) | {"progress_percent": _progress(job)}
     spec = shown.pop("label_spec")
     shown |= {"question": spec["question"], "options": ", ".join(spec["options"])}
     shown["manifest"] = job["manifest"]["url"]
@@ -272,21 +345,7 @@ def _delivery(uri: str | None, options: Mapping[str, Any]) -> dict[str, Any] | N
     bucket, _, prefix = rest.partition("/")
     types = {"s3": "s3", "gs": "gcs"}
     if scheme not in types or not bucket:
-        raise CommandFailed(f"{uri!r} is not s3://bucket/prefix or gs://bucket/prefix.", Exit.USAGE)
+        raise UsageError(f"{uri!r} is not s3://bucket/prefix or gs://bucket/prefix.")
     names = ("format", "compression", "kms_key_id", "acl")
     given = {name: options.get(name) for name in names if options.get(name) is not None}
     return {"type": types[scheme], "bucket": bucket, "prefix": prefix} | given
-
-
-def _credentials(file: Path | None) -> dict[str, Any] | None:
-    return None if file is None else _read_json(file)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
-    except (OSError, ValueError) as error:
-        raise CommandFailed(f"{file}: {error}", Exit.USAGE) from error
-    if not isinstance(found, dict):
-        raise CommandFailed(f"{file}: This must be a JSON object.", Exit.USAGE)
-    return found

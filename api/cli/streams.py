@@ -7,59 +7,55 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
-from api.cli.admin import AsJson, app, open_database, print_rows
+from api.cli.admin import AsJson, open_database, print_rows
 from api.cli.exits import CommandFailed, Exit
+from api.cli.fields import ranged
 from api.cli.output import print_json
 from blocks.settings import Settings
 from blocks.store import streams
 from blocks.store.database import Database
 from blocks.store.streams import Manifest, Outcome, Stream, StreamCounts, StreamManifest
 
-streams_app = app.command(App(name="streams", help="Recurring ETL: what became of its manifests."))
-
 _ROWS_MAX = 1000
 
 _Customer = Annotated[str, Parameter(help="The customer's id.")]
+_OneCustomer = Annotated[str | None, Parameter(help="Of this customer alone, by id.")]
 _Name = Annotated[str, Parameter(help="The name of the stream.")]
-_Limit = Annotated[int, Parameter(help="Rows at most, the newest first.")]
+_Limit = Annotated[int, ranged("Rows at most, from 1 on, the newest first.", 1)]
 _Manifest = Annotated[str, Parameter(help="The URL of the manifest.")]
 
 
-@streams_app.command(name="list")
-def list_streams(customer: str | None = None, *, as_json: AsJson = False) -> None:
-    """All streams, or a customer's, with how many of their manifests came to what."""
+def list_streams(customer: _OneCustomer = None, *, as_json: AsJson = False) -> None:
+    """List all streams, or a customer's, with how many of their manifests came to what."""
     with open_database() as database, database.transaction() as tx:
         found = streams.list_streams(tx, customer)
     print_rows(found, StreamCounts, as_json=as_json)
 
 
-@streams_app.command(name="show")
 def show_stream(
     customer: _Customer, stream: _Name, *, limit: _Limit = 100, as_json: AsJson = False
 ) -> None:
-    """The manifests of a stream, and what became of each."""
+    """List the manifests of a stream, and what became of each."""
     _print(_manifests(customer, stream, limit=limit), as_json=as_json)
 
 
-@streams_app.command(name="failed")
 def list_failed(
-    customer: str | None = None,
-    stream: str | None = None,
+    customer: _OneCustomer = None,
+    stream: Annotated[str | None, Parameter(help="Of this stream of the customer alone.")] = None,
     *,
     limit: _Limit = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Manifests without a result, of all streams or of some: the job failed, or was not delivered."""
+    """List manifests without a result, of all streams or of some: failed, or not delivered."""
     _print(_manifests(customer, stream, outcomes=[Outcome.FAILED], limit=limit), as_json=as_json)
 
 
-@streams_app.command(name="resubmit")
 def resubmit(
     customer: _Customer,
     stream: _Name,
     *,
     manifest: Annotated[
-        str | None, Parameter(help="The one of this URL alone, also where it was cancelled.")
+        str | None, Parameter(help="Only the one of this URL, even if it was cancelled.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -84,9 +80,8 @@ def resubmit(
     print(f"{len(again)} of {customer} {stream}", file=sys.stderr)
 
 
-@streams_app.command(name="ignore")
 def ignore(customer: _Customer, stream: _Name, *, manifest: _Manifest) -> None:
-    """Want no result of a manifest any more: it counts as failed no longer. A new version does."""
+    """Count a manifest without a result as failed no longer. A new version of it counts again."""
     with open_database() as database, database.transaction() as tx:
         count = streams.ignore(tx, Stream(customer, stream), manifest)
     if not count:
@@ -94,6 +89,16 @@ def ignore(customer: _Customer, stream: _Name, *, manifest: _Manifest) -> None:
             f"{customer} {stream} has no manifest {manifest!r} that counts.", Exit.NOT_FOUND
         )
     print(f"ignored {manifest}")
+
+
+def add_commands(app: App) -> None:
+    """Add `streams …` to the command."""
+    group = app.command(App(name="streams", help="Recurring ETL: what became of its manifests."))
+    group.command(list_streams, name="list")
+    group.command(show_stream, name="show")
+    group.command(list_failed, name="failed")
+    group.command(resubmit)
+    group.command(ignore)
 
 
 def _check_known(database: Database, customer: str, stream: str) -> None:

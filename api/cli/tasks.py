@@ -1,29 +1,41 @@
 """`refinery tasks …`: tasks without a manifest, for customers."""
 
-import json
 import uuid
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from cyclopts import App, Parameter
 
-from api.cli.admin import app
 from api.cli.client import COMMON, Common, path
-from api.cli.exits import CommandFailed, Exit
-from api.cli.output import print_fields, print_json
+from api.cli.fields import field_option
+from api.cli.files import read_objects
+from api.cli.output import print_answer, print_fields, print_json
+from blocks.bodies.jobs import JobBody
 
-tasks = app.command(App(name="tasks", help="Tasks without a manifest, for customers."))
+_TaskId = Annotated[str, Parameter(help="The id of the task.")]
+_CallbackUrl = Annotated[
+    str | None, Parameter(help="Where to tell that a task is settled: an https URL.")
+]
 
 
-@tasks.command
 def submit(
-    data_url: str,
+    data_url: Annotated[
+        str, Parameter(help="What to look at: an absolute http, https, s3 or gs URL.")
+    ],
     *,
-    type: Annotated[str, Parameter(name="--type")] = "image_classification",  # noqa: A002 - its name
-    question: str,
-    option: Annotated[tuple[str, ...], Parameter(help="Once for each.")],
-    threshold: int | None = None,
-    callback_url: str | None = None,
+    type: Annotated[  # noqa: A002 - its name
+        str, field_option(JobBody, "task_type", "What annotators are asked to do.", name="--type")
+    ] = "image_classification",
+    question: Annotated[str, Parameter(help="What annotators are asked.")],
+    option: Annotated[
+        tuple[str, ...], Parameter(help="What they choose from, once for each: 2 to 100.")
+    ],
+    threshold: Annotated[
+        int | None,
+        field_option(JobBody, "consensus_threshold", "Labels before agreement is looked at."),
+    ] = None,
+    callback_url: _CallbackUrl = None,
     idempotency_key: Annotated[
         str | None,
         Parameter(help="Again with the same key: the same task. Made where none is given."),
@@ -45,38 +57,49 @@ def submit(
     print_json(answer) if common.as_json else print(answer["task_id"])
 
 
-@tasks.command
-def batch(file: Path, *, callback_url: str | None = None, common: Common = COMMON) -> None:
+def batch(
+    file: Annotated[Path, Parameter(allow_leading_hyphen=True)],
+    *,
+    callback_url: _CallbackUrl = None,
+    common: Common = COMMON,
+) -> None:
     """Submit up to 1,000 tasks at once, and print their ids.
 
     Parameters
     ----------
     file
-        Tasks as JSON lines, each as in the API.
+        Tasks as JSON lines, each as in the API; `-` reads them from standard input.
     """
-    try:
-        found = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise CommandFailed(f"{file}: {error}", Exit.USAGE) from error
-    body = {"tasks": found} | ({"callback_url": callback_url} if callback_url else {})
+    body: dict[str, Any] = {"tasks": read_objects(file)}
     with common.client() as client:
-        answer = client.post(path("tasks", "batch"), body)
+        answer = client.post(
+            path("tasks", "batch"), body | ({"callback_url": callback_url} if callback_url else {})
+        )
     print_json(answer) if common.as_json else print("\n".join(answer["task_ids"]))
 
 
-@tasks.command
-def show(task_id: str, *, common: Common = COMMON) -> None:
-    """What has become of a task."""
+def show(task_id: _TaskId, *, common: Common = COMMON) -> None:
+    """Show what has become of a task."""
     _print(path("tasks", task_id), common)
 
 
-@tasks.command
-def result(task_id: str, *, common: Common = COMMON) -> None:
-    """The result of a task, or that it is still being labelled."""
+def result(task_id: _TaskId, *, common: Common = COMMON) -> None:
+    """Show the result of a task, or that it is still being labelled."""
     _print(path("tasks", task_id, "result"), common)
+
+
+def add_commands(app: App) -> None:
+    """Add `tasks …` to the command."""
+    tasks = app.command(App(name="tasks", help="Tasks without a manifest, for customers."))
+    for command in (submit, batch, show, result):
+        tasks.command(command)
 
 
 def _print(where: str, common: Common) -> None:
     with common.client() as client:
-        found = client.get(where)
-    print_json(found) if common.as_json else print_fields(found)
+        answer = client.request("GET", where)
+        client.decoded(answer)
+    if common.as_json:
+        print_answer(answer.content)
+    else:
+        print_fields(msgspec.json.decode(answer.content, type=dict[str, msgspec.Raw]))

@@ -4,26 +4,30 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import sys
-from collections.abc import Iterator
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Annotated, Any, cast
 
 import msgspec
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 from rich.console import Console
+from rich.text import Text
 
-from api.cli.admin import app
+from api.cli.exits import Exit, UsageError
+from api.cli.output import printable
 from blocks.delivery_manifest import MANIFEST_BYTES_MAX, DeliveredObject, DeliveryManifest
-from blocks.domain.errors import RefineryError
 
 _MANIFEST = "manifest.json"
 _ERRORS = "errors.jsonl"
 _BLOCK_BYTES = 1024 * 1024
-_NOT_WHOLE, _UNREADABLE = 1, 2
 
 
-class FolderUnreadable(RefineryError):
+class FolderUnreadable(UsageError):
     """There is no manifest.json to check the folder against, or it cannot be read."""
 
     code = "folder_unreadable"
@@ -50,13 +54,27 @@ class Report(msgspec.Struct, frozen=True):
         return not self.problems
 
 
-@app.command
+class Content(msgspec.Struct, frozen=True):
+    """What was read of one object: its hash, and its rows, or why they cannot be counted."""
+
+    sha256: str
+    rows: int = 0
+    damage: str = ""
+
+
+def add_commands(app: App) -> None:
+    """Add `verify` to the command."""
+    app.command(verify)
+
+
 def verify(
     uri: str,
     *,
-    endpoint_url: Annotated[str | None, Parameter(help="Of an S3-compatible store.")] = None,
+    endpoint_url: Annotated[
+        str | None, Parameter(help="The address of an S3-compatible store.")
+    ] = None,
     anonymous: Annotated[bool, Parameter(help="Read without credentials.")] = False,
-    as_json: Annotated[bool, Parameter(name="--json", help="The report as JSON.")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Check a delivered folder against its manifest.json: every object, its bytes, SHA-256 and rows.
 
@@ -68,22 +86,19 @@ def verify(
     uri
         s3://bucket/prefix/job_…, gs://bucket/prefix/job_…, or a local folder.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    logging.basicConfig(
+        handlers=[logging.NullHandler()]
+    )  # a store's client logs a traceback before it raises
     try:
         report = check_folder(_file_system(uri, endpoint_url, anonymous=anonymous), _path(uri))
-    except (FolderUnreadable, OSError) as error:
-        Console(stderr=True, highlight=False).print(f"[red]error:[/] {error}")
-        sys.exit(_UNREADABLE)
+    except _failures(uri) as error:
+        raise FolderUnreadable(f"{uri}: {error}") from error
     if as_json:
         print(json.dumps(msgspec.to_builtins(report) | {"whole": report.whole}))
     else:
-        for problem in report.problems:
-            console.print(f"[red]{problem.object}[/]: {problem.message}")
-        verdict = "[green]whole[/]" if report.whole else "[red]not whole[/]"
-        counts = f"{report.objects} objects, {report.rows:,} rows, {report.bytes:,} bytes"
-        console.print(f"{report.job_id}: {verdict} ({counts})")
+        _print(report)
     if not report.whole:
-        sys.exit(_NOT_WHOLE)
+        sys.exit(Exit.FAILED)
 
 
 def check_folder(fs: Any, folder: str) -> Report:
@@ -93,74 +108,112 @@ def check_folder(fs: Any, folder: str) -> Report:
         FolderUnreadable: there is no manifest, or it is none of ours.
         OSError: the store cannot be read.
     """
+    manifest = _read_manifest(fs, folder)
+    sizes = {
+        path.removeprefix(f"{folder}/"): entry["size"]
+        for path, entry in fs.find(folder, detail=True).items()
+    }
+    return Report(
+        manifest.job_id,
+        len(manifest.objects),
+        sum(each.rows for each in manifest.objects),
+        sum(each.bytes for each in manifest.objects),
+        list(find_problems(manifest, sizes, lambda name: _read(fs, f"{folder}/{name}"))),
+    )
+
+
+def find_problems(
+    manifest: DeliveryManifest, sizes: Mapping[str, int], read: Callable[[str], Content]
+) -> Iterator[Problem]:
+    """Yield what is wrong with a folder whose objects have these `sizes` in bytes, by their names.
+
+    `read` is asked for the content of those objects alone that have the right size.
+    """
+    for each in manifest.objects:
+        name = _name(each)
+        if message := _fault(each, sizes.get(name), partial(read, name)):
+            yield Problem(name, message)
+    for name in sorted(set(sizes) - {_MANIFEST, *map(_name, manifest.objects)}):
+        yield Problem(name, "It does not belong to the delivery.")
+    rows: Counter[bool] = Counter()
+    for each in manifest.objects:
+        rows[each.key.endswith(_ERRORS)] += each.rows
+    for what, found, counted in (
+        ("results", rows[False], manifest.tasks_done),
+        ("errors", rows[True], manifest.tasks_failed),
+    ):
+        if found != counted:
+            message = f"The objects have {found:,} {what}, and the job counted {counted:,}."
+            yield Problem(_MANIFEST, message)
+
+
+def _name(each: DeliveredObject) -> str:
+    return each.key.rpartition("/")[2]
+
+
+def _fault(expected: DeliveredObject, size: int | None, read: Callable[[], Content]) -> str | None:
+    if size is None:
+        return "It is missing."
+    if size != expected.bytes:
+        return f"It has {size:,} bytes instead of {expected.bytes:,}."
+    found = read()
+    if found.sha256 != expected.sha256:
+        return "Its content is another: the SHA-256 differs."
+    if found.damage:
+        return f"It cannot be read: {found.damage}."
+    if found.rows != expected.rows:
+        return f"It has {found.rows:,} rows instead of {expected.rows:,}."
+    return None
+
+
+def _print(report: Report) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for problem in report.problems:
+        name = Text(printable(problem.object), "red")
+        console.print(name + Text(f": {printable(problem.message)}"))
+    verdict = Text("whole", "green") if report.whole else Text("not whole", "red")
+    counts = f"{report.objects} objects, {report.rows:,} rows, {report.bytes:,} bytes"
+    console.print(Text(f"{printable(report.job_id)}: ") + verdict + Text(f" ({counts})"))
+
+
+def _read_manifest(fs: Any, folder: str) -> DeliveryManifest:
     try:
         size = fs.info(f"{folder}/{_MANIFEST}")["size"]
         if size > MANIFEST_BYTES_MAX:
             raise FolderUnreadable(f"{_MANIFEST} is not that of a delivery: it has {size:,} bytes.")
-        # Without an end a store might send more than it says.
+        # Without an end, a store might send more bytes than it told.
         data = fs.cat_file(f"{folder}/{_MANIFEST}", start=0, end=size)
     except FileNotFoundError as error:
         raise FolderUnreadable(
             f"There is no {_MANIFEST} in {folder}: nothing was delivered."
         ) from error
     try:
-        manifest = msgspec.json.decode(data, type=DeliveryManifest)
-    except msgspec.DecodeError as error:
-        raise FolderUnreadable(f"{_MANIFEST} is not that of a delivery: {error}") from error
-    sizes = {
-        path.removeprefix(f"{folder}/"): entry["size"]
-        for path, entry in fs.find(folder, detail=True).items()
-    }
-    problems = []
-    for each in manifest.objects:
-        name = each.key.rpartition("/")[2]
-        message = _fault(fs, f"{folder}/{name}", sizes.get(name), each)
-        if message:
-            problems.append(Problem(name, message))
-    known = {each.key.rpartition("/")[2] for each in manifest.objects} | {_MANIFEST}
-    problems += [
-        Problem(name, "It does not belong to the delivery.") for name in sorted(set(sizes) - known)
-    ]
-    rows = sum(each.rows for each in manifest.objects)
-    errors = sum(each.rows for each in manifest.objects if each.key.endswith(_ERRORS))
-    for what, found, counted in (
-        ("results", rows - errors, manifest.tasks_done),
-        ("errors", errors, manifest.tasks_failed),
-    ):
-        if found != counted:
-            message = f"The objects have {found:,} {what}, and the job counted {counted:,}."
-            problems.append(Problem(_MANIFEST, message))
-    return Report(
-        manifest.job_id,
-        len(manifest.objects),
-        rows,
-        sum(each.bytes for each in manifest.objects),
-        problems,
-    )
+        return msgspec.json.decode(data, type=DeliveryManifest)
+    except (ValueError, RecursionError) as error:
+        raise FolderUnreadable(
+            f"{_MANIFEST} in {folder} is not that of a delivery, or it is damaged."
+        ) from error
 
 
-def _fault(fs: Any, path: str, size: int | None, expected: DeliveredObject) -> str | None:
-    if size is None:
-        return "It is missing."
-    if size != expected.bytes:
-        return f"It has {size:,} bytes instead of {expected.bytes:,}."
+def _read(fs: Any, path: str) -> Content:
+    rows, damage = 0, ""
     with fs.open(path, "rb") as file:
         hashed = _HashingReader(file)
         try:
             rows = sum(block.count(b"\n") for block in _lines(hashed, path))
-        except (OSError, EOFError) as error:
-            return f"It cannot be decompressed: {error}."
-        if hashed.hexdigest() != expected.sha256:
-            return "Its content is another: the SHA-256 differs."
+        except (OSError, EOFError, zlib.error) as error:
+            damage = str(error)
+        sha256 = hashed.hexdigest()
     if path.endswith(".parquet"):
-        rows = _parquet_rows(fs, path)
-    if rows != expected.rows:
-        return f"It has {rows:,} rows instead of {expected.rows:,}."
-    return None
+        try:
+            rows = _parquet_rows(fs, path)
+        except (OSError, ValueError) as error:
+            damage = str(error)
+    return Content(sha256, rows, damage)
 
 
 class _HashingReader(io.RawIOBase):
-    """Passes on what is read, and knows its SHA-256."""
+    """A file that knows the SHA-256 of what was read of it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__()
@@ -177,14 +230,14 @@ class _HashingReader(io.RawIOBase):
         return len(data)
 
     def hexdigest(self) -> str:
-        """Of the whole file, whatever of it was read."""
+        """Read the file to its end, and return its SHA-256."""
         while self.read(_BLOCK_BYTES):
             pass
         return self._sha256.hexdigest()
 
 
 def _lines(file: _HashingReader, path: str) -> Iterator[bytes]:
-    """What is in a file of lines, decompressed; nothing of any other."""
+    """Yield the content of a file of lines, decompressed, block by block; nothing for any other."""
     source: Any = file
     if path.endswith(".gz"):
         source = gzip.GzipFile(fileobj=cast(IO[bytes], file))
@@ -218,9 +271,26 @@ def _file_system(uri: str, endpoint_url: str | None, *, anonymous: bool) -> Any:
 
         token = "anon" if anonymous else None
         return GCSFileSystem(token=token, endpoint_url=endpoint_url, skip_instance_cache=True)
+    if "://" in uri:
+        raise FolderUnreadable(f"{uri!r} is not s3://…, gs://…, or a local folder.")
     from fsspec.implementations.local import LocalFileSystem
 
     return LocalFileSystem()
+
+
+def _failures(uri: str) -> tuple[type[Exception], ...]:
+    """Return the errors of a store's client, such as those where there are no credentials."""
+    if uri.startswith("s3://"):
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        return OSError, ValueError, BotoCoreError, ClientError
+    if uri.startswith("gs://"):
+        from aiohttp import ClientError as ConnectionFailed
+        from gcsfs.retry import HttpError
+        from google.auth.exceptions import GoogleAuthError
+
+        return OSError, ValueError, ConnectionFailed, HttpError, GoogleAuthError
+    return OSError, ValueError
 
 
 def _path(uri: str) -> str:

@@ -1,16 +1,16 @@
 """`refinery jobs watch`: a job's progress until it has ended."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from api.cli.client import Client, path
 from api.cli.exits import CommandFailed, Exit, Unreachable
-from api.cli.output import notes
+from api.cli.output import note, notes
 
 _WAIT_S = 30
-_FAILURES_MAX = 60  # of ten seconds and more
+_FAILURES_MAX = 60  # each takes ten seconds or more
 _ENDED = {"completed", "failed", "cancelled"}
 _UNDER_WAY = {"pending", "delivering"}
 _NAMES = {
@@ -23,9 +23,13 @@ _NAMES = {
 
 
 def watch(client: Client, job_id: str) -> dict[str, Any]:
-    """The job as it is in the end; a bar on standard error while it is not, if that is a terminal."""
+    """Wait for a job to end, and return it as it is then; a terminal shows a bar meanwhile.
+
+    Raises:
+        CommandFailed: the API refuses, or has been away for ten minutes.
+    """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -34,7 +38,7 @@ def watch(client: Client, job_id: str) -> dict[str, Any]:
     params: dict[str, int] = {}
     failures = 0
     said = ""
-    with Progress(*columns, console=notes, disable=not notes.is_terminal) as progress:
+    with Progress(*columns, console=notes(), disable=not notes().is_terminal) as progress:
         bar = progress.add_task(job_id, total=None)
         while True:
             try:
@@ -44,43 +48,53 @@ def watch(client: Client, job_id: str) -> dict[str, Any]:
             except Unreachable as error:
                 failures += 1
                 if not headers or failures == _FAILURES_MAX:
-                    raise  # it was never there, or has been away for long
-                notes.print(f"[dim]{error}; still watching[/]")
+                    raise  # the API was never there, or has been away for long
+                note(f"{error}; still watching", style="dim")
                 continue
             failures = 0
-            headers, params = {"If-None-Match": response.headers["ETag"]}, {"wait": _WAIT_S}
+            headers, params = {"If-None-Match": response.headers.get("ETag", "")}, {"wait": _WAIT_S}
             if not response.content:
                 continue  # nothing has changed
-            job: dict[str, Any] = response.json()
+            job: dict[str, Any] = client.decoded(response)
             progress.update(
                 bar,
                 description=f"{job_id} {stage(job)}",
                 total=job["total_tasks"] or None,
                 completed=job["tasks_done"] + job["tasks_failed"],
             )
-            # Without the counter, which moves too often for a line each.
+            # Tries change too often to print a line for each.
             waits = wait_sentence(job, with_tries=False)
             if waits and waits != said:
-                notes.print(f"[dim]{escape(waits)}[/]", soft_wrap=False)
+                note(waits, style="dim")
             said = waits
             if has_ended(job):
                 return job
 
 
 def stage(job: dict[str, Any]) -> str:
-    """Its status, and that of its delivery while that is what goes on."""
+    """Return a job's status, and that of its delivery if there is one."""
     delivery = job["delivery"] and job["delivery"]["status"]
     return f"{job['status']}, {delivery}" if delivery else str(job["status"])
 
 
-def waiting_stage(job: dict[str, Any]) -> str:
-    """Return its status, and in a word what it waits for."""
+def waiting_stage(job: Mapping[str, Any]) -> str:
+    """Return a job's status, and in a word what it waits for."""
     waiting = job.get("waiting_for")
     return f"{job['status']}, waits for {_NAMES[waiting['what']]}" if waiting else job["status"]
 
 
+def list_stage(job: Mapping[str, Any]) -> str:
+    """Return a job's status, and what it waits for or the code of why it failed."""
+    delivery = job["delivery"] or {}
+    if job["error"]:
+        return f"{job['status']}: {job['error']['code']}"
+    if delivery.get("status") == "failed":
+        return f"{job['status']}, not delivered: {delivery['code']}"
+    return waiting_stage(job)
+
+
 def wait_sentence(job: dict[str, Any], *, with_tries: bool = True) -> str:
-    """Return in words what a job waits for, since when, and what comes next; "" if it is nothing."""
+    """Return in words what a job waits for, since when, and what comes next; "" if for nothing."""
     waiting = job.get("waiting_for")
     if not waiting:
         return ""
@@ -99,20 +113,20 @@ def _moment(time: str) -> str:
 
 
 def has_ended(job: dict[str, Any]) -> bool:
-    """Whether nothing more comes by itself."""
+    """True if nothing more comes by itself."""
     delivery = job["delivery"] and job["delivery"]["status"]
     return job["status"] in _ENDED and delivery not in _UNDER_WAY
 
 
 def check_success(job: dict[str, Any]) -> None:
-    """Pass if a job that has ended came to what was wanted of it.
+    """Pass if a job has ended well.
 
     Raises:
-        CommandFailed: it failed or was cancelled, or its delivery failed.
+        CommandFailed: it failed or was cancelled, or its delivery failed; it says why.
     """
     if job["status"] != "completed":
         why = f": {job['error']['message']}" if job["error"] else ""
-        raise CommandFailed(f"{job['job_id']} has ended as {job['status']}{why}", Exit.JOB_FAILED)
+        raise CommandFailed(f"{job['job_id']} has ended as {job['status']}{why}", Exit.FAILED)
     if job["delivery"] and job["delivery"]["status"] == "failed":
         message = f"{job['job_id']} could not be delivered: {job['delivery']['message']}"
-        raise CommandFailed(message, Exit.JOB_FAILED)
+        raise CommandFailed(message, Exit.FAILED)

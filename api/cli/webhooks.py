@@ -5,22 +5,26 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from api.cli import profiles as store
-from api.cli.admin import app
-from api.cli.client import COMMON, AtLeastOne, Common, path
-from api.cli.exits import CommandFailed, Exit
-from api.cli.output import notes, print_json, print_table
+from api.cli.admin import AsJson
+from api.cli.client import COMMON, Common, path
+from api.cli.exits import CommandFailed, Exit, UsageError
+from api.cli.fields import ranged
+from api.cli.output import note, notes, print_json, print_table
 from blocks.settings import ClientSettings
+from blocks.store.webhooks import Event
 
-webhooks = app.command(App(name="webhooks", help="Be told of jobs and tasks, for customers."))
-profiles = app.command(App(name="profiles", help="Which API, and with which key, by a name."))
+_WebhookId = Annotated[str, Parameter(help="The id of the endpoint, as `add` and `list` print it.")]
 
 
-@webhooks.command
 def add(
-    callback_url: str,
+    callback_url: Annotated[str, Parameter(help="Where to send what happens: an https URL.")],
     *,
     event: Annotated[
-        tuple[str, ...], Parameter(help="Once for each; all where none is given.")
+        tuple[str, ...],
+        Parameter(
+            help="What to be told of, once for each; all where none is given.",
+            choices=[each.value for each in Event],
+        ),
     ] = (),
     common: Common = COMMON,
 ) -> None:
@@ -34,15 +38,14 @@ def add(
         print(f"webhook  {made['webhook_id']}\nsecret   {made['secret']}")
 
 
-@webhooks.command(name="list")
 def index(
     *,
     all: Annotated[  # noqa: A002 - its name
-        bool, Parameter(negative=(), help="Those too that jobs and tasks name.")
+        bool, Parameter(negative=(), help="Also those that jobs and tasks name.")
     ] = False,
     common: Common = COMMON,
 ) -> None:
-    """Endpoints, the oldest first."""
+    """List endpoints, the oldest first."""
     found: list[dict[str, Any]] = []
     cursor, more = None, True
     with common.client() as client:
@@ -63,17 +66,20 @@ def index(
     )
 
 
-@webhooks.command
-def remove(webhook_id: str, *, common: Common = COMMON) -> None:
+def remove(webhook_id: _WebhookId, *, common: Common = COMMON) -> None:
     """Send an endpoint nothing more."""
     with common.client() as client:
         client.request("DELETE", path("webhooks", webhook_id))
-    notes.print("removed")
+    note("removed")
 
 
-@webhooks.command
-def deliveries(webhook_id: str, *, limit: AtLeastOne = 20, common: Common = COMMON) -> None:
-    """What was sent to an endpoint, newest first, and what it answered."""
+def deliveries(
+    webhook_id: _WebhookId,
+    *,
+    limit: Annotated[int, ranged("How many at most, from 1 to 100.", 1, 100)] = 20,
+    common: Common = COMMON,
+) -> None:
+    """List what was sent to an endpoint, newest first, and what it answered."""
     with common.client() as client:
         page = client.get(path("webhooks", webhook_id, "deliveries"), limit=limit)
     if common.as_json:
@@ -91,21 +97,22 @@ def deliveries(webhook_id: str, *, limit: AtLeastOne = 20, common: Common = COMM
     )  # fmt: skip
 
 
-@webhooks.command
-def replay(delivery_id: str, *, common: Common = COMMON) -> None:
-    """Send it again."""
+def replay(
+    delivery_id: Annotated[str, Parameter(help="The id of a message, as `deliveries` prints it.")],
+    *,
+    common: Common = COMMON,
+) -> None:
+    """Send a message again."""
     with common.client() as client:
         answer = client.post(path("webhooks", "deliveries", delivery_id, "replay"))
-    print_json(answer) if common.as_json else notes.print("it is sent again")
+    print_json(answer) if common.as_json else note("it is sent again")
 
 
-@webhooks.command
-def rotate(webhook_id: str, *, common: Common = COMMON) -> None:
+def rotate(webhook_id: _WebhookId, *, common: Common = COMMON) -> None:
     """Make a new secret, and print it; the one before signs as well for a day."""
     _rotate(path("webhooks", webhook_id, "rotate"), common)
 
 
-@webhooks.command(name="default-secret")
 def default_secret(*, common: Common = COMMON) -> None:
     """Make a new secret for callback URLs that are not registered, and print it."""
     _rotate(path("webhooks", "default-secret", "rotate"), common)
@@ -123,8 +130,13 @@ def _last(attempts: list[dict[str, Any]]) -> str:
     return str(attempts[-1]["status_code"] or attempts[-1]["error"])
 
 
-@profiles.command(name="set")
-def set_profile(name: str = store.DEFAULT, *, api_url: str | None = None) -> None:
+def set_profile(
+    name: str = store.DEFAULT,
+    *,
+    api_url: Annotated[
+        str | None, Parameter(help="The URL of the API. Default: that of the environment.")
+    ] = None,
+) -> None:
     """Keep an API's URL and a key, which is asked for and not shown, under a name.
 
     Parameters
@@ -135,18 +147,15 @@ def set_profile(name: str = store.DEFAULT, *, api_url: str | None = None) -> Non
     settings = ClientSettings.from_environment()
     url = api_url or settings.api_url
     if not url:
-        raise CommandFailed("Say which API: --api-url URL.", Exit.USAGE)
-    key = settings.api_key or notes.input("API key: ", password=notes.is_terminal)
+        raise UsageError("Say which API: --api-url URL.")
+    key = settings.api_key or _ask_key()
     known = store.load(settings.config_folder)
     store.save(settings.config_folder, known | {name: store.Profile(url, key.strip())})
-    notes.print(f"kept as {name}")
+    note(f"kept as {name}")
 
 
-@profiles.command(name="list")
-def list_profiles(
-    *, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False
-) -> None:
-    """The profiles, without their keys."""
+def list_profiles(*, as_json: AsJson = False) -> None:
+    """List the profiles, without their keys."""
     known = store.load(ClientSettings.from_environment().config_folder)
     if as_json:
         print_json({name: {"api_url": each.api_url} for name, each in known.items()})
@@ -154,8 +163,7 @@ def list_profiles(
         print_table(("profile", "api_url"), ((name, each.api_url) for name, each in known.items()))
 
 
-@profiles.command(name="remove")
-def remove_profile(name: str) -> None:
+def remove_profile(name: Annotated[str, Parameter(help="The name of the profile.")]) -> None:
     """Forget a profile."""
     folder = ClientSettings.from_environment().config_folder
     known = store.load(folder)
@@ -163,3 +171,22 @@ def remove_profile(name: str) -> None:
         raise CommandFailed(f"There is no profile {name!r}.", Exit.NOT_FOUND)
     del known[name]
     store.save(folder, known)
+
+
+def add_commands(app: App) -> None:
+    """Add `webhooks …` and `profiles …` to the command."""
+    webhooks = app.command(App(name="webhooks", help="Be told of jobs and tasks, for customers."))
+    webhooks.command(index, name="list")
+    for command in (add, remove, deliveries, replay, rotate, default_secret):
+        webhooks.command(command)
+    profiles = app.command(App(name="profiles", help="Which API, and with which key, by a name."))
+    profiles.command(set_profile, name="set")
+    profiles.command(list_profiles, name="list")
+    profiles.command(remove_profile, name="remove")
+
+
+def _ask_key() -> str:
+    try:
+        return notes().input("API key: ", password=notes().is_terminal)
+    except EOFError as error:
+        raise UsageError("No key was typed, and REFINERY_API_KEY is not set.") from error

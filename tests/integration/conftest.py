@@ -21,6 +21,7 @@ from tests.support.api_world import Api, make_app, serve
 from tests.support.child_programs import make_folder
 from tests.support.cli import Cli
 from tests.support.fake_prefect import FakePrefect
+from tests.support.faulty_store import FaultyStore
 from tests.support.store_shop import Shop
 
 if TYPE_CHECKING:
@@ -119,6 +120,14 @@ def cli(
         COLUMNS="200",
     )
     return found
+
+
+@pytest.fixture
+def proxy(cli: Cli, server: str) -> Iterator[FaultyStore]:
+    """Between the command and the API."""
+    with FaultyStore(server) as found:
+        cli.say(REFINERY_API_URL=found.url)
+        yield found
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ class Person:
         self._cli, self._patch = cli, patch
 
     def types(self, *words: str, ends: bool = True, at_once: int = 10) -> Ran:
-        """What comes of a sitting in which these words are typed; else the terminal hangs up."""
+        """Type these words, and then `q`, or let the terminal hang up; return how the command ended."""
         typed = "".join(f"{word}\n" for word in (*words, *(["q"] if ends else [])))
         self._patch.setattr("sys.stdin", io.StringIO(typed))
         return self._cli("annotate", "--at-once", str(at_once))
@@ -62,6 +62,18 @@ def test_a_claim_follows_the_other_until_nothing_is_left(person: Person, shop: S
     assert "nothing to label" in ran.err
     assert ran.out.splitlines()[-1].endswith("5 accepted")
     assert (labels(shop), held(shop)) == ([1] * 5, 0)
+
+
+def test_a_job_of_which_nothing_is_left_is_said_to_be_over(
+    person: Person, shop: Shop, cli: Cli
+) -> None:
+    job_id = shop.processing(make_chunk(1)).job_id
+    assert "nothing to label just now" in person.types("1", "", ends=False).err
+    ran = cli("annotate", "--job", job_id)
+    assert (ran.code, ran.out) == (0, "no labels\n")
+    assert "There is nothing left to label." in ran.err
+    ran = cli("annotate", "--job", "job_unknown")
+    assert (ran.code, "no such job" in ran.err) == (6, True)
 
 
 @pytest.mark.parametrize("word", ["0", "4", "-1", "1.5", "x", "", "²", "1" * 5000])

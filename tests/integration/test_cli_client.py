@@ -2,11 +2,10 @@
 
 import io
 import json
+import re
 import stat
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,33 +13,11 @@ from api.cli import client, export
 from api.cli.exits import Exit
 from blocks.store import customers, jobs
 from tests.support.api_world import JOB_BODY
-from tests.support.cli import Cli
+from tests.support.cli import ASKED, MANIFEST, Cli, settle, settled_job
 from tests.support.faulty_store import Fault, FaultyStore, Refusal, Request
 from tests.support.store_shop import DELIVERY, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
-
-MANIFEST = JOB_BODY["manifest_url"]
-ASKED = ["--question", "What is it?", "--option", "cat", "--option", "dog", "--option", "fox"]
-
-
-@pytest.fixture
-def proxy(cli: Cli, server: str) -> Iterator[FaultyStore]:
-    """Between the command and the API."""
-    with FaultyStore(server) as found:
-        cli.say(REFINERY_API_URL=found.url)
-        yield found
-
-
-def settle(shop: Shop) -> None:
-    for annotator in shop.annotators(3):
-        shop.answer(annotator, "cat", 1000)
-
-
-def settled_job(shop: Shop, tasks: int = 10, **changes: Any) -> str:
-    job = shop.processing(make_chunk(tasks, bad=2), **changes)
-    settle(shop)
-    return job.job_id
 
 
 def test_a_job_is_submitted_found_and_shown(cli: Cli) -> None:
@@ -337,7 +314,7 @@ REFUSED: list[tuple[tuple[str, ...], int, str]] = [
         (("jobs", "submit", MANIFEST, *ASKED, "--delivery", "ftp://x"), 2, "s3://bucket/prefix"),
         (("jobs", "submit", MANIFEST, *ASKED, "--file", "/nonexistent"), 2, "/nonexistent"),
         (("jobs", "submit", MANIFEST, *ASKED, "--file", "/dev/null"), 2, "/dev/null"),
-        (("jobs", "list", "--status", "sleeping"), 4, "sleeping"),
+        (("jobs", "list", "--status", "sleeping"), 2, "accepted"),
         (("jobs", "list", "--profile", "nobody"), 2, "profiles set nobody"),
         (("jobs", "sing"), 2, "sing"),
         (("jobs", "show"), 2, "job-id"),
@@ -397,8 +374,10 @@ def test_an_api_that_says_when_is_asked_again_then(
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
     proxy.script([Refusal(429, "slow", 7), Refusal(503, "down", 3600)], lambda _: True)
-    cli.done("jobs", "list")
+    ran = cli.done("jobs", "list")
     assert waits == [7, 60]
+    said = re.findall(r"trying again in (\d+) s", ran.err)
+    assert [int(wait_s) for wait_s in said] == waits
 
 
 def test_a_profile_stands_in_for_the_environment(

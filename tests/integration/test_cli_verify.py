@@ -1,16 +1,19 @@
 """`refinery verify`: a delivered folder that is whole, and every way in which one is not."""
 
+import contextlib
+import io
 import json
-import subprocess
-import sys
+import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import msgspec
 import pytest
 import s3fs
 
 from blocks.delivery_manifest import DeliveryManifest
+from deployments import cli
 from deployments.embedded.object_stores import ObjectStoreAddress
 from flows.writing.folder import Layout, write_object, write_parts
 from tests.support.memory_bucket import MemoryBucket, export_line
@@ -25,16 +28,16 @@ LAYOUTS = [
 
 
 def run(*arguments: str, **environment: str) -> tuple[int, str]:
-    """The exit code and what was said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "deployments", "verify", *arguments],
-        capture_output=True,
-        text=True,
-        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **environment},
-        cwd=Path(__file__).parents[2],
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
+    """Check a folder in an environment of its own; return the exit code, and all that was said."""
+    given = {"HOME": "/nonexistent", **environment}
+    said = io.StringIO()
+    with (
+        mock.patch.dict(os.environ, given, clear=True),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+    ):
+        code = cli.run(["verify", *arguments])
+    return code, said.getvalue()
 
 
 def delivered(layout: Layout) -> dict[str, bytes]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from api.cli.admin import UsageError, app
-from api.cli.exits import CommandFailed, Exit
+from api.cli.exits import CommandFailed, Exit, UsageError
 from blocks.store import customers
 from blocks.store.customers import NotGranted, UnknownAnnotator, UnknownCustomer
+from deployments.cli import build
 from tests.support.books import check_books
 from tests.support.servers import KEY
 from tests.support.store_shop import Shop, make_chunk
@@ -30,7 +30,7 @@ def refinery(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Refinery:
     def run(*arguments: str, stdin: str = "") -> str:
         monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
         with contextlib.redirect_stdout(io.StringIO()) as out:
-            app(arguments, exit_on_error=False, result_action="return_value")
+            build()(arguments, exit_on_error=False, result_action="return_value")
         return out.getvalue()
 
     return run

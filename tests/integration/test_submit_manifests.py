@@ -17,7 +17,6 @@ from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr, ValidationError
 
 from api.cli.exits import CommandFailed
-from api.cli.streams import streams_app
 from blocks.prefect.api import PrefectApi
 from blocks.prefect.blocks import (
     BLOCKS,
@@ -30,6 +29,7 @@ from blocks.prefect.blocks import (
 from blocks.store import jobs, streams
 from blocks.store.jobs import Job
 from blocks.store.streams import Manifest, Outcome, Stream
+from deployments.cli import build
 from flows.deliver_job import deliver_job
 from flows.finding import slot_report
 from flows.finding.stream_form import Find, JobOptions, LabelSpec
@@ -406,7 +406,7 @@ def refinery() -> Callable[..., str]:
 
     def run(*arguments: str) -> str:
         with contextlib.redirect_stdout(io.StringIO()) as out:
-            streams_app(arguments, exit_on_error=False, result_action="return_value")
+            build()(("streams", *arguments), exit_on_error=False, result_action="return_value")
         return out.getvalue()
 
     return run

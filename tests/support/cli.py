@@ -8,6 +8,11 @@ from typing import Any
 import pytest
 
 from deployments.cli import main
+from tests.support.api_world import JOB_BODY
+from tests.support.store_shop import Shop, make_chunk
+
+MANIFEST: str = JOB_BODY["manifest_url"]
+ASKED = ["--question", "What is it?", "--option", "cat", "--option", "dog", "--option", "fox"]
 
 
 @dataclass
@@ -24,7 +29,7 @@ class Ran:
 
 
 class Cli:
-    """The command, with an environment of its own."""
+    """Runs the command in an environment of its own; a call returns how it ended."""
 
     def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
         self._patch = patch
@@ -50,7 +55,20 @@ class Cli:
         return Ran(code, out, err)
 
     def done(self, *arguments: str) -> Ran:
-        """What it printed, of a command that must succeed."""
+        """Run a command that must succeed, and return what it printed."""
         ran = self(*arguments)
         assert ran.code == 0, ran.err
         return ran
+
+
+def settle(shop: Shop) -> None:
+    """Label every task, by three annotators who agree."""
+    for annotator in shop.annotators(3):
+        shop.answer(annotator, "cat", 1000)
+
+
+def settled_job(shop: Shop, tasks: int = 10, **changes: Any) -> str:
+    """Return the id of a job whose tasks are settled, and which has two bad lines."""
+    job = shop.processing(make_chunk(tasks, bad=2), **changes)
+    settle(shop)
+    return job.job_id
