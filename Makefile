@@ -35,7 +35,7 @@ $(BIN)/python -m pip install $(PIP_FLAGS) -r $(1) 2> >(grep -v '^WARNING: ' >&2)
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test unit faults check format bench lock clean
+.PHONY: help demo up test collect unit faults check format bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,8 +46,13 @@ demo: $(RUNS) ## Show the whole life of a job on this machine, with a sample man
 up: $(RUNS) ## Run the service on this machine until Ctrl-C
 	@$(BIN)/refinery up $(ARGS)
 
-test: check ## Run the checks, then every test; PYTEST_ARGS="-k name" is passed on
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder --durations=15 $(PYTEST_ARGS)
+# Meanwhile pytest compiles the tests once, and not in each of its processes.
+test: $(READY) ## Run the checks, then every test; PYTEST_ARGS="-k name" is passed on
+	@$(MAKE) --no-print-directory -j2 --output-sync check collect
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder --durations=15 $(PYTEST_ARGS)
+
+collect: $(READY)
+	@$(BIN)/python -m pytest --collect-only -qq tests >/dev/null || $(call fail,The tests cannot be collected: make unit says why.)
 
 unit: $(READY) ## Run the tests that need no server
 	$(BIN)/python -m pytest -q tests/unit $(PYTEST_ARGS)

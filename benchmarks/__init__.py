@@ -1,1 +1,1 @@
-"""What it costs, as ratios of things measured side by side in one run."""
+"""Measure what Refinery costs, as ratios of things that are measured side by side in one run."""

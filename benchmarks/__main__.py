@@ -1,6 +1,6 @@
-"""`make bench`: prints what ingestion, annotation and results cost, beside their floors and others.
+"""Print what ingestion, annotation and results cost, beside floors and peers: `make bench`.
 
-Figures are of one run on one machine; machines differ, ratios less so.
+The figures are of one run on one machine; machines differ, ratios less so.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ _ANNOTATION = frozenset[Name]({"annotation", "label-studio-annotation"})
 _RESULTS = frozenset[Name]({"results", "label-studio-results"})
 _STACKS = frozenset[Name]({"open-tasks", "stop-early", "starts", "small-jobs"})
 _INGESTION = frozenset(ALL) - _ANNOTATION - _RESULTS - _STACKS
-# Settings are worth nothing in a column of twenty characters.
+# The settings of a contender do not fit into a narrower column.
 _WIDTH_MIN = 150
 _LOAD = Load()
 
@@ -80,21 +80,21 @@ def main(
     load: Annotated[Load, cyclopts.Parameter(name="*")] = _LOAD,
     only: Annotated[list[Name] | None, cyclopts.Parameter(consume_multiple=True)] = None,
 ) -> None:
-    """Measure.
+    """Measure, and print tables.
 
     Parameters
     ----------
     lines
         Lines of the manifest, one in a hundred of them bad.
     rounds
-        Each is measured once in a round, one after the other; the figures are medians, and of
-        annotation those of all rounds together.
+        Each thing is measured once in a round, one after the other; figures are medians, for annotation
+        those of all rounds together.
     label_studio_lines
-        Lines that Label Studio imports and exports: of so many more, it would take minutes a round.
+        Lines that Label Studio imports and exports; more would take it minutes a round.
     jobs
         Small jobs that are posted at once.
     idle_s
-        Seconds of doing nothing, after which Prefect's database is looked at.
+        Seconds of rest, after which the growth of Prefect's database is measured.
     load
         How annotation is measured.
     only
@@ -139,7 +139,7 @@ def _measure_ingestion(
                     f"{rounds} interleaved rounds, {os.cpu_count()} cores"
                 )
                 console.print(table_of(figures, title))
-            stack.close()  # Label Studio is not to be in the way of what follows
+            stack.close()  # Label Studio must not slow down the next measurements
             if "memory" in chosen:
                 console.print(memory.measure(servers, console))
         if "chunks" in chosen:
@@ -147,7 +147,7 @@ def _measure_ingestion(
 
 
 class _Entrants:
-    """Makes the contenders that were asked for; what they need to be started ends with `stack`."""
+    """Make the contenders that were asked for; servers started for them end with `stack`."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class _Entrants:
         self._stack = stack
 
     def choose(self, chosen: frozenset[Name], label_studio_lines: int) -> list[Contender]:
-        """In the order of the table; one that cannot be installed or started is said and left out."""
+        """Return them in the order of the table; report and leave out what cannot be started."""
         servers, whole = self._servers, self._whole
         makers: dict[Name, Callable[[], Contender]] = {
             "ours": lambda: ours.contender(servers, whole),

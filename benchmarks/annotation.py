@@ -1,4 +1,4 @@
-"""Annotation over HTTP: claims and labels, beside what PostgreSQL and Label Studio's API do of it."""
+"""Measure annotation over HTTP, beside the same statements in PostgreSQL, and Label Studio's API."""
 
 import contextlib
 import os
@@ -25,17 +25,17 @@ from benchmarks.servers import Databases
 
 BATCHES = (1, 10, 100)
 THRESHOLD = 3
-# More than are labelled while it is measured: a claim that comes back empty fails the benchmark.
+# More tasks than are labelled in a measurement: a claim that comes back empty fails the benchmark.
 _JOB_TASKS = 400_000
 _LABEL_STUDIO_TASKS = 2_000
 
 
 @dataclass
 class _Figures:
-    """What one way to do it came to, all rounds together; latencies are in seconds.
+    """Collect the figures of one entrant over all rounds; latencies are in seconds.
 
-    The processor time is that of the API, of PostgreSQL and of the annotators' own process. What is
-    not known of one stays empty.
+    The processor time is that of the API, of PostgreSQL and of the annotators' own process. Unknown
+    figures stay empty.
     """
 
     name: str
@@ -56,14 +56,14 @@ class _Figures:
 
 @dataclass(frozen=True)
 class _Entrant:
-    """One way to do it; `measure` does it once and adds what it came to."""
+    """Pair an entrant's figures with `measure`, which measures once and adds to them."""
 
     figures: _Figures
     measure: Callable[[_Figures, Load, Console], None]
 
 
 def measure(chosen: Collection[str], load: Load, rounds: int, console: Console) -> Table:
-    """Everyone once in each round, on servers of its own, so that nobody meets another's rows.
+    """Measure every entrant once in each round, on servers of its own without others' rows.
 
     Raises:
         AnnotatorsFailed: a request failed, a claim was empty, or a label was refused.
@@ -88,7 +88,7 @@ def measure(chosen: Collection[str], load: Load, rounds: int, console: Console) 
 
 
 def _entrants(chosen: Collection[str]) -> list[_Entrant]:
-    """In the order of the table."""
+    """Return the entrants in the order of the table."""
     entrants = []
     if "annotation" in chosen:
         entrants += [make(batch) for batch in BATCHES for make in (_ours, _floor)]
@@ -134,7 +134,7 @@ def _floor(batch: int) -> _Entrant:
 
 @contextlib.contextmanager
 def _job(load: Load, console: Console) -> Iterator[tuple[Databases, list[str]]]:
-    """A stack with a job that lasts, and the keys of the annotators."""
+    """Run a stack with a job that is large enough, and yield it with the annotators' keys."""
     with bare_stack.running(console) as databases:
         with console.status(f"Making a job of {_JOB_TASKS:,} tasks"):
             make_job(databases, _JOB_TASKS, THRESHOLD)
@@ -144,7 +144,7 @@ def _job(load: Load, console: Console) -> Iterator[tuple[Databases, list[str]]]:
 
 
 def _label_studio(figures: _Figures, load: Load, console: Console) -> None:
-    """Raises NotInstalled or LabelStudioFailed where it cannot be had."""
+    """Measure Label Studio; raises NotInstalled or LabelStudioFailed if it cannot be run."""
     with (
         bare_stack.running(console) as databases,
         label_studio.running(databases, databases.stack.data_dir, console) as client,
@@ -157,7 +157,7 @@ def _label_studio(figures: _Figures, load: Load, console: Console) -> None:
 
 
 def _table_of(rows: Sequence[_Figures], title: str) -> Table:
-    """Latencies are of requests; a claim and its labels are one request each."""
+    """Return a table; latencies are of requests, and a claim and its labels are one request each."""
     table = Table(title=title, title_justify="left")
     table.add_column("what")
     for column in (

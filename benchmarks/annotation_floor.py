@@ -1,7 +1,7 @@
-"""What PostgreSQL does alone: pgbench runs the statements of a claim and of its labels.
+"""Measure PostgreSQL alone: pgbench runs the statements of a claim and of its labels.
 
-They are those of the store, with the same settings on as many connections. There is no API, no
-Python and no JSON, and nothing has to be brought from one statement to the next.
+They are the store's own, with the same settings on as many connections. There is no API, no Python and
+no JSON, and no value has to be carried from one statement to the next.
 """
 
 import re
@@ -40,7 +40,7 @@ begin;
 {submit_labels};
 commit;
 """
-# The tasks that the annotator has just been handed; so no statement waits for what another brought.
+# The tasks that the annotator was just handed, read in SQL, so no statement waits for another's answer.
 _HELD = """(
     select array_agg(o order by o) from leases, unnest(byte_offsets) as u (o)
     where annotator_no = :annotator_no
@@ -54,12 +54,12 @@ class FloorFailed(Exception):
 
 
 def run(databases: Databases, batch: int, load: Load) -> tuple[int, int, int, float]:
-    """Claims, labels, settled tasks and PostgreSQL's seconds of processor time.
+    """Return claims, labels, settled tasks and PostgreSQL's seconds of processor time.
 
-    The annotators, and one job that is large enough, are there.
+    The annotators, and one job that is large enough, must be there.
 
     Raises:
-        FloorFailed: pgbench was refused something.
+        FloorFailed: a statement of pgbench failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "annotation.sql"
@@ -74,7 +74,7 @@ def run(databases: Databases, batch: int, load: Load) -> tuple[int, int, int, fl
 
 
 def _pgbench(databases: Databases, script: Path, clients: int, seconds: int) -> int:
-    """How many times the script ran to its end."""
+    """Run the script; return how many times it ran to its end."""
     command: list[str | Path] = [wheel_folder() / INSTALLATION / "bin" / "pgbench"]
     command += ["--no-vacuum", "--protocol=prepared", "--file", script]
     command += [f"--client={clients}", f"--jobs={min(_THREADS, clients)}", f"--time={seconds}"]
@@ -92,7 +92,7 @@ def _pgbench(databases: Databases, script: Path, clients: int, seconds: int) -> 
 
 
 def _count(databases: Databases) -> tuple[int, int]:
-    """Labels, and tasks that are settled."""
+    """Return the numbers of labels and of settled tasks."""
     with databases.connect() as connection:
         row = connection.execute(
             "select (select count(*) from labels), (select count(*) from tallies where outcome > 0)"

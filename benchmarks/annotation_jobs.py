@@ -1,4 +1,4 @@
-"""A job that is being processed, with any number of tasks, without a manifest and a flow."""
+"""Make jobs in processing, with any number of tasks, without a manifest and a flow."""
 
 import polars as pl
 
@@ -11,7 +11,7 @@ from blocks.store.database import Database
 from blocks.store.jobs import Job, NewJob
 
 OPTIONS = ["cat", "dog"]
-# About what a chunk of a manifest with lines of 140 bytes comes to.
+# About as many as a chunk has of lines of 140 bytes.
 _CHUNK_TASKS = 50_000
 _LINE_BYTES = 140
 _TALLIES = """
@@ -23,7 +23,7 @@ from tasks where job_no = %s order by byte_offset
 
 
 def make_job(databases: Databases, tasks: int, threshold: int, *, stop_early: bool = False) -> Job:
-    """Through the store, as a flow does it; its tables are in the state that autovacuum leaves."""
+    """Make a job through the store, as a flow does; leave its tables as autovacuum would."""
     with Database(databases.database_url, connections_max=1) as database:
         vault = Vault([bytes.fromhex(databases.stack.encryption_key)])
         with database.transaction() as tx:
@@ -44,7 +44,7 @@ def make_job(databases: Databases, tasks: int, threshold: int, *, stop_early: bo
 
 
 def settle_all(databases: Databases, job: Job) -> None:
-    """Three labels for each of its tasks, two of them for the first option; then it is completed."""
+    """Give each task three labels, two of them for the first option, and complete the job."""
     with databases.connect() as connection:
         connection.execute(_TALLIES, [job.job_no])
         connection.execute("update chunks set settled = tasks where job_no = %s", [job.job_no])
@@ -56,7 +56,7 @@ def settle_all(databases: Databases, job: Job) -> None:
 
 
 def add_annotators(databases: Databases, count: int, name: str = "annotator") -> list[str]:
-    """The keys of new annotators."""
+    """Return the keys of new annotators."""
     with (
         Database(databases.database_url, connections_max=1) as database,
         database.transaction() as tx,
@@ -65,7 +65,7 @@ def add_annotators(databases: Databases, count: int, name: str = "annotator") ->
 
 
 def settle_down(databases: Databases) -> None:
-    """What autovacuum and the checkpointer would do within minutes, so that it is over."""
+    """Do now what autovacuum and the checkpointer would do within minutes, in a measurement."""
     with databases.connect() as connection:
         connection.execute("vacuum (analyze)")
         connection.execute("checkpoint")
@@ -90,7 +90,7 @@ def _new_job(customer_id: str, threshold: int, *, stop_early: bool) -> NewJob:
 
 
 def _frame(first: int, tasks: int) -> pl.DataFrame:
-    """The same content as the good lines of the manifests that ingestion is measured with."""
+    """Return tasks like the good lines of the manifests that ingestion is measured with."""
     numbers = range(first, first + tasks)
     columns = {
         "byte_offset": [n * _LINE_BYTES for n in numbers],

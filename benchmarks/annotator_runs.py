@@ -1,4 +1,4 @@
-"""One measurement of annotators at work: their process, and what it cost the servers."""
+"""Measure annotators at work once: run their process, and read the servers' processor time."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from benchmarks.annotators import Counts, Plan
 from benchmarks.servers import Databases
 
 _REPOSITORY = Path(__file__).parent.parent
-# For the interpreter's start, and then for connections, caches and plans.
+# Seconds for the interpreter's start, and then to warm connections, caches and plans.
 _START_S = 1.0
 _WARM_S = 2.0
 # The last request of a loop ends after the measurement.
@@ -27,24 +27,24 @@ _END_TIMEOUT_S = 180.0
 
 
 class AnnotatorsFailed(Exception):
-    """A request was not answered as it should be; the last lines say how."""
+    """A request failed or was answered wrongly; the last lines say how."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """How annotation is measured."""
+    """Say how annotation is measured."""
 
     annotators: Annotated[int, Parameter(validator=Number(gte=1, lte=200))] = 8
     """Annotators who work at the same time, each in a closed loop."""
     seconds: Annotated[float, Parameter(validator=Number(gte=1))] = 8.0
-    """Of each measurement of annotation."""
+    """Seconds of each measurement of annotation."""
     open_tasks: Annotated[int, Parameter(validator=Number(gte=10_000))] = 1_000_000
     """Tasks that are pending or open in the larger of the two jobs that claims are compared in."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What annotators did in `seconds`, and the processor time that it took."""
+    """Count what annotators did in `seconds`, with the processor time of it."""
 
     counts: Counts
     seconds: float
@@ -79,7 +79,7 @@ def run(databases: Databases, keys: Sequence[str], batch: int, seconds: float) -
     try:
         return _watch(process, plan, databases)
     finally:
-        process.kill()  # does nothing to one that has ended
+        process.kill()  # it does nothing to a process that has ended
         process.wait()
 
 

@@ -1,4 +1,4 @@
-"""The annotators of a measurement, as a process of their own: `python -m benchmarks.annotators`.
+"""Run the annotators of a measurement in a process of their own: `python -m benchmarks.annotators`.
 
 Reads a `Plan` as JSON from standard input and writes `Counts` to standard output. Each annotator is
 a thread in a closed loop: claim, answer every task that was claimed, claim again.
@@ -20,18 +20,18 @@ _TAKEN = ("accepted", "settled")
 
 
 class RanDry(Exception):
-    """A claim came back empty, though there are tasks left that nobody was handed."""
+    """A claim came back empty, though there must be tasks that nobody was handed."""
 
 
 class NotTaken(Exception):
-    """A label was refused, though its task was claimed by who answered it."""
+    """A label was refused, though its annotator had claimed the task."""
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Times are of the monotonic clock, which all processes of a machine share.
+    """Say what to do until when, by the monotonic clock, which all processes of a machine share.
 
-    The loops run from the start of the process to `end_s`. The requests that are answered between
-    `begin_s` and `end_s` count: what comes before warms connections, caches and plans.
+    The loops run from the start of the process to `end_s`. Requests that are answered between `begin_s`
+    and `end_s` count; those before warm connections, caches and plans.
     """
 
     host: str
@@ -44,7 +44,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Counts(msgspec.Struct):
-    """Latencies in seconds of each request that counts, and what came of them.
+    """Collect the latencies in seconds of the requests that count, and their results.
 
     `settled` counts tasks, `cpu_s` the processor time of this process between begin and end.
     """
@@ -103,12 +103,12 @@ def _sleep_until(moment_s: float) -> None:
 
 
 def true_option(task_id: str, options: Sequence[str]) -> str:
-    """What a task shows, which follows from its id."""
+    """Return the right option of a task, which follows from its id."""
     return options[sum(task_id.encode()) % len(options)]
 
 
 def answer(task_id: str, options: Sequence[str], generator: random.Random) -> str:
-    """The true option, in `ACCURACY` of all cases; otherwise any other."""
+    """Return the right option in `ACCURACY` of all cases, else any other."""
     true = true_option(task_id, options)
     if generator.random() < ACCURACY:
         return true
@@ -116,7 +116,7 @@ def answer(task_id: str, options: Sequence[str], generator: random.Random) -> st
 
 
 class _Annotator:
-    """One key, one connection, one loop. The first that fails ends the loops of all."""
+    """Work in one loop, with one key and one connection; the first that fails ends all loops."""
 
     def __init__(self, plan: Plan, key: str, failed: threading.Event) -> None:
         self._plan = plan
@@ -127,7 +127,7 @@ class _Annotator:
         self._claim_body = msgspec.json.encode({"limit": plan.batch})
 
     def run(self) -> Counts:
-        """The counts of this annotator.
+        """Work to the end, and return the counts of this annotator.
 
         Raises:
             NotOk: the API answered anything but 200.

@@ -1,4 +1,4 @@
-"""PostgreSQL and the API alone, for what needs neither Prefect nor an object store."""
+"""Run PostgreSQL and the API alone, for measurements without Prefect and an object store."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from deployments.embedded.stack import Stack
 
 
 class BareStack(Stack):
-    """The same two programs with the same settings as in the stack, so durable as well.
+    """Run the two programs with their settings of the whole stack, so durable as well.
 
-    Prefect would take its share of the processors. Without it the API's launcher says every now and
-    then that it could not start a run.
+    Prefect would take its share of the processors. Without it the API's launcher logs now and then that
+    it could not start a run.
     """
 
     def _start(self) -> None:
@@ -30,7 +30,7 @@ class BareStack(Stack):
 
 @contextlib.contextmanager
 def running(console: Console) -> Iterator[Databases]:
-    """A new one with an empty database, in a folder that is gone afterwards."""
+    """Run a new stack with an empty database, in a folder that is removed afterwards."""
     with data_folder() as folder, BareStack(folder) as stack:
         with console.status("Starting PostgreSQL and the API"):
             stack.start()

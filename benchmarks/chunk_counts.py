@@ -1,4 +1,4 @@
-"""Time against the number of chunks that a manifest is cut into."""
+"""Measure ingestion by the number of chunks that a manifest is cut into."""
 
 import math
 import statistics
@@ -23,7 +23,7 @@ def measure(
     console: Console,
     counts: Sequence[int] = COUNTS,
 ) -> Table:
-    """Medians, on a stack that is started anew for each count: the size of chunks is a setting."""
+    """Return a table of medians; each count has a stack of its own, as chunk size is a setting."""
     table = Table(
         title=f"Ingestion of {manifest.lines:,} lines by number of chunks", title_justify="left"
     )

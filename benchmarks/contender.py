@@ -1,4 +1,4 @@
-"""Things that are measured side by side: one after the other, round after round."""
+"""Measure contenders one after the other, round after round, and compare them."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +14,10 @@ OURS = "ours"
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to do it, and how it is set up.
+    """Describe one way to do the work, and its settings.
 
-    `measure` does it once and returns seconds by the name of what took them. `goal` is how many
-    times as fast as it ours is to be.
+    `measure` does it once and returns seconds by the name of what took them. `goal` is how many times
+    as fast ours has to be.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Contender:
 
 @dataclass
 class Figures:
-    """The seconds of each round, by what took them."""
+    """Collect the seconds of each round, by what took them."""
 
     contender: Contender
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -42,14 +42,14 @@ class Figures:
         return statistics.median(self.seconds[what])
 
     def rate(self, what: str) -> float:
-        """Rows a second."""
+        """Return rows a second."""
         return self.contender.rows / self.median_s(what)
 
 
 def compare(
     contenders: Sequence[Contender], servers: Servers, rounds: int, console: Console
 ) -> list[Figures]:
-    """Everyone once in each round, so that a slow minute of the machine falls on all of them."""
+    """Measure everyone once in each round, so that a slow minute of the machine falls on all."""
     figures = [Figures(contender) for contender in contenders]
     for number in range(1, rounds + 1):
         for each in figures:
@@ -63,7 +63,7 @@ def compare(
 
 
 def table_of(figures: Sequence[Figures], title: str) -> Table:
-    """Medians; what is divided is the first rate of ours."""
+    """Return a table of medians; the ratios divide the first rate of ours."""
     table = Table(title=title, show_lines=True, title_justify="left")
     table.add_column("what", ratio=3)
     table.add_column("settings", ratio=5)

@@ -1,4 +1,4 @@
-"""How many labels a job takes with `stop_early`, and how many without it."""
+"""Count the labels that a job takes with `stop_early`, and without it."""
 
 import random
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ _THRESHOLDS = (3, 5, 7)
 
 @dataclass(frozen=True)
 class _Job:
-    """Of the tasks of one job: how many labels they took, and how many settled rightly."""
+    """Count the labels of one job's tasks, and the tasks that settled rightly."""
 
     labels: int
     right: int
 
 
 def measure(console: Console) -> Table:
-    """A job for each threshold, with and without; its annotators work until nothing is left."""
+    """Label a job for each threshold, with and without, until nothing is left; return a table."""
     table = Table(
         title=(
             f"Labels a task, {_TASKS:,} tasks of {len(OPTIONS)} options, "

@@ -1,6 +1,6 @@
-"""Virtual environments for what ours is compared with, made once and kept in `.bench/`.
+"""Make virtual environments for peers, once, and keep them in `.bench/`.
 
-Each peer has one of its own: they pin each other's dependencies, and none of it is to reach ours.
+Each peer has its own: their dependencies conflict, and must not reach ours.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ class NotInstalled(Exception):
 
 
 def interpreter(name: str, console: Console) -> Path:
-    """The Python that has all of `peers/<name>.txt`; made if it is missing or the file changed.
+    """Return a Python that has all of `peers/<name>.txt`; make it if it is missing or the file changed.
 
     Raises:
         NotInstalled: pip failed.
@@ -35,7 +35,7 @@ def interpreter(name: str, console: Console) -> Path:
         with console.status(f"Installing {name} into {folder}, only once"):
             _run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
             pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q"]
-            # Complete, so nothing is resolved.
+            # The file is complete, so nothing is resolved.
             _run([*pip, "--no-deps", "--disable-pip-version-check", "-r", str(requirements)])
         stamp.write_text(wanted)
     return python

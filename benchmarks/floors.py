@@ -1,4 +1,4 @@
-"""What nobody can be faster than: the server's own COPY of the same rows, and reading the object."""
+"""Measure floors of ingestion: the server's own COPY of the same rows, and reading the object."""
 
 import time
 
@@ -17,7 +17,7 @@ class FloorFailed(Exception):
 
 
 def copy_contender(servers: Servers, manifest: Manifest) -> Contender:
-    """COPY of a job's tasks, from a binary file on the server's disk into a table like `tasks`."""
+    """Return a COPY of a job's tasks, from a file on the server's disk into a table like `tasks`."""
     servers.clear()
     ours.ingest(servers, manifest)
     with servers.connect() as connection:
@@ -41,7 +41,7 @@ def copy_contender(servers: Servers, manifest: Manifest) -> Contender:
 
 
 def newlines_contender(servers: Servers, manifest: Manifest) -> Contender:
-    """Reading the object and counting its lines, without a look into them."""
+    """Return a reader that counts the lines of the object, without a look into them."""
 
     def measure() -> dict[str, float]:
         bucket = servers.store.open()

@@ -1,4 +1,4 @@
-"""Label Studio's import: its own server on the same PostgreSQL, tasks by its HTTP API."""
+"""Run Label Studio on the same PostgreSQL, and measure its import over HTTP."""
 
 import contextlib
 import json
@@ -31,12 +31,12 @@ _LABEL_CONFIG = (
 
 
 class LabelStudioFailed(Exception):
-    """It did not start or did not import everything; the last lines of its log say why."""
+    """Label Studio did not start or import everything; the last lines of its log say why."""
 
 
 @contextlib.contextmanager
 def running(servers: Databases, folder: Path, console: Console) -> Iterator[httpx.Client]:
-    """Its server with a database of its own; the client is logged in.
+    """Run Label Studio's server with a database of its own, and yield a client that is logged in.
 
     Raises:
         NotInstalled: pip could not install it.
@@ -78,7 +78,7 @@ def running(servers: Databases, folder: Path, console: Console) -> Iterator[http
 
 
 def make_project(client: httpx.Client) -> int:
-    """The number of a new project: pictures, and the question whether it is a cat or a dog."""
+    """Make a project of pictures of cats and dogs, and return its number."""
     project = {"title": "bench", "label_config": _LABEL_CONFIG}
     return int(client.post("/api/projects", json=project).raise_for_status().json()["id"])
 
@@ -86,7 +86,7 @@ def make_project(client: httpx.Client) -> int:
 def contender(
     servers: Servers, client: httpx.Client, manifest: Manifest, console: Console
 ) -> Contender:
-    """One import of a manifest of good lines into a new project."""
+    """Return a contender that imports a manifest of good lines into a new project."""
     with console.status("Reading the lines for Label Studio"):
         text = servers.store.open().cat_file(manifest.path)
     body = json.dumps([{"data": json.loads(line)} for line in text.splitlines()]).encode()
@@ -129,7 +129,7 @@ def _environment(servers: Databases, folder: Path, token: str) -> dict[str, str]
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
         "DEBUG": "false",
         "LOG_LEVEL": "WARNING",
-        # It talks to nobody but us.
+        # Label Studio must talk to nobody but us.
         "COLLECT_ANALYTICS": "false",
         "LATEST_VERSION_CHECK": "false",
         "SENTRY_DSN": "",

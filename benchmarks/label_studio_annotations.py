@@ -1,4 +1,4 @@
-"""Label Studio's annotations: as many threads as there are annotators, one POST a label."""
+"""Measure Label Studio's annotations: a thread for each annotator, one POST a label."""
 
 import json
 import threading
@@ -17,9 +17,9 @@ _WARM_S = 2.0
 
 
 def run(client: httpx.Client, load: Load, tasks: int, threshold: int) -> list[float]:
-    """Annotate tasks of a new project, each `threshold` times: seconds of each request.
+    """Annotate tasks of a new project, each `threshold` times; return the seconds of each request.
 
-    They are those that were answered within `load.seconds`, after some that warm everything.
+    These are the requests that were answered within `load.seconds`, after some that warm everything.
 
     Raises:
         LabelStudioFailed: an annotation was refused, or there were too few tasks.
@@ -51,7 +51,7 @@ def run(client: httpx.Client, load: Load, tasks: int, threshold: int) -> list[fl
 
 
 def _import(client: httpx.Client, tasks: int) -> list[int]:
-    """The ids of new tasks in a new project."""
+    """Import tasks into a new project, and return their ids."""
     number = label_studio.make_project(client)
     url = "https://images.example.com/batch-7/{:08d}.jpg"
     body = json.dumps([{"data": {"data_url": url.format(n)}} for n in range(tasks)])
@@ -68,7 +68,7 @@ def _import(client: httpx.Client, tasks: int) -> list[int]:
 
 
 def _annotate(client: httpx.Client, task_id: int, option: str) -> tuple[float, float]:
-    """When the request began and when it had its answer."""
+    """Annotate a task; return when the request began and when it was answered."""
     choice = {
         "from_name": "choice",
         "to_name": "image",

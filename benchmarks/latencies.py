@@ -1,4 +1,4 @@
-"""What requests took, as the table shows it."""
+"""Summarize the latencies of requests for a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ _MS = 1000
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds that half, 95 % and 99 % of some requests stayed within."""
+    """Give the milliseconds within which half, 95 % and 99 % of some requests stayed."""
 
     p50_ms: float
     p95_ms: float
@@ -17,7 +17,7 @@ class Latency:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Self:
-        """By the nearest rank, so each is a latency that was seen; there must be at least one."""
+        """Take the nearest rank, so each is a latency that was measured; there must be at least one."""
         ordered = sorted(seconds)
 
         def at(share: float) -> float:

@@ -1,4 +1,4 @@
-"""What a user would load a manifest with instead: twenty lines of Python, or dlt."""
+"""Measure what users would load a manifest with instead: twenty lines of Python, or dlt."""
 
 import json
 import subprocess
@@ -48,7 +48,7 @@ def dlt_arrow_contender(servers: Servers, manifest: Manifest, console: Console) 
 
 
 class _Loader:
-    """A script of `peers/`, run by the Python of an environment."""
+    """Describe a script of `peers/`, run by the Python of an environment."""
 
     def __init__(
         self, name: str, environment: str, script: str, what: str, goal: float | None = None
@@ -75,7 +75,7 @@ def _contender(
 
 
 def _run(python: Path, script: Path, servers: Servers, manifest: Manifest) -> float:
-    """Seconds that the script says it took: without its interpreter's start and its imports."""
+    """Run a script; return the seconds that it reports, without its start and its imports."""
     with tempfile.TemporaryDirectory(prefix="refinery-bench-peer-") as folder:
         task = {
             "database_url": servers.peers_database_url,

@@ -1,4 +1,4 @@
-"""Manifests as they come: 140 bytes a line with nested metadata, one line in a hundred bad."""
+"""Make manifests like real ones: 140 bytes a line with nested metadata, one line in a hundred bad."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from benchmarks.servers import BUCKET, Store
 
 LINES_PER_BAD_LINE = 100
-# One of each reason that a hand-written manifest is refused for most often.
+# One line for each of the most frequent faults of hand-written manifests.
 BAD_LINES = (
     '{"data_url": "nowhere", "metadata": {"sku": "A-1", "shelf": 1}}',
     '{"data_url": "https://images.example.com/batch-7/1.jpg", "metadata": {"sku": "A-1"',
@@ -19,7 +19,7 @@ _PART_BYTES = 32 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Manifest:
-    """An object of the bucket."""
+    """Describe a manifest in the bucket."""
 
     key: str
     lines: int
@@ -39,7 +39,7 @@ class Manifest:
 def put(store: Store, lines: int, *, bad: bool = True) -> Manifest:
     """Write a manifest of this many lines block by block, as a multipart upload.
 
-    Without `bad` it has its good lines only: for those who stop at a bad one.
+    Without `bad` it has the good lines only, for peers that stop at a bad one.
     """
     bucket = store.open()
     bucket.makedirs(BUCKET, exist_ok=True)
@@ -53,7 +53,7 @@ def put(store: Store, lines: int, *, bad: bool = True) -> Manifest:
 
 
 def blocks(lines: int, *, bad: bool = True) -> Iterator[bytes]:
-    """The text of a manifest of this many lines, some megabytes at a time."""
+    """Yield the text of a manifest of this many lines, some megabytes at a time."""
     for begin in range(0, lines, _BLOCK_LINES):
         numbers = range(begin, min(begin + _BLOCK_LINES, lines))
         yield "".join(
@@ -64,7 +64,7 @@ def blocks(lines: int, *, bad: bool = True) -> Iterator[bytes]:
 
 
 def good_line(n: int) -> str:
-    """Line number `n`, with its line feed."""
+    """Return line number `n`, with its line feed."""
     return (
         f'{{"data_url": "https://images.example.com/batch-7/{n:08d}.jpg", "metadata": '
         f'{{"sku": "A-{n:08d}", "shelf": {n % 40}, "size": {{"w": 640, "h": {n % 480}}}}}}}\n'
@@ -72,5 +72,5 @@ def good_line(n: int) -> str:
 
 
 def bad_line(n: int) -> str:
-    """Likewise."""
+    """Return a bad line for number `n`, with its line feed."""
     return BAD_LINES[n // LINES_PER_BAD_LINE % len(BAD_LINES)] + "\n"

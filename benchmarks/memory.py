@@ -1,4 +1,4 @@
-"""Peak memory against the size of the manifest."""
+"""Measure peak memory by the size of the manifest."""
 
 import contextlib
 import threading
@@ -20,7 +20,7 @@ _KIB = 1024
 
 
 def measure(servers: Servers, console: Console, sizes: Sequence[int] = SIZES) -> Table:
-    """Ingest a manifest of each size once, watched."""
+    """Ingest a manifest of each size once, and return a table of the peaks."""
     table = Table(title="Peak memory (VmHWM) while a manifest is ingested", title_justify="left")
     for column in ("lines", "MB", "s", "lines/s", "flow, MiB", "its processes", "worker", "API"):
         table.add_column(column, justify="right")
@@ -44,10 +44,10 @@ def measure(servers: Servers, console: Console, sizes: Sequence[int] = SIZES) ->
 
 
 class Watch:
-    """Polls the processes of a stack; what it found is there when the block has ended.
+    """Poll the processes of a stack; the attributes have their values when the block has ended.
 
-    A flow's process is every descendant of the Prefect worker. `flow_bytes` is the sum of the peaks
-    of those that lived at once: no less than the true peak.
+    Every descendant of the worker's fork server is a flow's process. `flow_bytes` is the sum of the
+    peaks of those that lived at once, so no less than the true peak.
     """
 
     def __init__(self, servers: Servers) -> None:
@@ -90,7 +90,7 @@ class Watch:
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process ever held resident; 0 if it is gone."""
+    """Return the most bytes that a process ever held resident; 0 if it is gone."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -99,6 +99,6 @@ def peak_bytes(pid: int) -> int:
 
 
 def _forget_peak(pid: int) -> None:
-    """Starts a server's peak anew; a kernel that does not let us leaves the peak of its life."""
+    """Reset a server's peak; a kernel that forbids that leaves the peak of its life."""
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/clear_refs").write_text("5")

@@ -1,4 +1,4 @@
-"""What a claim costs against the number of tasks that are pending or open in a job."""
+"""Measure a claim by the number of tasks that are pending or open in a job."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -14,14 +14,14 @@ from benchmarks.latencies import Latency
 from benchmarks.servers import Databases
 from benchmarks.wire import Connection
 
-# With one task a claim nothing hides what it costs to find one.
+# One task a claim, so that nothing hides the cost of finding it.
 _BATCH = 1
 _THRESHOLD = 2
-# So that there is something to claim beside tasks that nobody may have.
+# Tasks to claim beside those that nobody may have.
 _SPARE_TASKS = 50_000
 _HOLD_BATCH = 500
 _HOLD_LEASE_S = 24 * 3600
-# A claim costs the more, the more its own annotator holds; and one who holds this many is rare.
+# A claim costs more, the more its own annotator holds; hardly any annotator holds so many.
 _HELD_BY_ONE_MAX = 50_000
 _TASKS_MIN = 10_000
 _GOAL = 2.0
@@ -33,7 +33,7 @@ class NotOpened(Exception):
 
 @dataclass(frozen=True)
 class _State:
-    """Tasks of which each is held by `holders`, out of the `_THRESHOLD` that it wants."""
+    """Describe tasks that are held by `holders` annotators each, out of `_THRESHOLD`."""
 
     name: str
     holders: int
@@ -47,7 +47,7 @@ _STATES = (
 
 
 def measure(load: Load, console: Console) -> Table:
-    """A stack for each state and size; what is divided is p95 by that of the smallest size.
+    """Measure each state and size on a stack of its own; ratios divide p95 by the smallest size's.
 
     Raises:
         AnnotatorsFailed: a request failed, a claim was empty, or a label was refused.
@@ -89,7 +89,7 @@ def _run(load: Load, state: _State, size: int, console: Console) -> Run:
 def _fill(databases: Databases, state: _State, size: int) -> None:
     make_job(databases, size + (_SPARE_TASKS if state.holders else 0), _THRESHOLD)
     total = size * state.holders
-    # Who comes next takes what wants one holder more before what wants two.
+    # The next holders take tasks that want one holder more before those that want two.
     by_one = min(size, _HELD_BY_ONE_MAX) if state.holders == _THRESHOLD else size
     holds = [min(by_one, total - held) for held in range(0, total, by_one)]
     for key, tasks in zip(add_annotators(databases, len(holds), "holder"), holds, strict=True):
@@ -103,7 +103,7 @@ class _Tasks(msgspec.Struct, frozen=True):
 
 
 def _hold(databases: Databases, key: str, tasks: int) -> None:
-    """Claim that many tasks for longer than the measurement takes, and do nothing about them."""
+    """Claim that many tasks for longer than the measurement takes, and leave them."""
     api = urlsplit(databases.stack.api_url)
     with Connection(str(api.hostname), int(api.port or 0), key) as connection:
         while tasks:

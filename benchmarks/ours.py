@@ -1,4 +1,4 @@
-"""Refinery itself: from POST /v1/jobs to the last task committed."""
+"""Measure Refinery itself, from POST /v1/jobs to the last task committed."""
 
 import time
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ where job_id = %s
 
 
 class IngestionFailed(Exception):
-    """The job failed, or has other tasks than its manifest has good lines."""
+    """The job failed, or has not as many tasks as its manifest has good lines."""
 
 
 @dataclass(frozen=True)
 class Ingestion:
-    """Seconds from the POST, and from the flow's first line, to the last commit."""
+    """Give the seconds from the POST, and from the flow's first line, to the last commit."""
 
     whole_s: float
     flow_s: float
@@ -62,7 +62,7 @@ def contender(servers: Servers, manifest: Manifest) -> Contender:
 def ingest(servers: Servers, manifest: Manifest) -> Ingestion:
     """Submit a job as a customer would, and wait until its last line is committed.
 
-    The end is PostgreSQL's time and the begin ours: they are of the same clock.
+    The end is PostgreSQL's time and the beginning ours; both are of the same clock.
     """
     headers = {"Authorization": f"Bearer {new_customer_key(servers)}"}
     begin_s = time.time()
@@ -86,7 +86,7 @@ def ingest(servers: Servers, manifest: Manifest) -> Ingestion:
 
 
 def new_customer_key(servers: Servers) -> str:
-    """Of a customer without jobs."""
+    """Return the key of a new customer."""
     with (
         Database(servers.database_url, connections_max=1) as database,
         database.transaction() as tx,
@@ -95,7 +95,7 @@ def new_customer_key(servers: Servers) -> str:
 
 
 def job_body(servers: Servers, manifest: Manifest) -> dict[str, object]:
-    """What is posted."""
+    """Return the body of POST /v1/jobs."""
     return {
         "manifest_url": manifest.url,
         "label_spec": {"question": "What is it?", "options": ["cat", "dog"]},

@@ -1,4 +1,4 @@
-"""How much processor time the servers take while something is measured."""
+"""Read how much processor time the servers have taken."""
 
 import contextlib
 
@@ -8,12 +8,12 @@ from benchmarks.servers import Databases
 
 
 def api_s(databases: Databases) -> float:
-    """Seconds of processor time that the API's process has taken since its start."""
+    """Return the seconds of processor time that the API's process has taken since its start."""
     return _own_s(psutil.Process(databases.pid("API")))
 
 
 def postgres_s(databases: Databases) -> float:
-    """Likewise of PostgreSQL, with those of its processes that have ended."""
+    """Return those of PostgreSQL, with its processes that have ended."""
     postmaster = psutil.Process(databases.pid("PostgreSQL"))
     ended = postmaster.cpu_times()
     total_s = _own_s(postmaster) + ended.children_user + ended.children_system

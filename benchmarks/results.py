@@ -1,4 +1,4 @@
-"""Export and delivery of a job's results, beside their floors and Label Studio's export."""
+"""Measure export and delivery of results, beside their floors and Label Studio's export."""
 
 import contextlib
 import json
@@ -31,12 +31,12 @@ _DELIVERY_GOAL = 0.5
 
 
 class ResultsFailed(Exception):
-    """What came out is not what went in."""
+    """The results are not those of the tasks that went in."""
 
 
 @dataclass
 class _Row:
-    """One thing that is measured: seconds of each round, and of the first byte where that counts."""
+    """Measure one thing: collect the seconds of each round, and to the first byte where it counts."""
 
     what: str
     rows: int
@@ -51,7 +51,7 @@ class _Row:
 
     @property
     def rate(self) -> float:
-        """Rows a second."""
+        """Return rows a second."""
         return self.rows / self.median_s
 
     def measure(self) -> None:
@@ -62,7 +62,7 @@ class _Row:
 
 
 def measure(tasks: int, label_studio_tasks: int, rounds: int, console: Console) -> Iterator[Table]:
-    """Tables of rates and of memory; `label_studio_tasks` 0 leaves Label Studio out.
+    """Yield tables of rates and of memory; `label_studio_tasks` 0 leaves Label Studio out.
 
     Raises:
         ResultsFailed: rows are missing.
@@ -95,7 +95,7 @@ def measure(tasks: int, label_studio_tasks: int, rounds: int, console: Console) 
                     row.measure()
                 console.print(f"[dim]round {number}: {row.what} {row.seconds[-1]:.2f} s[/]")
         yield _rates(rows, rounds)
-        stack.close()  # Label Studio is not to be in the way of what follows
+        stack.close()  # Label Studio must not slow down the next measurements
         yield _memory(servers, tasks, console)
 
 
@@ -158,7 +158,7 @@ def _memory(servers: Servers, tasks: int, console: Console) -> Table:
 
 
 class _Shop:
-    """A completed job with that many settled tasks, and its customer."""
+    """Make a completed job with that many settled tasks, and act as its customer."""
 
     def __init__(self, servers: Servers, tasks: int) -> None:
         self._servers = servers
@@ -179,7 +179,7 @@ class _Shop:
         )
 
     def export(self, encoding: str = "identity") -> tuple[float, int, float | None]:
-        """To nowhere: seconds, bytes as they came, and seconds to the first of them."""
+        """Export to nowhere; return the seconds, the bytes, and the seconds to the first byte."""
         size = lines = 0
         first_byte_s = None
         begin_s = time.perf_counter()
@@ -195,7 +195,7 @@ class _Shop:
         return seconds, size, first_byte_s
 
     def copy_to_file(self) -> tuple[float, int, float | None]:
-        """The export's own statement, to a file on the server's disk."""
+        """Run the export's own statement, to a file on the server's disk."""
         with (
             Database(self._servers.database_url, connections_max=1) as database,
             database.transaction() as tx,
@@ -204,7 +204,7 @@ class _Shop:
             return self._copy(tx, statement, {"job_no": self._job.job_no, "after": 0})
 
     def copy_columns(self) -> tuple[float, int, float | None]:
-        """What the lines are made of, not made into JSON: no export could be faster."""
+        """Copy the columns of the lines without making JSON: no export could be faster."""
         statement = """
             copy (
                 select t.byte_offset, t.data_url, t.metadata, y.outcome, y.votes, y.labelled_at
@@ -216,7 +216,7 @@ class _Shop:
             return self._copy(connection, statement, {"job_no": self._job.job_no})
 
     def deliver(self) -> tuple[float, int, float | None]:
-        """As a customer asks for it: the flow's process is started, and its last commit is the end."""
+        """Ask for a delivery as a customer does, and wait until its flow's last commit."""
         self._deliveries += 1
         prefix = f"out-{self._deliveries}"
         store = self._servers.store
@@ -233,7 +233,7 @@ class _Shop:
         with contextlib.suppress(FileExistsError):
             bucket.mkdir(BUCKET)
         with self._servers.connect() as connection:
-            # Whoever failed may try again.
+            # Only a failed delivery may be repeated.
             connection.execute(
                 "update jobs set delivery_status = 'failed' where job_no = %s", [self._job.job_no]
             )
@@ -264,7 +264,7 @@ class _Shop:
             time.sleep(_POLL_S)
 
     def upload(self) -> tuple[float, int, float | None]:
-        """The file that COPY wrote, by s3fs with its defaults: ten parts of 50 MiB at once."""
+        """Upload the file that COPY wrote, by s3fs with its defaults: ten parts of 50 MiB at once."""
         bucket = self._servers.store.open()
         begin_s = time.perf_counter()
         bucket.put_file(str(self._lines), f"{BUCKET}/floor.jsonl")
@@ -292,7 +292,7 @@ class _Shop:
 
 
 class _LabelStudio:
-    """A project with tasks of three annotations each."""
+    """Make a project in Label Studio with tasks of three annotations each, and export it."""
 
     def __init__(self, client: httpx.Client, tasks: int) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""The servers that everything is measured against: one PostgreSQL, one object store, our stack."""
+"""Run the servers that are measured: one PostgreSQL, one object store, our stack."""
 
 import contextlib
 import tempfile
@@ -21,9 +21,9 @@ from deployments.embedded.state import State
 
 BUCKET = "bench"
 REGION = "us-east-1"
-# Where peers make their tables: in the same server, away from ours.
+# Peers make their tables in the same server, away from ours.
 PEERS_DATABASE = "peers"
-# What an ingestion leaves behind; customers and their keys stay.
+# The tables that an ingestion fills; customers and their keys stay.
 _INGESTED = ("tasks", "bad_lines", "chunks")
 # A flow's process ends some time after its last commit.
 _FLOW_END_TIMEOUT_S = 30.0
@@ -32,14 +32,14 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Store:
-    """The bucket that the manifests lie in, and as whom it is read."""
+    """Tell where the bucket of the manifests is, and with which keys it is read."""
 
     endpoint_url: str
     access_key_id: str
     secret_access_key: str
 
     def open(self) -> Any:
-        """An s3fs file system."""
+        """Return an s3fs file system."""
         return s3fs.S3FileSystem(
             key=self.access_key_id,
             secret=self.secret_access_key,
@@ -50,7 +50,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Databases:
-    """The PostgreSQL server of a stack that runs."""
+    """Use the PostgreSQL server of a running stack."""
 
     stack: Stack
 
@@ -59,20 +59,20 @@ class Databases:
         return self.stack.database_url
 
     def database_url_of(self, name: str) -> str:
-        """Another database of the same server."""
+        """Return the URL of another database of the same server."""
         return urlunsplit(urlsplit(self.database_url)._replace(path=f"/{name}"))
 
     def pid(self, name: str) -> int:
-        """Of one of the stack's servers."""
+        """Return the pid of one of the stack's servers."""
         processes = State(self.stack.data_dir).read()["processes"]
         return next(int(each["pid"]) for each in processes if each["name"] == name)
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """To our own database, in autocommit."""
+        """Connect to our own database, in autocommit."""
         return psycopg.connect(self.database_url, autocommit=True)
 
     def make_database(self, name: str) -> None:
-        """A new, empty database; one of that name is dropped first."""
+        """Make an empty database; drop one of that name first."""
         identifier = sql.Identifier(name)
         with self.connect() as connection:
             connection.execute(
@@ -83,7 +83,7 @@ class Databases:
 
 @dataclass(frozen=True)
 class Servers(Databases):
-    """All of a stack that runs, with its object store."""
+    """Use all of a running stack, with its object store."""
 
     store: Store
 
@@ -92,15 +92,15 @@ class Servers(Databases):
         return self.database_url_of(PEERS_DATABASE)
 
     def flow_processes(self) -> list[psutil.Process]:
-        """The processes of flow runs: what was forked from the worker's fork server."""
+        """Return the processes of flow runs: descendants of the worker's fork server."""
         children = psutil.Process(self.pid("Prefect worker")).children()
         return [fork for child in children for fork in child.children(recursive=True)]
 
     def clear(self) -> None:
-        """The state that each measurement begins from: no rows of an earlier one, nothing to flush.
+        """Prepare for a measurement: remove rows of earlier ones, and flush everything.
 
-        Autovacuum and a checkpoint for the rows of one, and the end of its flow's process, would
-        otherwise fall into the next.
+        Autovacuum and a checkpoint for the rows of one measurement, and the end of its flow's process,
+        would otherwise fall into the next.
         """
         deadline = time.monotonic() + _FLOW_END_TIMEOUT_S
         while self.flow_processes() and time.monotonic() < deadline:
@@ -114,7 +114,7 @@ class Servers(Databases):
 
 @contextlib.contextmanager
 def data_folder() -> Iterator[Path]:
-    """A folder for one run, that PostgreSQL's user can reach and that is gone afterwards."""
+    """Make a folder that PostgreSQL's user can reach, and remove it afterwards."""
     with tempfile.TemporaryDirectory(prefix="refinery-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o711)
@@ -127,7 +127,7 @@ def running(
     console: Console,
     settings: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Servers]:
-    """The stack on a data folder, with these settings; a later one finds what an earlier one kept."""
+    """Run the stack on a data folder, with these settings; data of an earlier run is kept."""
     environment = {"REFINERY_EGRESS_ALLOW": "127.0.0.1", **settings}
     with Stack(folder, object_store=True, environment=environment) as stack:
         with console.status("Starting the stack"):

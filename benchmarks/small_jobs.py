@@ -1,4 +1,4 @@
-"""Many small jobs at once, from the first POST to the last delivery; and what Prefect keeps of each."""
+"""Measure many small jobs at once, from first POST to last delivery, and their cost to Prefect."""
 
 import json
 import statistics
@@ -23,13 +23,13 @@ from benchmarks.manifest import Manifest
 from benchmarks.servers import BUCKET, Servers
 from deployments.embedded.postgres import PREFECT_DATABASE
 
-_LINES = 11  # of which the first would be bad, and is left out
+_LINES = 11  # the first of them would be bad, and is left out
 _SUBMITTERS = 8
 _ANNOTATORS = 2
 _CLAIM_TASKS = 500
 _POLL_S = 0.5
 _TIMEOUT_S = 1800.0
-_SETTLE_S = 5.0  # until Prefect has written down what it was told last
+_SETTLE_S = 5.0  # until Prefect has written its last events
 _FLOOR_JOBS = 50
 
 _KB = 1000
@@ -49,11 +49,11 @@ class SmallJobsFailed(Exception):
 
 @dataclass(frozen=True)
 class _Burst:
-    """What a burst of jobs came to."""
+    """Give the figures of a burst of jobs."""
 
     seconds: float
     flow_runs: int
-    """Runs of Prefect that it took."""
+    """Runs of Prefect for all of them."""
     processes_max: int
     """The most processes of flow runs at one time."""
     prefect_bytes: int
@@ -67,7 +67,7 @@ def measure(servers: Servers, jobs: int, idle_s: float, console: Console) -> Tab
     """
     ten_lines = manifest.put(servers.store, _LINES, bad=False)
     with _Shop(servers, ten_lines) as shop:
-        shop.run(1)  # whatever is slow only once
+        shop.run(1)  # the first one warms everything
         with console.status(f"{jobs:,} jobs of {ten_lines.lines} lines at once"):
             burst = shop.run(jobs)
         with console.status("Single jobs, one after the other"):
@@ -126,7 +126,7 @@ def _table(
 
 
 class _Shop:
-    """A customer with jobs of ten lines, annotators who are always there, and a look at Prefect."""
+    """Act as a customer with jobs of ten lines and as their annotators; look into Prefect's database."""
 
     def __init__(self, servers: Servers, ten_lines: Manifest) -> None:
         self._servers = servers
@@ -180,8 +180,8 @@ class _Shop:
         return _Burst(seconds, self._flow_runs() - runs, processes, self._prefect_bytes() - size)
 
     def rest(self, seconds: float) -> int:
-        """Bytes by which Prefect's database grows while nothing happens; annotators go on asking."""
-        self._prefect("vacuum (analyze)")  # or what autovacuum does for the jobs would be counted
+        """Return by how many bytes Prefect's database grows while only annotators ask for tasks."""
+        self._prefect("vacuum (analyze)")  # else autovacuum's work for the jobs would be counted
         size = self._prefect_bytes()
         time.sleep(seconds)
         self._prefect("vacuum (analyze)")
@@ -203,7 +203,7 @@ class _Shop:
         return int(self._prefect("select count(*) from flow_run where start_time is not null"))
 
     def _prefect_bytes(self) -> int:
-        """Of the whole database on the disk."""
+        """Return the size of the whole database on the disk."""
         return int(self._prefect("select pg_database_size(current_database())"))
 
     def _prefect(self, query: str) -> Any:
@@ -235,7 +235,7 @@ class _Shop:
 
 
 def _floor(servers: Servers, ten_lines: Manifest) -> float:
-    """Seconds a job, where a loop does the same reads and writes and nothing else."""
+    """Return the seconds a job of a loop that does the same reads and writes and nothing else."""
     bucket = servers.store.open()
     copy = sql.SQL("copy floor (data_url, metadata) from stdin")
     with servers.connect() as connection:

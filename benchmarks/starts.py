@@ -1,4 +1,4 @@
-"""From POST /v1/jobs of ten lines to tasks that can be claimed: by our worker and by Prefect's own."""
+"""Measure from POST /v1/jobs of ten lines to the first claim, by our worker and by Prefect's own."""
 
 import contextlib
 import statistics
@@ -20,11 +20,11 @@ from blocks.prefect.auth import PrefectAuth
 from deployments.embedded.environment import python_environment
 from deployments.names import PROCESS_JOB, WORK_POOL
 from deployments.registered import REPOSITORY
-from deployments.registration import work_pools
+from deployments.registration import read_work_pools
 from deployments.worker import QUERY_S
 
 _LINES = 10
-_JOBS = 10  # of each worker, a round
+_JOBS = 10  # for each worker in a round
 _WAITING = 500
 _SUBMITTERS = 8
 _POLL_S = 0.01
@@ -32,16 +32,16 @@ _TIMEOUT_S = 120.0
 
 
 def measure(servers: Servers, rounds: int, console: Console) -> Table:
-    """Each worker in turn; then ours, with many jobs of another customer waiting."""
+    """Measure each worker in turn, then ours with many jobs of another customer waiting."""
     ten_lines = manifest.put(servers.store, _LINES, bad=False)
-    theirs = work_pools()["process"]
+    theirs = read_work_pools()["process"]
     seconds: dict[str, list[float]] = {WORK_POOL: [], theirs["name"]: []}
     with _Customer(servers, ten_lines) as customer:
 
         def turn(number: int, pool: str, variables: Mapping[str, object]) -> None:
             with console.status(f"Round {number} of {rounds}: {pool}"):
                 _move(servers, pool, variables)
-                customer.start_one()  # whatever is slow only once
+                customer.start_one()  # the first one warms everything
                 found = [customer.start_one() for _ in range(_JOBS)]
             seconds[pool] += found
             console.print(f"[dim]round {number}: {pool} {statistics.median(found):.2f} s[/]")
@@ -79,7 +79,7 @@ def _table(seconds: Mapping[str, list[float]], behind_s: float, rounds: int) -> 
 
 
 class _Customer:
-    """A customer, and an annotator who waits for the customer's tasks."""
+    """Act as a customer, and as an annotator who waits for the customer's tasks."""
 
     def __init__(self, servers: Servers, ten_lines: manifest.Manifest) -> None:
         (annotator,) = add_annotators(servers, 1)
@@ -95,7 +95,7 @@ class _Customer:
         self._http.close()
 
     def start_one(self) -> float:
-        """Seconds from before the POST to the answer of the first claim that has a task of the job."""
+        """Return the seconds from before the POST to the answer of the first claim with a task of it."""
         began_s = time.monotonic()
         claim = {
             "limit": 1,
@@ -108,7 +108,7 @@ class _Customer:
         return time.monotonic() - began_s
 
     def submit(self, jobs: int) -> None:
-        """So many at once."""
+        """Post so many jobs at once."""
         with ThreadPoolExecutor(_SUBMITTERS) as pool:
             list(
                 pool.map(
@@ -138,7 +138,7 @@ def _move(servers: Servers, pool: str, variables: Mapping[str, object]) -> None:
 
 @contextlib.contextmanager
 def _process_worker(servers: Servers, pool: str) -> Iterator[None]:
-    """Prefect's own, which asks for runs as often as ours, and is there for its turn only."""
+    """Run Prefect's own worker for its turn; it polls as often as ours."""
     environment = python_environment(
         {
             **servers.stack.environment,
@@ -164,5 +164,5 @@ def _process_worker(servers: Servers, pool: str) -> Iterator[None]:
                 time.sleep(_POLL_S)
         yield
     finally:
-        worker.kill()  # it does not always hear SIGTERM
+        worker.kill()  # it does not always react to SIGTERM
         worker.wait()

@@ -1,4 +1,4 @@
-"""The client of the benchmarks: light, for it shares the processors with what it measures."""
+"""Post JSON at little cost: the client shares the processors with the servers that it measures."""
 
 import http.client
 from types import TracebackType
@@ -12,9 +12,9 @@ class NotOk(Exception):
 
 
 class Connection:
-    """One kept-alive connection of one annotator, that posts JSON and reads JSON.
+    """Post JSON for one annotator over one kept-alive connection.
 
-    It takes 66 µs of CPU a request where httpx takes 338.
+    A request takes 66 µs of CPU where httpx takes 338.
     """
 
     def __init__(self, host: str, port: int, key: str) -> None:
@@ -22,7 +22,7 @@ class Connection:
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 
     def post(self, path: str, body: bytes) -> bytes:
-        """The body of the answer.
+        """Return the body of the answer.
 
         Raises:
             NotOk: any status but 200.

@@ -1,1 +1,1 @@
-"""How it is run: what Prefect is told, the worker, and in `embedded` all of it on one machine."""
+"""Run Refinery: its registration with Prefect, the worker, and `embedded`, all of it on one machine."""

@@ -1,8 +1,8 @@
-"""Cancel runs that are to be cancelled now, and not those that once were.
+"""Cancel runs that are Cancelling now, and not those that once were.
 
-Prefect's observer listens for events named Cancelling, and is told of those of the last minute when it
-begins. Each process of a run has one of its own, so a run that is cancelled and then retried within the
-minute would be handed its old event, and be cancelled again.
+Prefect's observer listens for events named Cancelling, and is handed those of the last minute when it
+begins. Each process of a run has an observer of its own, so a run that is cancelled and then retried
+within the minute would be handed its old event, and be cancelled again.
 """
 
 from uuid import UUID
@@ -10,8 +10,11 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.logging import get_logger
 
 from deployments.prefect_internals import FlowRunExecutorContext
+
+logger = get_logger("refinery.cancellation")
 
 
 async def is_cancelling(client: PrefectClient, flow_run_id: UUID) -> bool:
@@ -24,7 +27,7 @@ async def is_cancelling(client: PrefectClient, flow_run_id: UUID) -> bool:
 
 
 class CancellableContext(FlowRunExecutorContext):
-    """What a run's process is started and stopped with."""
+    """Start a run's process, and stop it while its run is Cancelling."""
 
     async def __aenter__(self) -> "CancellableContext":
         await super().__aenter__()
@@ -41,9 +44,9 @@ class CancellableContext(FlowRunExecutorContext):
                 await self._cancellation_manager.cancel_by_id(flow_run_id)
                 return
         except (httpx.HTTPError, PrefectException) as error:
-            # Raised in here it would end the process, and the observer polls when it is cut off.
-            self._logger.warning("Cancelling of '%s' was not looked for: %r", flow_run_id, error)
+            # An error raised here would end the process. The observer polls when it is cut off.
+            logger.warning("Could not ask whether '%s' is Cancelling: %r", flow_run_id, error)
         if flow_run_id in self.process_manager.flow_run_ids():
-            # The observer hands on one event only of a run that it has been told to look for.
+            # The observer hands on one event of each run that it is told to watch, so tell it again.
             self._observer.remove_in_flight_flow_run_id(flow_run_id)
             self._observer.add_in_flight_flow_run_id(flow_run_id)

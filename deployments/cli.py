@@ -1,4 +1,4 @@
-"""The whole `refinery` command: what `api.cli` has, and the stack on one machine."""
+"""Assemble the whole `refinery` command: that of `api.cli`, and the stack on one machine."""
 
 import errno
 import io
@@ -22,7 +22,7 @@ from blocks.domain.errors import RefineryError
 from deployments.embedded.operator_environment import (
     export,
     first_keys,
-    kept_environment,
+    keep_environment,
     load_environment,
 )
 from deployments.embedded.stack import Stack, default_data_dir
@@ -144,7 +144,7 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
     Parameters
     ----------
     store
-        An S3 store as well, for those who have no bucket at hand. Its address and port are added to
+        Run an S3 store as well, for those who have no bucket at hand. Its address and port are added to
         REFINERY_EGRESS_ALLOW; customers reach nothing else on this machine.
     """
     console = _console()
@@ -153,7 +153,7 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
     )
     try:
         stack.start_api(lambda step: console.print(f"  [dim]{escape(step)}[/]"))
-        with kept_environment(stack):
+        with keep_environment(stack):
             console.print(
                 f"\n[bold]The API answers[/], with everything in {escape(str(stack.data_dir))}\n"
                 f"  API          {stack.api_url}\n"
@@ -172,13 +172,13 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
 
 
 def env(*, data_dir: _DataDir = None, quickstart: bool = False) -> None:
-    """Print what a shell needs to work on what `refinery up` runs: eval "$(refinery env)".
+    """Print the variables that a shell needs to use a running `refinery up`: eval "$(refinery env)".
 
     Parameters
     ----------
     quickstart
-        A first customer's key and an annotator's as well, made the first time: REFINERY_API_KEY and
-        REFINERY_ANNOTATOR_KEY.
+        Print keys of a first customer and a first annotator as well, made the first time:
+        REFINERY_API_KEY and REFINERY_ANNOTATOR_KEY.
     """
     folder = data_dir or default_data_dir()
     found = load_environment(folder)
@@ -191,7 +191,7 @@ def env(*, data_dir: _DataDir = None, quickstart: bool = False) -> None:
 
 
 def demo(*, keep: bool = False) -> None:
-    """Show the whole life of a job, on servers started for it and real from end to end.
+    """Show the whole life of a job, on real servers that are started for it.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ def worker(
     Parameters
     ----------
     pool
-        The work pool, of the type `refinery`.
+        The work pool, of the type `refinery`; it is made if it is missing.
     name
         The name of the worker in the Prefect UI; made up where none is given.
     """
@@ -227,12 +227,12 @@ def worker(
 
 
 def deploy(*, pool: str = WORK_POOL) -> None:
-    """Register with Prefect what is ours: work pool, deployments, blocks, automations. Repeatable.
+    """Register work pool, deployments, block types and automations with Prefect. Repeatable.
 
     Parameters
     ----------
     pool
-        Where runs go: one of `definitions.work_pools` in `prefect.yaml`.
+        The pool that runs go to: one of `definitions.work_pools` in `prefect.yaml`.
     """
     from deployments.registration import register
 
@@ -240,7 +240,7 @@ def deploy(*, pool: str = WORK_POOL) -> None:
 
 
 def register_blocks() -> None:
-    """Make our block types known to Prefect; `refinery deploy` does it too."""
+    """Register our block types with Prefect; `refinery deploy` does it too."""
     from deployments import registration
 
     for name in registration.register_blocks():

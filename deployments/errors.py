@@ -1,4 +1,4 @@
-"""What can go wrong with the servers of one machine, in sentences for the operator."""
+"""Errors of the servers of one machine, in sentences for the operator."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,10 +56,12 @@ class WheelMissing(StackError):
 
 
 class NothingRuns(StackError):
-    """Nothing was started from the data directory, or it is somebody else's."""
+    """Nothing was started from the data directory, or another user has started it."""
 
     def __init__(self, data_dir: Path) -> None:
-        super().__init__(f"Nothing of yours runs from {data_dir}; start it with `refinery up`.")
+        super().__init__(
+            f"Nothing that you started runs from {data_dir}; start it with `refinery up`."
+        )
         self.data_dir = data_dir
 
 
@@ -68,4 +70,4 @@ class DemoFailed(Exception):
 
 
 class RegistrationFailed(Exception):
-    """Prefect did not take what `refinery deploy` registers; its own words say why."""
+    """Prefect refused a registration by `refinery deploy`; the message has Prefect's own words."""

@@ -1,10 +1,10 @@
-"""Take up again what a worker of the pool had taken, and did not begin or finish before it died.
+"""Mend runs that a worker of the pool had taken, and did not begin or finish before it died.
 
-Prefect leaves a run that was not begun Pending or Submitting for ever. A worker that comes online knows
-which those are: it has taken none yet, so whatever bears its name is its predecessor's, and whatever was
-Pending before is nobody's where no other worker is online. Of what its predecessor began it sees whether
-the processes are there; Prefect would wait for a sign of life for 75 seconds. To begin a run twice does
-no harm; each finds what is done.
+Prefect leaves a run that was not begun Pending or Submitting for ever. A worker that comes online can
+tell which those are: it has taken none yet, so a run with its name is its predecessor's, and a run
+without a name that was Pending before is nobody's if no other worker is online. For runs that its
+predecessor began, it sees whether their processes exist; Prefect would wait 75 seconds for a heartbeat.
+To begin a run twice does no harm: each finds what is done.
 """
 
 from datetime import datetime
@@ -25,7 +25,7 @@ from prefect.states import Crashed, Scheduled
 
 WORKER_LABEL = "prefect.worker.name"
 _PAGE = 200
-# When a process began is known to a second, by a clock that may have been set meanwhile.
+# A process's start is known to the second, by a clock that may have been set meanwhile.
 _CLOCKS_S = 10.0
 
 
@@ -35,7 +35,7 @@ async def take_up_lost_runs(
     """Schedule runs again that were Pending `before` the worker came online; return their ids.
 
     Raises:
-        httpx.HTTPError: Prefect's server cannot be asked; what was scheduled before that stays so.
+        httpx.HTTPError: Prefect's server cannot be asked; runs that were scheduled before stay so.
     """
     workers = await client.read_workers_for_work_pool(pool.name)
     others = {w.name for w in workers if w.status is WorkerStatus.ONLINE} - {worker}
@@ -52,21 +52,21 @@ async def end_dead_runs(
 ) -> list[UUID]:
     """End runs of `worker`, or of its predecessor, whose processes are gone; return their ids.
 
-    So is one that was resumed at Prefect's API without being scheduled again: it is Running, and
-    nowhere.
+    A run that was resumed at Prefect's API without being scheduled again is ended too: it is Running and
+    has no process.
 
     Raises:
-        httpx.HTTPError: Prefect's server cannot be asked; what was ended before that stays so.
+        httpx.HTTPError: Prefect's server cannot be asked; runs that were ended before stay so.
     """
     running = await _runs_in(client, pool, StateType.RUNNING)
     dead = [run for run in running if _taker(run) == worker and _is_dead(run, before)]
     ended = []
     for run in dead:
-        # It may have come to its end since it was listed; without a process, not from now on.
+        # The run may have ended since it was listed; without a process it cannot end from now on.
         seen = await client.read_flow_run(run.id)
         if seen.state is not None and seen.state.is_running():
             message = (
-                "The run has no process any more: it died with its worker, or nobody began it."
+                "The run has no process any more: it died with its worker, or was never begun."
             )
             await client.set_flow_run_state(run.id, Crashed(message=message))
             ended.append(run.id)
@@ -74,12 +74,12 @@ async def end_dead_runs(
 
 
 def _is_dead(run: FlowRun, before: datetime) -> bool:
-    """Whether a run that went on running since `before` has no process; False where nobody knows."""
+    """Return whether a run that is Running since `before` has no process; False if that is unknown."""
     if run.state is None or run.state.timestamp >= before or not run.infrastructure_pid:
         return False
     try:
         process = psutil.Process(int(run.infrastructure_pid))
-        # One that began later has only got its number: a run tells of itself from its process.
+        # A process that began later only has the same pid: a run is set Running by its own process.
         is_another = process.create_time() > run.state.timestamp.timestamp() + _CLOCKS_S
         return is_another or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -96,7 +96,7 @@ def _is_lost(run: FlowRun, others: set[str], before: datetime) -> bool:
 
 
 def _taker(run: FlowRun) -> str | None:
-    """Return the name of the worker that took the run last; None before it has told its name."""
+    """Return the name of the worker that took the run last; None before the worker has set it."""
     name = run.labels.get(WORKER_LABEL)
     return str(name) if name else None
 

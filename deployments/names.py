@@ -1,4 +1,4 @@
-"""The names under which Prefect knows what we deploy, as they stand in `prefect.yaml`."""
+"""Name our deployments and work pool as `prefect.yaml` does, without importing anything."""
 
 PROCESS_JOB = "process-job/process-job"
 DELIVER_JOB = "deliver-job/deliver-job"

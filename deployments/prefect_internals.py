@@ -1,6 +1,7 @@
-"""Every private name of Prefect that the worker stands on, in one place: a minor version may move them.
+"""List every private name of Prefect that the worker uses: a minor version may move them.
 
-`pyproject.toml` keeps Prefect below the next one. Whoever raises that runs the test of this file first.
+`pyproject.toml` keeps Prefect below the next minor version. Before that bound is raised, the test of
+this file says which names are gone.
 """
 
 import inspect
@@ -17,29 +18,25 @@ USED: Mapping[type, tuple[str, ...]] = {
         "_cancel_run",
         "_emit_flow_run_executed_event",
         "_emit_flow_run_submitted_event",
-        "_initialize_after_sync",
-        "_logger",
         "_release_limit_slot",
         "_submit_run",
-        "_submit_run_and_capture_errors",
         "_submitting_flow_run_ids",
         "_work_pool",
     ),
     FlowRunExecutorContext: (
         "_cancellation_manager",
         "_cancellation_task_group",
-        "_logger",
         "_observer",
         "control_channel",
         "create_executor",
         "process_manager",
     ),
 }
-"""What is overridden, called or read of them."""
+"""What the worker overrides, calls or reads, by the class that has it."""
 
 
 def missing() -> list[str]:
-    """Return which of the names Prefect has no more."""
+    """Return the names that Prefect no longer has, as `Class.name`."""
     return [
         f"{owner.__name__}.{name}"
         for owner, names in USED.items()

@@ -1,7 +1,7 @@
-"""What the fork server of `deployments.worker` has ready before a run is forked from it.
+"""Import, in the fork server of `deployments.worker`, what its runs need.
 
-Nothing here may start a thread that a run needs, for it would not be there in the fork: Polars is
-imported and not used.
+Nothing here may start a thread that a run needs, for the fork would not have it: Polars is imported and
+not used.
 """
 
 # ruff: noqa: F401
@@ -28,12 +28,12 @@ try:
     from blocks.buckets import s3_session
 
     s3_session.load()
-except Exception:  # noqa: BLE001 - the fork server would end, and every run with it, or swallow it
-    # Each run does what is missing, or fails by itself.
+except Exception:  # noqa: BLE001 - the fork server would end, and every run with it, or hide the error
+    # Each run imports what is missing, or fails by itself.
     traceback.print_exc()
-# What a run says is kept by Prefect. In the log of the worker it would be a second time.
+# Prefect keeps the log of each run, so the worker's log must not repeat it.
 for name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(name).propagate = False
-# A run's collector has no need to look at any of this.
+# The garbage collector of a run need not look at any of this.
 gc.collect()
 gc.freeze()

@@ -1,4 +1,4 @@
-"""What Prefect has been told is written down in Prefect, so that it need not be told again."""
+"""Record in Prefect what was registered with it, so that a start need not register it again."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -15,10 +15,10 @@ _IN_WHEEL = Path(__file__).with_name("prefect.yaml")
 PREFECT_YAML = _IN_WHEEL if _IN_WHEEL.exists() else REPOSITORY / "prefect.yaml"
 
 VARIABLE = "refinery_registered"
-"""A variable of Prefect: what is registered, and the digest of what it was made of."""
+"""A variable of Prefect, with the names of what is registered and the digest of its sources."""
 
 _SOURCES = ("api", "blocks", "deployments", "flows")
-# Prefect gives no more at a time.
+# Prefect returns no more at a time.
 _PAGE = 200
 
 _FILTERS: Mapping[str, Callable[[list[str]], dict[str, Any]]] = {
@@ -32,7 +32,7 @@ def digest(pool: str) -> str:
     """Return the SHA-256 of all that a registration is made of.
 
     That is `prefect.yaml`, the automations, and our code, from which the forms of deployments and
-    blocks are made; where it lies; and the version of Prefect.
+    blocks are made; the folder of the code; and the version of Prefect.
     """
     found = hashlib.sha256(f"{pool}\n{REPOSITORY}\n{version('prefect')}\n".encode())
     files = [path for name in _SOURCES for path in (REPOSITORY / name).rglob("*")]
@@ -69,6 +69,6 @@ def _are_there(client: httpx.Client, kind: str, names: Any) -> bool:
 
 
 def record(pool: str, names: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Return the value of the variable; `names` are those of deployments, automations, block types."""
+    """Return a value for the variable; `names` has those of deployments, automations, block_types."""
     assert names.keys() == _FILTERS.keys()
     return {"digest": digest(pool), **names}

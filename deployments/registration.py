@@ -1,4 +1,4 @@
-"""Registers with Prefect what is ours. Everything may be done again, by anybody, at any time."""
+"""Register work pool, deployments, block types and automations with Prefect; safe to repeat."""
 
 import io
 import sys
@@ -28,12 +28,10 @@ OnStep = Callable[[str], None]
 
 
 def register(pool: str, on_step: OnStep) -> None:
-    """Work pool, deployments, block types and automations.
-
-    Waits for a Prefect that is starting.
+    """Register everything, with all deployments in `pool`; wait for a Prefect that is starting.
 
     Raises:
-        RegistrationFailed: with what Prefect said.
+        RegistrationFailed: Prefect does not answer, or refused; the message has its words.
     """
     definition = _definition(pool)
     content = _deployments_in(definition)
@@ -43,7 +41,7 @@ def register(pool: str, on_step: OnStep) -> None:
         file = Path(folder) / "prefect.yaml"
         YAML().dump(content, file)
         if definition["name"] == WORK_POOL:
-            _make_work_pool()
+            _make_work_pool(WORK_POOL)
         _deploy(file)
     on_step(f"deployments  in the work pool {definition['name']}")
     blocks = register_blocks()
@@ -59,11 +57,10 @@ def register(pool: str, on_step: OnStep) -> None:
 
 
 def prepare_for_worker(pool: str) -> None:
-    """Return when Prefect answers, however long that takes, and our own work pool is there."""
+    """Wait until Prefect answers, however long that takes, and make the work pool if it is missing."""
     while not wait_for_prefect(PREFECT_WAIT_S):
         logger.warning("prefect.unreachable", url=_prefect_url(), waiting=True)
-    if pool == WORK_POOL:
-        _make_work_pool()
+    _make_work_pool(pool)
 
 
 def wait_for_prefect(timeout_s: float) -> bool:
@@ -86,7 +83,7 @@ def _prefect_url() -> str:
 
 
 def register_blocks() -> list[str]:
-    """Make our block types known to the Prefect UI; their names."""
+    """Register our block types; return their slugs."""
     from blocks.prefect.blocks import BLOCKS
 
     for block in BLOCKS:
@@ -95,7 +92,7 @@ def register_blocks() -> list[str]:
 
 
 def register_automations() -> list[str]:
-    """Make or mend those of `automations.yaml`; their names. What was switched off stays off."""
+    """Make or update those of `automations.yaml`; return their names. One that is off stays off."""
     from prefect.client.orchestration import get_client
     from prefect.events.schemas.automations import AutomationCore
 
@@ -115,15 +112,15 @@ def register_automations() -> list[str]:
     return [each["name"] for each in found]
 
 
-def work_pools() -> dict[str, Any]:
-    """The definitions in `prefect.yaml`: name and job variables."""
+def read_work_pools() -> dict[str, Any]:
+    """Return the definitions in `prefect.yaml`: name and job variables."""
     content = YAML(typ="safe").load(PREFECT_YAML)
     found: dict[str, Any] = content["definitions"]["work_pools"]
     return found
 
 
 def _definition(pool: str) -> dict[str, Any]:
-    known = work_pools()
+    known = read_work_pools()
     if pool not in known:
         raise RegistrationFailed(
             f"prefect.yaml defines no work pool {pool!r}; it has {', '.join(known)}."
@@ -133,7 +130,7 @@ def _definition(pool: str) -> dict[str, Any]:
 
 
 def _deployments_in(definition: dict[str, Any]) -> dict[str, Any]:
-    """`prefect.yaml` with all deployments in one pool."""
+    """Return `prefect.yaml` with all deployments in one pool."""
     content: dict[str, Any] = YAML(typ="safe").load(PREFECT_YAML)
     for deployment in content["deployments"]:
         deployment["work_pool"] = definition
@@ -141,7 +138,7 @@ def _deployments_in(definition: dict[str, Any]) -> dict[str, Any]:
 
 
 def _deploy(file: Path) -> None:
-    """Run `prefect deploy` in this process: another one would import everything again, for 3 s."""
+    """Run `prefect deploy` in this process: a new one would take 3 s to import everything again."""
     from prefect.cli import app
 
     output = io.StringIO()
@@ -157,7 +154,7 @@ def _deploy(file: Path) -> None:
 
 
 def _note(pool: str, **names: list[str]) -> None:
-    """Write down in Prefect what is registered, when all of it is: who starts next need not do it."""
+    """Record in Prefect that everything is registered, so that the next start need not do it."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 
@@ -169,8 +166,11 @@ def _note(pool: str, **names: list[str]) -> None:
             client.create_variable(VariableCreate(name=registered.VARIABLE, value=value))
 
 
-def _make_work_pool() -> None:
-    """Make ours if it is missing. One of another type, of an earlier version, is made anew."""
+def _make_work_pool(name: str) -> None:
+    """Make a work pool of our type, unless there is one of that name.
+
+    `refinery` is our own name: a pool of another type, of an earlier version, is made anew.
+    """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
@@ -178,11 +178,11 @@ def _make_work_pool() -> None:
     from deployments.worker import ForkWorker
 
     template = ForkWorker.get_default_base_job_template()
-    pool = WorkPoolCreate(name=WORK_POOL, type=WORKER_TYPE, base_job_template=template)
+    pool = WorkPoolCreate(name=name, type=WORKER_TYPE, base_job_template=template)
     with get_client(sync_client=True) as client:
         try:
             client.create_work_pool(pool)
         except ObjectAlreadyExists:
-            if client.read_work_pool(WORK_POOL).type != WORKER_TYPE:
-                client.delete_work_pool(WORK_POOL)
+            if name == WORK_POOL and client.read_work_pool(name).type != WORKER_TYPE:
+                client.delete_work_pool(name)
                 client.create_work_pool(pool)

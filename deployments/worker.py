@@ -1,11 +1,11 @@
-"""A worker of Prefect, of a type of its own, whose runs start in half a second instead of three.
+"""Serve work pools of the type `refinery`: fork the runs, so that they start in 0.5 s instead of 3 s.
 
 A new interpreter spends two or three seconds on importing Prefect, Polars and the clients of the
-stores. Here one process has them ready (`deployments.preload`), and every run is a fork of it. That
-process (Python's fork server) runs nothing, so it is safe to fork; a run is a process of its own as
-before, can be killed as before, and leaves no memory behind.
+stores. Here one process has imported them (`deployments.preload`), and every run is a fork of it. That
+process (Python's fork server) runs nothing, so it is safe to fork. A run is a process of its own, as
+with Prefect's process worker: it can be killed, and leaves no memory behind.
 
-It is started as `python -m deployments` or `refinery`: what else is `__main__` a fork would run again.
+Start it as `python -m deployments` or `refinery`: a fork runs any other `__main__` again.
 """
 
 import asyncio
@@ -25,9 +25,10 @@ import anyio
 import anyio.to_thread
 import httpx
 from anyio.abc import TaskStatus
-from prefect.client.schemas.objects import FlowRun, WorkPool
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import PrefectException
 from prefect.flows import load_flow_from_flow_run
+from prefect.logging.loggers import get_worker_logger
 from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.workers.base import (
     BaseJobConfiguration,
@@ -46,22 +47,22 @@ from deployments.registration import prepare_for_worker
 _FORKS = multiprocessing.get_context("forkserver")
 PRELOADED = ["deployments.preload"]
 
-# Prefect's default of 10 s would be most of the time from a POST to the first line.
+# Poll every 0.5 s: Prefect's default of 10 s would be most of the time from a POST to the first line.
 QUERY_S = 0.5
-# The least that Prefect allows. Its default of 180 s is more than `automations.yaml` waits for.
+# The least that Prefect allows. Its default of 180 s is longer than `automations.yaml` waits.
 HEARTBEAT_S = 30
-# A run that is Running for so long has its process, or had one.
+# A run that has been Running for so long has its process, or has lost it.
 DEAD_AFTER = timedelta(seconds=60)
 
 
 class ForkJobConfiguration(BaseJobConfiguration):
-    """How one run is started."""
+    """Hold what one run is started with."""
 
     working_dir: Path | None = Field(default=None)
 
 
 class ForkVariables(BaseVariables):
-    """What a work pool, or a deployment in it, may set."""
+    """Describe the job variables that a work pool, or a deployment in it, may set."""
 
     command: str | None = Field(
         default=None, title="Command", description="Not used: a fork needs no command."
@@ -74,11 +75,11 @@ class ForkVariables(BaseVariables):
 
 
 class ForkResult(BaseWorkerResult):
-    """The end of a run's process: its exit code, and its pid as `identifier`."""
+    """Hold how a run's process ended: its exit code, and its pid as `identifier`."""
 
 
 class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
-    """Serves a work pool of the type `refinery`."""
+    """Serve a work pool of the type `refinery`."""
 
     type = WORKER_TYPE
     job_configuration = ForkJobConfiguration
@@ -91,34 +92,41 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._started: set[UUID] = set()
+        self._executing: set[UUID] = set()
+        # None once the runs of a predecessor have been looked for.
         self._lost_before: datetime | None = datetime.now(UTC)
 
-    async def _initialize_after_sync(self) -> None:
-        # Each half a minute, and the first time before a run is taken.
-        if self._work_pool is not None:
-            await self._look_after_runs(self._work_pool)
-        await super()._initialize_after_sync()
+    async def sync_with_backend(self) -> None:
+        """Tell Prefect that the worker is alive, then look after runs without a process.
 
-    async def _look_after_runs(self, pool: WorkPool) -> None:
+        Prefect calls this every `heartbeat_interval_seconds`, the first time before it takes a run.
+        """
+        await super().sync_with_backend()
+        if self._work_pool is not None:
+            await self._look_after_runs()
+
+    async def _look_after_runs(self) -> None:
+        logger = get_worker_logger(self)
         lost: list[UUID] = []
-        # Of its own runs it hears itself how they end, and needs a moment to tell that.
+        # The worker reports itself how its own runs end, and needs a moment for that.
         before = self._lost_before or datetime.now(UTC) - DEAD_AFTER
         try:
             if self._lost_before:
-                lost = await take_up_lost_runs(self.client, pool, self.name, before=before)
-            dead = await end_dead_runs(self.client, pool, self.name, before=before)
+                lost = await take_up_lost_runs(
+                    self.client, self.work_pool, self.name, before=before
+                )
+            dead = await end_dead_runs(self.client, self.work_pool, self.name, before=before)
         except (httpx.HTTPError, PrefectException) as error:
-            self._logger.warning("Runs that have no process were not looked for: %r", error)
+            logger.warning("Could not look for runs that have no process: %r", error)
             return
         self._lost_before = None
         for run_id in lost:
-            self._logger.info("Flow run '%s' was taken and never begun; scheduled again.", run_id)
+            logger.info("Flow run '%s' was taken and never begun; scheduled again.", run_id)
         for run_id in dead:
-            self._logger.info("Flow run '%s' has no process; crashed.", run_id)
+            logger.info("Flow run '%s' has no process; crashed.", run_id)
 
     async def _cancel_run(self, flow_run_id: UUID) -> None:
-        # Prefect tells a new listener of the last minute's events again.
+        # Prefect hands a new listener the events of the last minute again.
         if await is_cancelling(self.client, flow_run_id):
             await super()._cancel_run(flow_run_id)
 
@@ -126,22 +134,13 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
         try:
             await super()._submit_run(flow_run)
         finally:
-            # Where it ends before a process is started, because the deployment was deleted or Prefect's
-            # server failed, the run would keep its place for ever.
-            if flow_run.id not in self._started:
+            # Where Prefect's method ends before `run` is called, because the deployment was deleted or
+            # the server failed, it would keep the run's place for ever.
+            if flow_run.id not in self._executing:
                 self._release_limit_slot(flow_run.id)
                 self._submitting_flow_run_ids.discard(flow_run.id)
 
-    async def _submit_run_and_capture_errors(
-        self, flow_run: FlowRun, task_status: TaskStatus[int | Exception] | None = None
-    ) -> BaseWorkerResult | Exception:
-        self._started.add(flow_run.id)
-        try:
-            return await super()._submit_run_and_capture_errors(flow_run, task_status)
-        finally:
-            self._started.discard(flow_run.id)
-
-    # Each costs Prefect 5 kB and the time of nine rows; the run's own events and its log say the same.
+    # Each event costs Prefect 5 kB and nine rows; the run's own events and its log say the same.
     def _emit_flow_run_submitted_event(self, configuration: BaseJobConfiguration) -> None:
         """Emit nothing."""
 
@@ -154,11 +153,23 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
         configuration: ForkJobConfiguration,
         task_status: TaskStatus[int] | None = None,
     ) -> ForkResult:
-        """The run to its end, in a process of its own.
+        """Execute the run in a process of its own, and return when that has ended.
 
         Raises:
             RuntimeError: the process could not be started.
         """
+        self._executing.add(flow_run.id)
+        try:
+            return await self._execute(flow_run, configuration, task_status)
+        finally:
+            self._executing.discard(flow_run.id)
+
+    async def _execute(
+        self,
+        flow_run: FlowRun,
+        configuration: ForkJobConfiguration,
+        task_status: TaskStatus[int] | None,
+    ) -> ForkResult:
         executions: list[FlowRunExecutionResult | None] = []
         async with CancellableContext() as context:
             starter = _ForkStarter(configuration, context.control_channel)
@@ -173,7 +184,7 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
                 handle = await group.start(execute)
                 if task_status:
                     task_status.started(handle.pid)
-                # What came before it was listened for its process is told to nobody.
+                # Nobody was told of a cancellation that came before this process was listened for.
                 context.cancel_if_asked(flow_run.id)
         execution = executions[0]
         if execution is None or execution.status_code is None:
@@ -182,7 +193,7 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
 
 
 class _ForkStarter:
-    """Starts the engine of Prefect in a fork; what `EngineCommandStarter` does with a command."""
+    """Start Prefect's engine in a fork, as Prefect's `EngineCommandStarter` does by a command."""
 
     def __init__(self, configuration: ForkJobConfiguration, control_channel: Any) -> None:
         self._configuration = configuration
@@ -193,6 +204,7 @@ class _ForkStarter:
         flow_run: FlowRun,
         task_status: TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
+        """Report the process as started, and return when it has ended."""
         port, token = self._control_channel.register(flow_run.id)
         environment = {
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
@@ -211,7 +223,7 @@ class _ForkStarter:
 
 
 def _run_engine(environment: Mapping[str, str], folder: Path) -> None:
-    """In the fork: `python -m prefect.engine` without the start of Python."""
+    """Do in the fork what `python -m prefect.engine` does, without the start of Python."""
     from prefect.context import refresh_global_settings_context
 
     os.environ.clear()
@@ -226,12 +238,15 @@ def _run_engine(environment: Mapping[str, str], folder: Path) -> None:
 def run_worker(pool: str, name: str | None, limit: int | None) -> None:
     """Serve the work pool until SIGTERM or SIGINT, with at most `limit` runs at once."""
     _FORKS.set_forkserver_preload(PRELOADED)
-    # asyncio cancels the worker on SIGINT where that has Python's own handler: a shell's background jobs
-    # start with it ignored. Prefect's handlers raise KeyboardInterrupt wherever the process happens to
-    # be, and where that is only logged the worker goes on for ever.
+    # asyncio cancels the worker on SIGINT where that has Python's own handler; a shell's background jobs
+    # start with SIGINT ignored. Prefect's handlers raise KeyboardInterrupt wherever the process happens
+    # to be; where that is only logged, the worker goes on for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     forkserver.ensure_running()  # or the first run would wait for it
     prepare_for_worker(pool)
     with temporary_settings(set_defaults={PREFECT_WORKER_QUERY_SECONDS: QUERY_S}):
-        asyncio.run(ForkWorker(work_pool_name=pool, name=name, limit=limit).start())
+        worker = ForkWorker(
+            work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False
+        )
+        asyncio.run(worker.start())

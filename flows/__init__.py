@@ -1,4 +1,4 @@
-"""What Prefect runs. Each flow is a module here, and its steps are in the rooms below it:
+"""Define the flows that Prefect runs, a module each; their steps are in the rooms below:
 
 finding (which manifests), reading (bytes to tasks), writing (results to bytes), running (what every run
 needs). Imports `blocks`, never `api`.

@@ -1,4 +1,4 @@
-"""An example to copy: what is done with each job that is completed, begun by an automation on its event.
+"""Do something for each completed job: an example to copy, which an automation starts.
 
 Requires: the automation "Refinery: an example, after a job", which is off until it is switched on.
 """
@@ -15,7 +15,7 @@ from flows.running.resources import load_job
 
 @flow(name="after-job")
 def after_job(job_id: str, event: str = "refinery.job.completed") -> State[Any]:
-    """Say in the log what the job came to; put what you want done in the place of that.
+    """Log what the job came to. Replace this with what you want done.
 
     Args:
         job_id: From the event's payload.

@@ -1,11 +1,11 @@
-"""A job's results go to its customer's bucket.
+"""Deliver a job's results into its customer's bucket.
 
 Requires: the job's id, and that every task of it is settled or failed.
 
-Every object has a name and content that follow from the database alone, so a run that is killed, or
-two at once, end in the same objects. `manifest.json` is written last and only if it is not there: a
-reader that sees it sees everything. What the store refuses for good is told to the customer, and the
-job is completed all the same, because its results can be exported.
+The name and the content of every object follow from the database alone, so a run that is killed, or two
+at once, end in the same objects. `manifest.json` is written last and only if it is not there: a reader
+that sees it sees everything. If the store refuses the delivery for good, the customer is told why, and
+the job is completed all the same, because its results can be exported.
 """
 
 from typing import Any
@@ -20,24 +20,24 @@ from flows.reading import ingestion
 from flows.running.deadlines import Deadline
 from flows.running.monitor import mark_run, show_delivery, show_job
 from flows.running.policy import NETWORK_TASK
-from flows.running.resources import Overtaken, is_by_hand, load_job
-from flows.running.setbacks import DELIVER_JOB, recorded
+from flows.running.resources import AlreadyDone, load_job, was_started_manually
+from flows.running.setbacks import DELIVER_JOB, record_failures
 from flows.writing import delivery
 
 
 @flow(name="deliver-job")
 def deliver_job(job_id: str) -> State[Any]:
-    """Write the results, the bad lines and the manifest of both; then the job is completed."""
+    """Write the results, the bad lines and the manifest of both, then complete the job."""
     mark_run(load_job(job_id), "deliver")
     try:
-        with recorded(job_id, DELIVER_JOB):
-            again = is_by_hand()
+        with record_failures(job_id, DELIVER_JOB):
+            again = was_started_manually()
             if ingestion.is_small(job_id):
                 objects = deliver(job_id, again=again)
             else:
                 objects = _deliver_in_steps(job_id, again=again)
-    except Overtaken as news:
-        return Completed(message=news.message)
+    except AlreadyDone as nothing_to_do:
+        return Completed(message=nothing_to_do.message)
     except Terminal as error:
         refuse_delivery(job_id, error.code, error.message)
         show_job(job_id)
@@ -67,13 +67,13 @@ def deliver(job_id: str, *, again: bool) -> list[DeliveredObject]:
 
 @task(task_run_name="begin", **NETWORK_TASK)
 def begin_delivery(job_id: str, *, again: bool) -> None:
-    """Say that the delivery is under way."""
+    """Record that the delivery is under way."""
     delivery.begin(job_id, again=again)
 
 
-@task(task_run_name="find what stands", **NETWORK_TASK)
+@task(task_run_name="find delivery", **NETWORK_TASK)
 def find_delivery(job_id: str) -> list[DeliveredObject] | None:
-    """What a run has delivered that died before it could say so."""
+    """Return the objects of a run that delivered all of them and died before it recorded that."""
     return delivery.find(job_id)
 
 
@@ -91,13 +91,13 @@ def write_bad_lines(job_id: str, deadline: Deadline) -> DeliveredObject:
 
 @task(task_run_name="write manifest", **NETWORK_TASK)
 def write_manifest(job_id: str, objects: list[DeliveredObject]) -> None:
-    """Write `manifest.json`, unless a twin of this run just did."""
+    """Write `manifest.json`, unless another run of this delivery just did."""
     delivery.write_manifest(job_id, objects)
 
 
 @task(task_run_name="tidy", **NETWORK_TASK)
 def tidy(job_id: str, objects: list[DeliveredObject]) -> None:
-    """Remove what runs that were killed have left."""
+    """Remove the leftovers of runs that were killed."""
     delivery.tidy(job_id, objects)
 
 

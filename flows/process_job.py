@@ -1,10 +1,10 @@
-"""A job's manifest becomes tasks.
+"""Read a job's manifest, and make its tasks.
 
 Requires: the job's id. Everything else, credentials included, is in the database.
 
-Retries: a task that failed for a reason that time may mend is tried again (`flows.running.policy`);
-what no retry can mend fails the job with a sentence for its customer. A run that is killed can be
-rerun, or run twice at once: a chunk is committed with its tasks in one transaction, exactly once.
+Retries: a task that failed for a reason that time may mend is tried again (`flows.running.policy`); an
+error that no retry can mend fails the job with a sentence for its customer. A run that is killed can
+be rerun, or run twice at once: a chunk is committed with its tasks in one transaction, exactly once.
 """
 
 import time
@@ -33,8 +33,15 @@ from flows.running.monitor import (
     show_job,
 )
 from flows.running.policy import NETWORK_TASK, chunk_runner
-from flows.running.resources import Overtaken, adopt_run, database, load_job, load_unread, settings
-from flows.running.setbacks import PROCESS_JOB, recorded
+from flows.running.resources import (
+    AlreadyDone,
+    adopt_run,
+    database,
+    load_job,
+    load_unread,
+    settings,
+)
+from flows.running.setbacks import PROCESS_JOB, record_failures
 
 
 @flow(name="process-job")
@@ -43,11 +50,11 @@ def process_job(job_id: str) -> State[Any]:
     seen: list[ChunkSeen] = []
     mark_run(load_job(job_id), "process")
     try:
-        with recorded(job_id, PROCESS_JOB):
+        with record_failures(job_id, PROCESS_JOB):
             load_unread(job_id)
             summary = begin(job_id) or _read_manifest(job_id, seen)
-    except Overtaken as news:
-        return Completed(message=news.message)
+    except AlreadyDone as nothing_to_do:
+        return Completed(message=nothing_to_do.message)
     except Terminal as error:
         if isinstance(error, LedgerMismatch):
             run_log(job_id=job_id).error("ledger.mismatch", reason=error.message)
@@ -78,10 +85,10 @@ def _read_manifest(job_id: str, seen: list[ChunkSeen]) -> str:
 
 @task(task_run_name="begin", **NETWORK_TASK)
 def begin(job_id: str) -> str | None:
-    """Decide which version of the manifest is read, and in chunks of which size.
+    """Pin the version of the manifest, and choose the size of its chunks.
 
-    Read it here if it is one chunk, since each step of its own leaves 40 kB in Prefect, and return what
-    it came to.
+    If it is one chunk, read it here, since each step of its own leaves 40 kB in Prefect, and return the
+    summary.
     """
     with database().transaction() as tx:
         adopt_run(tx, load_job(job_id), PROCESS_JOB)
@@ -91,7 +98,7 @@ def begin(job_id: str) -> str | None:
 
 @task(task_run_name="plan chunks", **NETWORK_TASK)
 def plan_chunks(job_id: str) -> list[Range]:
-    """The ranges of the manifest whose lines are not recorded yet."""
+    """Return the ranges of the manifest whose lines are not recorded yet."""
     return ingestion.missing_ranges(job_id)
 
 
@@ -107,7 +114,7 @@ def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> ChunkSeen:
 def create_tasks_of_compressed(
     job_id: str, progress: Progress, deadline: Deadline
 ) -> list[ChunkSeen]:
-    """The same for all of a compressed manifest, which has to be read in order."""
+    """Do the same for all of a compressed manifest, which has to be read in order."""
     seen = []
     began_s = time.monotonic()
     for chunk_no, made, share in ingestion.create_tasks_of_compressed(job_id, deadline):
@@ -119,13 +126,13 @@ def create_tasks_of_compressed(
 
 @task(task_run_name="judge lines", **NETWORK_TASK)
 def judge(job_id: str, *, at_end: bool = False) -> None:
-    """Stop at a manifest that is of no use."""
+    """Fail if the manifest is of no use."""
     ingestion.judge(job_id, at_end=at_end)
 
 
 @task(task_run_name="finish", **NETWORK_TASK)
 def finish_ingestion(job_id: str) -> str:
-    """Say that every line is recorded, and what they came to."""
+    """Record that every line is read, and return a summary of them."""
     return _summary(job_id, ingestion.finish(job_id))
 
 
@@ -142,7 +149,7 @@ def fail_job(job_id: str, code: str, message: str) -> None:
 
 
 def _waves(ranges: Sequence[Range]) -> Iterator[Sequence[Range]]:
-    """The first chunk alone, so that rubbish is known for what it is within seconds; then waves."""
+    """Yield the first chunk alone, so that rubbish is refused within seconds, then waves of chunks."""
     if ranges:
         yield ranges[:1]
     size = settings().chunks_per_wave_max
@@ -159,7 +166,9 @@ def _create_all(
     *,
     seen: list[ChunkSeen],
 ) -> None:
-    """Add what is made to `seen`. Where a chunk fails the others go on: a rerun has less to do.
+    """Make the tasks of a wave's chunks, and add each chunk to `seen`.
+
+    Where a chunk fails the others go on, so that a rerun has less to do.
 
     Raises:
         RunEnded: the run has no time left; chunks that are not begun are left to the next one.
@@ -188,7 +197,7 @@ def _until(deadline: Deadline, futures: list[PrefectFuture[Any]]) -> Iterator[Pr
     try:
         yield from as_completed(futures, timeout=deadline.left_s)
     except TimeoutError:
-        raise deadline.ended() from None
+        raise deadline.error() from None
 
 
 def _seen(

@@ -1,6 +1,6 @@
-"""Whatever should have happened and did not is set going again, when the API finds it or a run crashes.
+"""Set going again whatever should have happened and did not, when the API finds it or a run crashes.
 
-Requires: nothing. Any number of runs may overlap; the next one does what one could not.
+Requires: nothing. Any number of runs may overlap; the next one does what this one could not.
 """
 
 from typing import Any
@@ -14,24 +14,24 @@ from prefect.states import Completed
 from blocks.prefect import reconciler
 from blocks.prefect.api import PrefectApi
 from blocks.prefect.reconciler import Reconciled
-from flows.running.monitor import only_shown, run_log
+from flows.running.monitor import run_log, ui_update
 from flows.running.policy import NETWORK_TASK
 from flows.running.resources import database, settings
 
 
 @flow(name="reconcile", flow_run_name="reconcile")
 def reconcile() -> State[Any]:
-    """Look for runs that died, jobs that nothing brings on, leases and keys that have run out."""
+    """Mend runs that died and jobs without a run, and tidy leases and keys that have run out."""
     done = reconcile_once()
-    if done.anything:
+    if done.has_done_anything:
         show(done)
     run_log().info("reconcile.done", **msgspec.structs.asdict(done))
-    return Completed(message=str(done) if done.anything else "There was nothing to do.")
+    return Completed(message=str(done) if done.has_done_anything else "There was nothing to do.")
 
 
-@only_shown
+@ui_update
 def show(done: Reconciled) -> None:
-    """A table in the Prefect UI of what was done."""
+    """Make a table in the Prefect UI of what was done."""
     create_table_artifact(
         key="reconcile",
         table=[{"what": k, "rows": v} for k, v in msgspec.structs.asdict(done).items()],
@@ -41,6 +41,6 @@ def show(done: Reconciled) -> None:
 
 @task(task_run_name="reconcile", **NETWORK_TASK)
 def reconcile_once() -> Reconciled:
-    """One pass, in bounded batches."""
+    """Make one pass, in bounded batches."""
     with PrefectApi(settings()) as prefect:
         return reconciler.reconcile(database(), prefect, settings())

@@ -1,11 +1,10 @@
-"""Many small jobs of one customer, one after the other: a run for each costs more than its work.
+"""Do many small jobs of one customer, one after the other: a run for each costs more than its work.
 
-Requires: the id of one of the jobs. The others are taken from the database while the run goes on, each
-when it is its turn.
+Requires: the id of one of the jobs. The run takes the others from the database, one at a time.
 
-What belongs to one job stays with it: what fails is recorded on that job alone, and it has a run of its
-own next, as has what turns out to be large. A run that is killed leaves the two jobs that it holds to
-runs of their own. A run ends when nothing small is left, or when another customer waits for its place.
+A failure is recorded on its own job alone, and that job has a run of its own next; so has a job that
+turns out to be large. A run that is killed leaves the two jobs that it holds to runs of their own. A run
+ends when nothing small is left, or when another customer waits for its place.
 """
 
 from collections import deque
@@ -26,29 +25,29 @@ from flows.reading import ingestion
 from flows.running.deadlines import Deadline
 from flows.running.monitor import mark_bad_lines, mark_batch, run_log, show_works, update_page
 from flows.running.policy import RETRY
-from flows.running.resources import Overtaken, database, load_job, load_undelivered
-from flows.running.setbacks import PROCESS_JOB, recorded
+from flows.running.resources import AlreadyDone, database, load_job, load_undelivered
+from flows.running.setbacks import PROCESS_JOB, record_failures
 from flows.writing import delivery
 
-# So that a page of the UI can show them all, and a flow's process does not grow old.
+# A page of the UI can show so many, and a flow's process does not grow old.
 _WORKS_MAX = 250
 _RETRY_S = 2.0
 
 
 class WorkSeen(msgspec.Struct, frozen=True):
-    """What became of one job in a run."""
+    """Tell what became of one job in a run."""
 
     job: str
     work: str
     outcome: str
-    """done, failed, own run."""
+    """done, failed, or own run."""
     bad_lines: int
     message: str
 
 
 @flow(name="small-jobs")
 def small_jobs(job_id: str) -> State[Any]:
-    """Do the work of the job, and then of others of its customer for as long as it is their turn."""
+    """Do the work of the job, then that of others of its customer for as long as it is their turn."""
     seen: list[WorkSeen] = []
     deadline = Deadline()
     job = load_job(job_id)
@@ -58,7 +57,7 @@ def small_jobs(job_id: str) -> State[Any]:
         waiting = deque(_take_back(job.job_no, run_id))
         while waiting:
             work = waiting.popleft()
-            # Before this is done: a run that holds nothing has lost its place.
+            # Take more before this is done: a run that holds nothing has lost its place.
             if not waiting and len(seen) + 1 < _WORKS_MAX and deadline.left_s:
                 waiting.extend(_take_more(job.customer_id, run_id))
             seen.append(_do(work, run_id))
@@ -84,7 +83,7 @@ def _do(work: Work, run_id: UUID) -> WorkSeen:
     log = run_log(job_id=work.job_id, kind=work.kind)
     bad_lines = 0
     try:
-        with recorded(work.job_id, work.kind):
+        with record_failures(work.job_id, work.kind):
             if work.kind == PROCESS_JOB:
                 message, bad_lines = _read(work.job_id)
             else:
@@ -92,7 +91,7 @@ def _do(work: Work, run_id: UUID) -> WorkSeen:
         if message is None:
             _hand_over(work, run_id, error=None, delay_s=0)
         outcome = "done" if message else "own run"
-    except Overtaken as nothing_to_do:
+    except AlreadyDone as nothing_to_do:
         outcome, message = "done", nothing_to_do.message
     except Terminal as error:
         if isinstance(error, LedgerMismatch):
@@ -101,9 +100,9 @@ def _do(work: Work, run_id: UUID) -> WorkSeen:
         RETRY(end, work.job_id, error.code, error.message)
         outcome, message = "failed", f"{error.code}: {error.message}"
     except DatabaseUnavailable:
-        raise  # nothing can be said about any job
+        raise  # nothing can be recorded about any job
     except Exception as error:
-        # To wait for what time may mend would hold up the others.
+        # To wait here until time has mended it would hold up the other jobs.
         log.warning("work.failed", exc_info=True)
         _hand_over(work, run_id, error=type(error).__name__, delay_s=_RETRY_S)
         outcome, message = "own run", "It failed, and is tried again."
@@ -114,7 +113,7 @@ def _do(work: Work, run_id: UUID) -> WorkSeen:
 
 
 def _read(job_id: str) -> tuple[str | None, int]:
-    """What the manifest came to, None if it is large; and how many lines are bad."""
+    """Return a summary of the manifest, None if it is large; and how many lines are bad."""
     tally = ingestion.read_small(job_id)
     if tally is None:
         return None, 0
@@ -123,7 +122,7 @@ def _read(job_id: str) -> tuple[str | None, int]:
 
 
 def _deliver(job_id: str) -> str | None:
-    """What was delivered; None if that is large."""
+    """Return a summary of the delivery; None if the job is large, so nothing was delivered."""
     load_undelivered(job_id)
     if not ingestion.is_small(job_id):
         return None

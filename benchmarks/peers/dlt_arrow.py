@@ -1,4 +1,4 @@
-"""dlt from an Arrow table. Reads its task as JSON from standard input, prints its result."""
+"""Load by dlt from an Arrow table. Read the task as JSON from standard input, print the result."""
 
 import json
 import os

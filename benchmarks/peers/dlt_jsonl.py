@@ -1,4 +1,4 @@
-"""dlt from JSONL. Reads its task as JSON from standard input, prints its result."""
+"""Load by dlt from JSONL. Read the task as JSON from standard input, print the result."""
 
 import io
 import itertools
@@ -41,8 +41,8 @@ def main() -> None:
 
     def lines() -> Iterator[list[Any]]:
         for file in filesystem(f"s3://{task['bucket']}", credentials, file_glob=task["key"]):
-            # As dlt's own read_jsonl does it, but through a buffer: without one, each line costs a
-            # copy of s3fs's block, and 250,000 lines were not done in 200 s.
+            # dlt's own read_jsonl does the same without a buffer: then each line costs a copy of
+            # s3fs's block, and 250,000 lines were not read in 200 s.
             with io.BufferedReader(file.open(), BUFFER_BYTES) as text:
                 while page := [*map(dlt_json.loadb, itertools.islice(text, LINES_PER_PAGE))]:
                     yield page

@@ -1,4 +1,4 @@
-"""What most people would write. Reads its task as JSON from standard input, prints its result."""
+"""Load as most people would. Read the task as JSON from standard input, print the result."""
 
 import itertools
 import json

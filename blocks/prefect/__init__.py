@@ -1,4 +1,4 @@
-"""Prefect from outside: its HTTP API, our block types, and the look for runs that died.
+"""Use Prefect from outside: its HTTP API, our block types, and what mends runs that died.
 
 Flows themselves are in `flows`. Imports all other rooms of blocks.
 """

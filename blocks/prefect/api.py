@@ -1,4 +1,4 @@
-"""Prefect's HTTP API, as much of it as we need: importing Prefect costs seconds and 150 MB."""
+"""Call Prefect's HTTP API, as much of it as we need: importing Prefect costs seconds and 150 MB."""
 
 import ssl
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from blocks.domain.errors import Transient
 from blocks.prefect.auth import PrefectAuth
 from blocks.settings import Settings
 
-# Of a run that has not ended. https://docs.prefect.io/v3/concepts/states
+# The types of states that end no run. https://docs.prefect.io/v3/concepts/states
 UNDER_WAY = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
 _TIMEOUT_S = 10.0
-# A short run that was begun so long ago is not there any more.
+# A run of a short flow that began longer ago than this was lost.
 _LOST = timedelta(minutes=2)
 _LOOKED_AT = 10
 _PROBE_TIMEOUT_S = 2.0
@@ -27,28 +27,28 @@ _T = TypeVar("_T")
 
 
 class PrefectUnavailable(Transient):
-    """Prefect's server cannot be reached, or answers something else than it should."""
+    """Prefect's server cannot be reached, or does not answer as it should."""
 
     code = "prefect_unavailable"
 
 
 class PrefectUnreachable(PrefectUnavailable):
-    """Nothing was answered: what else is asked for now will not be either."""
+    """Prefect's server did not answer, so further requests now would fail too."""
 
 
 class UnknownToPrefect(PrefectUnavailable):
-    """Prefect answers that it has no such thing: what is ours is not registered yet."""
+    """Prefect answers that it has no such thing: our deployments are not registered yet."""
 
 
 class RunState(msgspec.Struct, frozen=True):
-    """What became of a run: `type` is Prefect's, RUNNING for one; `since` when."""
+    """Tell the state of a run: `type` is Prefect's, such as RUNNING; `since` is when it began."""
 
     type: str
     since: datetime = msgspec.field(name="timestamp")
 
 
 class UnendedRun(msgspec.Struct, frozen=True):
-    """A run that has not ended; `pool` is the work pool that it is in."""
+    """Describe a run that has not ended; `pool` is the name of its work pool."""
 
     id: UUID
     name: str
@@ -65,33 +65,33 @@ class UnendedRun(msgspec.Struct, frozen=True):
 
 
 class Deployment(msgspec.Struct, frozen=True):
-    """When it was made first, and what its runs are given."""
+    """Tell when a deployment was first made, and the parameters of its runs."""
 
     created_at: datetime = msgspec.field(name="created")
     parameters: dict[str, Any]
 
 
-class _Made(msgspec.Struct):
-    """Whatever has an id."""
+class _WithId(msgspec.Struct):
+    """Hold the id of anything."""
 
     id: str
 
 
 class _Pool(msgspec.Struct):
-    """A work pool."""
+    """Hold the name of a work pool."""
 
     name: str
 
 
 class _Stoppable(msgspec.Struct):
-    """A run that is to be stopped."""
+    """Identify a run that is to be stopped."""
 
     id: str
     name: str
 
 
-class _Seen(msgspec.Struct):
-    """A run, and where it is."""
+class _RunInState(msgspec.Struct):
+    """Hold a run and its state."""
 
     id: UUID
     created: datetime
@@ -99,7 +99,7 @@ class _Seen(msgspec.Struct):
 
 
 class PrefectApi:
-    """A client, safe to use from several threads. Every method raises `PrefectUnavailable`."""
+    """Ask Prefect's server, from any thread. Every method raises `PrefectUnavailable`."""
 
     def __init__(self, settings: Settings) -> None:
         self._http = httpx.Client(
@@ -125,7 +125,7 @@ class PrefectApi:
         self.close()
 
     def is_reachable(self) -> bool:
-        """Whether the server answers."""
+        """Return whether the server answers, within two seconds; raises nothing."""
         try:
             return self._http.get("/health", timeout=_PROBE_TIMEOUT_S).is_success
         except httpx.HTTPError:
@@ -140,7 +140,7 @@ class PrefectApi:
         tags: Sequence[str],
         idempotency_key: str,
     ) -> str:
-        """The id of a run of `<flow>/<deployment>`: that of the key, if it was used before."""
+        """Make a run of `<flow>/<deployment>`, or find the one made with this key; return its id."""
         path = f"/deployments/{self._deployment_id(deployment)}/create_flow_run"
         body = {
             "name": name,
@@ -149,15 +149,15 @@ class PrefectApi:
             "idempotency_key": idempotency_key,
         }
         try:
-            return self._ask("POST", path, body, answer=_Made).id
+            return self._ask("POST", path, body, answer=_WithId).id
         except PrefectUnavailable:
             self._deployment_ids.pop(deployment, None)  # it may have been deleted and made again
             raise
 
     def cancel_runs(self, tag: str) -> list[str]:
-        """Stop every run that has the tag and has not ended; their names.
+        """Cancel every run that has the tag and has not ended; return their names.
 
-        Prefect makes one Cancelled at once where no process has been started yet.
+        A run whose process has not been started is Cancelled at once.
         """
         under_way = [kind for kind in UNDER_WAY if kind != "CANCELLING"]
         runs = {"tags": {"all_": [tag]}, "state": {"type": {"any_": under_way}}}
@@ -167,9 +167,9 @@ class PrefectApi:
         return [run.name for run in found]
 
     def states(self, flow_run_ids: Sequence[UUID]) -> dict[UUID, RunState]:
-        """Where each of up to 200 runs is; one that Prefect does not know is missing."""
+        """Return the states of up to 200 runs; one that Prefect does not know is missing."""
         ids = [str(each) for each in flow_run_ids]
-        found = self._filter({"id": {"any_": ids}}, _Seen)
+        found = self._filter({"id": {"any_": ids}}, _RunInState)
         return {run.id: run.state or RunState("SCHEDULED", run.created) for run in found}
 
     def unended_runs(self, flows: Sequence[str], types: Sequence[str]) -> list[UnendedRun]:
@@ -189,12 +189,12 @@ class PrefectApi:
         }
 
     def set_state(self, run_id: UUID | str, state_type: str, message: str | None = None) -> None:
-        """Propose a state for a run, which Prefect may turn down."""
+        """Propose a state for a run; Prefect may reject it."""
         state = {"type": state_type, "name": state_type.capitalize(), "message": message}
         self._ask("POST", f"/flow_runs/{run_id}/set_state", {"state": state}, answer=object)
 
     def is_begun(self, flow: str) -> bool:
-        """Whether a run of the flow is due or under way, and is not one that was lost."""
+        """Return whether a run of the flow is due or under way, leaving out those that were lost."""
         now = datetime.now(UTC)
         body = {
             "flows": {"name": {"any_": [flow]}},
@@ -205,18 +205,18 @@ class PrefectApi:
             "sort": "EXPECTED_START_TIME_DESC",
             "limit": _LOOKED_AT,
         }
-        found = self._ask("POST", "/flow_runs/filter", body, answer=list[_Seen])
+        found = self._ask("POST", "/flow_runs/filter", body, answer=list[_RunInState])
         return any(
             run.state is None or run.state.type == "SCHEDULED" or now - run.state.since < _LOST
             for run in found
         )
 
     def deployment(self, deployment_id: str) -> Deployment:
-        """The deployment of that id."""
+        """Return the deployment of that id."""
         return self._ask("GET", f"/deployments/{deployment_id}", answer=Deployment)
 
     def emit(self, events: Sequence[dict[str, Any]]) -> None:
-        """Have automations hear of events; one with an id that was seen already is ignored.
+        """Send events to automations; Prefect ignores one whose id it has seen already.
 
         https://docs.prefect.io/v3/concepts/events
         """
@@ -232,14 +232,14 @@ class PrefectApi:
 
     def _deployment_id(self, deployment: str) -> str:
         if deployment not in self._deployment_ids:
-            found = self._ask("GET", f"/deployments/name/{deployment}", answer=_Made)
+            found = self._ask("GET", f"/deployments/name/{deployment}", answer=_WithId)
             self._deployment_ids[deployment] = found.id
         return self._deployment_ids[deployment]
 
     def _ask(self, method: str, path: str, body: Any = None, *, answer: type[_T]) -> _T:
         try:
             given = self._http.request(method, path, json=body).raise_for_status()
-            # A proxy may answer 200 with something of its own.
+            # A proxy may answer 200 with a page of its own.
             return msgspec.json.decode(given.content or b"null", type=answer)
         except httpx.TransportError as error:
             raise PrefectUnreachable(f"Prefect is not available: {error!r}") from error
@@ -256,5 +256,5 @@ def _is_not_found(error: Exception) -> bool:
 
 @lru_cache(maxsize=1)
 def _trusted() -> ssl.SSLContext:
-    """The authorities that httpx trusts; to read them takes longer than many a request."""
+    """Return the authorities that httpx trusts; reading them takes longer than many a request."""
     return httpx.create_ssl_context()

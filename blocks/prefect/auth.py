@@ -1,4 +1,4 @@
-"""What Prefect's server asks of its clients: an auth string, and a CSRF token where it wants one."""
+"""Authenticate to Prefect's server: by an auth string, and by a CSRF token where it wants one."""
 
 import base64
 from collections.abc import Generator
@@ -17,8 +17,8 @@ class _Token(msgspec.Struct):
 class PrefectAuth(httpx.Auth):
     """Authenticate requests to Prefect; safe to use from several threads.
 
-    A token is asked for when the server refuses a request for want of one, so a server without the
-    protection costs nothing, and one with it costs two requests an hour.
+    A token is fetched when the server refuses a request for want of one, so a server without the
+    protection costs nothing, and one with it costs two more requests an hour.
     https://docs.prefect.io/v3/advanced/security-settings
     """
 
@@ -41,8 +41,7 @@ class PrefectAuth(httpx.Auth):
         response = yield request
         if response.status_code != httpx.codes.FORBIDDEN or b"CSRF" not in response.content:
             return
-        # Each token has a client of its own: of two threads that ask at once, neither spoils the
-        # other's.
+        # Each token is for a new client id, so two threads that ask at once do not spoil each other's.
         client = str(uuid4())
         answer = yield httpx.Request(
             "GET", self._token_url, params={"client": client}, headers=self._authorization

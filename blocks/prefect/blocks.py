@@ -1,4 +1,4 @@
-"""Block types: what an operator sets up once, in the Prefect UI, and flows then use by name.
+"""Define block types: an operator fills them in once, in the Prefect UI, and flows use them by name.
 
 Credentials in here are the operator's own. A customer's come with a job, are sealed in the database,
 and never become a block: whoever can reach Prefect's API can read every block.
@@ -33,19 +33,19 @@ _B = TypeVar("_B", bound=Block)
 
 
 class UnusableBlock(RefineryError):
-    """A block is missing, or does not hold what is needed: the operator's to mend."""
+    """A block is missing, or lacks what is needed; an operator has to mend it."""
 
     code = "unusable_block"
 
 
 class PlaceNotBound(Terminal):
-    """A block is for its own bucket and prefix, and for where its jobs were to be delivered."""
+    """The block's credentials are for other places: its bucket and prefix, and its jobs' deliveries."""
 
     code = "place_not_bound"
 
 
 class ManifestSource(Block):
-    """A bucket of the operator's, and what opens it."""
+    """Name a bucket of the operator's, and hold the credentials for it."""
 
     _block_type_name = "Refinery Manifest Source"
     _block_type_slug = "refinery-manifest-source"
@@ -68,10 +68,10 @@ ManifestSource(
     bucket_url: str = Field(
         title="Bucket", description="`s3://bucket` or `gs://bucket`, without a path."
     )
-    # Not one field for all: to tell which of them a stored block is, Pydantic would try each, and
-    # GcpCredentials looks for the machine's own as soon as it is made.
+    # Each kind has a field of its own: with one field, Pydantic would try every kind on a stored block,
+    # and GcpCredentials looks for the machine's own credentials as soon as it is made.
     aws_credentials: AwsCredentials | None = Field(
-        default=None, description="For S3; without any the bucket is read as anybody could."
+        default=None, description="For S3; without credentials the bucket must be public."
     )
     minio_credentials: MinIOCredentials | None = Field(
         default=None, description="For a store that speaks S3, with its `endpoint_url`."
@@ -98,15 +98,15 @@ ManifestSource(
 
     @property
     def place(self) -> ObjectUrl:
-        """The bucket, with the prefix as its key."""
+        """Return the bucket, with the prefix as the key."""
         return _place(f"{self.bucket_url}/{self.prefix}")
 
     def url_of(self, key: str) -> str:
-        """The URL of an object in the bucket."""
+        """Return the URL of an object in the bucket."""
         return f"{self.bucket_url}/{key}"
 
     def read_credentials(self) -> Credentials | None:
-        """The credentials as our buckets take them.
+        """Return the credentials in the form that our buckets take.
 
         Raises:
             UnusableBlock: they are for another store, or hold no key.
@@ -138,7 +138,8 @@ ManifestSource(
         bound = [self.place, *([_place(delivers_to)] if delivers_to else [])]
         if not any(_lies_in(url, place) for place in bound):
             raise PlaceNotBound(
-                f"The operator's credentials are not for {url.bucket}/{url.key}; bring some of your own."
+                f"The operator's credentials are not for {url.bucket}/{url.key}; "
+                "give credentials of your own."
             )
         return open_bucket(
             url.store,
@@ -152,7 +153,7 @@ ManifestSource(
 
 
 class ResultsDelivery(Block):
-    """Where results go."""
+    """Name where results go, and in which format."""
 
     _block_type_name = "Refinery Results Delivery"
     _block_type_slug = "refinery-results-delivery"
@@ -172,7 +173,7 @@ ResultsDelivery(url="s3://my-bucket/labels", format="parquet").save("labels")
         default=ResultFormat.JSONL, description="JSON lines, or Parquet files."
     )
     compression: Compression = Field(
-        default=Compression.NONE, description="Of the objects, or of what is in the Parquet files."
+        default=Compression.NONE, description="Of whole objects; in Parquet files, of their pages."
     )
     kms_key_id: str | None = Field(
         default=None, description="S3 only: the KMS key that objects are encrypted with."
@@ -188,7 +189,7 @@ ResultsDelivery(url="s3://my-bucket/labels", format="parquet").save("labels")
         return url.rstrip("/")
 
     def target(self) -> DeliveryTarget:
-        """The delivery of a job."""
+        """Return the delivery of a job."""
         place = _place(self.url)
         return DeliveryTarget(
             type=place.store,
@@ -202,7 +203,7 @@ ResultsDelivery(url="s3://my-bucket/labels", format="parquet").save("labels")
 
 
 class RefineryService(Block):
-    """The API of a Refinery, for flows of one's own."""
+    """Call the API of a Refinery, from flows of your own."""
 
     _block_type_name = "Refinery Service"
     _block_type_slug = "refinery-service"
@@ -230,19 +231,19 @@ def label(manifest_url: str) -> str:
     api_key: SecretStr = Field(description="A customer's key, `sk_…`.")
 
     def submit_job(self, body: dict[str, Any], *, idempotency_key: str | None = None) -> str:
-        """The id of the new job, or of the one that the key was used for within the last day.
+        """Submit a job; return its id, or that of the job made with this key within the last day.
 
         Raises:
-            httpx.HTTPStatusError: the API refused it; its answer says why.
+            httpx.HTTPStatusError: the API refused the job; its answer says why.
         """
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return str(self._ask("POST", "/v1/jobs", json=body, headers=headers)["job_id"])
 
     def get_job(self, job_id: str) -> dict[str, Any]:
-        """The job as `GET /v1/jobs/{id}` shows it.
+        """Return the job as `GET /v1/jobs/{id}` shows it.
 
         Raises:
-            httpx.HTTPStatusError: there is none of that id.
+            httpx.HTTPStatusError: there is no job of that id.
         """
         return self._ask("GET", f"/v1/jobs/{job_id}")
 
@@ -256,20 +257,20 @@ def label(manifest_url: str) -> str:
 
 
 BLOCKS: tuple[type[Block], ...] = (ManifestSource, ResultsDelivery, RefineryService)
-"""What `refinery blocks register` makes known."""
+"""The types that `refinery blocks register` registers."""
 
 
 def load_source(name: str) -> ManifestSource:
-    """The block of that name, as `my-bucket` or `refinery-manifest-source/my-bucket`.
+    """Return the block of that name: `my-bucket` or `refinery-manifest-source/my-bucket`.
 
     Raises:
-        UnusableBlock: there is none.
+        UnusableBlock: there is no such block.
     """
     return _load(ManifestSource, name)
 
 
 def load_delivery(name: str) -> ResultsDelivery:
-    """The same of a `refinery-results-delivery`."""
+    """Return the `refinery-results-delivery` of that name; raises as `load_source` does."""
     return _load(ResultsDelivery, name)
 
 
@@ -286,7 +287,7 @@ def _load(kind: type[_B], name: str) -> _B:
 
 
 def _place(url: str) -> ObjectUrl:
-    """Raises ValueError where `url` names no bucket of S3 or GCS; the key may be empty."""
+    """Return the bucket and the key, which may be empty; ValueError for no bucket of S3 or GCS."""
     scheme, separator, rest = url.partition("://")
     bucket, _, key = rest.partition("/")
     store = StoreType.of_scheme(scheme)
@@ -302,10 +303,10 @@ def _lies_in(url: ObjectUrl, place: ObjectUrl) -> bool:
 
 
 def _check_trust(parameters: AwsClientParameters) -> None:
-    """Pass if a store is to be trusted as every store is.
+    """Check that the block asks for the usual verification of certificates.
 
     Raises:
-        UnusableBlock: the block says otherwise, and would be used as if it did not.
+        UnusableBlock: it asks for another one, which would not be heeded.
     """
     said = {
         "verify": parameters.verify not in {None, True},
@@ -324,7 +325,7 @@ def _amazon(block: AwsCredentials | MinIOCredentials) -> S3Credentials:
         key, token = block.minio_root_user, None
         secret: str | None = block.minio_root_password.get_secret_value()
     else:
-        # Also those of a profile, a role, or the machine itself.
+        # This finds credentials of a profile, a role, or the machine itself, too.
         found = block.get_boto3_session().get_credentials()
         if found is None:
             raise UnusableBlock("The AwsCredentials block holds no key, and the machine has none.")

@@ -1,4 +1,4 @@
-"""The page about a job that an operator finds in the Prefect UI, as an artifact."""
+"""Write the page about a job that operators find in the Prefect UI, as an artifact."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from blocks.store.jobs import Job
 
 
 def key(job_id: str) -> str:
-    """Return the key of a job's artifacts: Prefect allows no underscore there."""
+    """Return the key of a job's artifacts, in which Prefect allows no underscore."""
     return job_id.replace("_", "-")
 
 
@@ -49,7 +49,7 @@ def _facts(job: Job, public_url: str) -> Iterator[str]:
     yield f"| lines | {job.total_tasks:,} |"
     yield f"| settled | {job.tasks_done:,} |"
     yield f"| without a result | {job.tasks_failed:,} |"
-    # A browser would send no key, so these are no links.
+    # These are no links: a browser would send no key.
     yield f"| for its customer | {markdown.code(f'refinery jobs show {job.job_id}')} |"
     if public_url:
         yield f"| | {markdown.code(f'GET {public_url}/v1/jobs/{job.job_id}')} |"

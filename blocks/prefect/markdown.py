@@ -1,4 +1,4 @@
-"""Text of others in Markdown: shown as it is, and never as anything else."""
+"""Escape text of others for Markdown, which then shows it as it is."""
 
 import re
 from urllib.parse import quote, urlsplit
@@ -22,12 +22,12 @@ def text(written: object) -> str:
 
 
 def code(written: str) -> str:
-    """Return `written` as code, and where something in it could end that before its time, as text."""
+    """Return `written` as code, or as text where some character could end the code early."""
     return f"`{written}`" if _CODE.fullmatch(written) else text(written)
 
 
 def link(shown: str, url: str) -> str:
-    """Return a link that shows `shown`; only `shown` where `url` is not of the web."""
+    """Return a link that shows `shown`; `shown` alone where `url` is neither http nor https."""
     if urlsplit(url).scheme not in {"http", "https"}:
         return text(shown)
     return f"[{text(shown)}](<{quote(url, safe=_URL_SAFE)}>)"

@@ -1,7 +1,8 @@
-"""Whatever should have happened and did not: found in the database, and set going again.
+"""Find in the database whatever should have happened and did not, and set it going again.
 
-Any number may run at once, and each at any time: every step is a batch of bounded size, passes over
-what others hold, and changes nothing that is as it should be. A run that is merely slow is left alone.
+Any number of passes may run at once, and at any time: every step is a batch of bounded size, skips the
+rows that others hold, and changes nothing that is as it should be. A run that is merely slow is left
+alone.
 """
 
 from collections.abc import Iterator
@@ -9,9 +10,9 @@ from collections.abc import Iterator
 import msgspec
 
 from blocks import housekeeping, logs
-from blocks.domain.backoff import backoff_s
 from blocks.housekeeping import in_batches
-from blocks.prefect.api import UNDER_WAY, PrefectApi, PrefectUnavailable, RunState
+from blocks.prefect.api import PrefectApi, PrefectUnavailable, RunState
+from blocks.prefect.run_changes import NextLaunch, PauseChange, change_of
 from blocks.prefect.stuck_runs import end_stuck_runs, find_stuck_runs
 from blocks.settings import Settings
 from blocks.store import jobs, outbox, runs
@@ -21,31 +22,31 @@ from blocks.store.runs import LaunchedRun
 logger = logs.get_logger("refinery.reconcile")
 
 _BATCH = 500
-_RUNS_PAGE = 200  # what Prefect answers at once
-_SETTLED_MAX = 10  # each locks its job
+_RUNS_PAGE = 200  # as many as Prefect answers at once
+_SETTLED_MAX = 10  # each of them locks its job
 
 
 class Reconciled(msgspec.Struct, frozen=True):
-    """What was done, in numbers of rows."""
+    """Count what a pass has done, in rows."""
 
     runs_relaunched: int = 0
     """Runs that crashed, failed or were lost, and whose work is not done: another one is started."""
     runs_stopped: int = 0
     """Runs that an operator has cancelled: their jobs wait until one is retried."""
     runs_ended: int = 0
-    """Runs, of whatever flow, that no worker was going to begin or to stop any more."""
+    """Runs, of any flow, that no worker was going to begin or to stop any more."""
     runs_added: int = 0
-    """Jobs that had nothing to bring them on."""
+    """Jobs that had no row in `runs` and needed one."""
     jobs_settled: int = 0
     """Jobs of which every task had ended."""
     leases_returned: int = 0
-    """Claims that have run out."""
+    """Claims whose leases have run out."""
     keys_purged: int = 0
-    """Idempotency keys that are a day old."""
+    """Idempotency keys older than a day."""
     credentials_wiped: int = 0
-    """Jobs that ended a grace period ago and still held credentials."""
+    """Jobs that ended longer than the grace period ago and still held credentials."""
     notifications_purged: int = 0
-    """Webhook notifications that ended a month ago."""
+    """Webhook notifications that ended more than a month ago."""
     prefect_reachable: bool = True
 
     def __str__(self) -> str:
@@ -53,15 +54,15 @@ class Reconciled(msgspec.Struct, frozen=True):
         return " ".join(done)
 
     @property
-    def anything(self) -> bool:
+    def has_done_anything(self) -> bool:
         return self != Reconciled()
 
 
 def reconcile(database: Database, prefect: PrefectApi, settings: Settings) -> Reconciled:
-    """One pass.
+    """Make one pass, and return what it has done; without Prefect only what needs none of it.
 
     Raises:
-        DatabaseUnavailable: nothing that was done before is lost.
+        DatabaseUnavailable: every step that was committed before stays.
     """
     added = in_batches(database, lambda tx: runs.add_missing(tx, limit=_BATCH), _BATCH)
     settled = in_batches(
@@ -72,7 +73,7 @@ def reconcile(database: Database, prefect: PrefectApi, settings: Settings) -> Re
     reachable = True
     try:
         ended = end_stuck_runs(prefect, pending_s_max=settings.pending_s_max)
-        relaunched, stopped = _look_after_runs(database, prefect)
+        relaunched, stopped = _mend_runs(database, prefect)
     except PrefectUnavailable as error:
         reachable = False
         logger.warning("reconcile.prefect_unavailable", reason=error.message)
@@ -91,7 +92,7 @@ def reconcile(database: Database, prefect: PrefectApi, settings: Settings) -> Re
     if relaunched or added:
         with database.transaction() as tx:
             outbox.wake(tx)
-    if done.anything:
+    if done.has_done_anything:
         logger.info("reconcile.done", **msgspec.structs.asdict(done))
     return done
 
@@ -100,39 +101,36 @@ def is_needed(database: Database, prefect: PrefectApi, settings: Settings) -> bo
     """Return whether jobs or runs need a pass; changes nothing.
 
     Raises:
-        DatabaseUnavailable, PrefectUnavailable: that cannot be told now.
+        DatabaseUnavailable, PrefectUnavailable: that cannot be found out now.
     """
     with database.transaction() as tx:
         if runs.is_any_missing(tx) or jobs.is_any_forgotten(tx):
             return True
     if find_stuck_runs(prefect, pending_s_max=settings.pending_s_max):
         return True
-    return any(
-        _why_not_live(run, state) or _is_paused(state) != run.is_paused
-        for run, state in _launched_runs(database, prefect)
-    )
+    return any(change_of(run, state) for run, state in _launched_runs(database, prefect))
 
 
-def _look_after_runs(database: Database, prefect: PrefectApi) -> tuple[int, int]:
-    """How many are relaunched, and how many an operator has stopped."""
+def _mend_runs(database: Database, prefect: PrefectApi) -> tuple[int, int]:
+    """Return how many runs are followed by another, and how many an operator has stopped."""
     relaunched = stopped = 0
     for run, state in _launched_runs(database, prefect):
-        reason = _why_not_live(run, state)
-        if reason is None:
-            _see_pause(database, run, state)
-            continue
-        is_stopped = state is not None and state.type == "CANCELLED"
-        delay_s = None if is_stopped else _delay_s(run.launches)
-        with database.transaction() as tx:
-            changed = runs.wait_again(tx, run, error=reason, delay_s=delay_s)
-        stopped += changed and is_stopped
-        relaunched += changed and not is_stopped
+        match change_of(run, state):
+            case NextLaunch(reason, delay_s):
+                with database.transaction() as tx:
+                    changed = runs.wait_again(tx, run, error=reason, delay_s=delay_s)
+                stopped += changed and delay_s is None
+                relaunched += changed and delay_s is not None
+            case PauseChange(is_paused):
+                with database.transaction() as tx:
+                    runs.set_paused(tx, run, is_paused=is_paused)
     return relaunched, stopped
 
 
 def _launched_runs(
     database: Database, prefect: PrefectApi
 ) -> Iterator[tuple[LaunchedRun, RunState | None]]:
+    """Yield the rows whose run was asked for, each with the state that Prefect has the run in."""
     page: list[LaunchedRun] = []
     while True:
         with database.transaction() as tx:
@@ -143,29 +141,3 @@ def _launched_runs(
         states = prefect.states([run.flow_run_id for run in page if run.flow_run_id])
         for run in page:
             yield run, states.get(run.flow_run_id) if run.flow_run_id else None
-
-
-def _see_pause(database: Database, run: LaunchedRun, state: RunState | None) -> None:
-    if _is_paused(state) != run.is_paused:
-        with database.transaction() as tx:
-            runs.set_paused(tx, run, is_paused=_is_paused(state))
-
-
-def _is_paused(state: RunState | None) -> bool:
-    return state is not None and state.type == "PAUSED"
-
-
-def _why_not_live(run: LaunchedRun, state: RunState | None) -> str | None:
-    """Why nothing will come of a run any more; None where something may."""
-    if run.flow_run_id is None:
-        return "Whoever asked Prefect for a run has died." if run.is_old else None
-    if state is None:
-        return "Prefect does not know the run."
-    return None if state.type in UNDER_WAY else f"The run ended as {state.type}."
-
-
-def _delay_s(launches: int) -> float:
-    # The first crash may be anybody's: a machine that was shut down. What crashes again and again waits.
-    if launches == 1:
-        return 0.0
-    return backoff_s(launches - 1, first_s=runs.RELAUNCH_DELAY_S, max_s=runs.RELAUNCH_DELAY_S_MAX)

@@ -1,9 +1,9 @@
-"""End runs that Prefect takes for under way though nobody works on them, of whatever flow of ours.
+"""End runs of our flows that Prefect takes for under way though nobody works on them.
 
 A worker that dies between taking a run and starting its process leaves it Pending or Submitting, and
-one that dies before it has stopped a run leaves it Cancelling. Prefect keeps the former for ever. A
-worker of the pool type `refinery` takes up its own again when it is back; this is for those that do
-not come back, and for the workers of other pools.
+one that dies before it has stopped a run leaves it Cancelling; Prefect leaves them so for ever. A worker
+of the pool type `refinery` takes up its own runs again when it is back. This is for workers that do not
+come back, and for those of other pools.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ logger = logs.get_logger("refinery.stuck_runs")
 POOL_TYPE = "refinery"
 """The type of the pools whose workers fork their runs."""
 FLOWS = ("process-job", "deliver-job", "small-jobs", "reconcile", "submit-manifests", "after-job")
-# A fork takes half a second, and a loaded machine may take twenty.
+# A fork takes half a second; on a loaded machine it may take twenty.
 _FORK_MAX = timedelta(seconds=60)
 
 
@@ -24,7 +24,7 @@ def end_stuck_runs(prefect: PrefectApi, *, pending_s_max: int) -> int:
     """End runs that were taken too long ago to begin; return how many.
 
     Raises:
-        PrefectUnavailable: what was ended before stays so.
+        PrefectUnavailable: runs that were ended before stay so.
     """
     stuck = find_stuck_runs(prefect, pending_s_max=pending_s_max)
     for run in stuck:
@@ -35,7 +35,7 @@ def end_stuck_runs(prefect: PrefectApi, *, pending_s_max: int) -> int:
 def find_stuck_runs(prefect: PrefectApi, *, pending_s_max: int) -> list[UnendedRun]:
     """Return runs that were taken too long ago to begin.
 
-    `pending_s_max` is for pools of other types than `refinery`, which may have to pull an image.
+    `pending_s_max`, in seconds, is for pools of other types than `refinery`, which may pull an image.
 
     Raises:
         PrefectUnavailable: nothing is known.
@@ -57,7 +57,7 @@ def _end(prefect: PrefectApi, run: UnendedRun) -> None:
     since = f"{run.since:%Y-%m-%dT%H:%M:%SZ}"
     if run.type == "CANCELLING":
         state = "CANCELLED"
-        message = f"It was to be cancelled at {since}, and no worker was there to stop it."
+        message = f"The run was to be cancelled at {since}, and no worker was there to stop it."
     else:
         state = "CRASHED"
         message = (

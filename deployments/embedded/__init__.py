@@ -1,4 +1,4 @@
-"""PostgreSQL, SeaweedFS, Prefect, a worker and the API as processes of one machine, looked after.
+"""Run and supervise PostgreSQL, SeaweedFS, Prefect, a worker and the API on one machine.
 
-For `refinery up`, the demo, tests and benchmarks. What serves many machines imports nothing from here.
+For `refinery up`, the demo, tests and benchmarks. Code for several machines imports nothing from here.
 """

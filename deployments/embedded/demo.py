@@ -1,7 +1,7 @@
-"""`refinery demo`: a job from its manifest to the results in a bucket, by the product itself.
+"""Run `refinery demo`: a job from its manifest to the results in a bucket, by the product itself.
 
-What a customer and annotators would do is done here over HTTP and S3, and nothing else is: no
-shortcut into the database past the keys that an operator would make.
+A customer and annotators act here over HTTP and S3 alone. The database is used only for the keys that
+an operator would make.
 """
 
 import json
@@ -31,7 +31,7 @@ from deployments.errors import DemoFailed
 _LINES = 2000
 _ANIMALS = ("cat", "dog", "bird")
 _ANNOTATORS = 5
-_MISTAKEN = 0.12  # how often an annotator is wrong
+_MISTAKEN = 0.12  # the share of labels in which an annotator is wrong
 _CLAIM = 100
 _POLL_S = 0.1
 _TIMEOUT_S = 120
@@ -48,7 +48,7 @@ _BAD_LINES = (
 
 
 def run_demo(console: Console, *, keep: bool = False) -> None:
-    """Start the stack, run a job through it, show what came of it, and stop.
+    """Start the stack, run a job through it, show the results, and stop.
 
     Raises:
         DemoFailed: the job did not end as it should.
@@ -69,7 +69,7 @@ def run_demo(console: Console, *, keep: bool = False) -> None:
 
 
 class Demo:
-    """A customer with one job, and the annotators who label it."""
+    """Act as a customer with one job, and as the annotators who label it."""
 
     def __init__(self, console: Console, stack: Stack) -> None:
         assert stack.object_store is not None  # it was asked for
@@ -79,7 +79,7 @@ class Demo:
         self._customer_key, self._annotator_keys = _make_keys(stack.database_url)
 
     def run(self) -> None:
-        """The job's whole life."""
+        """Take a job through its whole life."""
         bucket = self._put_manifest()
         with self._client(self._customer_key) as client:
             job_id = self._post_job(client)
@@ -118,7 +118,7 @@ class Demo:
             },
             "delivery": {"type": "s3", "bucket": _RESULTS, "prefix": "labels"},
         }
-        answer = _checked(client.post("/v1/jobs", json=body))
+        answer = _read_answer(client.post("/v1/jobs", json=body))
         self._console.print(f"[bold]POST /v1/jobs[/] → {answer['job_id']} ({answer['status']})\n")
         job_id: str = answer["job_id"]
         return job_id
@@ -149,17 +149,17 @@ class Demo:
             future.result()
 
     def _annotate(self, key: str, seed: int, done: threading.Event) -> None:
-        """One annotator: claims tasks, looks at each, and is sometimes wrong."""
+        """Act as one annotator: claim tasks, label each, and be wrong sometimes."""
         dice = random.Random(seed)  # noqa: S311 - not a secret
         with self._client(key) as client:
             while not done.is_set():
-                answer = _checked(client.post("/v1/annotation/claim", json={"limit": _CLAIM}))
+                answer = _read_answer(client.post("/v1/annotation/claim", json={"limit": _CLAIM}))
                 labels = [
                     {"task_id": task["task_id"], "label": _look_at(task["data_url"], dice)}
                     for task in answer["tasks"]
                 ]
                 if labels:
-                    _checked(client.post("/v1/annotation/labels", json={"labels": labels}))
+                    _read_answer(client.post("/v1/annotation/labels", json={"labels": labels}))
                 else:
                     done.wait(_POLL_S)
 
@@ -215,7 +215,7 @@ class Demo:
 
 
 def make_manifest() -> bytes:
-    """A manifest of `_LINES` lines, one in a hundred of them bad."""
+    """Return a manifest of `_LINES` lines, one in a hundred of them bad."""
     dice = random.Random(0)  # noqa: S311 - not a secret
     lines = [_line(n, dice.choice(_ANIMALS)) for n in range(_LINES)]
     for n, at in enumerate(range(50, _LINES, 100)):
@@ -234,14 +234,14 @@ def _look_at(data_url: str, dice: random.Random) -> str:
 
 
 def _watch(client: httpx.Client, job_id: str) -> Iterator[dict[str, Any]]:
-    """The job again and again.
+    """Yield the job again and again.
 
     Raises:
-        DemoFailed: it failed, or does not end.
+        DemoFailed: the job failed, or does not end.
     """
     deadline = time.monotonic() + _TIMEOUT_S
     while True:
-        job = _checked(client.get(f"/v1/jobs/{job_id}"))
+        job = _read_answer(client.get(f"/v1/jobs/{job_id}"))
         if job["error"]:
             raise DemoFailed(f"the job failed: {job['error']['message']}")
         yield job
@@ -250,7 +250,7 @@ def _watch(client: httpx.Client, job_id: str) -> Iterator[dict[str, Any]]:
         time.sleep(_POLL_S)
 
 
-def _checked(response: httpx.Response) -> dict[str, Any]:
+def _read_answer(response: httpx.Response) -> dict[str, Any]:
     if response.is_error:
         raise DemoFailed(f"{response.request.url} answered {response.status_code}: {response.text}")
     answer: dict[str, Any] = response.json()
@@ -276,7 +276,7 @@ def _progress(console: Console) -> Progress:
 
 @contextmanager
 def _data_dir() -> Iterator[Path]:
-    """A directory of its own for each demo, which PostgreSQL's user can pass through."""
+    """Make a directory for one demo, which PostgreSQL's user can pass through, and remove it."""
     folder = Path(tempfile.mkdtemp(prefix="refinery-demo-"))
     folder.chmod(0o711)
     try:

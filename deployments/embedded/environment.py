@@ -1,4 +1,4 @@
-"""What a child process inherits: as little as it needs."""
+"""Choose what a child process inherits of our environment: as little as it needs."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deployments.embedded.ports import LOOPBACK
 
-# Enough to find programs, folders and the language. All else, secrets above all, is given by name.
+# Enough to find programs, folders and the language. Anything else, above all a secret, is given by name.
 PLAIN_NAMES = frozenset(
     {"PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"}
 )
@@ -16,17 +16,17 @@ FOREIGN_PREFIX = "PREFECT_"
 
 
 def plain_environment() -> dict[str, str]:
-    """For servers that are no part of Refinery's own code."""
+    """Return an environment for servers that are no part of Refinery's own code."""
     return {name: os.environ[name] for name in PLAIN_NAMES if name in os.environ}
 
 
 def python_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """For Refinery's own programs: ours, without another Prefect's settings, and `extra`."""
+    """Return one for Refinery's own programs: ours, without another Prefect's settings, and `extra`."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_PREFIX)
     }
-    # A pool's command is `python -m prefect.engine`: it must mean this interpreter. Not resolved,
-    # because a virtual environment's python is a link to another one.
+    # A pool's command is `python -m prefect.engine`, which must mean this interpreter. The path is not
+    # resolved, because the python of a virtual environment is a link to another one.
     programs = str(Path(sys.executable).parent)
     inherited["PATH"] = os.pathsep.join([programs, inherited.get("PATH", os.defpath)])
     # Logs are read while the server runs.
@@ -35,7 +35,7 @@ def python_environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """Settings that keep requests to our own servers away from a proxy."""
+    """Return variables that keep requests to our own servers away from a proxy."""
     hosts = [environment.get("NO_PROXY", environment.get("no_proxy", "")), LOOPBACK, "localhost"]
     value = ",".join(filter(None, hosts))
     return {"NO_PROXY": value, "no_proxy": value}

@@ -1,10 +1,9 @@
-"""Becomes another program, bound to the life of the process that started it.
+"""Become another program, bound to the life of the process that started it.
 
-`python -I -S exec_child.py PARENT_PID UID GID PROGRAM ARGUMENT…`; UID and GID -1 leave the user as
-it is.
+`python -I -S exec_child.py PARENT_PID UID GID PROGRAM ARGUMENT…`; UID and GID -1 keep the user.
 
-A program of its own, not a `preexec_fn`: code between fork and exec may deadlock when the parent
-has threads. It needs the standard library only, so it costs about 15 ms.
+This is a program, not a `preexec_fn`: code between fork and exec may deadlock if the parent has
+threads. It needs the standard library only, so it costs about 15 ms.
 """
 
 import ctypes
@@ -18,7 +17,7 @@ EXIT_NOT_STARTED = 127
 
 
 def become_user(uid: int, gid: int) -> None:
-    """Gives up root for good, supplementary groups included."""
+    """Give up root for good, supplementary groups included."""
     if uid == KEEP:
         return
     os.setgroups([])
@@ -27,23 +26,23 @@ def become_user(uid: int, gid: int) -> None:
 
 
 def die_with(parent_pid: int) -> None:
-    """On Linux the kernel sends SIGKILL when the thread that started us ends, however it ends.
+    """On Linux, have the kernel send SIGKILL when the thread that started us ends, in whatever way.
 
-    Comes after the change of user, which clears it.
+    Call it after the change of user, which clears the setting.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    # The parent may have died before the call above, and then no signal comes.
+    # If the parent died before the call above, no signal comes.
     if os.getppid() != parent_pid:
         sys.exit(EXIT_NOT_STARTED)
 
 
 def reset_signals() -> None:
-    """Every signal unblocked and at its default.
+    """Unblock every signal, and set it to its default.
 
-    Blocked and ignored ones are inherited: a shell's background jobs ignore SIGINT, and Python
+    Children inherit blocked and ignored signals: a shell's background jobs ignore SIGINT, and Python
     itself ignores SIGPIPE.
     """
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:

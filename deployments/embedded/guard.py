@@ -1,4 +1,4 @@
-"""The supervisor's side of `guard_child.py`."""
+"""Run `guard_child.py`, and tell it which process groups there are."""
 
 import subprocess
 import sys
@@ -10,13 +10,17 @@ STOP_TIMEOUT_S = 5.0
 
 
 class Guard:
-    """A process that outlives the supervisor by an instant and kills the groups that it left."""
+    """Keep a process that outlives the supervisor by an instant and kills the groups that it left.
+
+    Decision 115 says why parent-death signals are not enough.
+    """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
     def start(self) -> None:
+        """Start the process, in a session of its own."""
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(PROGRAM)],
             stdin=subprocess.PIPE,
@@ -28,9 +32,11 @@ class Guard:
         )
 
     def watch(self, group: int) -> None:
+        """Have the group killed if the supervisor ends without another word."""
         self._tell(f"+{group}")
 
     def forget(self, group: int) -> None:
+        """Have the group left alone from now on."""
         self._tell(f"-{group}")
 
     def _tell(self, line: str) -> None:
@@ -45,7 +51,7 @@ class Guard:
                 self._process.stdin = None
 
     def stop(self) -> None:
-        """Ends the guard; it kills what is still on its list."""
+        """End the guard; it kills the groups that are still on its list."""
         with self._lock:
             process, self._process = self._process, None
         if process is None:

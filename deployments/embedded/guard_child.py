@@ -1,12 +1,10 @@
-"""Kills process groups when the supervisor is gone.
+"""Kill process groups when the supervisor is gone.
 
-`python -I -S guard_child.py`; standard input has lines `+PGID` and `-PGID`. The end of the input
-means that the supervisor has ended, in whatever way, and then every group that is still on the list
-is killed.
+`python -I -S guard_child.py`; standard input has lines `+PGID` and `-PGID`. The end of the input means
+that the supervisor has ended, in whatever way; then every group that is still on the list is killed.
 
-The kernel's parent-death signal reaches the supervisor's own children only. A flow run is a child
-of the Prefect worker and lives on without it; it shares the worker's process group, and that is
-what goes on this list.
+The kernel's parent-death signal reaches the supervisor's own children only. A flow run descends from the
+Prefect worker and lives on without it, but is in the worker's process group, which is on this list.
 """
 
 import os
@@ -15,7 +13,7 @@ import sys
 
 
 def main() -> None:
-    # Ctrl-C and a closed terminal are for the supervisor to handle; the guard ends after it.
+    # The supervisor handles Ctrl-C and a closed terminal; the guard ends after it.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     groups: set[int] = set()

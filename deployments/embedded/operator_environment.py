@@ -1,4 +1,4 @@
-"""What commands need of a running stack: a file to source, mode 600."""
+"""Keep what commands need of a running stack in a file to source, of mode 600."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -12,12 +12,12 @@ from deployments.embedded.stack import Stack
 
 _FILE = "environment"
 _FIRST_KEYS = "first-keys"
-REGION = "us-east-1"  # SeaweedFS takes any
+REGION = "us-east-1"  # SeaweedFS accepts any region
 
 
 @contextmanager
-def kept_environment(stack: Stack) -> Iterator[None]:
-    """Keep it in `<data_dir>/environment` while the block runs."""
+def keep_environment(stack: Stack) -> Iterator[None]:
+    """Keep the stack's variables in `<data_dir>/environment` while the block runs."""
     path = stack.data_dir / _FILE
     environment = {**stack.environment, "REFINERY_API_URL": stack.api_url}
     if store := stack.object_store:
@@ -35,20 +35,20 @@ def kept_environment(stack: Stack) -> Iterator[None]:
 
 
 def export(environment: Mapping[str, str]) -> str:
-    """As a shell reads it."""
+    """Return the variables as lines for a shell: `export NAME=value`."""
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()]
     return "".join(lines)
 
 
 def load_environment(data_dir: Path) -> dict[str, str]:
-    """What `kept_environment` keeps there; nothing if no stack runs, or one of somebody else."""
+    """Return the variables that `keep_environment` keeps; none if no stack of this user runs."""
     return _load(data_dir / _FILE)
 
 
 def first_keys(data_dir: Path, database_url: str) -> dict[str, str]:
-    """Keys of a customer and of an annotator, as variables; the same ones each time.
+    """Return keys of a customer and of an annotator, as variables; the same ones each time.
 
-    They are made where there are none, or where they were revoked, and kept in `<data_dir>/first-keys`.
+    They are made if there are none or if they were revoked, and kept in `<data_dir>/first-keys`.
     """
     path = data_dir / _FIRST_KEYS
     kept = _load(path)
@@ -60,7 +60,7 @@ def first_keys(data_dir: Path, database_url: str) -> dict[str, str]:
             "REFINERY_API_KEY": customers.add_customer_key(tx, customer_id),
             "REFINERY_ANNOTATOR_KEY": customers.add_annotator_key(tx, "first annotator")[1],
         }
-        # Before the commit: keys that nobody has are of no use to anybody.
+        # Written before the commit, so that no key is valid that nobody has.
         write_private(path, export(made))
     return made
 

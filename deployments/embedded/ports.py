@@ -1,4 +1,4 @@
-"""Free ports of 127.0.0.1, kept across restarts so that links and bookmarks stay good."""
+"""Choose free ports of 127.0.0.1, and keep them across restarts so that links stay valid."""
 
 import json
 import socket
@@ -8,15 +8,15 @@ from deployments.embedded.private_files import write_private
 
 LOOPBACK = "127.0.0.1"
 
-# Of those after a wished one, how many are tried before any free one is taken.
+# So many ports from the wished one on are tried before any free one is taken.
 _NEXT_ONES = 100
 
-# What this process has handed out: a port that was just found stays free until its server binds it.
+# Ports that this process has handed out: each is free until its server binds it.
 _handed_out: set[int] = set()
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on and that this process has not handed out before."""
+    """Return a TCP port that nothing listens on and that this process has not handed out before."""
     while True:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.bind((LOOPBACK, 0))
@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could bind this TCP port now; lingering closed connections do not count."""
+    """Return whether a server could bind this TCP port now; closed connections do not count."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -38,7 +38,7 @@ def is_free(port: int) -> bool:
 
 
 class Ports:
-    """Ports by server name, remembered in one JSON file; one that is taken by now is replaced."""
+    """Keep ports by server name in one JSON file; replace those that are taken by now."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -49,7 +49,7 @@ class Ports:
         self._in_use: set[str] = set()
 
     def port(self, name: str, *, beside: int = 0, first: int | None = None) -> int:
-        """The TCP port of this server; asked again, the same one.
+        """Return the TCP port of this server, the same one each time.
 
         The port at the distance `beside` from it is free too. A server that has none yet gets `first`,
         or the next free one after it.
@@ -76,6 +76,6 @@ class Ports:
         return next((port for port in wished if cls._reclaim(port)), None)
 
     def release(self) -> None:
-        """Forgets what was handed out: the next start in this process may use the same ports."""
+        """Forget what was handed out, so that the next start in this process may use the same ports."""
         _handed_out.difference_update(self._ports[name] for name in self._in_use)
         self._in_use.clear()

@@ -1,4 +1,4 @@
-"""PostgreSQL 18 from a wheel, called directly: never as root, password only, loopback only."""
+"""Run PostgreSQL 18 from a wheel: never as root, with a password only, on the loopback only."""
 
 import os
 import secrets
@@ -18,11 +18,11 @@ from psycopg.pq import PGconn, Ping
 from deployments.embedded.environment import plain_environment
 from deployments.embedded.ports import LOOPBACK
 from deployments.embedded.postgres_programs import (
-    closed_parent,
+    find_closed_parent,
     reachable_installation,
     unprivileged_user,
 )
-from deployments.embedded.private_files import FILE_MODE, FOLDER_MODE, kept_secret
+from deployments.embedded.private_files import FILE_MODE, FOLDER_MODE, load_or_make_secret
 from deployments.embedded.processes import Program
 from deployments.embedded.wait_for_exit import kill_and_wait, wait_ended
 from deployments.errors import FolderUnreachable, StackError
@@ -40,25 +40,25 @@ TOOL_TIMEOUT_S = 120.0
 
 SETTINGS = {
     "listen_addresses": LOOPBACK,
-    # No socket file: one door, and it asks for the password.
+    # No socket file: TCP is the only way in, and it asks for the password.
     "unix_socket_directories": "",
     "password_encryption": "scram-sha-256",
-    # API, Prefect's pool, one connection for every chunk in flight, and room to look around.
+    # For the API, Prefect's pool, every chunk in flight, and some operators' sessions.
     "max_connections": "200",
-    # A working set of chunks and open tasks stays in memory; more helps little on a small machine.
+    # The working set of chunks and open tasks stays in memory; more helps little on a small machine.
     "shared_buffers": "256MB",
-    # Index builds and vacuum of the tasks table in one pass.
+    # The table of tasks is indexed and vacuumed in one pass.
     "maintenance_work_mem": "128MB",
-    # A manifest is written in bursts: checkpoints every few seconds would write each page twice.
+    # A manifest is written in bursts; checkpoints every few seconds would write each page twice.
     "max_wal_size": "2GB",
     "checkpoint_timeout": "15min",
     # Page images after a checkpoint compress well and are most of the WAL of a bulk load.
     "wal_compression": "on",
-    # SSDs read anywhere at nearly the same cost; the default of 4 is for spinning disks.
+    # SSDs read random pages at nearly the cost of sequential ones; the default of 4 is for disks.
     "random_page_cost": "1.1",
     # Our statements take milliseconds; compiling them takes tens.
     "jit": "off",
-    # Without DETAIL lines: those quote rows and keys, and a log is no place for customers' data.
+    # DETAIL lines are left out: they quote rows and keys, and logs must not hold customers' data.
     "log_error_verbosity": "terse",
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -74,7 +74,7 @@ host all all {LOOPBACK}/32 scram-sha-256
 
 
 class Postgres:
-    """One PostgreSQL server and its databases, below `<data_dir>/postgres`."""
+    """Run one PostgreSQL server with its databases below `<data_dir>/postgres`."""
 
     def __init__(self, data_dir: Path, port: int, *, durable: bool = True) -> None:
         self.port = port
@@ -83,23 +83,23 @@ class Postgres:
         self._folder = data_dir / "postgres"
         self._cluster = self._folder / "data"
         self._user = unprivileged_user()
-        self._password = kept_secret(
+        self._password = load_or_make_secret(
             data_dir / "postgres.password", lambda: secrets.token_urlsafe(32)
         )
         self._installation = Path()
 
     def url(self, database: str = DATABASE, scheme: str = "postgresql") -> str:
-        """Where to connect, with the password: not for logs."""
+        """Return where to connect, with the password: not for logs."""
         password = quote(self._password, safe="")
         return f"{scheme}://{SUPERUSER}:{password}@{LOOPBACK}:{self.port}/{database}"
 
     @property
     def is_new(self) -> bool:
-        """Whether there is no cluster yet."""
+        """Return whether there is no cluster yet."""
         return not self._cluster.exists()
 
     def program(self) -> Program:
-        """The server; its preparation makes the cluster when there is none."""
+        """Return the server; its preparation makes the cluster if there is none."""
         self._make_folder()
         self._installation = reachable_installation(self._data_dir, self._user)
         return Program(
@@ -111,7 +111,7 @@ class Postgres:
             is_alive=self._is_alive,
             prepare=self._prepare,
             user=self._user,
-            # "Fast": open transactions are rolled back. SIGTERM would wait for clients to leave.
+            # A "fast" stop rolls open transactions back; SIGTERM would wait for clients to leave.
             stop_signal=signal.SIGINT,
             start_timeout_s=START_TIMEOUT_S,
             stop_timeout_s=STOP_TIMEOUT_S,
@@ -119,7 +119,7 @@ class Postgres:
         )
 
     def create_databases(self) -> None:
-        """Makes the databases that are missing."""
+        """Make the databases that are missing."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             rows = connection.execute("SELECT datname FROM pg_database").fetchall()
             present = {name for (name,) in rows}
@@ -135,14 +135,14 @@ class Postgres:
         return True
 
     def has_database(self) -> bool:
-        """Whether the database of ours can be used now."""
+        """Return whether our own database can be used now."""
         return self._answers(DATABASE)
 
     def _is_alive(self) -> bool:
-        """Whether it takes connections, or has none left, or is on its way to that.
+        """Return whether the server takes connections, has none left, or is recovering.
 
-        To kill it in the middle of a long recovery would make it begin again, for ever. But a postmaster
-        (18.6) whose recovery fails on a full disk sometimes stays, and turns all away for ever.
+        Killed in the middle of a long recovery, it would begin again, for ever. But a postmaster (18.6)
+        whose recovery fails on a full disk sometimes stays, and rejects everybody for ever.
         """
         said = _ping(self.url("postgres"))
         return said == Ping.OK or (said == Ping.REJECT and self._is_recovering())
@@ -165,11 +165,11 @@ class Postgres:
         self._folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
         if self._user is not None:
             os.chown(self._folder, self._user.uid, self._user.gid)
-            if parent := closed_parent(self._folder, self._user):
+            if parent := find_closed_parent(self._folder, self._user):
                 raise FolderUnreachable(self._folder, parent, self._user.name)
 
     def _initialise(self) -> None:
-        """Makes the cluster under another name first: half of one is never taken for a whole."""
+        """Make the cluster under another name first, so that half of one is never taken for a whole."""
         unfinished = self._folder / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         password_file = self._folder / "initial-password"
@@ -187,9 +187,9 @@ class Postgres:
         unfinished.rename(self._cluster)
 
     def _write(self, name: str, text: str, folder: Path | None = None) -> None:
-        """Writes a file that PostgreSQL's user owns, with mode 600.
+        """Write a file that PostgreSQL's user owns, with mode 600.
 
-        One that has this text already is left alone: on a full disk there is no room for another.
+        A file that has this text already is left alone: on a full disk there is no room for another.
         """
         path = (folder or self._cluster) / name
         if path.is_file() and path.read_text() == text:
@@ -204,14 +204,14 @@ class Postgres:
         new.replace(path)
 
     def _stop_orphans(self) -> None:
-        """Stops what a killed supervisor or a killed postmaster left running on this cluster.
+        """Stop processes that a killed supervisor or postmaster left running on this cluster.
 
-        PostgreSQL changes into its cluster's folder, so that is how its processes are known: the
-        number in `postmaster.pid` alone may be somebody else's by now.
+        PostgreSQL's processes are known by their working folder, the cluster's: the pid in
+        `postmaster.pid` alone may be another process's by now.
         """
         orphans = list(self._processes())
         if not orphans:
-            # The lock file of a dead postmaster; its number may be another process's by now.
+            # Remove the lock file of a dead postmaster: its pid may be another process's by now.
             (self._cluster / "postmaster.pid").unlink(missing_ok=True)
             return
         postmaster = self._postmaster_pid()
@@ -219,8 +219,8 @@ class Postgres:
             wait = ("-w", "-t", f"{ORPHAN_STOP_TIMEOUT_S:.0f}")
             self._run("pg_ctl", "stop", "-D", str(self._cluster), "-m", "fast", *wait, check=False)
             orphans = wait_ended(orphans, ORPHAN_KILL_TIMEOUT_S)
-        # Without a postmaster nobody tells its backends to go, and a busy one does not look up. The
-        # new one refuses to start while they are there, and what they have not committed is lost.
+        # Without a postmaster nobody ends its backends, and a busy one does not notice. A new postmaster
+        # refuses to start while they are there; work that they have not committed is lost anyway.
         kill_and_wait(orphans, ORPHAN_KILL_TIMEOUT_S)
 
     def _postmaster_pid(self) -> int | None:

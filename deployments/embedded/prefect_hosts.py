@@ -1,10 +1,10 @@
-"""How the embedded Prefect server is addressed; read without importing Prefect."""
+"""Name the hosts and the path of the embedded Prefect server, without importing Prefect."""
 
 from deployments.embedded.ports import LOOPBACK
 
-# A page elsewhere whose own name is made to mean 127.0.0.1 would count as the server's own page
-# (DNS rebinding); the browser still sends that name as `Host`.
+# A foreign page whose own name is made to mean 127.0.0.1 would count as the server's own page (DNS
+# rebinding); the browser still sends that name as `Host`.
 HOSTS = [LOOPBACK, "localhost"]
 
-# What follows `#` in a link to it signs the browser in.
+# A link to this path signs the browser in, by the part after `#`.
 SIGN_IN_PATH = "/sign-in"

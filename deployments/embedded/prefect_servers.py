@@ -1,4 +1,4 @@
-"""The Prefect server on our PostgreSQL, the deployments of `prefect.yaml`, and their worker."""
+"""Run the Prefect server on our PostgreSQL, the registration with it, and the worker."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ from deployments.embedded.environment import plain_environment, python_environme
 from deployments.embedded.loopback_http import client, get_status
 from deployments.embedded.ports import LOOPBACK
 from deployments.embedded.prefect_hosts import HOSTS, SIGN_IN_PATH
-from deployments.embedded.private_files import kept_secret, private_folder, write_private
+from deployments.embedded.private_files import load_or_make_secret, private_folder, write_private
 from deployments.embedded.processes import Program
 from deployments.names import WORK_POOL
 from deployments.registered import REPOSITORY
@@ -26,13 +26,13 @@ from deployments.registered import REPOSITORY
 WORKER = "embedded"
 
 SERVER_START_TIMEOUT_S = 120.0
-# It waits for its clients' websockets when asked to stop, and there is always one.
+# Asked to stop, it waits for its clients' websockets, and there is always one.
 SERVER_STOP_TIMEOUT_S = 5.0
-# It waits for Prefect, and on a busy machine it takes a minute itself.
+# The registration waits for Prefect, and on a busy machine it takes a minute itself.
 DEPLOY_TIMEOUT_S = 300.0
 WORKER_START_TIMEOUT_S = 120.0
 WORKER_STOP_TIMEOUT_S = 10.0
-# One that has missed three counts as offline. After another minute of that we kill it.
+# A worker that has missed three heartbeats is offline to Prefect. After another minute we kill it.
 WORKER_HEARTBEAT_S = 10
 
 HTTP_OK = 200
@@ -42,20 +42,20 @@ _SERVED = ["--factory", _APP, "--host", LOOPBACK, "--log-level", "warning"]
 
 NO_TELEMETRY = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
-# The server writes 16 to 25 task runs a second one by one, and about 84 in batches.
+# The server writes 16 to 25 task runs a second one by one, and about 84 a second in batches.
 BATCHES = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
-    # Who begins to listen, as `--watch` does, hears of what is written: after 5 s that may be too late
-    # for the end of a short run, and he waits for ever.
+    # A new listener, such as `--watch`, is told of events that are written already. With Prefect's 5 s
+    # it may miss the end of a short run, and wait for ever.
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.2",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
 }
 
-# Prefect keeps runs for ever. Most events are of task runs, whose states it keeps as well.
+# Prefect would keep runs for ever. Most events are of task runs, whose states it keeps as well.
 HISTORY_S = 30 * 24 * 3600
 _SHORT_LIVED_S = 24 * 3600
 _SHORT_LIVED_EVENTS = (
@@ -74,15 +74,16 @@ HISTORY = {
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(HISTORY_S),
 }
 
-# A deployment that does one run at a time keeps its place in a lease. In memory, Prefect's default, a
-# restart of the server forgets the lease and not the place: every later slot would be cancelled.
+# A deployment with one run at a time holds its place by a lease. With leases in memory, Prefect's
+# default, a restart of the server forgets the lease and not the place: every later slot would be
+# cancelled.
 LEASES = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"
 }
 
 
 class PrefectServer:
-    """The API, the UI and the background services of Prefect, in one process."""
+    """Run the API, the UI and the background services of Prefect in one process."""
 
     def __init__(self, data_dir: Path, port: int, database_url: str) -> None:
         """`database_url` names SQLAlchemy's driver: `postgresql+asyncpg://…`."""
@@ -91,23 +92,23 @@ class PrefectServer:
         self._port = port
         self._database_url = database_url
         self._home = private_folder(data_dir / "prefect")
-        # The worker keeps its files in a folder of a well-known name, which in the machine's own
-        # temporary folder may be another user's.
+        # The worker keeps its files in a folder of a well-known name, which may be another user's in the
+        # machine's own temporary folder.
         self._temporary = private_folder(data_dir / "tmp")
-        # Each of Prefect's clients reads all authorities of the world, which takes 30 ms, a dozen
-        # times a run. Our server speaks http: none of them is asked.
+        # Each of Prefect's clients reads all certificate authorities: 30 ms, a dozen times a run. Our
+        # server speaks http and needs none, so they get a file with one.
         self._authorities = data_dir / "prefect-api.pem"
         write_private(self._authorities, _first_certificate())
-        # Without one of ours, Prefect keeps the key to its block documents in the same database.
-        self._encryption_key = kept_secret(data_dir / "prefect-encryption.key", _fernet_key)
-        # Whoever may write to Prefect's API can run any program as the worker, whose environment has
-        # the key to customers' credentials. Other users of this machine reach the port.
-        self.auth_string = kept_secret(data_dir / "prefect-auth", _auth_string)
+        # Without a key of ours, Prefect keeps the key to its block documents in the same database.
+        self._encryption_key = load_or_make_secret(data_dir / "prefect-encryption.key", _fernet_key)
+        # A client of Prefect's API can run any program as the worker, whose environment has the key to
+        # customers' credentials. Other users of this machine reach the port, so it asks for a password.
+        self.auth_string = load_or_make_secret(data_dir / "prefect-auth", _auth_string)
         self.sign_in_url = f"{self.ui_url}{SIGN_IN_PATH}#{self.auth_string}"
         self._auth = PrefectAuth(self.auth_string, self.api_url)
 
     def program(self) -> Program:
-        """The server."""
+        """Return the server."""
         return Program(
             name="Prefect server",
             arguments=[sys.executable, "-m", "uvicorn", *_SERVED, "--port", str(self._port)],
@@ -121,7 +122,7 @@ class PrefectServer:
         )
 
     def _is_ready(self) -> bool:
-        # Asks the database too, which /api/health does not.
+        # This path asks the database too; /api/health does not.
         return get_status(f"{self.api_url}/ready") == HTTP_OK
 
     def _is_alive(self) -> bool:
@@ -138,7 +139,7 @@ class PrefectServer:
             **LEASES,
             "PYTHONUNBUFFERED": "1",
             "PREFECT_HOME": str(self._home),
-            # Not `--port`: that alone leaves the UI asking port 4200.
+            # With `--port` alone, the UI would ask port 4200.
             "PREFECT_SERVER_API_HOST": LOOPBACK,
             "PREFECT_SERVER_API_PORT": str(self._port),
             "PREFECT_API_URL": self.api_url,
@@ -154,20 +155,20 @@ class PrefectServer:
         }
 
     def client_environment(self, extra: Mapping[str, str]) -> dict[str, str]:
-        """What a program needs to talk to this server."""
+        """Return the environment of a program that talks to this server."""
         ours = {
             "PREFECT_API_URL": self.api_url,
             "PREFECT_HOME": str(self._home),
             "TMPDIR": str(self._temporary),
             "PREFECT_API_SSL_CERT_FILE": str(self._authorities),
             "PREFECT_API_AUTH_STRING": self.auth_string,
-            # It would be a request of every run, and the server has our version.
+            # The check costs each run a request, and the server has our version.
             "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
         }
         return python_environment({**NO_TELEMETRY, **ours, **extra})
 
     def deploy_program(self) -> Program:
-        """Registers everything that is ours; ends by itself."""
+        """Return the program that registers everything with Prefect, and ends by itself."""
         return Program(
             name="Registration",
             arguments=[sys.executable, "-m", "deployments", "deploy"],
@@ -177,7 +178,7 @@ class PrefectServer:
         )
 
     def worker_program(self, extra: Mapping[str, str]) -> Program:
-        """Our worker; its flow runs inherit `extra`."""
+        """Return our worker; its flow runs inherit `extra`."""
         ours = {"PREFECT_WORKER_HEARTBEAT_SECONDS": str(WORKER_HEARTBEAT_S)}
         return Program(
             name="Prefect worker",
@@ -186,29 +187,29 @@ class PrefectServer:
             folder=self._home,
             prepare=self._forget_worker,
             is_ready=lambda: self._worker_is_online() is True,
-            # It waits for a Prefect that is away.
+            # A worker whose Prefect is away waits for it, and is left alone.
             is_alive=lambda: self._worker_is_online() is not False,
             start_timeout_s=WORKER_START_TIMEOUT_S,
             stop_timeout_s=WORKER_STOP_TIMEOUT_S,
         )
 
     def _forget_worker(self) -> None:
-        """A killed worker counts as online for another 90 s, which would be the wrong answer."""
+        """Delete the worker in Prefect: a killed one would count as online for another 90 s."""
         try:
             with client(self._auth) as session:
                 session.delete(f"{self.api_url}/work_pools/{WORK_POOL}/workers/{WORKER}")
         except httpx.TransportError:
-            # The server is away; then the worker cannot come online either until it is back.
+            # The server is away, so the worker cannot come online either before it is back.
             return
 
     def _worker_is_online(self) -> bool | None:
-        """Whether it has given a heartbeat lately; None if Prefect does not say."""
+        """Return whether the worker has sent a heartbeat lately; None if Prefect does not answer."""
         online = {"workers": {"status": {"any_": ["ONLINE"]}}}
         workers = self._ask(f"work_pools/{WORK_POOL}/workers/filter", online)
         return None if workers is None else any(each["name"] == WORKER for each in workers)
 
     def _ask(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The answer to a POST, or None where there is none."""
+        """Return the answer to a POST, or None without one."""
         try:
             with client(self._auth) as session:
                 answer = session.post(f"{self.api_url}/{path}", json=body)
@@ -217,7 +218,7 @@ class PrefectServer:
         return answer.json() if answer.status_code == HTTP_OK else None
 
     def has_registration(self) -> bool:
-        """Whether all that is ours is registered, as it is now.
+        """Return whether everything is registered as it is now.
 
         Raises:
             httpx.HTTPError: Prefect cannot be asked.

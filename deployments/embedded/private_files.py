@@ -1,4 +1,4 @@
-"""Files and folders for their owner only, which have their mode from the first moment."""
+"""Make files and folders for their owner only, with that mode from the first moment."""
 
 import os
 import tempfile
@@ -10,8 +10,8 @@ FOLDER_MODE = 0o700
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replaces the file in one step, so that a reader or a crash never sees half of it."""
-    # mkstemp creates with mode 600 whatever the umask is.
+    """Replace the file in one step, so that neither a reader nor a crash leaves half of it."""
+    # mkstemp creates files of mode 600, whatever the umask is.
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w") as file:
@@ -24,8 +24,8 @@ def write_private(path: Path, text: str) -> None:
         raise
 
 
-def kept_secret(path: Path, make: Callable[[], str]) -> str:
-    """The secret in this file; made and written there the first time."""
+def load_or_make_secret(path: Path, make: Callable[[], str]) -> str:
+    """Return the secret in this file; the first time it is made and written there."""
     try:
         secret = path.read_text().strip()
     except FileNotFoundError:
@@ -37,6 +37,6 @@ def kept_secret(path: Path, make: Callable[[], str]) -> str:
 
 
 def private_folder(path: Path) -> Path:
-    """The folder, made with mode 700 if it is not there."""
+    """Make the folder with mode 700 if it is missing, and return it."""
     path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     return path

@@ -1,4 +1,4 @@
-"""The log of a process that writes to it by itself: kept below a size while the process runs."""
+"""Bound the log of a process that writes to it by itself, while the process runs."""
 
 import os
 from pathlib import Path
@@ -12,11 +12,11 @@ _COPY_BYTES = 1024 * 1024
 
 
 class ProcessLog:
-    """A log file and one predecessor, `<name>.log.1`.
+    """Keep a log file and one predecessor, `<name>.log.1`.
 
-    The process holds the file open, so it can be neither renamed nor replaced; and lines that went
-    through a pipe of ours instead would hold it up, or be lost, whenever we are busy or dead. So the
-    file is copied and then emptied: the process appends, and goes on at the new end.
+    The process holds the file open, so it can be neither renamed nor replaced. Through a pipe of ours,
+    its lines would be held up or lost whenever we are busy or dead. So the file is copied and then
+    emptied: the process appends, and goes on at the new end.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A server as a child process: with a log of its own, asked if it is ready, stopped for certain."""
+"""Run a server as a child process: log its output, ask whether it is ready, stop it for certain."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ PRIVATE_UMASK = 0o077
 
 @dataclass(frozen=True)
 class User:
-    """Whom a server runs as."""
+    """Name the user that a server runs as."""
 
     name: str
     uid: int
@@ -44,7 +44,7 @@ def _never() -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """How to start a server, how to ask it whether it is ready, and how to stop it.
+    """Tell how to start a server, how to ask whether it is ready, and how to stop it.
 
     Secrets belong in `environment` or in files, never in `arguments`, which every user of the
     machine can read.
@@ -56,20 +56,20 @@ class Program:
     folder: Path
     is_ready: Callable[[], bool] = _never
     is_alive: Callable[[], bool] | None = None
-    """Whether it answers at all, if only that it cannot work yet: such a one is left alone. One that
-    does not is killed, after `start_timeout_s` or, once it has been ready, after a minute."""
+    """Return whether it answers at all, if only that it cannot work yet. A server that does is left
+    alone; one that does not is killed after `start_timeout_s`, or after a minute once it was ready."""
     prepare: Callable[[], None] = _nothing
-    """Runs before every start, restarts included."""
+    """It runs before every start, restarts included."""
     user: User | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     start_timeout_s: float = 60.0
     stop_timeout_s: float = 10.0
     stop_stage: int = 0
-    """Lower stages stop first: what others need goes after them."""
+    """Lower stages stop first; a server that others need stops after them."""
 
 
 class ChildProcess:
-    """One run after another of a program, each in a process group of its own."""
+    """Run a program time after time, each time in a process group of its own."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class ChildProcess:
         self._started = threading.Event()
         self._exited = threading.Event()
         self._exited.set()
-        # A group can outlive its leader: a killed Prefect worker leaves flow runs, which go on.
+        # A group can outlive its leader: the flow runs of a killed Prefect worker go on.
         self._groups: set[int] = set()
 
     @property
@@ -98,7 +98,7 @@ class ChildProcess:
         return not self._exited.is_set()
 
     def spawn(self) -> None:
-        """Starts the program and returns without waiting for it to be ready.
+        """Start the program, and return without waiting until it is ready.
 
         Raises:
             OSError: the interpreter or the folder is missing.
@@ -109,8 +109,8 @@ class ChildProcess:
         self._exited.clear()
         self._started.clear()
         failure: list[OSError] = []
-        # The parent-death signal comes when the *thread* that started the child ends. This one
-        # lives as long as the child does, whichever thread called us.
+        # The parent-death signal comes when the *thread* that started the child ends. This thread lives
+        # as long as the child, whichever thread called us.
         threading.Thread(
             target=self._live, args=(failure,), name=f"child {self.name}", daemon=True
         ).start()
@@ -127,7 +127,7 @@ class ChildProcess:
             self._started.set()
             return
         self.pid = process.pid
-        # Read before the process is reaped, so that it is there even if the program ended at once.
+        # It is read before the process is reaped, so it is known even if the program ended at once.
         self.create_time = _create_time(process.pid)
         self._groups.add(process.pid)
         self._guard.watch(process.pid)
@@ -155,10 +155,10 @@ class ChildProcess:
             os.close(log)
 
     def wait_ready(self) -> None:
-        """Returns when the server says that it is ready, however long it takes to get so.
+        """Return when the server is ready, however long that takes as long as it answers.
 
         Raises:
-            ServerFailed: it ended first, or gave no answer for `start_timeout_s`; then it is killed.
+            ServerFailed: it ended first, or gave no answer for `start_timeout_s` and was killed.
         """
         timeout_s = self.program.start_timeout_s
         heard_s = asked_s = time.monotonic()
@@ -174,12 +174,12 @@ class ChildProcess:
                 raise self.failure(f"was not ready within {timeout_s:.0f} s")
 
     def wait_exit(self, timeout_s: float | None = None) -> bool:
-        """Waits for its end; returns whether it has ended."""
+        """Wait for up to `timeout_s` seconds; return whether the process has ended."""
         return self._exited.wait(timeout_s)
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the process was stopped by a signal (SIGSTOP), and not continued."""
+        """Return whether the process was stopped by a signal (SIGSTOP), and not continued."""
         try:
             status: str = psutil.Process(self.pid).status()
         except psutil.Error:
@@ -187,17 +187,17 @@ class ChildProcess:
         return status == psutil.STATUS_STOPPED
 
     def kill(self) -> None:
-        """Ends the process itself by force; what it started runs on."""
+        """End the process itself by force; its descendants run on."""
         self._signal(signal.SIGKILL)
         self._exited.wait()
 
     def start(self) -> None:
-        """Spawns and waits until ready."""
+        """Spawn the program, and wait until it is ready; raises as `spawn` and `wait_ready` do."""
         self.spawn()
         self.wait_ready()
 
     def run(self) -> None:
-        """Runs a program that is meant to end.
+        """Run a program that ends by itself.
 
         Raises:
             ServerFailed: its exit code is not 0, or `start_timeout_s` passed.
@@ -206,7 +206,7 @@ class ChildProcess:
         self.wait_success()
 
     def wait_success(self) -> None:
-        """Waits for the end of a program that is meant to end; raises as `run` does."""
+        """Wait for the end of a program that ends by itself; raises as `run` does."""
         if not self._exited.wait(self.program.start_timeout_s):
             self.stop()
             raise self.failure(f"did not finish within {self.program.start_timeout_s:.0f} s")
@@ -215,26 +215,26 @@ class ChildProcess:
             raise self.failure(f"ended with exit code {self.exit_code}")
 
     def ask_to_stop(self) -> None:
-        """Sends the stop signal and returns at once, so that several can stop side by side."""
+        """Send the stop signal and return at once, so that several can stop side by side."""
         if self.is_running:
             self._started.wait()
             self._signal(self.program.stop_signal)
 
     def stop(self) -> None:
-        """Ends the program and all that it started, by force if `stop_timeout_s` was not enough."""
+        """End the program and all its descendants, by force after `stop_timeout_s`."""
         self.ask_to_stop()
         if not self._exited.wait(self.program.stop_timeout_s):
             self.kill()
         self._sweep()
 
     def _signal(self, number: signal.Signals) -> None:
-        # Until `_live` has reaped it, the number cannot be another process's.
+        # Until `_live` has reaped the process, no other one can have its pid.
         if not self._exited.is_set():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def _forget_empty_groups(self) -> None:
-        """Before the kernel gives their numbers to others."""
+        """Forget groups without a process, before the kernel gives their numbers to others."""
         for group in list(self._groups):
             try:
                 os.killpg(group, 0)
@@ -245,7 +245,7 @@ class ChildProcess:
                 continue
 
     def _sweep(self) -> None:
-        """Kills what is left in the groups that this program led."""
+        """Kill the processes that are left in the groups that this program led."""
         for group in self._groups:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
@@ -253,12 +253,12 @@ class ChildProcess:
         self._groups.clear()
 
     def failure(self, reason: str) -> ServerFailed:
-        """The error that says this about the server, with the last lines of this run's log."""
+        """Return an error with this reason, and the last lines of this run's log."""
         return ServerFailed(self.name, reason, self.log.path, self.log.tail())
 
 
 def _create_time(pid: int) -> float:
-    """Seconds since the epoch; 0 where it cannot be read, and then nobody takes it for this one."""
+    """Return seconds since the epoch; 0, which no process has, if that cannot be read."""
     try:
         return psutil.Process(pid).create_time()
     except (psutil.Error, OSError):

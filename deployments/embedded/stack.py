@@ -1,4 +1,4 @@
-"""All of Refinery on one machine: started in the order of need, watched, stopped together."""
+"""Run all of Refinery on one machine: start it in the order of need, watch it, stop it together."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ from deployments.embedded.object_stores import ObjectStoreAddress, SeaweedFS
 from deployments.embedded.ports import LOOPBACK, Ports
 from deployments.embedded.postgres import PREFECT_DATABASE, Postgres
 from deployments.embedded.prefect_servers import PrefectServer
-from deployments.embedded.private_files import FOLDER_MODE, kept_secret, private_folder
+from deployments.embedded.private_files import FOLDER_MODE, load_or_make_secret, private_folder
 from deployments.embedded.processes import Program
 from deployments.embedded.state import DataDirectoryLock, State
 from deployments.embedded.supervised import Condition, Supervised
@@ -28,7 +28,7 @@ from deployments.embedded.supervisor import Supervisor
 from deployments.embedded.teller import Teller
 from deployments.registered import REPOSITORY
 
-# Others may pass through root's data directory, not list it: PostgreSQL is another user's.
+# Others may pass through root's data directory, but not list it: PostgreSQL runs as another user.
 ROOT_FOLDER_MODE = 0o711
 KEY_BYTES = 32
 API_START_TIMEOUT_S = 120.0
@@ -40,8 +40,10 @@ OnStep = Callable[[str], None]
 
 
 def default_data_dir() -> Path:
-    """Where everything is kept: `REFINERY_DATA_DIR`; or `/var/lib/refinery` for root, else below
-    `XDG_DATA_HOME`."""
+    """Return where everything is kept.
+
+    That is `REFINERY_DATA_DIR`; without it `/var/lib/refinery` for root, else below `XDG_DATA_HOME`.
+    """
     if given := os.environ.get("REFINERY_DATA_DIR"):
         return Path(given)
     if os.geteuid() == 0:
@@ -55,11 +57,11 @@ def _silent(_: str) -> None:
 
 
 class Stack:
-    """PostgreSQL, Prefect, its worker, the API and, if asked for, an S3 store.
+    """Run PostgreSQL, Prefect, its worker, the API and, if asked for, an S3 store.
 
-    `environment` reaches the API and the worker. Without `durable` a power cut may lose everything:
-    for tests. The attributes have their values once `start` has returned. As a context manager it
-    starts nothing and stops everything.
+    `environment` is for the API and the worker. Without `durable` a power cut may lose everything: that
+    is for tests. The attributes have their values once `start` has returned. As a context manager it
+    starts nothing, and stops everything.
     """
 
     prefect_ui_url: str
@@ -98,7 +100,7 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the API and the flows read: the URLs, the keys, and what the caller gave."""
+        """Return the variables of the API and the flows: URLs, keys, and those that the caller gave."""
         return {
             **self._extra,
             **self._egress(),
@@ -119,7 +121,7 @@ class Stack:
 
     @property
     def prefect_environment(self) -> dict[str, str]:
-        """What every client of Prefect's server needs."""
+        """Return the variables that every client of Prefect's server needs."""
         return {
             "PREFECT_API_URL": self.prefect_api_url,
             "PREFECT_API_AUTH_STRING": self.prefect_auth_string,
@@ -130,7 +132,7 @@ class Stack:
         return self.data_dir / "logs"
 
     def start(self, on_step: OnStep = _silent) -> None:
-        """Start everything and return when all of it is ready; if it cannot, leave nothing.
+        """Start everything, and return when all of it is ready; on an error, stop all of it.
 
         Raises:
             AlreadyRunning: another process has started from this data directory.
@@ -144,10 +146,10 @@ class Stack:
         self._teller.flush()
 
     def start_api(self, on_step: OnStep = _silent) -> None:
-        """Start everything and return when the API answers; raises as `start` does.
+        """Start everything, and return when the API answers; raises as `start` does.
 
-        The rest gets ready meanwhile and afterwards, however many tries that takes. From now on what
-        dies is started again, and `on_step` hears of it, from any thread.
+        The rest gets ready meanwhile and afterwards, however many tries that takes. From now on a
+        process that dies is started again, and `on_step` is told of it, from any thread.
         """
         _make_data_dir(self.data_dir)
         self._lock.acquire()
@@ -178,7 +180,7 @@ class Stack:
             raise
 
     def stop(self) -> None:
-        """Stops everything; a second call does nothing."""
+        """Stop everything; a second call does nothing."""
         if not self._lock.is_held:
             return
         self._supervisor.stop()
@@ -202,7 +204,7 @@ class Stack:
     def _start(self) -> None:
         if leftovers := self._state.stop_leftovers():
             self._teller.say(f"stopped what an earlier run left: {', '.join(leftovers)}")
-        # What a killed worker left half-done there is of no use to anybody.
+        # Half-done files of a killed worker are of no use to anybody.
         shutil.rmtree(self.data_dir / "tmp", ignore_errors=True)
         private_folder(self.log_folder)
         postgres, prefect = self._configure()
@@ -211,7 +213,7 @@ class Stack:
 
         is_new = postgres.is_new
         database = keep(postgres.program())
-        # Imports for seconds before it needs its database, for which it waits.
+        # The server imports for seconds before it needs its database, for which it waits.
         server = keep(prefect.program())
         if self._wants_object_store:
             self._rest.append(keep(self._seaweedfs().program()))
@@ -220,7 +222,7 @@ class Stack:
         migrate(self.database_url)
         keep(self._api_program(postgres)).wait_first_try()
 
-        # Both wait for Prefect by themselves, when they have been imported.
+        # Registration and worker wait for Prefect by themselves, once they have imported their modules.
         registered = None if is_new else Condition(server, prefect.has_registration)
         registration = self._supervisor.finish(prefect.deploy_program(), registered)
         worker = keep(prefect.worker_program(self.environment))
@@ -248,7 +250,7 @@ class Stack:
 
     def _find_encryption_key(self) -> str:
         given = self._extra.get("ASG_ENCRYPTION_KEY") or os.environ.get("ASG_ENCRYPTION_KEY")
-        return given or kept_secret(
+        return given or load_or_make_secret(
             self.data_dir / "encryption.key", lambda: secrets.token_hex(KEY_BYTES)
         )
 
@@ -257,14 +259,14 @@ class Stack:
             return get_status(f"{self.api_url}/health/live") == HTTP_OK
 
         address = ["--host", LOOPBACK, "--port", str(self._ports.port("api"))]
-        # A request that streams must not hold up the stop.
+        # Requests that stream must not hold up the stop.
         limits = ["--no-access-log", "--timeout-graceful-shutdown", str(API_REQUESTS_FINISH_S)]
         return Program(
             name="API",
             arguments=[sys.executable, "-m", "api", *address, *limits],
             environment=python_environment(self.environment),
             folder=REPOSITORY,
-            # Prefect is not asked: without it jobs are taken and labelled.
+            # Prefect is not asked: without it jobs are still accepted and labelled.
             is_ready=lambda: is_live() and postgres.has_database(),
             is_alive=is_live,
             start_timeout_s=API_START_TIMEOUT_S,
@@ -284,18 +286,18 @@ class Stack:
 
 
 def _make_data_dir(folder: Path) -> None:
-    """Makes the folder and its missing parents; folders that are there keep their modes."""
+    """Make the folder and its missing parents; folders that are there keep their modes."""
     mode = ROOT_FOLDER_MODE if os.geteuid() == 0 else FOLDER_MODE
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
         path.mkdir(exist_ok=True)
-        # Said again because the umask may have taken bits away.
+        # The mode is set again because the umask may have taken bits away.
         path.chmod(mode)
 
 
 @contextlib.contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """SIGTERM and a closed terminal end the block like Ctrl-C does, so that it can clean up."""
+    """Have SIGTERM and a closed terminal end the block as Ctrl-C does, so that it can clean up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -303,7 +305,7 @@ def _signals_interrupt() -> Iterator[None]:
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    # SIGINT too: a shell's background jobs start with it ignored.
+    # SIGINT is set too: a shell's background jobs start with it ignored.
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     previous = {number: signal.signal(number, interrupt) for number in numbers}
     try:

@@ -1,4 +1,4 @@
-"""Who runs from a data directory: a lock, and a file that says which processes there are."""
+"""Record who runs from a data directory: by a lock, and by a file of the processes."""
 
 import contextlib
 import fcntl
@@ -16,14 +16,14 @@ from deployments.embedded.wait_for_exit import kill_and_wait, wait_ended
 from deployments.errors import AlreadyRunning
 
 PID_WIDTH = 20
-# The kernel counts in ticks of 10 ms, and psutil adds the time of boot to them.
+# The kernel counts in ticks of 10 ms, to which psutil adds the time of boot.
 CREATE_TIME_TOLERANCE_S = 1.0
 LEFTOVER_STOP_TIMEOUT_S = 10.0
 KILL_TIMEOUT_S = 5.0
 
 
 class DataDirectoryLock:
-    """Held by the supervisor as long as it lives; however that ends, the kernel lets go of it."""
+    """Lock a data directory for a supervisor; the kernel releases the lock when that ends, however."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -34,7 +34,11 @@ class DataDirectoryLock:
         return self._descriptor is not None
 
     def acquire(self) -> None:
-        """Raises AlreadyRunning if another supervisor holds it."""
+        """Take the lock.
+
+        Raises:
+            AlreadyRunning: another supervisor holds it.
+        """
         path = self._data_dir / "lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
         try:
@@ -44,7 +48,7 @@ class DataDirectoryLock:
             os.close(descriptor)
             urls = State(self._data_dir).read().get("urls", {})
             raise AlreadyRunning(self._data_dir, holder, urls) from None
-        # Padded to one width instead of truncated first: a reader never finds it empty.
+        # The pid is padded to one width, and the file never truncated, so a reader never finds it empty.
         os.pwrite(descriptor, f"{os.getpid():<{PID_WIDTH}}".encode(), 0)
         self._descriptor = descriptor
 
@@ -55,7 +59,7 @@ class DataDirectoryLock:
 
 
 class State:
-    """What runs, in `<data_dir>/state.json`: written by the lock's holder, read by all others."""
+    """Keep what runs in `<data_dir>/state.json`: the lock's holder writes it, all others read it."""
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / "state.json"
@@ -75,7 +79,7 @@ class State:
         write_private(self._path, json.dumps(state, indent=1))
 
     def read(self) -> dict[str, Any]:
-        """The last state, or nothing at all if there is none."""
+        """Return the last state; an empty one if there is none."""
         try:
             state: dict[str, Any] = json.loads(self._path.read_text())
         except (FileNotFoundError, ValueError):
@@ -86,9 +90,9 @@ class State:
         self._path.unlink(missing_ok=True)
 
     def stop_leftovers(self) -> list[str]:
-        """Ends what a killed supervisor left running, and returns the names of it.
+        """End the processes that a killed supervisor left running, and return their names.
 
-        Call it with the lock held: then whoever wrote the state is gone.
+        Call it with the lock held: then the writer of the state is gone.
         """
         entries = self.read().get("processes", [])
         found = [(entry, process) for entry in entries if (process := _process(entry))]
@@ -102,7 +106,7 @@ class State:
 
 
 def _process(entry: Mapping[str, Any]) -> psutil.Process | None:
-    """The process that was written down, if it runs and its number is not another's by now."""
+    """Return the process of an entry, if it runs and its pid is not another process's by now."""
     try:
         process = psutil.Process(entry["pid"])
         created = process.create_time()

@@ -1,4 +1,4 @@
-"""One program that is kept running, or done until it succeeds, by a thread of its own."""
+"""Keep one program running, or repeat it until it succeeds, by a thread of its own."""
 
 import threading
 import time
@@ -11,10 +11,10 @@ from deployments.errors import ServerFailed
 
 RESTART_DELAY_MIN_S = 0.5
 RESTART_DELAY_MAX_S = 30.0
-# One that has been ready for so long counts as mended: its next death is the first.
+# A program that has been ready for so long counts as mended: its next death is a first one.
 STEADY_S = 60.0
 PROBE_PERIOD_S = 5.0
-# In a row: a minute without any answer.
+# So many in a row are a minute without any answer.
 PROBES_MISSED_MAX = 12
 WAIT_S = 0.2
 
@@ -22,10 +22,10 @@ Say = Callable[[str], None]
 
 
 class Supervised:
-    """A child process, started again whenever it dies or hangs, more slowly each time, without end.
+    """Start a child process again whenever it dies or hangs, more slowly each time, without end.
 
-    Nothing that goes wrong ends it: a full disk has room again some day. Each such thread waits for
-    its own program only, so that those that died at once come back side by side.
+    No error ends that: a full disk has room again some day. Each such thread waits for its own program
+    only, so that programs which died at the same time come back side by side.
     """
 
     ready = "is ready"
@@ -87,7 +87,7 @@ class Supervised:
             self._thread.join()
 
     def hold(self) -> None:
-        """Start nothing any more; what runs goes on."""
+        """Start nothing any more; a running program goes on."""
         self._stopping.set()
 
     def _run(self) -> None:
@@ -124,7 +124,7 @@ class Supervised:
         return True
 
     def _wait_for_end(self) -> str:
-        """Return how it ended. One that hangs is killed."""
+        """Wait until the program has ended, and return how. One that hangs is killed."""
         missed, pause_s, heard_s = 0, PROBE_PERIOD_S, time.monotonic()
         while not self.child.wait_exit(pause_s):
             asked_s = time.monotonic()
@@ -139,7 +139,7 @@ class Supervised:
         return f"died (exit {self.child.exit_code})"
 
     def _is_alive(self) -> bool:
-        # A worker is asked after by way of Prefect, which may be away; that it is stopped is seen here.
+        # Only Prefect knows whether the worker is alive; a stopped process is seen without asking.
         if self.child.is_stopped:
             return False
         is_alive = self.child.program.is_alive
@@ -161,9 +161,9 @@ class Supervised:
         if not self._tried.is_set():
             self._failure = error
             self._tried.set()
-        self._say(f"{self._told(error)}; tried again in {self._delay_s():.0f} s")
+        self._say(f"{self._sentence_about(error)}; tried again in {self._delay_s():.0f} s")
 
-    def _told(self, error: Exception) -> str:
+    def _sentence_about(self, error: Exception) -> str:
         if isinstance(error, ServerFailed):
             return f"{error.name} {error.reason} (its log: {error.log_path})"
         return f"{self.child.name} cannot be started: {error}"
@@ -174,9 +174,9 @@ class Supervised:
 
 @dataclass(frozen=True)
 class Condition:
-    """When an errand has to be done: `after` is ready, and `is_done` says that it is not.
+    """Say when an errand has to be done: when `after` is ready and `is_done` returns False.
 
-    `is_done` raises where it cannot be asked; it is asked again later.
+    `is_done` raises where that cannot be found out, and is called again later.
     """
 
     after: Supervised
@@ -184,7 +184,7 @@ class Condition:
 
 
 class Errand(Supervised):
-    """A program that ends by itself, done again until it succeeds once; then it is ready."""
+    """Repeat a program that ends by itself until it succeeds once; then it is ready."""
 
     ready = "is done"
 
@@ -196,7 +196,7 @@ class Errand(Supervised):
         began: float,
         condition: Condition | None,
     ) -> None:
-        """Without a condition it is done at once."""
+        """Without a condition the program is started at once."""
         super().__init__(child, say, on_change, began)
         self._condition = condition
 

@@ -1,4 +1,4 @@
-"""Keeps the programs of one stack running, its logs short and its state written down."""
+"""Keep the programs of one stack running, its logs short and its state recorded."""
 
 import threading
 import time
@@ -17,12 +17,12 @@ _Each = TypeVar("_Each", bound=Supervised)
 
 
 class Supervisor:
-    """The children of one stack, in the order in which they were added."""
+    """Supervise the children of one stack, in the order in which they were added."""
 
     def __init__(self, log_folder: Path, write_state: Callable[[], None], say: Say) -> None:
-        """`write_state` is called after every start, with the new processes in `children`; where it
-        raises OSError, again every few seconds. `say` hears what died and what is tried again, from
-        any thread; it must not raise.
+        """`write_state` is called after every start, with the new processes in `children`; if it raises
+        OSError, again every few seconds. `say` is told of deaths and new tries, from any thread; it must
+        not raise.
         """
         self._log_folder = log_folder
         self._write_state = write_state
@@ -79,7 +79,7 @@ class Supervisor:
     def _tidy(self) -> None:
         while not self._stopping.wait(TIDY_PERIOD_S):
             for child in self.children:
-                # A full disk: no log grows meanwhile, and the next round tries again.
+                # On a full disk no log grows, and the next round tries again.
                 with suppress(OSError):
                     child.log.rotate()
             if not self._state_is_written:

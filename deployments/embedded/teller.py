@@ -1,4 +1,4 @@
-"""Lines for the operator, from any thread: nobody waits for a terminal that does not take them."""
+"""Pass lines to the operator, from any thread, without waiting for a terminal that is held."""
 
 import queue
 import threading
@@ -9,10 +9,10 @@ FLUSH_S_MAX = 1.0
 
 
 class Teller:
-    """Hands lines to a listener, in a thread of its own.
+    """Hand lines to a listener, in a thread of its own.
 
-    A terminal may be held (Ctrl-S), a pipe may be full, and the disk of a log as well; what restarts
-    processes must not stop for that.
+    A terminal may be held (Ctrl-S), and a pipe or the disk of a log may be full; the threads that
+    restart processes must not stop for that.
     """
 
     def __init__(self) -> None:
@@ -21,18 +21,18 @@ class Teller:
         self._thread: threading.Thread | None = None
 
     def start(self, listener: Callable[[str], None]) -> None:
-        """Hand everything to `listener` from now on; what it raises as OSError is lost."""
+        """Hand every line to `listener` from now on; a line for which it raises OSError is lost."""
         self._listener = listener
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="teller", daemon=True)
             self._thread.start()
 
     def say(self, line: str) -> None:
-        """Return at once."""
+        """Queue a line, and return at once."""
         self._lines.put(line)
 
     def flush(self) -> None:
-        """Return when all is said, or after `FLUSH_S_MAX` at most."""
+        """Return when every queued line was handed on, or after `FLUSH_S_MAX`."""
         said = threading.Event()
         self._lines.put(said)
         if self._thread:

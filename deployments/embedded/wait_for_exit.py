@@ -1,4 +1,4 @@
-"""Waiting for processes that need not be our children, and making them end."""
+"""Wait for processes that need not be our children, and end them."""
 
 import contextlib
 import time
@@ -10,10 +10,10 @@ ENDED_POLL_S = 0.02
 
 
 def wait_ended(processes: Sequence[psutil.Process], timeout_s: float) -> list[psutil.Process]:
-    """Waits until these have ended; returns those that run on after `timeout_s`.
+    """Wait until these have ended; return those that still run after `timeout_s`.
 
-    A zombie has ended. In a container whose first process reaps nobody, it stays in the list of
-    processes for good, and `psutil.wait_procs` alone would wait for it in vain.
+    A zombie has ended. In a container whose first process reaps none, it stays in the list of processes
+    for good, and `psutil.wait_procs` alone would wait for it in vain.
     """
     deadline = time.monotonic() + timeout_s
     while running := [process for process in processes if _runs(process)]:
@@ -31,7 +31,7 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def kill_and_wait(processes: Sequence[psutil.Process], timeout_s: float) -> None:
-    """SIGKILL, and then until the kernel has taken them away."""
+    """Kill the processes, and wait for up to `timeout_s` until they are gone."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

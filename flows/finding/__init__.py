@@ -1,1 +1,1 @@
-"""Which manifests of a stream there are, which were read before, and which have failed."""
+"""Find the manifests of a stream: which are new, which have jobs already, and which have failed."""

@@ -1,7 +1,7 @@
-"""Results that Refinery has delivered are no manifests, wherever they lie.
+"""Tell results that Refinery has delivered from manifests, wherever they lie.
 
-A stream that took them for manifests would make two jobs of each of its own deliveries, and again of
-theirs, without end.
+A stream that took results for manifests would make two jobs of each of its own deliveries, and two of
+each of theirs, without end.
 """
 
 import re
@@ -28,10 +28,10 @@ class DeliveredIntoSource(RefineryError):
 
 
 def check_delivery(target: DeliveryTarget, place: ObjectUrl, source: Source) -> None:
-    """Do nothing if what is delivered to `target` is not below `source` in the bucket of `place`.
+    """Check that a delivery to `target` does not lie below `source` in the bucket of `place`.
 
     Raises:
-        DeliveredIntoSource: it is.
+        DeliveredIntoSource: it does.
     """
     is_same_bucket = (target.type, target.bucket) == (place.store, place.bucket)
     if is_same_bucket and source.is_below(f"{target.prefix}/{_EXAMPLE}".lstrip("/")):
@@ -42,7 +42,7 @@ def check_delivery(target: DeliveryTarget, place: ObjectUrl, source: Source) -> 
 
 
 class OwnResults:
-    """Tells what was delivered into a bucket from what else is in it."""
+    """Find the objects of a bucket that Refinery has delivered into it."""
 
     def __init__(self, database: Database, bucket: Bucket, place: ObjectUrl) -> None:
         self._database = database
@@ -53,7 +53,7 @@ class OwnResults:
     def are_among(self, entries: Sequence[Entry]) -> set[str]:
         """Return the keys of `entries` that are results of a job.
 
-        A job of this Refinery is in its database; another one's results have a `manifest.json`.
+        A job of this Refinery is in its database; the results of another one have a `manifest.json`.
         """
         matches = {e.key: match for e in entries if (match := _DELIVERED.fullmatch(e.key))}
         folders = {match["folder"]: match["job_id"] for match in matches.values()}

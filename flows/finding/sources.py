@@ -1,4 +1,4 @@
-"""Which objects of a bucket are manifests that a slot has to submit. No Prefect, no SQL."""
+"""Judge which objects of a bucket are manifests that a slot has to submit. No Prefect, no SQL."""
 
 import re
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from blocks.domain.errors import RefineryError
 _PLACEHOLDER = re.compile(r"\{date(?::([^{}]*))?\}")
 _DEFAULT_FORMAT = "%Y-%m-%d"
 _DIGITS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "j": 3}
-# What a date has to name, in whatever order: without its year it would come again.
+# The parts that a date may have, in any order. Without its year the same date would come again.
 _DATES = ["Y", "Ym", "Ymd", "Yj", "YmdH", "YjH", "YmdHM", "YjHM"]
 _PATTERN_CHARACTERS = re.compile(r"[*?]")
-# What programs leave beside their output: Hadoop and Spark take no notice of these names either.
+# Programs leave markers beside their output; Hadoop and Spark ignore these names too.
 _MARKER = re.compile(r"(^|/)[_.][^/]*$|/$")
 
 
@@ -28,7 +28,7 @@ class InvalidSource(RefineryError):
 
 
 class Verdict(StrEnum):
-    """Why a manifest is submitted by this slot, or left."""
+    """Say why a manifest is submitted by this slot, or left."""
 
     DUE = "due"
     STILL_YOUNG = "still young (find.min_age_s)"
@@ -39,7 +39,7 @@ class Verdict(StrEnum):
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """What a run of a schedule is for: `at` is when it was due, `now` when it runs."""
+    """Describe a run of a schedule: `at` is when it was due, `now` when it runs."""
 
     at: datetime
     now: datetime
@@ -49,7 +49,7 @@ class Slot(msgspec.Struct, frozen=True):
 
 
 class Source:
-    """A prefix of keys, such as `in/`, or one with the date of a slot: `in/{date:%Y/%m/%d}/`.
+    """Interpret a prefix of keys, such as `in/`, or one with a slot's date: `in/{date:%Y/%m/%d}/`.
 
     Dates are of the time zone `timezone`. Manifests are the objects below it whose names end with one of
     `suffixes`, in capital letters or small ones.
@@ -71,7 +71,7 @@ class Source:
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise InvalidSource(f"There is no time zone {timezone!r}.") from error
         self.prefix = parts[0]
-        """What all keys begin with."""
+        """The beginning of all keys."""
         self.suffixes = tuple(suffixes)
         self._endings = tuple(suffix.lower() for suffix in suffixes)
         self._format = (parts[1] or _DEFAULT_FORMAT) if len(parts) > 1 else None
@@ -80,19 +80,19 @@ class Source:
         self._pattern = re.compile(f"{re.escape(parts[0])}{date}{after}")
 
     def is_below(self, key: str) -> bool:
-        """Whether the key lies below the prefix, with a date where the template has one."""
+        """Return whether the key lies below the prefix, with a date where the template has one."""
         return self._pattern.match(key) is not None
 
     def is_manifest(self, key: str) -> bool:
-        """Whether the key is below the prefix, and of a manifest."""
+        """Return whether the key is below the prefix, and is named like a manifest."""
         return key.lower().endswith(self._endings) and self.is_below(key)
 
     def is_passed_over(self, key: str) -> bool:
-        """Whether the key lies where manifests do and is named neither like one nor like a marker."""
+        """Return whether the key lies where manifests do, named neither like one nor like a marker."""
         return self.is_below(key) and not self.is_manifest(key) and not _MARKER.search(key)
 
     def folder_beside(self, key: str) -> str | None:
-        """Return the folder of a key that only begins like the prefix, as `data/` does for `da`."""
+        """Return the folder of a key that only begins like the prefix: `data/` for the prefix `da`."""
         begun, slash, _ = key.removeprefix(self.prefix).partition("/")
         is_folder = self.prefix.endswith("/") or not self.prefix
         return f"{self.prefix}{begun}/" if slash and begun and not is_folder else None
@@ -101,7 +101,7 @@ class Source:
         """Return a sentence for a source that no key begins with.
 
         Raises:
-            InvalidSource: it is written as something that it is not: a pattern, or a path.
+            InvalidSource: it is written like a pattern or a path, which it is not.
         """
         if _PATTERN_CHARACTERS.search(self.prefix):
             raise InvalidSource(
@@ -116,7 +116,7 @@ class Source:
         return f"no key begins with {self.prefix!r}"
 
     def judge(self, entry: Entry, slot: Slot) -> Verdict:
-        """Whether the slot has to submit it, if nobody has."""
+        """Return whether the slot has to submit the manifest, if the stream has no job of it."""
         current = self._current(slot.at)
         if slot.now - entry.modified_at < slot.min_age:
             return Verdict.STILL_YOUNG
@@ -130,7 +130,7 @@ class Source:
         return Verdict.DUE if is_new or slot.catch_up else Verdict.BEFORE_THE_STREAM
 
     def _current(self, at: datetime) -> datetime | None:
-        """The date of a slot, as exact as the format is."""
+        """Return the date of a slot, as exact as the format is."""
         if self._format is None:
             return None
         match = re.match(
@@ -145,7 +145,7 @@ class Source:
 
 
 def _date_pattern(format_: str) -> str:
-    """A pattern with a group for each part of a date."""
+    """Return a regular expression with a group for each part of a date."""
     parts = re.split(r"(%.)", format_)
     names = {part[1] for part in parts[1::2]}
     if names not in map(set, _DATES):
@@ -159,7 +159,7 @@ def _date_pattern(format_: str) -> str:
         if n % 2 == 0:
             pattern += re.escape(part)
         elif part[1] in found:
-            pattern += f"(?P={part[1]})"  # said again, as in %Y/%m/%Y-%m-%d
+            pattern += f"(?P={part[1]})"  # named again, as in %Y/%m/%Y-%m-%d
         else:
             found.add(part[1])
             pattern += rf"(?P<{part[1]}>[0-9]{{{_DIGITS[part[1]]}}})"
@@ -167,7 +167,7 @@ def _date_pattern(format_: str) -> str:
 
 
 def _date(match: re.Match[str]) -> datetime:
-    """Return the date as one of UTC, to be compared with its like; ValueError where there is none."""
+    """Return the date in UTC, to be compared with others; ValueError where no calendar has it."""
     said = {name: int(digits) for name, digits in match.groupdict().items()}
     year, month, day = said["Y"], said.get("m", 1), said.get("d", 1)
     first = datetime(year, month, day, said.get("H", 0), said.get("M", 0), tzinfo=UTC)
@@ -180,5 +180,5 @@ def _date(match: re.Match[str]) -> datetime:
 
 
 def utc(at: datetime) -> datetime:
-    """The instant; a time without a zone is UTC."""
+    """Return the instant; a time without a zone is taken as UTC."""
     return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""What is said of manifests without a result: the run's name and state, and an event for automations."""
+"""Report manifests without a result: by the run's name and state, and an event for automations."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 from blocks.prefect.api import PrefectApi
 from blocks.store import streams
 from blocks.store.streams import Outcome, Stream, StreamManifest
-from flows.running.monitor import only_shown
+from flows.running.monitor import ui_update
 from flows.running.resources import database, settings
 
 EVENT = "refinery.stream.failed"
@@ -18,8 +18,8 @@ _LISTED_MAX = 100
 _IN_EVENT_MAX = 20
 
 
-def tell_of_failures(stream: Stream) -> str | None:
-    """Return a sentence, without a full stop, on manifests without a result; None if there are none."""
+def report_failures(stream: Stream) -> str | None:
+    """Report manifests without a result; return a sentence (no full stop), None if there are none."""
     with database().transaction() as tx:
         (counts,) = streams.list_streams(tx, stream.customer_id, stream.stream)
         if not counts.failed:
@@ -38,17 +38,17 @@ def tell_of_failures(stream: Stream) -> str | None:
     )
 
 
-@only_shown
+@ui_update
 def _name_run(name: str) -> None:
     with get_client(sync_client=True) as client:
         client.update_flow_run(UUID(flow_run.id), name=name)
 
 
-@only_shown
+@ui_update
 def _emit(
     stream: Stream, failed: list[StreamManifest], *, failed_count: int, manifests_count: int
 ) -> None:
-    """Have automations hear of it, once for each set of failures: the event's id follows from them."""
+    """Send automations an event, once for each set of failures: its id follows from them."""
     of = f"{stream.customer_id}.{stream.stream}"
     jobs = sorted(f"{each.job_id}/{each.attempts}" for each in failed)
     event: dict[str, Any] = {

@@ -1,6 +1,6 @@
-"""What an ETL owner sets of a stream, as the form in the Prefect UI has it, and the jobs that it makes.
+"""Describe what an ETL owner sets of a stream: the form in the Prefect UI, and the jobs made of it.
 
-The rules on a job's fields are those of `POST /v1/jobs`, and stand with its body type alone.
+The rules for a job's fields are those of `POST /v1/jobs`, and stand with its body type alone.
 """
 
 import difflib
@@ -18,6 +18,8 @@ from blocks.domain.model import TaskType
 from blocks.prefect.blocks import ManifestSource
 from blocks.store.jobs import DeliveryTarget, NewJob
 
+DEFAULT_STREAM = "default"
+
 _OF_THE_BODY = {"label_spec", "delivery", "manifest_url"}
 
 
@@ -28,12 +30,12 @@ class InvalidParameters(RefineryError):
 
 
 def _with_known_names(schema: dict[str, Any]) -> None:
-    """Have Prefect refuse other names at once, with those that there are."""
+    """Have Prefect refuse unknown names at once, with a list of the known ones."""
     schema["propertyNames"] = {"enum": list(schema["properties"])}
 
 
 class _Form(BaseModel):
-    """A group of fields; a name that is none of them is refused with the nearest that is."""
+    """Group fields; refuse an unknown name with the nearest known one."""
 
     model_config = ConfigDict(json_schema_extra=_with_known_names)
 
@@ -61,7 +63,7 @@ class LabelSpec(_Form):
 
 
 class JobOptions(_Form):
-    """The other fields of a job, as `POST /v1/jobs` has them."""
+    """The other fields of a job, as in `POST /v1/jobs`."""
 
     consensus_threshold: int = Field(
         default=limits.CONSENSUS_THRESHOLD_DEFAULT,
@@ -145,7 +147,7 @@ def job_of(
     options: JobOptions,
     target: DeliveryTarget | None,
 ) -> NewJob:
-    """Return what all jobs of a stream have in common; the `manifest_url` is each one's own.
+    """Return what all jobs of a stream have in common; each gets its own `manifest_url`.
 
     Raises:
         InvalidParameters: with everything that `POST /v1/jobs` would refuse.
@@ -167,6 +169,6 @@ def job_of(
 
 
 def _place(field: str) -> str:
-    """Where an owner finds a field of the body."""
+    """Return the parameter in which an owner sets a field of the body."""
     first = field.partition(".")[0].partition("[")[0]
     return field if first in _OF_THE_BODY else f"options.{field}"

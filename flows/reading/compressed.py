@@ -1,4 +1,4 @@
-"""Compressed manifests: no random access, so one reader cuts the stream into the same chunks."""
+"""Read compressed manifests: they have no random access, so one reader cuts the text into chunks."""
 
 import io
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from flows.reading import ranges
 from flows.reading.ranges import Read
 
 _BLOCK_BYTES = 4 * 1024 * 1024
-# Neither gzip nor JSON lines that anybody means come to more; a bomb of a few bytes does.
+# No honest manifest is compressed further; a bomb of a few bytes is.
 _RATIO_MAX = 1000
 _RATIO_FROM_BYTES = 64 * 1024 * 1024
 
@@ -22,14 +22,14 @@ _RATIO_FROM_BYTES = 64 * 1024 * 1024
 def read_chunks(
     read: Read, size: int, codec: Compression, *, chunk_bytes: int, bytes_max: int
 ) -> Iterator[tuple[int, int, bytes, Counted]]:
-    """(chunk number, byte offset, text, counts) of each chunk of the decompressed manifest, in order.
+    """Yield (chunk number, byte offset, text, counts) of each chunk of the decompressed text, in order.
 
-    Chunks are cut as by `manifest.chunk_range` and `manifest.read_lines`. Of the decompressed text
-    little more than a chunk is held. Raises whatever `read` raises, and
+    Chunks are cut as by `ranges.chunk_range` and `ranges.read_lines`. Little more than one chunk of the
+    text is held in memory. Raises whatever `read` raises, and
 
     Raises:
-        ManifestCorrupt: it is not `codec` data, or ends in the middle.
-        ManifestTooLarge: it comes to more than `bytes_max`, or to an absurd multiple of itself.
+        ManifestCorrupt: the manifest is not `codec` data, or ends in the middle.
+        ManifestTooLarge: the text has more than `bytes_max` bytes, or 1,000 times those of the manifest.
     """
     window = _Window(_decompress(read, size, codec, bytes_max))
     for number in count():
@@ -43,7 +43,7 @@ def read_chunks(
 
 
 class _Window:
-    """The part of a stream that is being looked at, by offsets in the whole."""
+    """Hold a part of a stream, addressed by offsets in the whole stream."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
@@ -51,13 +51,13 @@ class _Window:
         self._held = bytearray()
 
     def fill_to(self, end: int) -> int:
-        """Hold everything up to `end`: how far the stream really goes."""
+        """Hold everything up to `end`; return `end`, or where the stream ends before it."""
         while self._start + len(self._held) < end and (block := next(self._blocks, None)):
             self._held += block
         return min(end, self._start + len(self._held))
 
     def read(self, start: int, end: int) -> bytes:
-        """Bytes `start` to `end`; fewer where the stream ends."""
+        """Return bytes `start` to `end`; fewer where the stream ends."""
         self.fill_to(end)
         return bytes(self._held[start - self._start : end - self._start])
 
@@ -67,7 +67,7 @@ class _Window:
 
 
 class _Object(io.RawIOBase):
-    """The compressed object as a file; `at` is how far it was read."""
+    """Make a file of the compressed object; `at` is how many bytes of it were read."""
 
     def __init__(self, read: Read, size: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class _Object(io.RawIOBase):
 
 
 def _decompress(read: Read, size: int, codec: Compression, bytes_max: int) -> Iterator[bytes]:
-    """The text in blocks, members and frames that follow each other taken as one."""
+    """Yield the text in blocks; members or frames that follow each other count as one stream."""
     compressed = _Object(read, size)
     file = pa.PythonFile(io.BufferedReader(compressed, _BLOCK_BYTES), mode="r")
     stream = pa.CompressedInputStream(file, codec.value)

@@ -1,4 +1,4 @@
-"""Manifest lines validated as columns: most in one sweep of Polars, the rest one by one."""
+"""Validate manifest lines as columns: most in one sweep of Polars, the rest one by one."""
 
 from collections.abc import Iterator
 
@@ -11,15 +11,15 @@ from blocks.lines.exact_path import validate
 from blocks.lines.validated_lines import Batch, task_frame
 from flows.reading.good_line import GOOD_LINE, HEAD
 
-# A sweep costs a millisecond however few its lines are. And what comes of them has to fit into memory
-# however short they are: a bad line of two bytes comes to more than two hundred.
+# A sweep costs a millisecond however few its lines are, so batches are large; yet their results have to
+# fit into memory however short the lines are: a bad line of two bytes takes more than two hundred.
 _BATCH_BYTES_MAX = 4 * 1024 * 1024
 _BATCH_LINES_MAX = 64 * 1024
 _BOM = b"\xef\xbb\xbf"
 
 
 def validate_lines(text: bytes, byte_offset: int) -> Iterator[Batch]:
-    """The lines of `text`, which begins at `byte_offset` of the manifest, in bounded batches."""
+    """Yield the lines of `text`, which begins at `byte_offset` of the manifest, in bounded batches."""
     number = 1
     for start, end in _cuts(text):
         batch = _validate(text[start:end], byte_offset + start, number)
@@ -28,7 +28,7 @@ def validate_lines(text: bytes, byte_offset: int) -> Iterator[Batch]:
 
 
 def _cuts(text: bytes) -> Iterator[tuple[int, int]]:
-    """Where to cut, always behind a line feed. A long line is a batch of its own."""
+    """Yield (start, end) of each batch, cut behind a line feed. A long line is a batch of its own."""
     start = 0
     while start < len(text):
         size = _BATCH_BYTES_MAX
@@ -58,10 +58,10 @@ def _validate(text: bytes, byte_offset: int, first_number: int) -> Batch:
 
 
 def _sweep(lines: pl.Series, byte_offset: int, first_number: int, *, any_cr: bool) -> pl.DataFrame:
-    """The lines with their place, and whether they are surely `good`.
+    """Return a row for each line, with its place and whether it is surely `good`.
 
-    `size` is in bytes, `tail` what follows the opening quote of the URL of a good line, and
-    `url_size` how much of it, in bytes, comes before the closing one.
+    `size` is in bytes; `tail` is the text after the opening quote of a good line's URL, and `url_size`
+    how many bytes of it come before the closing one.
     """
     text, size = pl.col("text"), pl.col("size")
     number = pl.int_range(pl.len(), dtype=pl.Int32)
@@ -104,7 +104,7 @@ def _validate_each(
 
 
 def _lines(text: bytes) -> pl.Series:
-    """The lines without their line feed; those that are not UTF-8 as so many spaces."""
+    """Return the lines without their line feeds; one that is not UTF-8 as so many spaces."""
     try:
         return _split(text)
     except ComputeError:
@@ -115,7 +115,7 @@ def _split(text: bytes) -> pl.Series:
     # Polars drops one carriage return before a line feed, and the offsets would no longer be right.
     text = text.replace(b"\r\n", b"\r\r\n")
     end = b"\r" if text.endswith(b"\r") else b""
-    # Polars decompresses what begins like gzip, zlib or zstd. Nothing that begins with a line feed does.
+    # Polars decompresses a text that begins like gzip, zlib or zstd. A line feed in front prevents that.
     return pl.read_lines(b"".join((b"\n", text, end))).to_series()[1:]
 
 

@@ -1,4 +1,4 @@
-"""What almost every good line looks like, as one regular expression for Polars.
+"""Match almost every good line by one regular expression, for Polars.
 
 A line that matches is good, and its fields lie where `flows.reading.fast_path` looks for them. A line
 that does not match may be good all the same: metadata nested deeper, the keys in the other order, a

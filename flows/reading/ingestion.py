@@ -1,6 +1,6 @@
-"""The steps that make a job's manifest into tasks, as plain functions.
+"""Make the tasks of a job's manifest, step by step, by plain functions.
 
-Each can be repeated: what is done is written in the database, in the transaction that did it.
+Each step can be repeated: the database records it, in the transaction that did it.
 """
 
 from collections import deque
@@ -23,9 +23,9 @@ from flows.reading.ranges import Read, choose_chunk_bytes, plan_ranges, read_lin
 from flows.running.deadlines import Deadline
 from flows.running.policy import RETRY
 from flows.running.resources import database, load_job, load_unread, manifest_of, settings
-from flows.running.setbacks import PROCESS_JOB, recorder
+from flows.running.setbacks import PROCESS_JOB, retry_recorder
 
-# A job's bad lines are first looked at after this many lines, as the HTTP contract has it.
+# The HTTP contract: a job's bad lines are judged after this many lines at the earliest.
 _LINES_BEFORE_JUDGING = 1000
 _COMPRESSED_CHUNKS_BETWEEN_JUDGEMENTS = 100
 
@@ -34,15 +34,15 @@ Range = tuple[int, int, int]
 
 
 def is_compressed(job_id: str) -> bool:
-    """Whether the job's manifest has to be read in order."""
+    """Return whether the job's manifest has to be read in order."""
     return _codec(load_job(job_id)) is not None
 
 
 def pin(job_id: str) -> None:
-    """Decide which version of the manifest is read, and in chunks of which size; once for a job.
+    """Pin the version of the manifest, and choose the size of its chunks; once for a job.
 
     Raises:
-        ManifestTooLarge: it has more bytes than the settings allow.
+        ManifestTooLarge: the manifest has more bytes than the settings allow.
     """
     job = load_unread(job_id)
     with database().transaction() as tx:
@@ -59,7 +59,7 @@ def pin(job_id: str) -> None:
             f"The manifest has {found.size:,} bytes; at most {bounds.manifest_bytes_max:,} are allowed."
         )
     if _codec(job):
-        chunk_bytes = bounds.chunk_bytes_max  # of a text whose size nobody knows yet
+        chunk_bytes = bounds.chunk_bytes_max  # the size of the text is not known yet
     else:
         chunk_bytes = choose_chunk_bytes(
             found.size,
@@ -81,11 +81,11 @@ def is_small(job_id: str) -> bool:
 
 
 def read_small(job_id: str) -> IngestionCounts | None:
-    """Read a small manifest, one step after the other; return what it came to, or None if it is none.
+    """Read a small manifest, step by step, and return its tally; return None if it is not small.
 
     Raises:
         ManifestRefused, NoValidLines, TooManyBadLines, LedgerMismatch: the job has to be failed.
-        Overtaken: the job has ended, or is past that.
+        AlreadyDone: the job has ended, or is past that.
     """
     pin(job_id)
     if not is_small(job_id):
@@ -104,7 +104,7 @@ def fail(job_id: str, code: str, message: str) -> None:
 
 
 def missing_ranges(job_id: str) -> list[Range]:
-    """The ranges of the manifest whose lines are not recorded yet."""
+    """Return the ranges of the manifest whose lines are not recorded yet."""
     job = load_job(job_id)
     size, chunk_bytes = _plan(job)
     done = _committed(job)
@@ -113,7 +113,7 @@ def missing_ranges(job_id: str) -> list[Range]:
 
 
 def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> ChunkCounts | None:
-    """Record the lines of one range; None if they are, or the job has ended."""
+    """Record the lines of one range; return None if they are recorded already, or the job has ended."""
     job = load_unread(job_id)
     at, text, counted = read_lines(_reader(job), _plan(job)[0], start, end)
     return _commit(job, chunk_no, at, text, counted)
@@ -124,9 +124,8 @@ def create_tasks_of_compressed(
 ) -> Iterator[tuple[int, ChunkCounts | None, float]]:
     """Decompress the manifest from its start, and record the chunks that are missing.
 
-    Yields each with the share of the manifest that was read by then.
-
-    What fails for a time is tried again on the spot: to begin anew would mean to decompress all
+    Yields (chunk number, what was committed, share of the manifest that was read by then).
+    A transient failure is tried again on the spot: to begin anew would mean to decompress again all
     that was read so far.
     """
     job = load_unread(job_id)
@@ -134,7 +133,7 @@ def create_tasks_of_compressed(
     assert codec is not None
     size, chunk_bytes = _plan(job)
     done = _committed(job)
-    read = RETRY.copy(before_sleep=recorder(job_id, PROCESS_JOB)).wraps(_reader(job))
+    read = RETRY.copy(before_sleep=retry_recorder(job_id, PROCESS_JOB)).wraps(_reader(job))
     read_bytes = 0
 
     def progress(start: int, end: int) -> bytes:
@@ -173,13 +172,13 @@ def create_tasks_of_compressed(
 
 
 def judge(job_id: str, *, at_end: bool = False) -> None:
-    """Stop at a manifest that is of no use.
+    """Fail if the manifest is of no use.
 
     Raises:
         ManifestRefused: not one line so far is JSON.
         NoValidLines: at the end, not one line is usable.
         TooManyBadLines: more than `failure_threshold_percent` of the lines so far are bad.
-        Overtaken: the job has ended, or is past that.
+        AlreadyDone: the job has ended, or is past that.
     """
     job = load_unread(job_id)
     with database().transaction() as tx:
@@ -213,11 +212,11 @@ def judge(job_id: str, *, at_end: bool = False) -> None:
 
 
 def finish(job_id: str) -> IngestionCounts:
-    """Close the ingestion, if every line that was read is recorded; return what they came to.
+    """Close the ingestion if every line that was read is recorded, and return the tally.
 
     Raises:
-        LedgerMismatch: one is not.
-        Overtaken: the job has ended, or is past that.
+        LedgerMismatch: a line is missing, or there is one too many.
+        AlreadyDone: the job has ended, or is past that.
     """
     job = load_unread(job_id)
     with database().transaction() as tx:
@@ -231,7 +230,7 @@ def _codec(job: Job) -> Compression | None:
 
 
 def _plan(job: Job) -> tuple[int, int]:
-    """Bytes of the manifest and of its chunks."""
+    """Return the bytes of the manifest, and those of a chunk."""
     assert job.pin is not None  # `pin` ran before
     assert job.chunk_bytes is not None
     return job.pin.size, job.chunk_bytes

@@ -1,7 +1,7 @@
-"""A manifest as byte ranges, and a range as lines. No Prefect, no SQL.
+"""Cut a manifest into byte ranges, and a range into lines. No Prefect, no SQL.
 
 A line belongs to the range in which its first byte lies; a range reads on to the end of its last
-line. So every cut gives the same lines, and nothing but (start, end) has to be passed around.
+line. So every cut gives the same lines, and (start, end) is all that has to be passed around.
 """
 
 import math
@@ -12,34 +12,34 @@ from blocks.domain.model import LINE_BYTES_MAX
 from blocks.lines.validated_lines import Counted
 
 Read = Callable[[int, int], bytes]
-"""Bytes `start` to `end` of the manifest; fewer where it ends, if that is not known before."""
+"""Return bytes `start` to `end` of the manifest; fewer where it ends, if its size is not known."""
 
 _BOM = b"\xef\xbb\xbf"
 _TAIL_BLOCK_BYTES = 64 * 1024
-# So that no machine waits long for the last one, a manifest makes this many chunks for each that is
-# in flight, within the bounds on a chunk's size.
+# A manifest makes so many chunks for each that is in flight, within the bounds on a chunk's size, so
+# that no machine waits long for the last one.
 _CHUNKS_FOR_EACH_IN_FLIGHT = 4
-# The first chunk is read alone, so that rubbish is known for what it is at once; the others wait for it.
+# The first chunk is read alone, so that rubbish is refused at once. The others wait for it.
 _FIRST_CHUNK_BYTES_MAX = 1024 * 1024
 
 
 def choose_chunk_bytes(
     size: int, *, in_flight: int, chunk_bytes_min: int, chunk_bytes_max: int
 ) -> int:
-    """The size of a manifest's chunks: enough of them to keep all workers busy to the end."""
+    """Return the bytes of a manifest's chunks, so that there are enough to keep all cores busy."""
     even = math.ceil(size / (in_flight * _CHUNKS_FOR_EACH_IN_FLIGHT))
     return min(max(even, chunk_bytes_min), chunk_bytes_max)
 
 
 def chunk_range(chunk_no: int, chunk_bytes: int) -> tuple[int, int]:
-    """Byte range (start, end) of a chunk, whatever the size of the manifest. The first may be small."""
+    """Return a chunk's byte range (start, end), whatever the manifest's size. The first may be small."""
     first = min(chunk_bytes, _FIRST_CHUNK_BYTES_MAX)
     start = first + (chunk_no - 1) * chunk_bytes
     return max(start, 0), start + chunk_bytes
 
 
 def plan_ranges(size: int, chunk_bytes: int) -> Iterator[tuple[int, int]]:
-    """Byte ranges (start, end) that cover a manifest of `size` bytes, in order."""
+    """Yield the byte ranges (start, end) that cover a manifest of `size` bytes, in order."""
     for chunk_no in count():
         start, end = chunk_range(chunk_no, chunk_bytes)
         if start >= size:
@@ -48,11 +48,10 @@ def plan_ranges(size: int, chunk_bytes: int) -> Iterator[tuple[int, int]]:
 
 
 def read_lines(read: Read, size: int, start: int, end: int) -> tuple[int, bytes, Counted]:
-    """Return the lines whose first byte lies in `start` to `end`.
+    """Return the lines whose first byte lies in `start` to `end`: their byte offset, text, and counts.
 
-    That is the byte offset of the first, their text, and how many they must be.
-    A line that goes on after the range is read up to just beyond the longest that is allowed: that
-    is enough to tell that it is too long. Raises whatever `read` raises.
+    A line that goes on after the range is read up to just beyond the longest that is allowed, which is
+    enough to tell that it is too long. Raises whatever `read` raises.
     """
     # The byte before the range tells whether a line begins at its first byte.
     at = max(start - 1, 0)
@@ -77,7 +76,7 @@ def _count(raw: bytes, start: int) -> Counted:
 
 
 def _read_tail(read: Read, size: int, at: int, bytes_so_far: int) -> bytes:
-    """The rest of a line of which `bytes_so_far` were read, from `at` on, without its line feed."""
+    """Return the rest of a line, from `at` on, of which `bytes_so_far` were read; no line feed."""
     tail = b""
     longest = len(_BOM) + LINE_BYTES_MAX + len(b"\r\n")
     stop = min(size, at + longest - bytes_so_far)

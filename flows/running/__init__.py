@@ -1,1 +1,1 @@
-"""What every run needs: settings, connections, retries, deadlines, and what an operator sees of it."""
+"""Provide what every run needs: settings, connections, retries, deadlines, and its view in the UI."""

@@ -1,4 +1,4 @@
-"""How long one run may take, so that a store which gives little keeps no run's place for ever."""
+"""Bound how long one run may take, so that a slow store keeps no run's place for ever."""
 
 from collections.abc import Iterable, Iterator
 from time import monotonic
@@ -11,9 +11,9 @@ _T = TypeVar("_T")
 
 
 class Deadline:
-    """`REFINERY_RUN_S_MAX` from now on.
+    """Count down `REFINERY_RUN_S_MAX` seconds from now on.
 
-    It is looked at between the steps of a run, each of which ends by the time limits of its requests.
+    A run looks at it between its steps, each of which is ended by the time limits of its requests.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Deadline:
 
     @property
     def left_s(self) -> float:
-        """Return the seconds that are left, 0 at the least."""
+        """Return the seconds that are left, at least 0."""
         return max(self._ends_s - monotonic(), 0.0)
 
     def check(self) -> None:
@@ -32,16 +32,16 @@ class Deadline:
             RunEnded: there is none.
         """
         if not self.left_s:
-            raise self.ended()
+            raise self.error()
 
-    def ended(self) -> RunEnded:
-        """Return what is raised when no time is left."""
+    def error(self) -> RunEnded:
+        """Return the error to raise when no time is left."""
         return RunEnded(
             f"The run took longer than {self._run_s:,} s and was ended; another one goes on."
         )
 
     def watch(self, blocks: Iterable[_T]) -> Iterator[_T]:
-        """Yield `blocks` as long as there is time.
+        """Yield `blocks` as long as there is time left.
 
         Raises:
             RunEnded: there is none.

@@ -1,7 +1,7 @@
-"""What an operator sees of a job in the Prefect UI: progress, chunks, and a summary.
+"""Show a job to operators in the Prefect UI: progress, chunks, and a page about it.
 
-Artifacts go by the job's id, so that all of a job's runs are found under one name. What cannot be shown
-is logged and never fails a run.
+Keys of artifacts are made of the job's id, so all runs of a job show under one name. An update that
+fails is logged and never fails a run.
 """
 
 import time
@@ -46,9 +46,10 @@ _CHUNKS_SHOWN_MAX = 500
 
 
 class ChunkSeen(msgspec.Struct, frozen=True):
-    """A chunk that a run has read: `start` and `end` in bytes; `lines` is None where another run had it.
+    """Describe a chunk that a run has read.
 
-    Bytes of a compressed manifest are not known.
+    `start` and `end` are bytes, None in a compressed manifest; `lines` is None where another run was
+    first.
     """
 
     chunk: int
@@ -61,12 +62,12 @@ class ChunkSeen(msgspec.Struct, frozen=True):
 
 
 def run_log(**fields: Any) -> BoundLogger:
-    """The log of the run, as the UI shows it, with `fields` in each line."""
+    """Return the log of the run, which the UI shows, with `fields` in each line."""
     return logs.wrap(get_run_logger(), **fields)
 
 
-def only_shown(show: Callable[_P, None]) -> Callable[_P, None]:
-    """What cannot be shown is logged and fails nothing; outside a run there is no place to show it."""
+def ui_update(show: Callable[_P, None]) -> Callable[_P, None]:
+    """Decorate an update of the UI: log its errors instead of raising; do nothing outside a flow run."""
 
     @wraps(show)
     def shown(*args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -80,11 +81,11 @@ def only_shown(show: Callable[_P, None]) -> Callable[_P, None]:
     return shown
 
 
-@only_shown
+@ui_update
 def mark_run(job: Job, what: str) -> None:
-    """Have a run found by its job and its customer, also where somebody has started it by hand.
+    """Name and tag a run that somebody started by hand, so that its job and its customer find it.
 
-    By ours it has its name and its tags from the start; naming every run anew would take a request each.
+    The launcher names and tags its runs when it asks for them, which saves a request for each.
     """
     missing = {job.job_id, job.customer_id} - set(flow_run.tags)
     if missing:
@@ -94,24 +95,24 @@ def mark_run(job: Job, what: str) -> None:
             )
 
 
-@only_shown
+@ui_update
 def mark_bad_lines(tags: set[str], bad_lines: int) -> None:
-    """Have a list of green runs say which of them have bad lines, and how many.
+    """Tag the run with the number of its bad lines, so that a list of green runs shows which have some.
 
-    `tags` are the run's own. A state of another name would show too, but automations wait for one that
-    is called `Completed`.
+    `tags` are tags of the run to keep. A state of another name would show too, but automations wait for
+    one that is called `Completed`.
     """
     if bad_lines:
-        marks = [f"{bad_lines} bad", BAD_LINES_TAG]  # first: a list shows three, and how many more
+        marks = [f"{bad_lines} bad", BAD_LINES_TAG]  # they come first: a list shows three tags
         with get_client(sync_client=True) as client:
             others = {*flow_run.tags, *tags}.difference(marks)
             ordered = [*marks, *others]
             client.update_flow_run(UUID(flow_run.id), tags=ordered)
 
 
-@only_shown
+@ui_update
 def mark_batch(customer_id: str) -> None:
-    """Have a run of small jobs found by its customer, also where somebody has started it by hand."""
+    """Name and tag a run of small jobs that somebody started by hand, so that its customer finds it."""
     if customer_id not in flow_run.tags:
         with get_client(sync_client=True) as client:
             client.update_flow_run(
@@ -122,7 +123,7 @@ def mark_batch(customer_id: str) -> None:
 
 
 class Progress:
-    """A bar in the UI, there with the first chunk and moved once a second at most."""
+    """Show a bar in the UI from the first chunk on, and move it at most once a second."""
 
     def __init__(self, job_id: str) -> None:
         self._key = f"{job_page.key(job_id)}-progress"
@@ -131,14 +132,14 @@ class Progress:
         self._moved_s = -_UPDATES_EVERY_S
 
     def move(self, share: float) -> None:
-        """`share` is between 0 and 1."""
+        """Move the bar to `share`, between 0 and 1; it never goes back."""
         now_s = time.monotonic()
         is_due = share >= 1 or now_s - self._moved_s >= _UPDATES_EVERY_S
         if is_due and share > self._share:
             self._moved_s = now_s
             self._show(share)
 
-    @only_shown
+    @ui_update
     def _show(self, share: float) -> None:
         percent = 100 * min(share, 1.0)
         if self._id:
@@ -147,13 +148,13 @@ class Progress:
             made: Any = create_progress_artifact(
                 percent, key=self._key, description="Manifest read"
             )
-            self._id = made  # in sync code it is no coroutine
-        self._share = share  # what could not be shown is shown by the next move
+            self._id = made  # the type includes a coroutine, which it is only in async code
+        self._share = share  # not reached where the update failed: the next move tries again
 
 
-@only_shown
+@ui_update
 def show_chunks(job_id: str, seen: Sequence[ChunkSeen]) -> None:
-    """A table of the chunks; of very many, those with most bad lines and most retries."""
+    """Make a table of the chunks; of very many, those with most bad lines and most retries."""
     if not seen:
         return
     worst = sorted(seen, key=lambda each: (each.bad_lines or 0, each.retries), reverse=True)
@@ -165,16 +166,16 @@ def show_chunks(job_id: str, seen: Sequence[ChunkSeen]) -> None:
     )
 
 
-@only_shown
+@ui_update
 def show_job(job_id: str) -> None:
-    """A page about the job as it is now."""
+    """Make a page about the job as it is now."""
     page, description = _page_of(job_id)
     create_markdown_artifact(key=job_page.key(job_id), markdown=page, description=description)
 
 
-@only_shown
+@ui_update
 def update_page(job_id: str) -> None:
-    """Bring the job's page up to date where it is: another one would cost Prefect two events."""
+    """Update the job's page in place: a new one would cost Prefect two events."""
     key = ArtifactCollectionFilterKey(any_=[job_page.key(job_id)])
     page, description = _page_of(job_id)
     with get_client(sync_client=True) as client:
@@ -195,27 +196,27 @@ def _page_of(job_id: str) -> tuple[str, str]:
 
 
 def _console_url(job: Job) -> str | None:
-    """Where a browser shows the results, once they are being written, if the store has such a place."""
+    """Return where a browser shows the results; None before they are written, or if nowhere does."""
     if job.delivery_status in (None, DeliveryStatus.PENDING):
         return None
     try:
         return destination_of(job).console_url(f"{folder_of(job)}/")
     except Terminal:
-        return None  # what the bucket would be opened with is refused
+        return None  # the credentials are wiped or refused
 
 
-@only_shown
+@ui_update
 def show_delivery(job_id: str, objects: Iterable[DeliveredObject]) -> None:
-    """A table of what was written."""
+    """Make a table of the objects that were written."""
     rows = [msgspec.structs.asdict(each) for each in objects][:_CHUNKS_SHOWN_MAX]
     create_table_artifact(
         key=f"{job_page.key(job_id)}-objects", table=rows, description=f"Delivery of {job_id}"
     )
 
 
-@only_shown
+@ui_update
 def show_works(works: Sequence[msgspec.Struct]) -> None:
-    """A table of what a run of small jobs has done, a row for each job."""
+    """Make a table of what a run of small jobs has done, a row for each job."""
     if works:
         create_table_artifact(
             key="small-jobs",

@@ -1,4 +1,4 @@
-"""Retries, bounds and cache rules of the flows, with their reasons."""
+"""Define the retries, bounds and cache rules of the flows, with their reasons."""
 
 from typing import Any
 
@@ -20,16 +20,16 @@ from blocks.settings import ChunkRunner, Settings
 from flows.running.setbacks import WAIT_IN_RUN_S, is_tried_again
 
 # 1, 2, 4, 8, 16 s and jitter: a store that is overloaded for half a minute costs time and nothing else.
-# What lasts longer ends the run; the next one tries once, and finds what is done already.
+# A longer outage ends the run; the next one tries once, and finds what is done already.
 _RETRIES = 5
 _BACKOFF_S = 1
 _JITTER = 0.5
 
 
 def is_transient(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed task may be tried again: by the type of what it raised, never by its text.
+    """Return whether a failed task may be tried again: by the type of its error, never by its text.
 
-    Prefect asks this after each failure that is not the last, so the job is told of it here.
+    Prefect asks this after each failure but the last, so the failure is recorded on the job here.
     """
     error = state.result(raise_on_failure=False)
     if not isinstance(error, Transient) or isinstance(error, RunEnded):
@@ -42,8 +42,8 @@ NETWORK_TASK: dict[str, Any] = {
     "retry_delay_seconds": exponential_backoff(backoff_factor=_BACKOFF_S),
     "retry_jitter_factor": _JITTER,
     "retry_condition_fn": is_transient,
-    # Whether something is done is written in PostgreSQL, in the transaction that did it. A result kept
-    # by Prefect would be a second opinion.
+    # PostgreSQL records what is done, in the transaction that did it. A result kept by Prefect would be
+    # a second opinion.
     "cache_policy": NO_CACHE,
     "persist_result": False,
 }
@@ -56,17 +56,17 @@ RETRY = Retrying(
     wait=wait_exponential_jitter(initial=_BACKOFF_S, exp_base=2, jitter=_BACKOFF_S * _JITTER),
     reraise=True,
 )
-"""The same for a step within a task that must not begin anew: `RETRY.wraps(step)`."""
+"""The same retries for a step within a task that must not begin anew: `RETRY.wraps(step)`."""
 
 
 def chunk_runner(settings: Settings) -> TaskRunner[Any]:
-    """What runs the chunks of one manifest side by side."""
+    """Return what runs the chunks of one manifest side by side."""
     in_flight = settings.chunks_in_flight
     match settings.chunk_runner:
         case ChunkRunner.THREADS:
             return ThreadPoolTaskRunner(max_workers=in_flight)
         case ChunkRunner.PROCESSES:
-            # It spawns them; Polars does not survive a fork.
+            # This runner spawns its processes; Polars does not survive a fork.
             return ProcessPoolTaskRunner(max_workers=in_flight)
         case ChunkRunner.DASK:
             from prefect_dask.task_runners import DaskTaskRunner  # noqa: PLC0415 - an extra

@@ -1,7 +1,7 @@
-"""What a run needs: settings, the database, and the buckets of a job.
+"""Provide what a run needs: settings, the database, and the buckets of a job.
 
-A run has the id of its job and nothing else. Whatever is secret is fetched and opened here, in the
-process that uses it, and never passed on.
+A run has the id of its job and nothing else. Secrets are fetched and decrypted here, in the process that
+uses them, and never passed on.
 """
 
 from functools import lru_cache
@@ -28,10 +28,10 @@ from blocks.store.runs import OURS
 _CLIENTS_MAX = 4
 
 
-class Overtaken(RefineryError):
-    """There is nothing left to do: another run did it, or the job has ended."""
+class AlreadyDone(RefineryError):
+    """Another run did it, or the job has ended: there is nothing left to do."""
 
-    code = "overtaken"
+    code = "already_done"
 
 
 class UnknownJob(RefineryError):
@@ -42,18 +42,18 @@ class UnknownJob(RefineryError):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process."""
+    """Return the settings of this process, read once."""
     return Settings.from_environment()
 
 
 @lru_cache(maxsize=1)
 def database() -> Database:
-    """The pool of this process, with a connection for each chunk in flight and one for the flow."""
+    """Return this process's pool, with a connection for each chunk in flight and one for the flow."""
     return Database(settings().database_url, connections_max=settings().chunks_in_flight + 1)
 
 
 def load_job(job_id: str) -> Job:
-    """The job as it is now.
+    """Return the job as it is now.
 
     Raises:
         UnknownJob: there is none of that id.
@@ -66,64 +66,64 @@ def load_job(job_id: str) -> Job:
 
 
 def load_unread(job_id: str) -> Job:
-    """The job, if its manifest has still to be read.
+    """Return the job, if its manifest has still to be read.
 
     Raises:
         UnknownJob: there is none of that id.
-        Overtaken: all of it was read, or the job has ended.
+        AlreadyDone: all of it was read, or the job has ended.
     """
     job = load_job(job_id)
     if job.status is JobStatus.FAILED:
-        raise Overtaken(
+        raise AlreadyDone(
             f"{job_id} has failed ({job.error_code}), and its customer was told; nothing to do. "
             "When that is mended, it is a new job."
         )
     if job.status.has_ended:
-        raise Overtaken(f"{job_id} is {job.status}; nothing to do.")
+        raise AlreadyDone(f"{job_id} is {job.status}; nothing to do.")
     if job.ingested_at:
-        raise Overtaken(f"{job_id}: its manifest was read to the end; nothing to do.")
+        raise AlreadyDone(f"{job_id}: its manifest was read to the end; nothing to do.")
     return job
 
 
 def load_undelivered(job_id: str) -> Job:
-    """The job, if its results have still to be delivered.
+    """Return the job, if its results have still to be delivered.
 
     Raises:
         UnknownJob: there is none of that id.
-        Overtaken: they were delivered, or refused, or are not due.
+        AlreadyDone: they were delivered, or refused, or are not due.
     """
     job = load_job(job_id)
     match job.delivery_status:
         case DeliveryStatus.PENDING | DeliveryStatus.DELIVERING:
             return job
         case DeliveryStatus.DELIVERED:
-            raise Overtaken(f"{job_id} was delivered at {job.delivered_at}; nothing to do.")
+            raise AlreadyDone(f"{job_id} was delivered at {job.delivered_at}; nothing to do.")
         case DeliveryStatus.FAILED:
-            raise Overtaken(f"{job_id}: its delivery was refused before; nothing to do.")
-    raise Overtaken(f"{job_id}: no delivery is due; nothing to do.")
+            raise AlreadyDone(f"{job_id}: its delivery was refused before; nothing to do.")
+    raise AlreadyDone(f"{job_id}: no delivery is due; nothing to do.")
 
 
-def is_by_hand() -> bool:
-    """Whether somebody has retried this run or has started it, and not the launcher."""
+def was_started_manually() -> bool:
+    """Return True if an operator started or retried this run, False if the launcher started it."""
     context = FlowRunContext.get()
     key = context.flow_run.idempotency_key if context and context.flow_run else None
     return flow_run.run_count > 1 or not (key or "").startswith(OURS)
 
 
 def adopt_run(tx: Transaction, job: Job, kind: str) -> None:
-    """Have reconcile look after this run, where it would look after none: it was started by hand."""
+    """Have reconcile look after a run that was started by hand, unless the work has another run."""
     if flow_run.id:
         runs.adopt(tx, job.job_no, kind, UUID(flow_run.id))
 
 
 def manifest_of(job: Job) -> tuple[Bucket, ObjectUrl]:
-    """The bucket that the job's manifest lies in, and the manifest's place in it."""
+    """Return the bucket of the job's manifest, and the manifest's URL."""
     url = parse_object_url(job.manifest_url)
     return _bucket(_access(job), url), url
 
 
 def destination_of(job: Job) -> Bucket:
-    """The bucket that the job's results go to."""
+    """Return the bucket that the job's results go to."""
     target = job.delivery
     assert target is not None  # the flow has looked
     url = ObjectUrl(target.type, target.bucket, target.prefix)
@@ -131,7 +131,7 @@ def destination_of(job: Job) -> Bucket:
 
 
 class _Access(NamedTuple):
-    """What opens the buckets of a job: its own credentials, or a block with the places it is for."""
+    """Hold what opens the buckets of a job: its own credentials, or a block and the places it is for."""
 
     job_id: str
     customer_id: str
@@ -162,7 +162,7 @@ def _bucket(
             "The job's credentials were wiped; nothing is read or written without."
         )
     if access.block:
-        # Importing what such blocks are made of costs half a second, and few jobs have one.
+        # Importing the block types costs half a second, and few jobs have a block.
         from blocks.prefect.blocks import load_source  # noqa: PLC0415
 
         delivers_to = access.block_delivers_to
@@ -182,7 +182,7 @@ def _bucket_of(
     kms_key_id: str | None,
     acl: str | None,
 ) -> Bucket:
-    """The bucket, with one client for all jobs that have the same credentials."""
+    """Return the bucket, with one client for all jobs that have the same credentials."""
     return open_bucket(
         store,
         name,

@@ -1,11 +1,12 @@
-"""Record on a job what its runs failed by, so that it says what it waits for; and end it in time.
+"""Record on a job why its runs failed, so that it tells what it waits for; and end it in time.
 
-Time may mend what is `Transient`, and an operator what is theirs: that ends after `REFINERY_WAIT_S_MAX`.
-Any other error is ours: it ends when three runs came to the same. A run that is killed says nothing and
-does not count, nor does an outage of PostgreSQL or Prefect, which are no job's fault.
+Time may mend a `Transient` error, and operators may mend theirs: the job waits for up to
+`REFINERY_WAIT_S_MAX`. Any other error is a bug of ours: the job ends when three runs failed by the same
+one. A run that is killed records nothing and does not count, nor does an outage of PostgreSQL or
+Prefect, which are no job's fault.
 
-A run waits for seconds only. Work that has failed for longer has its run end, so that what waits has no
-process and no place among its customer's runs; another run comes later.
+A run waits for seconds only. If its work has failed for longer, the run ends, so that waiting work has
+no process and no place among its customer's runs; another run comes later.
 """
 
 import traceback
@@ -36,7 +37,7 @@ from blocks.prefect.api import PrefectUnavailable
 from blocks.store import outbox, runs, waits
 from blocks.store.database import DatabaseUnavailable
 from blocks.store.waits import Failures
-from flows.running.resources import Overtaken, UnknownJob, database, settings
+from flows.running.resources import AlreadyDone, UnknownJob, database, settings
 
 PROCESS_JOB = "process_job"
 DELIVER_JOB = "deliver_job"
@@ -44,14 +45,14 @@ DELIVER_JOB = "deliver_job"
 logger = logs.get_logger("refinery.setbacks")
 
 WAIT_IN_RUN_S = 30.0
-"""Work that has failed for so long is not tried again by the run that it has."""
+"""A run does not try work again that has failed for longer than this."""
 
 _EQUAL_RUNS_MAX = 3
 _OUTAGES = (
     DatabaseUnavailable,
     PrefectUnavailable,
     PrefectException,
-    httpx.HTTPError,  # Prefect's client; stores are not asked by httpx
+    httpx.HTTPError,  # raised by Prefect's client; stores are not asked by httpx
     BrokenExecutor,  # somebody has killed a process of the run
 )
 _OURS = "It failed by an error of the service; the operators can see it."
@@ -59,8 +60,8 @@ _SEALED = "The job's credentials cannot be opened just now; the operators can se
 
 
 @contextmanager
-def recorded(job_id: str, kind: str) -> Iterator[None]:
-    """Record what ends a run of the job inside, and raise it; or what ends the job, if it is over.
+def record_failures(job_id: str, kind: str) -> Iterator[None]:
+    """Record the error that ends a run inside, and raise it; or raise the one that ends the job.
 
     Raises:
         StoreUnavailable: the failures have lasted for longer than the settings allow.
@@ -68,7 +69,7 @@ def recorded(job_id: str, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (Terminal, Overtaken, UnknownJob, *_OUTAGES):
+    except (Terminal, AlreadyDone, UnknownJob, *_OUTAGES):
         raise
     except Exception as error:
         failure = None if isinstance(error, RefineryError) else _place_of(error)
@@ -81,7 +82,7 @@ def recorded(job_id: str, kind: str) -> Iterator[None]:
 
 
 def is_tried_again(task: Task[Any, Any], run: TaskRun, error: Transient) -> bool:
-    """Record that a task of a job has failed; False if the work has failed for too long for its run."""
+    """Record that a task of a job has failed; return False if its run has waited for long enough."""
     context = TaskRunContext.get()
     job_id = context.parameters.get("job_id") if context else None
     if not job_id or isinstance(error, _OUTAGES):
@@ -93,8 +94,8 @@ def is_tried_again(task: Task[Any, Any], run: TaskRun, error: Transient) -> bool
     return True
 
 
-def recorder(job_id: str, kind: str) -> Callable[[RetryCallState], None]:
-    """The same as `before_sleep` of a step that is tried again within a task."""
+def retry_recorder(job_id: str, kind: str) -> Callable[[RetryCallState], None]:
+    """Return a `before_sleep` that records the failures of a step which is tried again in a task."""
 
     def record(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -134,7 +135,7 @@ def _failed_for_s(job_id: str, kind: str) -> float:
 
 
 def _give_back(job_id: str, kind: str, error: Exception) -> None:
-    """Have the run that ends hold no place until reconcile looks."""
+    """Free the place of the run that ends now, instead of when reconcile looks next."""
     if not flow_run.id:
         return
     try:
@@ -152,7 +153,7 @@ def _end(job_id: str, error: Exception, failure: str | None, failures: Failures)
         return StoreUnavailable(
             f"{error.message} It failed {failures.tries} times since {since}, and is not tried again."
         )
-    # The exception's own text may quote what is the customer's, so it is left out.
+    # The exception's own text may quote customers' data, so it is left out.
     logger.error(
         "job.internal_error",
         job_id=job_id,
@@ -171,7 +172,7 @@ def _reason(error: Exception) -> str:
 
 
 def _place_of(error: Exception) -> str:
-    """The type of an error, and the innermost function of ours that it came through."""
+    """Return the type of an error, and the innermost function of ours that it came through."""
     place = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         module = frame.f_globals.get("__name__", "")
@@ -181,7 +182,7 @@ def _place_of(error: Exception) -> str:
 
 
 def _kind_of(task: Task[Any, Any]) -> str:
-    # The module of a flow has the name of the work.
+    # Each flow's module is named after its kind of work.
     return task.fn.__module__.rpartition(".")[2]
 
 

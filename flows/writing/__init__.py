@@ -1,4 +1,4 @@
-"""Results become objects in a customer's bucket: `delivery` has the steps, `folder` what is in it.
+"""Write results into a customer's bucket: `delivery` has the steps, `folder` the objects.
 
-Names and contents follow from the database alone, so that twins write the same.
+Names and contents follow from the database alone, so two runs of one delivery write the same bytes.
 """

@@ -1,6 +1,6 @@
-"""The steps that bring a job's results into its customer's bucket, as plain functions.
+"""Bring a job's results into its customer's bucket, step by step, by plain functions.
 
-Each can be repeated: the objects have names and content that follow from the database alone.
+Each step can be repeated: names and contents of the objects follow from the database alone.
 """
 
 from contextlib import closing
@@ -24,24 +24,24 @@ from flows.writing import folder
 
 
 def begin(job_id: str, *, again: bool) -> None:
-    """Say that the delivery is under way; `again`: also one that the store has refused before.
+    """Record that the delivery is under way; with `again`, also one that the store refused before.
 
     Raises:
-        Overtaken: there is nothing to deliver, or nothing any more.
+        AlreadyDone: there is nothing to deliver, or nothing any more.
     """
     job = load_job(job_id)
     with database().transaction() as tx:
         if again and job.delivery_status is DeliveryStatus.FAILED and job.delivery:
             jobs.redeliver(tx, job, job.delivery, None, settings().vault())
-        # In one commit with that, or the launcher would start another run for it.
+        # This is in one commit with `redeliver`, or the launcher would start another run for it.
         adopt_run(tx, job, DELIVER_JOB)
         jobs.begin_delivery(tx, job.job_no)
 
 
 def find(job_id: str) -> list[DeliveredObject] | None:
-    """What a run has delivered that died before it could say so."""
+    """Return the objects of a run that delivered all of them and died before it recorded that."""
     job = load_undelivered(job_id)
-    return folder.standing(destination_of(job), job)
+    return folder.find_delivery(destination_of(job), job)
 
 
 def write_results(job_id: str, deadline: Deadline) -> list[DeliveredObject]:
@@ -66,19 +66,20 @@ def write_bad_lines(job_id: str, deadline: Deadline) -> DeliveredObject:
 
 
 def write_manifest(job_id: str, objects: list[DeliveredObject]) -> None:
-    """Write `manifest.json`, unless a twin of this run just did."""
+    """Write `manifest.json`, unless another run of this delivery just did."""
     job = load_undelivered(job_id)
     folder.write_manifest(destination_of(job), job, objects)
     with database().transaction() as tx:
-        # The delivery stands, so it waits for the store no more.
-        waits.forget_failures(tx, job.job_no, DELIVER_JOB)
+        waits.forget_failures(
+            tx, job.job_no, DELIVER_JOB
+        )  # the delivery waits for the store no more
 
 
 def tidy(job_id: str, objects: list[DeliveredObject]) -> None:
-    """Remove what runs that were killed have left. A twin that still writes finds its upload gone,
-    tries again, and finds the delivery done.
+    """Remove the leftovers of runs that were killed.
 
-    The delivery stands by now, so a store that fails here holds nothing up.
+    Another run that still writes finds its upload gone, tries again, and finds the delivery done. The
+    delivery is complete by now, so an error of the store is logged and holds nothing up.
     """
     job = load_undelivered(job_id)
     try:
@@ -109,7 +110,7 @@ def deliver(job_id: str, *, again: bool = False) -> list[DeliveredObject]:
     Returns what is in its bucket, the manifest aside.
 
     Raises:
-        Overtaken: there is nothing to deliver any more.
+        AlreadyDone: there is nothing to deliver any more.
     """
     begin(job_id, again=again)
     objects, deadline = find(job_id), Deadline()

@@ -1,4 +1,4 @@
-"""Results as objects: JSON lines or Parquet in parts, with their SHA-256. No Prefect, no SQL."""
+"""Write results as objects: JSON lines or Parquet in parts, with their SHA-256. No Prefect, no SQL."""
 
 import gzip
 import re
@@ -28,7 +28,11 @@ _OURS = re.compile(r"part-[0-9]{5,}\.(parquet|jsonl(\.gz|\.zst)?)")
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """How an object is written; `compression` is of the object, or of the pages in Parquet."""
+    """Describe how objects are written.
+
+    `format` is jsonl or parquet; `compression` is none, gzip or zstd, of a jsonl object as a whole, of
+    Parquet's pages.
+    """
 
     format: ResultFormat
     compression: Compression
@@ -44,7 +48,7 @@ LINES = Layout(ResultFormat.JSONL, Compression.NONE)
 
 
 def layout_of(job: Job) -> Layout:
-    """How the objects of a job are written."""
+    """Return how the objects of a job are written."""
     assert job.delivery is not None
     return Layout(job.delivery.format, job.delivery.compression)
 
@@ -92,17 +96,17 @@ def _write_lines(file: ObjectFile, blocks: Iterable[bytes], compression: Compres
 
 
 def write_manifest(bucket: Bucket, job: Job, objects: list[DeliveredObject]) -> None:
-    """Write `manifest.json`, unless the same stands there.
+    """Write `manifest.json`, unless the same one is there.
 
     Raises:
-        ObjectExists: another one stands there.
+        ObjectExists: another object is there.
     """
     key = f"{folder_of(job)}/manifest.json"
     unconditional = encode_manifest(job, objects, conditional_put=False)
     try:
         if bucket.create(key, encode_manifest(job, objects)):
             return
-    except (NotSupported, ObjectExists):  # what stands may be what a twin found out to be possible
+    except (NotSupported, ObjectExists):  # another run may have written it without the condition
         bucket.create(key, unconditional, is_conditional=False)
         return
     with bucket.write(key) as file:
@@ -112,7 +116,7 @@ def write_manifest(bucket: Bucket, job: Job, objects: list[DeliveredObject]) -> 
 def encode_manifest(
     job: Job, objects: list[DeliveredObject], *, conditional_put: bool = True
 ) -> bytes:
-    """`manifest.json`: every object, and the job's counters. The same bytes whenever it is asked."""
+    """Return `manifest.json`: every object, and the job's counters. Equal arguments give equal bytes."""
     layout = layout_of(job)
     manifest = DeliveryManifest(
         job_id=job.job_id,
@@ -127,14 +131,14 @@ def encode_manifest(
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 
-def standing(bucket: Bucket, job: Job) -> list[DeliveredObject] | None:
-    """The objects of a delivery that stands, if there is one: its manifest, and all that it names.
+def find_delivery(bucket: Bucket, job: Job) -> list[DeliveredObject] | None:
+    """Return the objects of a complete delivery: those that its manifest names; None without one.
 
-    Whoever died between its last object and the commit left it. To write it again could give other
+    A run that died between its last object and the commit leaves one. To write it again could give other
     bytes, where a part's size or the compressor has changed since.
 
     Raises:
-        ObjectExists: there is a manifest, and it is of other results, or its objects are not there.
+        ObjectExists: there is a manifest, but of other results, or its objects are not there.
     """
     key = f"{folder_of(job)}/manifest.json"
     try:
@@ -157,12 +161,12 @@ def standing(bucket: Bucket, job: Job) -> list[DeliveredObject] | None:
 
 
 def tidy(bucket: Bucket, folder: str, objects: Iterable[DeliveredObject]) -> None:
-    """Remove what attempts before this one have left: unfinished uploads, and parts of another layout.
+    """Remove the leftovers of earlier attempts: unfinished uploads, and parts of another layout.
 
-    It ends after a minute, whatever is left: the manifest says what counts.
+    It ends after a minute, whatever is left: readers go by the manifest.
 
     Raises:
-        RefineryError: the store does not let us, or not now.
+        RefineryError: the store refuses, or fails just now.
     """
     ends_at = time.monotonic() + _TIDY_S_MAX
     kept = {each.key for each in objects}
@@ -189,7 +193,7 @@ def _until(first: bytes, stream: Iterator[bytes], bytes_max: int) -> Iterator[by
 def _compressed(file: Any, compression: Compression) -> Iterator[IO[bytes]]:
     match compression:
         case Compression.GZIP:
-            # Without a name and a time the same rows give the same bytes.
+            # Without a name and a time in the header, the same rows give the same bytes.
             with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as sink:
                 yield cast(IO[bytes], sink)
         case Compression.ZSTD:

@@ -1,4 +1,4 @@
-"""Results as Parquet: the fields of an export line as columns."""
+"""Write results as Parquet: the fields of an export line as columns."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from blocks.domain.model import Compression
 
-# So much JSON becomes a row group: it bounds memory, and readers skip by it.
+# So many bytes of JSON become a row group: that bounds memory, and readers skip whole groups.
 _ROW_GROUP_BYTES = 16 * 1024 * 1024
 
 SCHEMA = pa.schema(
@@ -52,7 +52,7 @@ _decoder = msgspec.json.Decoder(list[_Row])
 
 
 def write(file: Any, blocks: Iterable[bytes], *, compression: Compression) -> int:
-    """Write `blocks` of export lines as one Parquet file; how many rows there were.
+    """Write `blocks` of export lines as one Parquet file; return the number of rows.
 
     `compression` is that of the pages inside.
     """
@@ -88,9 +88,10 @@ def _batch(lines: bytes) -> pa.RecordBatch:
 
 
 def _without_metadata(line: bytes) -> tuple[bytes, bytes]:
-    """The text of a line's metadata, and the line without it: no decoder survives any depth.
+    """Return the text of a line's metadata, and the line without it: decoders bound the depth.
 
-    Before its key stands one string, and after it are fields of ours: in both a quote is escaped.
+    One string comes before its key, and fields of ours after it; in both a quote is escaped, so the two
+    searches find the right places.
     """
     key = line.index(_METADATA)
     end = line.rindex(_AFTER_METADATA)

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deployments.embedded.operator_environment import kept_environment
+from deployments.embedded.operator_environment import keep_environment
 from deployments.embedded.stack import Stack
 from deployments.registered import REPOSITORY
 
@@ -51,7 +51,7 @@ def typed(blocks: list[str], stack: Stack, checkout: Path) -> str:
     # Says how many seconds had gone by at each command.
     script = "\n".join(["PS4='+ $SECONDS '", CURL, *wanted])
     output = checkout / "output"
-    with kept_environment(stack), output.open("wb") as file:
+    with keep_environment(stack), output.open("wb") as file:
         done = subprocess.run(
             ["timeout", str(COMMANDS_S_MAX), "bash", "-euo", "pipefail", "-x", "-c", script],
             cwd=checkout,

@@ -28,7 +28,7 @@ from flows import deliver_job as delivering
 from flows import process_job
 from flows.reading import ingestion
 from flows.running import deadlines
-from flows.running.setbacks import DELIVER_JOB, PROCESS_JOB, recorded
+from flows.running.setbacks import DELIVER_JOB, PROCESS_JOB, record_failures
 from tests.support.endpoint import Endpoint
 from tests.support.faulty_store import Fault, FaultyStore
 from tests.support.flow_world import FlowShop, check_created, run
@@ -193,13 +193,13 @@ def test_progress_begins_the_count_anew(shop: FlowShop, monkeypatch: pytest.Monk
     job_id = shop.submit()
     ingestion.pin(job_id)
     first, second, *_ = ingestion.missing_ranges(job_id)
-    with pytest.raises(Transient), recorded(job_id, PROCESS_JOB):
+    with pytest.raises(Transient), record_failures(job_id, PROCESS_JOB):
         raise Transient("The store answered SlowDown.")
     assert seen(shop, job_id).waiting_for
     ingestion.create_tasks(job_id, *first)
     assert seen(shop, job_id).waiting_for is None
     execute(shop, "update runs set failing_since = null, tries = 0")
-    with pytest.raises(Transient), recorded(job_id, PROCESS_JOB):
+    with pytest.raises(Transient), record_failures(job_id, PROCESS_JOB):
         raise Transient("The store answered SlowDown.")
     ingestion.create_tasks(job_id, *first)  # it is there already: that is no progress
     assert seen(shop, job_id).waiting_for
@@ -253,7 +253,7 @@ def test_a_run_does_not_wait_for_chunks_after_its_time(
         return RunEnded("It took too long.")
 
     monkeypatch.setattr(S3Bucket, "read", slow_read)
-    monkeypatch.setattr(deadlines.Deadline, "ended", time_up)
+    monkeypatch.setattr(deadlines.Deadline, "error", time_up)
     monkeypatch.setattr(deadlines.Deadline, "left_s", 1.5)
     assert run(process_job.process_job, job_id).is_failed()
     waiting = seen(shop, job_id).waiting_for
@@ -394,7 +394,7 @@ def test_three_equal_errors_of_ours_refuse_a_delivery(
 
 
 def end_by(job_id: str, error: BaseException) -> None:
-    with pytest.raises(type(error)), recorded(job_id, PROCESS_JOB):
+    with pytest.raises(type(error)), record_failures(job_id, PROCESS_JOB):
         raise error
 
 
@@ -405,7 +405,7 @@ def test_errors_that_differ_or_a_kill_in_between_do_not_add_up(shop: FlowShop) -
     end_by(job_id, KeyboardInterrupt())
     end_by(job_id, TerminationSignal(15))
     end_by(job_id, ValueError())
-    with pytest.raises(InternalError), recorded(job_id, PROCESS_JOB):
+    with pytest.raises(InternalError), record_failures(job_id, PROCESS_JOB):
         raise ValueError
 
 
@@ -440,11 +440,11 @@ def test_credentials_that_a_worker_cannot_open_wait_for_its_operator(shop: FlowS
     assert waiting.tries == 4
     assert "operators" in waiting.reason
     execute(shop, "update runs set failing_since = now() - interval '24 hours'")
-    with pytest.raises(InternalError), recorded(job_id, PROCESS_JOB):
+    with pytest.raises(InternalError), record_failures(job_id, PROCESS_JOB):
         raise UndecryptableCredentials("No key opens them.")
 
 
 def test_a_failure_of_work_that_is_done_is_recorded_nowhere(shop: FlowShop) -> None:
     end_by("job_that_never_was", ValueError())
-    with pytest.raises(ValueError, match="x"), recorded(shop.submit(), DELIVER_JOB):
+    with pytest.raises(ValueError, match="x"), record_failures(shop.submit(), DELIVER_JOB):
         raise ValueError("x")

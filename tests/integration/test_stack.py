@@ -22,7 +22,11 @@ from deployments.embedded.guard import Guard
 from deployments.embedded.object_stores import FakeGCS, SeaweedFS
 from deployments.embedded.ports import LOOPBACK, Ports, free_port, is_free
 from deployments.embedded.postgres import Postgres
-from deployments.embedded.postgres_programs import closed_parent, unprivileged_user, wheel_folder
+from deployments.embedded.postgres_programs import (
+    find_closed_parent,
+    unprivileged_user,
+    wheel_folder,
+)
 from deployments.embedded.processes import ChildProcess, Program
 from deployments.embedded.stack import Stack, default_data_dir
 from deployments.embedded.state import State
@@ -163,7 +167,7 @@ def test_a_data_directory_that_postgresql_cannot_reach_is_named(tmp_path: Path) 
         Postgres(closed / "data", free_port()).program()
     user = unprivileged_user()
     assert user is not None
-    assert caught.value.parent == closed_parent(closed / "data", user)
+    assert caught.value.parent == find_closed_parent(closed / "data", user)
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import import_module
 from typing import Any
 
 import msgspec
@@ -33,6 +32,7 @@ from blocks.store.jobs import Job
 from blocks.store.streams import Manifest, Outcome, Stream
 from deployments.cli import build
 from flows.deliver_job import deliver_job
+from flows.finding import slot_report
 from flows.finding.stream_form import Find, JobOptions, LabelSpec
 from flows.process_job import process_job
 from flows.running import resources
@@ -42,9 +42,6 @@ from tests.support.flow_world import FlowShop, run
 from tests.support.manifests import make_manifest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
-
-# The flow has the name of its module.
-flow_module = import_module("flows.submit_manifests")
 
 OVER = "left: for the next slot (find.manifests_max)"
 SPEC = LabelSpec(question="What is it?", options=["cat", "dog", "other"])
@@ -477,7 +474,7 @@ def test_a_table_is_shown_where_something_has_changed(
     etl: Etl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[Any] = []
-    monkeypatch.setattr(flow_module, "create_table_artifact", lambda **table: shown.append(table))
+    monkeypatch.setattr(slot_report, "create_table_artifact", lambda **table: shown.append(table))
     etl.shop.put_as("in/a.jsonl", b"{}\n")
     old = {"catch_up": False}
     for _ in range(3):

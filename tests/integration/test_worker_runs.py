@@ -22,6 +22,7 @@ from prefect.states import Cancelling, Pending, Running, Scheduled, Submitting
 from deployments.cancellation import CancellableContext
 from deployments.lost_runs import WORKER_LABEL, end_dead_runs, take_up_lost_runs
 from deployments.names import WORKER_TYPE
+from deployments.registration import prepare_for_worker
 from deployments.worker import DEAD_AFTER, ForkWorker
 
 pytestmark = [
@@ -226,14 +227,47 @@ def test_runs_without_a_process_are_looked_for_again_and_again(
     monkeypatch.setattr("deployments.worker.take_up_lost_runs", note("lost"))
     monkeypatch.setattr("deployments.worker.end_dead_runs", note("dead"))
     worker: Any = ForkWorker(work_pool_name="any")
-    worker._client = object()
+    worker._client = worker._work_pool = object()
     began = datetime.now(UTC)
     for _ in range(2):
-        asyncio.run(worker._look_after_runs(object()))
+        asyncio.run(worker._look_after_runs())
     assert [what for what, _ in asked] == ["lost", "dead", "dead"]
     # Its own runs need a moment to tell how they ended.
     assert asked[1][1] <= began < asked[2][1] + DEAD_AFTER + timedelta(seconds=5)
     assert asked[2][1] < began
+
+
+# What else a worker does for its pool and its runs
+
+
+def test_a_worker_makes_the_pool_that_it_is_to_serve_with_the_variables_of_our_type() -> None:
+    name = f"pool-{uuid4()}"
+    for _ in range(2):
+        prepare_for_worker(name)
+
+    async def look(client: PrefectClient) -> None:
+        pool = await client.read_work_pool(name)
+        assert pool.type == WORKER_TYPE
+        assert pool.base_job_template == ForkWorker.get_default_base_job_template()
+
+    as_operator(look)
+
+
+def test_a_run_whose_deployment_was_deleted_gives_its_place_back() -> None:
+    async def look(client: PrefectClient) -> None:
+        name = f"pool-{uuid4()}"
+        await client.create_work_pool(WorkPoolCreate(name=name, type=WORKER_TYPE))
+        run = await client.read_flow_run(await make_run(client, name, Scheduled(), None))
+        assert run.deployment_id is not None
+        await client.delete_deployment(run.deployment_id)
+        async with ForkWorker(work_pool_name=name, limit=1) as worker:
+            worker.limiter.acquire_on_behalf_of_nowait(run.id)
+            worker._submitting_flow_run_ids.add(run.id)
+            await worker._submit_run(run)
+            assert worker.limiter.borrowed_tokens == 0
+            assert not worker._submitting_flow_run_ids
+
+    as_operator(look)
 
 
 async def make_run(client: PrefectClient, pool: str, state: State[Any], taker: str | None) -> UUID:

@@ -24,8 +24,8 @@ from flows.writing import parquet
 from flows.writing.folder import (
     Layout,
     encode_manifest,
+    find_delivery,
     layout_of,
-    standing,
     tidy,
     write_manifest,
     write_object,
@@ -281,22 +281,22 @@ def deliver(bucket: MemoryBucket, job: Job) -> list[DeliveredObject]:
 def test_without_a_manifest_nothing_stands() -> None:
     bucket, job = MemoryBucket(), make_job()
     write_parts(bucket, folder_of(job), BLOCKS, part_bytes_max=20_000)
-    assert standing(bucket, job) is None
+    assert find_delivery(bucket, job) is None
 
 
 def test_a_delivery_with_its_manifest_stands() -> None:
     bucket, job = MemoryBucket(), make_job()
-    assert deliver(bucket, job) == standing(bucket, job)
+    assert deliver(bucket, job) == find_delivery(bucket, job)
 
 
 def test_a_manifest_of_other_results_is_not_ours() -> None:
     bucket, job = MemoryBucket(), make_job()
     deliver(bucket, job)
     with pytest.raises(ObjectExists, match="other results"):
-        standing(bucket, msgspec.structs.replace(job, tasks_done=4))
+        find_delivery(bucket, msgspec.structs.replace(job, tasks_done=4))
     bucket.objects["p/job_1/manifest.json"] = b"something else"
     with pytest.raises(ObjectExists, match="Another object"):
-        standing(bucket, job)
+        find_delivery(bucket, job)
 
 
 @pytest.mark.parametrize("lacks", ["knows_no_conditions", "heeds_no_conditions"])
@@ -307,7 +307,7 @@ def test_a_store_without_conditions_is_written_down_and_the_delivery_stands(lack
     for _ in range(2):
         write_manifest(bucket, job, objects)
     assert json.loads(bucket.objects["p/job_1/manifest.json"])["conditional_put"] is False
-    assert standing(bucket, job) == objects
+    assert find_delivery(bucket, job) == objects
     with pytest.raises(ObjectExists):
         write_manifest(bucket, msgspec.structs.replace(job, tasks_done=4), objects)
 
@@ -318,7 +318,7 @@ def test_a_manifest_from_before_it_said_so_is_read() -> None:
     manifest = json.loads(bucket.objects["p/job_1/manifest.json"])
     del manifest["conditional_put"]
     bucket.objects["p/job_1/manifest.json"] = json.dumps(manifest).encode()
-    assert standing(bucket, job) == objects
+    assert find_delivery(bucket, job) == objects
 
 
 def test_a_manifest_that_is_too_large_for_one_is_not_read() -> None:
@@ -329,7 +329,7 @@ def test_a_manifest_that_is_too_large_for_one_is_not_read() -> None:
     bucket, job = Unread(), make_job()
     bucket.objects["p/job_1/manifest.json"] = b" " * (16 * 1024 * 1024 + 1)
     with pytest.raises(ObjectExists, match="16,777,217 bytes"):
-        standing(bucket, job)
+        find_delivery(bucket, job)
 
 
 def test_tidying_up_ends_though_the_listing_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,7 +349,7 @@ def test_a_manifest_whose_objects_are_others_is_not_taken() -> None:
     first, *_ = deliver(bucket, job)
     bucket.objects[first.key] += b"more"
     with pytest.raises(ObjectExists, match="does not describe"):
-        standing(bucket, job)
+        find_delivery(bucket, job)
 
 
 def test_what_earlier_attempts_have_left_is_removed_and_nothing_else() -> None:

@@ -1,4 +1,4 @@
-"""What a listing has beside new manifests: said, and not passed over in silence."""
+"""Pick the manifests out of a listing, and tell owners of what else there is."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -6,8 +6,8 @@ from blocks.buckets.protocol import Entry
 from flows.finding.sources import Source
 
 
-class Listed:
-    """The keys that begin with a source's prefix, seen a page at a time."""
+class SourceListing:
+    """Go through the keys that begin with a source's prefix, a page at a time."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -18,8 +18,8 @@ class Listed:
         self._folder_beside: str | None = None
 
     def manifests_of(self, page: Sequence[Entry], results: Collection[str]) -> list[Entry]:
-        """Return the manifests of a page, of which the keys `results` are Refinery's own."""
-        # A store that folds slashes lists in/ for /in/.
+        """Return the manifests of a page; the keys in `results` are Refinery's own deliveries."""
+        # A store that folds slashes lists `in/` when it is asked for `/in/`.
         prefix = self._source.prefix
         self._is_empty = self._is_empty and not any(e.key.startswith(prefix) for e in page)
         self._results += len(results)
