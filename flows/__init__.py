@@ -1,5 +1,5 @@
-"""Define the flows that Prefect runs, a module each; their steps are in the rooms below:
+"""Define the flows that Prefect runs, a module each.
 
-finding (which manifests), reading (bytes to tasks), writing (results to bytes), running (what every run
-needs). Imports `blocks`, never `api`.
+Their steps are in the rooms below: finding (which manifests), reading (bytes to tasks), writing
+(results to bytes), running (what every run needs). Imports `blocks`, never `api`.
 """

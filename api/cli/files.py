@@ -104,7 +104,7 @@ def _refuse_constant(word: str) -> NoReturn:
 
 
 def is_stand_in(file: Path) -> bool:
-    """True for a pipe, a device, or a name like /dev/stdout: there is nothing to be replaced.
+    """Return True for a pipe, a device, or a name like /dev/stdout: there is nothing to be replaced.
 
     Raises:
         OSError: it cannot be told.

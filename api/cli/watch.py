@@ -113,7 +113,7 @@ def _moment(time: str) -> str:
 
 
 def has_ended(job: dict[str, Any]) -> bool:
-    """True if nothing more comes by itself."""
+    """Return True if nothing more comes by itself."""
     delivery = job["delivery"] and job["delivery"]["status"]
     return job["status"] in _ENDED and delivery not in _UNDER_WAY
 

@@ -99,9 +99,11 @@ def cancel(request: _Request, job_id: JobId, database: NamedDependency[Database]
     sync_to_thread=True,
 )
 def wipe_credentials(request: _Request, job_id: JobId, database: NamedDependency[Database]) -> None:
-    """Delete the stored credentials, for good. A job that is still being read fails, with
-    `credentials_wiped`; one that is only to be delivered goes on, and its delivery is refused with that
-    code, to be asked for again with new credentials. A job without credentials stays as it is.
+    """Delete the stored credentials, for good.
+
+    A job that is still being read fails, with `credentials_wiped`; one that is only to be delivered goes
+    on, and its delivery is refused with that code, to be asked for again with new credentials. A job
+    without credentials stays as it is.
     """
     job = find_job(request, job_id, database)
     with database.transaction() as tx:

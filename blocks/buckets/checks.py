@@ -44,11 +44,13 @@ def has_bytes(bucket: Bucket, key: str, data: bytes) -> bool:
 
 
 def check_range(content_range: str | None, start: int) -> None:
+    """Raise Transient unless the store says that its bytes begin at `start`."""
     if not (content_range or "").startswith(f"bytes {start}-"):
         raise Transient("The store sent something else than the range that was asked for.")
 
 
 def check_length(data: bytes, start: int, end: int) -> bytes:
+    """Return `data`, or raise Transient unless it has the bytes from `start` to `end`."""
     if len(data) != end - start:
         raise Transient(f"The store sent {len(data)} bytes where {end - start} were asked for.")
     return data

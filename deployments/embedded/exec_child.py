@@ -52,6 +52,7 @@ def reset_signals() -> None:
 
 
 def main(arguments: list[str]) -> None:
+    """Become the program, which dies with its parent: parent's pid, uid, gid, then its arguments."""
     parent_pid, uid, gid = (int(argument) for argument in arguments[:3])
     program = arguments[3:]
     try:

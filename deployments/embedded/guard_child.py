@@ -13,6 +13,7 @@ import sys
 
 
 def main() -> None:
+    """Read process groups from standard input, `+` or `-` and a number a line; at its end kill them."""
     # The supervisor handles Ctrl-C and a closed terminal; the guard ends after it.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

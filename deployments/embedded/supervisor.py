@@ -20,7 +20,9 @@ class Supervisor:
     """Supervise the children of one stack, in the order in which they were added."""
 
     def __init__(self, log_folder: Path, write_state: Callable[[], None], say: Say) -> None:
-        """`write_state` is called after every start, with the new processes in `children`; if it raises
+        """Keep what is told of the children, and whom.
+
+        `write_state` is called after every start, with the new processes in `children`; if it raises
         OSError, again every few seconds. `say` is told of deaths and new tries, from any thread; it must
         not raise.
         """
