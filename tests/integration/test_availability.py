@@ -127,7 +127,8 @@ def test_who_needs_what_is_locked_is_told_so_while_it_is_and_others_are_served(
             assert int(answer.headers["Retry-After"]) > 0
         served = {name: desk.ask(name) for name in sorted(FREE[lock])}
         assert {name for name, answer in served.items() if not answer.is_success} == set()
-        assert desk.api.client.get("/health/ready").status_code == 200
+        # The first look at the database may take longer than a request waits for it.
+        wait_until(lambda: desk.api.client.get("/health/ready").status_code == 200)
     assert {desk.ask(name).status_code for name in sorted(BLOCKED[lock] - {"cancel"})} <= {200, 202}
 
 

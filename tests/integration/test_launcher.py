@@ -394,15 +394,18 @@ def test_launchers_that_take_at_once_keep_to_the_bound(shop: Shop) -> None:
     assert len([launch for launch in taken if launch]) == 3
 
 
-def test_the_next_is_found_among_a_hundred_thousand_of_one_customer(shop: Shop) -> None:
+def test_the_next_is_found_among_twenty_thousand_of_one_customer(shop: Shop) -> None:
     job = shop.submit()
+    # An ANALYZE that PostgreSQL begins by itself holds a snapshot, beside which a vacuum removes nothing.
+    for table in ("jobs", "runs", "outbox", "counts"):
+        shop.run(f"alter table {table} set (autovacuum_enabled = false)")
     shop.run(
         """
         insert into jobs (job_id, customer_id, manifest_url, question, options, consensus_threshold,
                           task_type, priority, stop_early, failure_threshold_percent)
         select 'job_' || n, customer_id, manifest_url, question, options, consensus_threshold,
                task_type, priority, stop_early, failure_threshold_percent
-        from jobs cross join generate_series(1, 100000) n where job_no = %s
+        from jobs cross join generate_series(1, 20000) n where job_no = %s
         """,
         job.job_no,
     )
@@ -415,7 +418,7 @@ def test_the_next_is_found_among_a_hundred_thousand_of_one_customer(shop: Shop) 
         launch = runs.take(cast(Transaction, explained), runs_max=100, per_customer_max=100)
     assert launch is not None
     assert launch.job_id == job_id
-    assert explained.pages() < 100  # there are thousands
+    assert explained.pages() < 100  # there are more than a thousand
     with shop.held() as tx:
         explained = Explained(tx)
         assert len(runs.find_unanswered(cast(Transaction, explained), after_s=0, limit=100)) == 2
