@@ -245,8 +245,7 @@ def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[
     webhook_messages.announce_tasks(
         tx, [(row["job_id"], row["byte_offset"]) for row in accepted if _is_announced(row)]
     )
-    for job_no in sorted({row["job_no"] for row in accepted if row["chunk_done"]}):
-        jobs.settle(tx, job_no)
+    jobs.settle(tx, {row["job_no"] for row in accepted if row["chunk_done"]})
     return [outcomes.get(n, LabelOutcome.UNKNOWN_TASK) for n in range(len(labels))]
 
 

@@ -1,5 +1,6 @@
 """Jobs as rows: their life from `accepted` to an end."""
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -237,7 +238,7 @@ def fail(tx: Transaction, job_no: int, code: str, message: str) -> None:
     values = {"job_no": job_no, "code": code, "message": message}
     tx.execute(_SQL["lock_job"], values)  # a chunk that is being committed comes first
     tx.execute(_SQL["fail_job"], values)
-    _hand_out_no_more(tx, job_no)
+    _hand_out_no_more(tx, [job_no])
 
 
 def cancel(tx: Transaction, job_no: int) -> bool:
@@ -245,7 +246,7 @@ def cancel(tx: Transaction, job_no: int) -> bool:
     tx.execute(_SQL["lock_job"], {"job_no": job_no})  # a chunk that is being committed comes first
     allow_time(tx, _CANCEL_S_MAX)
     cancelled = tx.execute(_SQL["cancel_job"], {"job_no": job_no}).fetchone() is not None
-    _hand_out_no_more(tx, job_no)
+    _hand_out_no_more(tx, [job_no])
     return cancelled
 
 
@@ -253,30 +254,33 @@ def finish_ingestion(tx: Transaction, job_no: int) -> None:
     """Record that every line is read; settle the job if every task has ended too."""
     tx.execute(_SQL["lock_job"], {"job_no": job_no})
     tx.execute(_SQL["mark_ingested"], {"job_no": job_no})
-    _settle_locked(tx, job_no)
+    settle(tx, [job_no])
 
 
-def settle(tx: Transaction, job_no: int) -> None:
-    """Complete the job, or have it delivered, if all its tasks have settled or failed."""
-    tx.execute(_SQL["lock_job"], {"job_no": job_no})
-    _settle_locked(tx, job_no)
+def settle(tx: Transaction, job_nos: Iterable[int]) -> None:
+    """Complete each job, or have it delivered, if all its tasks have settled or failed."""
+    ordered = sorted(job_nos)
+    for job_no in ordered:
+        tx.execute(_SQL["lock_job"], {"job_no": job_no})
+        tx.execute(_SQL["settle_job"], {"job_no": job_no})
+    _hand_out_no_more(tx, ordered)
 
 
-def _settle_locked(tx: Transaction, job_no: int) -> None:
-    tx.execute(_SQL["settle_job"], {"job_no": job_no})
-    _hand_out_no_more(tx, job_no)
+def _hand_out_no_more(tx: Transaction, job_nos: Sequence[int]) -> None:
+    """Delete the open places and cursors of those jobs that have ended or settled.
 
-
-def _hand_out_no_more(tx: Transaction, job_no: int) -> None:
+    The open places of all jobs go before the cursors of any: a claim that holds places of one job may
+    wait for the cursors of another.
+    """
     for query in ("end_vacancies", "end_lanes"):
-        tx.execute(_SQL[query], {"job_no": job_no})
+        for job_no in job_nos:
+            tx.execute(_SQL[query], {"job_no": job_no})
 
 
 def settle_forgotten(tx: Transaction, *, limit: int) -> int:
     """Settle jobs whose tasks have all ended without the job being settled; return how many."""
     rows = tx.execute(_SQL["list_unsettled"], {"limit": limit}).fetchall()
-    for row in rows:
-        settle(tx, row["job_no"])
+    settle(tx, [row["job_no"] for row in rows])
     return len(rows)
 
 

@@ -111,7 +111,7 @@ STATES: dict[Callable[[Shop], Job], tuple[str, str | None]] = {
 CALLS: dict[str, Callable[[Shop, Job], object]] = {
     "begin": lambda shop, job: shop.do(jobs.begin, job.job_no),
     "fail": fail,
-    "settle": lambda shop, job: shop.do(jobs.settle, job.job_no),
+    "settle": lambda shop, job: shop.do(jobs.settle, [job.job_no]),
     "begin_delivery": lambda shop, job: shop.do(jobs.begin_delivery, job.job_no),
     "finish_delivery": lambda shop, job: shop.do(jobs.finish_delivery, job.job_no, 9),
     "refuse_delivery": lambda shop, job: shop.do(jobs.refuse_delivery, job.job_no, "x", "X."),
@@ -276,7 +276,7 @@ def test_a_settled_job_with_a_delivery_asks_for_it_once(shop: Shop) -> None:
     assert shop.runs(job) == []
     settle_all(shop)
     for _ in range(3):
-        shop.do(jobs.settle, job.job_no)
+        shop.do(jobs.settle, [job.job_no])
         shop.do(jobs.finish_ingestion, job.job_no)
     assert shop.runs(job) == ["deliver_job"]
     assert shop.job(job).status == "processing"

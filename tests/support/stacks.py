@@ -6,10 +6,6 @@ OPERATORS = {
     "test_operator_actions",
     "test_prefect_locked",
     "test_recurring",
-    "test_registration",
-    "test_results_out",
-    "test_worker",
-    "test_worker_lost",
 }
 
 

@@ -117,8 +117,8 @@ with old as (
 delete from idempotency_keys k using old where (k.customer_id, k.key) = (old.customer_id, old.key);
 
 -- end_vacancies --
--- Hand out nothing more of a job that has ended, or whose tasks all have. Vacancies are deleted before lanes, and in a
--- statement of their own, as a claim that holds vacancies may wait for lanes.
+-- Hand out nothing more of a job that has ended, or whose tasks all have. The vacancies of all jobs of a transaction are
+-- deleted before any of their lanes, as a claim that holds vacancies may wait for lanes.
 delete from vacancies where job_no = (
     select job_no from jobs
     where job_no = %(job_no)s and (status <> 'processing' or settled_at is not null)
