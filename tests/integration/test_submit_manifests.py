@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -106,8 +107,17 @@ class Etl:
             return tx.execute(query, [self.shop.customer_id]).fetchall()
 
 
+@pytest.fixture(scope="module")
+def known_schemas() -> Iterator[None]:
+    """Remember the schemas of blocks: Prefect makes a block's anew for each of its fields, a second each save."""
+    with pytest.MonkeyPatch.context() as patch:
+        for block in (AwsCredentials, ManifestSource, ResultsDelivery):
+            patch.setattr(block, "model_json_schema", staticmethod(cache(block.model_json_schema)))
+        yield
+
+
 @pytest.fixture
-def etl(flow_shop: FlowShop) -> Etl:
+def etl(known_schemas: None, flow_shop: FlowShop) -> Etl:
     return Etl(flow_shop)
 
 
