@@ -236,7 +236,9 @@ def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[
     A job whose last task has settled goes on to its delivery or its end.
     """
     entries = _read_entries(labels)
-    accepted = tx.execute(_SQL["submit_labels"], _columns(entries, annotator_no)).fetchall()
+    rows = tx.execute(_SQL["submit_labels"], _columns(entries, annotator_no)).fetchall()
+    accepted = [row for row in rows if row["label"] is not None]
+    _hand_back(tx, annotator_no, [row for row in rows if row["label"] is None])
     outcomes = _find_accepted(entries, accepted)
     refused = [entry for entry in entries if entry.n not in outcomes]
     if refused:
@@ -247,6 +249,17 @@ def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[
     )
     jobs.settle(tx, {row["job_no"] for row in accepted if row["chunk_done"]})
     return [outcomes.get(n, LabelOutcome.UNKNOWN_TASK) for n in range(len(labels))]
+
+
+def _hand_back(tx: Transaction, annotator_no: int, rows: Sequence[dict[str, Any]]) -> None:
+    """Leave tasks vacant that were let go of by labels that did not count, if they still need one."""
+    if rows:
+        values = {
+            "annotator_no": annotator_no,
+            "job_nos": [row["job_no"] for row in rows],
+            "byte_offsets": [row["byte_offset"] for row in rows],
+        }
+        tx.execute(_SQL["hand_back"], values)
 
 
 def _read_entries(labels: Sequence[Label]) -> list[_Entry]:

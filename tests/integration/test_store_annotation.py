@@ -698,6 +698,24 @@ def test_a_claim_beside_a_label_of_the_same_annotator_loses_no_place(shop: Shop)
     check_books(shop, job)
 
 
+def test_two_labels_of_one_annotator_for_one_task_at_once_lose_no_place(shop: Shop) -> None:
+    """The first comes late and is not committed when they claim the task again, and label it again."""
+    job = shop.processing(make_chunk(1), consensus_threshold=2)
+    one, two = shop.annotators(2)
+    (task,) = ids(shop.claim(one))
+    shop.expire_leases()
+    shop.do(annotation.return_leases, limit=1)
+    with shop.held() as tx:
+        assert annotation.submit(tx, one, [annotation.Label(task, "cat")]) == ["accepted"]
+        assert ids(shop.claim(one)) == [task]
+        again = Side(lambda: shop.label(one, (task, "cat")))
+        shop.wait_for_waiters(1)
+    assert again.join() == ["duplicate"]
+    check_books(shop, job)
+    assert shop.answer(two, "cat") == ["settled"]
+    check_books(shop, job)
+
+
 def test_leases_expire_however_many_there_are(shop: Shop) -> None:
     shop.processing(make_chunk(250), consensus_threshold=2)
     one, two, three = shop.annotators(3)

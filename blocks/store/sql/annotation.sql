@@ -421,16 +421,6 @@ with job as materialized (
     where y.outcome is null and not y.annotators @> excluded.annotators
     returning job_no, byte_offset, chunk_no, latest, outcome, places, threshold,
               cardinality(annotators) as labels
-), handed_back as (
-    insert into vacancies (job_no, byte_offset, annotator_no)
-    select h.job_no, h.byte_offset, %(annotator_no)s
-    from held h left join counted using (job_no, byte_offset)
-    where h.let_go and counted.job_no is null
-      and exists (
-          select from tallies y
-          where (y.job_no, y.byte_offset) = (h.job_no, h.byte_offset)
-            and y.outcome is null and y.annotators @> array[%(annotator_no)s::integer]
-      )
 ), recorded as (
     insert into labels (job_no, byte_offset, annotator_no, option)
     select job_no, byte_offset, %(annotator_no)s, latest from counted order by job_no, byte_offset
@@ -455,7 +445,22 @@ with job as materialized (
 select job.job_id, job_no, byte_offset, job.options[latest] as label, coalesce(outcome > 0, false) as settled,
        job.announces,
        job_no in (select job_no from moved where done) as chunk_done
-from counted join job using (job_no);
+from counted join job using (job_no)
+union all  -- a task that was taken off a lease while its label did not count; see hand_back
+select job.job_id, job_no, byte_offset, null, false, false, false
+from held join job using (job_no) left join counted using (job_no, byte_offset)
+where held.let_go and counted.latest is null;
+
+-- hand_back --
+-- Leave tasks vacant that the annotator held although a label of theirs was counted before: it was being counted while a
+-- claim handed them the task. A statement of its own, as that label may have been committed after submit_labels began.
+insert into vacancies (job_no, byte_offset, annotator_no)
+select y.job_no, y.byte_offset, %(annotator_no)s
+from unnest(%(job_nos)s::bigint[], %(byte_offsets)s::bigint[]) as i (job_no, byte_offset)
+cross join lateral (
+    select * from tallies y where (y.job_no, y.byte_offset) = (i.job_no, i.byte_offset) offset 0
+) y
+where y.outcome is null and y.annotators @> array[%(annotator_no)s::integer];
 
 -- explain_refused --
 -- Say why labels were not taken. It runs after submit_labels, and so sees what other batches have settled.
