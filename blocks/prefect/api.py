@@ -45,6 +45,8 @@ class RunState(msgspec.Struct, frozen=True):
 
     type: str
     since: datetime = msgspec.field(name="timestamp")
+    is_stranded: bool = False
+    """Nobody will take the run: its work pool was deleted, and one of that name does not get it back."""
 
 
 class UnendedRun(msgspec.Struct, frozen=True):
@@ -96,6 +98,7 @@ class _RunInState(msgspec.Struct):
     id: UUID
     created: datetime
     state: RunState | None
+    pool: str | None = msgspec.field(name="work_pool_name", default=None)
 
 
 class PrefectApi:
@@ -170,7 +173,7 @@ class PrefectApi:
         """Return the states of up to 200 runs; one that Prefect does not know is missing."""
         ids = [str(each) for each in flow_run_ids]
         found = self._filter({"id": {"any_": ids}}, _RunInState)
-        return {run.id: run.state or RunState("SCHEDULED", run.created) for run in found}
+        return {run.id: _state_of(run) for run in found}
 
     def unended_runs(self, flows: Sequence[str], types: Sequence[str]) -> list[UnendedRun]:
         """Return up to 200 runs of the flows in states of the types, the oldest first."""
@@ -258,3 +261,9 @@ def _is_not_found(error: Exception) -> bool:
 def _trusted() -> ssl.SSLContext:
     """Return the authorities that httpx trusts; reading them takes longer than many a request."""
     return httpx.create_ssl_context()
+
+
+def _state_of(run: _RunInState) -> RunState:
+    state = run.state or RunState("SCHEDULED", run.created)
+    is_stranded = state.type == "SCHEDULED" and run.pool is None
+    return msgspec.structs.replace(state, is_stranded=is_stranded)

@@ -121,6 +121,8 @@ def _mend_runs(database: Database, prefect: PrefectApi) -> tuple[int, int]:
                     changed = runs.wait_again(tx, run, error=reason, delay_s=delay_s)
                 stopped += changed and delay_s is None
                 relaunched += changed and delay_s is not None
+                if changed and state is not None and state.is_stranded and run.flow_run_id:
+                    prefect.set_state(run.flow_run_id, "CANCELLED", reason)
             case PauseChange(is_paused):
                 with database.transaction() as tx:
                     runs.set_paused(tx, run, is_paused=is_paused)

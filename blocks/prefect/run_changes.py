@@ -43,6 +43,8 @@ def _why_not_live(run: LaunchedRun, state: RunState | None) -> str | None:
         return "The launcher that asked Prefect for a run has died." if run.is_old else None
     if state is None:
         return "Prefect does not know the run."
+    if state.is_stranded:
+        return "The work pool of the run was deleted."
     return None if state.type in UNDER_WAY else f"The run ended as {state.type}."
 
 

@@ -468,6 +468,18 @@ def test_a_run_that_ended_without_having_done_its_work_is_followed_by_another(
     assert reconcile(shop.database, prefect_api) == Reconciled()
 
 
+def test_a_run_whose_work_pool_was_deleted_is_cancelled_and_followed_by_another(
+    shop: Shop, prefect: FakePrefect, prefect_api: PrefectApi
+) -> None:
+    shop.submit()
+    run_id = launch(shop, prefect_api)
+    prefect.made[run_id]["work_pool_name"] = None
+    assert reconcile(shop.database, prefect_api).runs_relaunched == 1
+    assert prefect.states.get_nowait() == (run_id, "CANCELLED")
+    assert launch(shop, prefect_api) != run_id
+    assert reconcile(shop.database, prefect_api) == Reconciled()
+
+
 @pytest.mark.parametrize("state", ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"])
 def test_a_run_that_is_slow_is_left_alone(
     state: str, shop: Shop, prefect: FakePrefect, prefect_api: PrefectApi

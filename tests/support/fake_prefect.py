@@ -93,6 +93,7 @@ class FakePrefect:
             "id": str(uuid4()),
             "key": body["idempotency_key"],
             "created": datetime.now(UTC).isoformat(),
+            "work_pool_name": "refinery",
             "flow": next(
                 name.partition("/")[0]
                 for name, each in self.deployments.items()

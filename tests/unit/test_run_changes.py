@@ -51,6 +51,11 @@ def test_one_that_ended_before_its_work_was_done_is_followed_by_another(kind: st
     assert change_of(launched(), state(kind)) == NextLaunch(f"The run ended as {kind}.", 0)
 
 
+def test_one_whose_work_pool_was_deleted_is_followed_by_another() -> None:
+    stranded = RunState("SCHEDULED", NOW, is_stranded=True)
+    assert change_of(launched(), stranded) == NextLaunch("The work pool of the run was deleted.", 0)
+
+
 def test_one_that_an_operator_cancelled_is_followed_by_none() -> None:
     assert change_of(launched(launches=5), state("CANCELLED")) == NextLaunch(
         "The run ended as CANCELLED.", None
