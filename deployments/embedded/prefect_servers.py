@@ -116,6 +116,7 @@ class PrefectServer:
             folder=self._home,
             is_ready=self._is_ready,
             is_alive=self._is_alive,
+            port=self._port,
             start_timeout_s=SERVER_START_TIMEOUT_S,
             stop_timeout_s=SERVER_STOP_TIMEOUT_S,
             stop_stage=1,

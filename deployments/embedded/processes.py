@@ -60,6 +60,8 @@ class Program:
     alone; one that does not is killed after `start_timeout_s`, or after a minute once it was ready."""
     prepare: Callable[[], None] = _nothing
     """It runs before every start, restarts included."""
+    port: int | None = None
+    """The port of 127.0.0.1 that it listens on: while another program does, its answers do not count."""
     user: User | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     start_timeout_s: float = 60.0
@@ -162,16 +164,32 @@ class ChildProcess:
         """
         timeout_s = self.program.start_timeout_s
         heard_s = asked_s = time.monotonic()
-        while not self.program.is_ready():
+        while not (self.program.is_ready() and self._listens()):
             if self._exited.wait(READY_POLL_S):
                 raise self.failure(f"ended with exit code {self.exit_code} before it was ready")
             if time.monotonic() - asked_s >= ALIVE_POLL_S:
                 asked_s = time.monotonic()
-                if self.program.is_alive and self.program.is_alive():
+                if self.program.is_alive and self.is_alive():
                     heard_s = asked_s
             if time.monotonic() - heard_s >= timeout_s:
                 self.kill()
                 raise self.failure(f"was not ready within {timeout_s:.0f} s")
+
+    def is_alive(self) -> bool:
+        """Return whether the program answers, as far as that can be asked."""
+        return self.program.is_alive is None or (self.program.is_alive() and self._listens())
+
+    def _listens(self) -> bool:
+        if self.program.port is None:
+            return True
+        try:
+            connections = psutil.Process(self.pid).net_connections("tcp")
+        except psutil.Error:
+            return False
+        return any(
+            each.status == psutil.CONN_LISTEN and each.laddr.port == self.program.port
+            for each in connections
+        )
 
     def wait_exit(self, timeout_s: float | None = None) -> bool:
         """Wait for up to `timeout_s` seconds; return whether the process has ended."""

@@ -269,6 +269,7 @@ class Stack:
             # Prefect is not asked: without it jobs are still accepted and labelled.
             is_ready=lambda: is_live() and postgres.has_database(),
             is_alive=is_live,
+            port=self._ports.port("api"),
             start_timeout_s=API_START_TIMEOUT_S,
             stop_timeout_s=API_STOP_TIMEOUT_S,
         )

@@ -140,10 +140,7 @@ class Supervised:
 
     def _is_alive(self) -> bool:
         # Only Prefect knows whether the worker is alive; a stopped process is seen without asking.
-        if self.child.is_stopped:
-            return False
-        is_alive = self.child.program.is_alive
-        return is_alive is None or is_alive()
+        return not self.child.is_stopped and self.child.is_alive()
 
     def _note_ready(self) -> None:
         if self._has_been_ready:

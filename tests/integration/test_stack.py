@@ -442,6 +442,21 @@ def test_leftovers_are_stopped_but_not_a_later_process_of_the_same_number(data_d
 # Ports and places
 
 
+def test_a_server_is_not_ready_while_another_program_answers_at_its_port(
+    data_dir: Path, guard: Guard
+) -> None:
+    with closing(socket.create_server((LOOPBACK, 0))) as strangers:
+        port = strangers.getsockname()[1]
+        code = f"import socket; socket.create_server(('{LOOPBACK}', {port})).accept()"
+        program = python_program(data_dir, code, is_ready=lambda: True, port=port)
+        child = ChildProcess(program, data_dir / "logs", guard)
+        with pytest.raises(ServerFailed, match="Address already in use"):
+            child.start()
+    child.start()
+    assert child.is_alive()
+    child.stop()
+
+
 def test_a_port_is_kept_while_it_is_free_and_replaced_when_it_is_not(data_dir: Path) -> None:
     path = data_dir / "ports.json"
     ports = Ports(path)
