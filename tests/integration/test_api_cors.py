@@ -116,3 +116,10 @@ def test_a_star_is_every_origin_and_still_needs_a_key(open_to: Callable[[str], A
     refused = api.client.get("/v1/jobs", headers={"Origin": THEIRS})
     assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "*")
     assert "access-control-allow-credentials" not in refused.headers
+
+
+def test_every_path_says_without_a_key_which_methods_it_has(api: Api) -> None:
+    document = api.client.get("/schema/openapi.json").json()
+    for path in document["paths"]:
+        answer = api.client.options(path.replace("{", "").replace("}", ""))
+        assert (answer.status_code, "OPTIONS" in answer.headers["allow"]) == (204, True), path
