@@ -347,5 +347,5 @@ def _google(block: GcpCredentials) -> GcsCredentials:
     if info is not None:
         return GcsCredentials(service_account_json=json.dumps(info.get_secret_value()))
     if block.service_account_file is not None:
-        return GcsCredentials(service_account_json=block.service_account_file.read_text())
+        return GcsCredentials(service_account_json=block.service_account_file.read_text("utf-8"))
     raise UnusableBlock("The GcpCredentials block holds no service account.")

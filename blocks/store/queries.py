@@ -17,7 +17,7 @@ _SHARED = re.compile(r"\{(\w+)\}")
 @cache
 def load(file: str) -> dict[str, sql.SQL]:
     """Return the statements of `sql/<file>.sql` by their names."""
-    text = (resources.files("blocks.store") / "sql" / f"{file}.sql").read_text()
+    text = (resources.files("blocks.store") / "sql" / f"{file}.sql").read_text("utf-8")
     _, *parts = _HEADING.split(text)
     bodies = {
         name: body.strip().rstrip(";") for name, body in zip(parts[::2], parts[1::2], strict=True)

@@ -67,7 +67,7 @@ def first_keys(data_dir: Path, database_url: str) -> dict[str, str]:
 
 def _load(path: Path) -> dict[str, str]:
     try:
-        words = shlex.split(path.read_text())
+        words = shlex.split(path.read_text("utf-8"))
     except OSError:
         return {}
     return dict(word.split("=", 1) for word in words if "=" in word)

@@ -43,7 +43,7 @@ class Ports:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._ports: dict[str, int] = json.loads(path.read_text())
+            self._ports: dict[str, int] = json.loads(path.read_text("utf-8"))
         except (FileNotFoundError, ValueError):
             self._ports = {}
         self._in_use: set[str] = set()

@@ -192,7 +192,7 @@ class Postgres:
         A file that has this text already is left alone: on a full disk there is no room for another.
         """
         path = (folder or self._cluster) / name
-        if path.is_file() and path.read_text() == text:
+        if path.is_file() and path.read_text("utf-8") == text:
             return
         new = path.with_name(f".{name}.new")
         new.unlink(missing_ok=True)
@@ -225,7 +225,7 @@ class Postgres:
 
     def _postmaster_pid(self) -> int | None:
         try:
-            return int((self._cluster / "postmaster.pid").read_text().split()[0])
+            return int((self._cluster / "postmaster.pid").read_text("utf-8").split()[0])
         except (FileNotFoundError, ValueError, IndexError):
             return None
 

@@ -14,7 +14,7 @@ def write_private(path: Path, text: str) -> None:
     # mkstemp creates files of mode 600, whatever the umask is.
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -27,7 +27,7 @@ def write_private(path: Path, text: str) -> None:
 def load_or_make_secret(path: Path, make: Callable[[], str]) -> str:
     """Return the secret in this file; the first time it is made and written there."""
     try:
-        secret = path.read_text().strip()
+        secret = path.read_text("utf-8").strip()
     except FileNotFoundError:
         secret = ""
     if not secret:

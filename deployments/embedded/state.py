@@ -81,7 +81,7 @@ class State:
     def read(self) -> dict[str, Any]:
         """Return the last state; an empty one if there is none."""
         try:
-            state: dict[str, Any] = json.loads(self._path.read_text())
+            state: dict[str, Any] = json.loads(self._path.read_text("utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
         return state

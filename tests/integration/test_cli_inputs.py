@@ -281,7 +281,7 @@ def test_any_terminal_can_show_any_text(environment: dict[str, str], shop: Shop)
     job_id = shop.processing(make_chunk(1), question="Žluťoučký 😀?").job_id
     for locale, said in (
         ({"LANG": "C"}, "Žluťoučký 😀?"),
-        ({"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, r"\u017dlu\u0165ou\u010dk\xfd \U0001f600?"),
+        ({"LC_ALL": "C", "PYTHONUTF8": "0"}, r"\u017dlu\u0165ou\u010dk\xfd \U0001f600?"),
     ):
         assert said in check(process("jobs", "show", job_id, environment=environment | locale)).out
     for encoding in ("ascii", "latin-1"):

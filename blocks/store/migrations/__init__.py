@@ -148,5 +148,5 @@ def _read_migrations() -> list[_Migration]:
 def _files() -> list[tuple[str, str]]:
     """Return the names and the texts of all files, in the order of their numbers."""
     folder = resources.files(__name__)
-    found = [(f.name, f.read_text()) for f in folder.iterdir() if f.name.endswith(".sql")]
+    found = [(f.name, f.read_text("utf-8")) for f in folder.iterdir() if f.name.endswith(".sql")]
     return sorted(found)
