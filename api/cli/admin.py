@@ -17,6 +17,7 @@ from blocks.store import customers, job_credentials, migrations, webhook_secrets
 from blocks.store.database import Database
 
 _CONNECTIONS = 1
+_NAME_CHARACTERS_MAX = 200
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON document.")]
 
 
@@ -34,6 +35,7 @@ def add_customer(name: str) -> None:
     name
         What to call the customer, for operators.
     """
+    _check_name(name)
     with open_database() as database, database.transaction() as tx:
         customer_id = customers.add_customer(tx, name)
         key = customers.add_customer_key(tx, customer_id)
@@ -104,6 +106,8 @@ def add_key(
     """Make a key, and print it with its id. The key is not shown again."""
     if annotator is None and len(customer or []) != 1:
         raise UsageError("Say who the key is for: either one --customer ID or --annotator NAME.")
+    if annotator is not None:
+        _check_name(annotator)
     with open_database() as database, database.transaction() as tx:
         if annotator is None:
             (customer_id,) = customer or []
@@ -159,6 +163,14 @@ def rotate_keys() -> None:
         f"encrypted the credentials of {resealed[0]} jobs again\n"
         f"encrypted {resealed[1]} secrets of webhooks again"
     )
+
+
+def _check_name(name: str) -> None:
+    """Raise UsageError for a name that no list can show."""
+    if not name.strip() or not name.isprintable() or len(name) > _NAME_CHARACTERS_MAX:
+        raise UsageError(
+            f"A name has 1 to {_NAME_CHARACTERS_MAX} characters that can be printed, not only spaces."
+        )
 
 
 def add_commands(app: App) -> None:

@@ -91,7 +91,7 @@ def why_not_json(error: Exception) -> str:
     if malformed := _BYTE.fullmatch(str(error)):
         return f"{malformed.group(1)}, at byte {malformed.group(2)}."
     if "truncated" in str(error):
-        return "it ends too early."
+        return r"it ends too early, or an escape such as \ud800 is half a character."
     return "it has a number that is out of range."
 
 

@@ -123,6 +123,16 @@ def test_a_key_for_nobody_is_not_made(
     assert shop.value("select count(*) from annotators") == 0
 
 
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x1b[2J", "x" * 201])
+@pytest.mark.parametrize("command", [("customers", "add"), ("keys", "add", "--annotator")])
+def test_a_name_that_no_list_can_show_is_refused(
+    command: tuple[str, ...], name: str, refinery: Refinery, shop: Shop
+) -> None:
+    with pytest.raises(UsageError, match="1 to 200 characters"):
+        refinery(*command, name)
+    assert shop.value("select count(*) from customers") == 1
+
+
 def granted(refinery: Refinery, name: str) -> list[str] | None:
     found: dict[str, list[str] | None] = {
         entry["name"]: entry["customer_ids"] for entry in listed(refinery, "annotators")

@@ -97,7 +97,7 @@ def check_places(shop: Shop, job: Job, tallies: dict[int, dict[str, Any]]) -> No
         labelled = tallies[offset]["annotators"] if offset in tallies else []
         holders = held.get(offset, [])
         assert len(holders) == len(set(holders))
-        assert not set(holders) & set(labelled), "somebody holds what he has labelled"
+        assert not set(holders) & set(labelled), "somebody holds what they have labelled"
         places = tallies[offset]["places"] if offset in tallies else job.consensus_threshold
         if len(labelled) >= job.consensus_threshold:
             places = max(places, len(labelled) + 1)

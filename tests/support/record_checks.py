@@ -64,7 +64,7 @@ def ended(job: Job, votes: Sequence[int]) -> bool:
 
 @dataclass(frozen=True)
 class Place:
-    """A time for which an annotator takes one of a task's places for certain: he holds or has labelled it."""
+    """A time for which an annotator takes one of a task's places for certain: they hold or have labelled it."""
 
     annotator_no: int
     start: float
@@ -76,7 +76,7 @@ class Place:
 
 
 def check_grants(record: Record, ballots: Ballots, jobs: Mapping[str, Job]) -> int:
-    """Nobody was handed what he held or had labelled, or what had as many annotators as it needed.
+    """Nobody was handed what they held or had labelled, or what had as many annotators as it needed.
 
     At the moment of a grant a task has, with the new holder, at most as many labels and holders as
     its threshold, or one more than it has labels by then. Of its places only those count that were
