@@ -166,7 +166,8 @@ def rotate_keys() -> None:
 
 
 def _check_name(name: str) -> None:
-    """Raise UsageError for a name that no list can show."""
+    """Raise UsageError for a name that no list can show, UnicodeEncodeError for one that is no UTF-8."""
+    name.encode()
     if not name.strip() or not name.isprintable() or len(name) > _NAME_CHARACTERS_MAX:
         raise UsageError(
             f"A name has 1 to {_NAME_CHARACTERS_MAX} characters that can be printed, not only spaces."

@@ -14,6 +14,7 @@ from api.http.errors import ApiError, invalid_request, not_found
 from api.http.hangups import raise_on_hangup
 from api.http.threads import run
 from blocks.bodies.fields import Fault
+from blocks.domain.wrong_values import HINTS_MAX, did_you_mean
 
 # Larger bodies are parsed in a thread, so that the event loop serves others meanwhile.
 _LOOP_BYTES_MAX = 64 * 1024
@@ -78,7 +79,13 @@ async def check_request(request: Request[Any, Any, Any]) -> None:
     }
     unknown = sorted(name for name in request.query_params if name not in known)
     if unknown:
-        raise invalid_request([Fault(name, "This parameter is not known.") for name in unknown])
+        hints = iter(range(HINTS_MAX))
+        raise invalid_request(
+            [
+                Fault(name, f"This parameter is not known.{did_you_mean(name, known, hints)}")
+                for name in unknown
+            ]
+        )
     nuls = [name for name, value in request.query_params.multi_items() if "\x00" in value]
     if nuls:
         message = "The character U+0000 cannot be part of this."

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from blocks.domain.wrong_values import explain, must_be, nearest, shorten
+from blocks.domain.wrong_values import HINTS_MAX, did_you_mean, explain, must_be, shorten
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -50,7 +50,6 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 _T = TypeVar("_T")
 
-_HINTS_MAX = 5
 KEY_SHOWN = 64
 """How many characters of an unknown name or path are shown."""
 BUILT_BYTES_MAX = 256 * 1024
@@ -178,14 +177,14 @@ def struct_faults(
     raw: RawObject, model: type[msgspec.Struct], path: str, hints: Iterator[int] | None = None
 ) -> Iterator[Fault]:
     """Yield every fault of an object that should be a `model`; `path` is where it stands."""
-    hints = iter(range(_HINTS_MAX)) if hints is None else hints
+    hints = iter(range(HINTS_MAX)) if hints is None else hints
     prefix = f"{path}." if path else ""
     fields = {field.encode_name: field for field in msgspec.structs.fields(model)}
     for key in raw:
         if key not in fields:
             yield Fault(
                 f"{prefix}{key[:KEY_SHOWN]}",
-                f"This field is not known.{_hint(key, fields, hints)}",
+                f"This field is not known.{did_you_mean(key, fields, hints)}",
             )
     for name, field in fields.items():
         if name not in raw:
@@ -198,14 +197,6 @@ def struct_faults(
             yield from _faults_within(raw[name], field.type, error, f"{prefix}{name}", hints)
         else:
             yield from _field_faults(model, name, value, path)
-
-
-def _hint(key: str, fields: Mapping[str, object], hints: Iterator[int]) -> str:
-    # Looking for similar names takes time, and people mistype a name or two.
-    if next(hints, None) is None:
-        return ""
-    near = nearest(key, fields)
-    return f" Did you mean {near}?" if near else ""
 
 
 def struct_in(expected: Any) -> type[msgspec.Struct] | None:

@@ -17,6 +17,9 @@ _COMPARED_CHARACTERS_MAX = 64
 _PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`\Z")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _GIVEN = re.compile(r", got `(\w+)`\Z")
+HINTS_MAX = 5
+"""So many mistyped names of one request are compared with the right ones."""
+
 _WRONG_CHOICE = "Invalid enum value "
 _BYTE = re.compile(r"JSON is malformed: (.*) \(byte (\d+)\)")
 _KINDS = {
@@ -74,6 +77,18 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
     key = given.casefold().strip()[:_COMPARED_CHARACTERS_MAX]
     found = difflib.get_close_matches(key, folded, n=1)
     return folded[found[0]] if found else None
+
+
+def did_you_mean(given: str, known: Iterable[str], hints: Iterator[int]) -> str:
+    """Return the end of a sentence that names what was probably meant, or nothing.
+
+    Each call takes one of `hints`, because looking for similar names takes time, and people mistype a
+    name or two.
+    """
+    if next(hints, None) is None:
+        return ""
+    near = nearest(given, known)
+    return f" Did you mean {near}?" if near else ""
 
 
 def shorten(message: str) -> str:
@@ -183,14 +198,16 @@ _WORDS: dict[type[types.Type], Callable[[Any], str]] = {
 
 
 def _between(least: float | None, most: float | None) -> str:
-    match least, most:
-        case None, None:
-            return ""
-        case None, _:
-            return f" of at most {most:,}"
-        case _, None:
-            return f" of at least {least:,}"
-    return f" from {least:,} to {most:,}"
+    if least is not None and most is not None:
+        return f" from {_number(least)} to {_number(most)}"
+    if most is not None:
+        return f" of at most {_number(most)}"
+    return "" if least is None else f" of at least {_number(least)}"
+
+
+def _number(bound: float) -> str:
+    """Return a bound as people write it: 100 where the type says 100.0."""
+    return f"{int(bound) if bound == int(bound) else bound:,}"
 
 
 def _of(info: types.StrType | types.ListType | types.DictType, what: str, each: str = "") -> str:

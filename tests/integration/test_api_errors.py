@@ -20,6 +20,7 @@ from psycopg import sql
 
 from api.auth import KeyRing
 from blocks.domain.ids import new_id
+from blocks.domain.wrong_values import HINTS_MAX
 from blocks.settings import Settings
 from blocks.store import customers
 from blocks.store.database import Database
@@ -271,6 +272,13 @@ def test_a_parameter_that_is_not_known_is_refused_by_its_name(api: Api) -> None:
 def test_every_parameter_that_is_not_known_is_told(api: Api) -> None:
     response = api.get("/v1/jobs/job_x?b=1&a=2&a=3")
     assert [fault["field"] for fault in response.json()["details"]] == ["a", "b"]
+
+
+def test_a_parameter_that_is_mistyped_is_told_with_the_one_that_was_meant(api: Api) -> None:
+    (fault,) = api.get("/v1/jobs?statsu=failed").json()["details"]
+    assert fault["message"] == "This parameter is not known. Did you mean status?"
+    many = api.get("/v1/jobs?" + "&".join(f"statsu{n}=1" for n in range(50))).json()["details"]
+    assert sum("Did you mean" in fault["message"] for fault in many) == HINTS_MAX
 
 
 def test_a_page_that_is_not_there_has_an_error_of_ours(api: Api) -> None:
