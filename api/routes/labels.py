@@ -17,16 +17,15 @@ from api.http.refusals import refusals
 from api.http.requesters import current
 from api.metrics import Metrics
 from blocks.bodies.fields import Body
-from blocks.domain.ids import job_of_task
+from blocks.domain.ids import job_of_task, parse_task_id
 from blocks.domain.model import LabelOutcome
-from blocks.domain.wrong_values import nearest, shorten
+from blocks.domain.wrong_values import HINTS_MAX, did_you_mean, shorten
 from blocks.store import annotation
 from blocks.store.annotation import Label
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 
 _BATCH_MAX = 500
-_HINTS_MAX = 5  # looking for a likeness takes time, and people mistype once or twice
 _JOBS_TOLD_MAX = 20  # a job may have 100 kB of options
 _JOB_SHARE = 1 / 2  # of the places for requests
 
@@ -130,7 +129,7 @@ class _Reasons:
             label.task_id for label, outcome in refused if outcome is LabelOutcome.UNKNOWN_TASK
         ]
         self._waiting = annotation.find_not_handed_out(tx, annotator, unknown) if unknown else set()
-        self._hints_left = _HINTS_MAX
+        self._hints = iter(range(HINTS_MAX))
 
     def of(self, label: Label, outcome: LabelOutcome) -> str:
         """Return the reason for one of the labels that were refused."""
@@ -142,14 +141,14 @@ class _Reasons:
         options = self._options.get(_job_id(label))
         if options is None:
             return _REASONS[LabelOutcome.UNKNOWN_OPTION]
-        near = nearest(label.label, options) if self._hints_left else None
-        self._hints_left = max(self._hints_left - 1, 0)
-        hint = f" Did you mean {shorten(near)}?" if near else ""
+        hint = did_you_mean(label.label, options, self._hints)
         return f"The options are {shorten(', '.join(options))}.{hint}"
 
 
 def _job_id(label: Label) -> str:
-    return job_of_task(label.task_id).replace("tsk_", "job_", 1)
+    key = parse_task_id(label.task_id)
+    assert key is not None  # its job is known, and has other options
+    return key[0]
 
 
 HANDLERS = [submit]

@@ -88,7 +88,7 @@ def did_you_mean(given: str, known: Iterable[str], hints: Iterator[int]) -> str:
     if next(hints, None) is None:
         return ""
     near = nearest(given, known)
-    return f" Did you mean {near}?" if near else ""
+    return f" Did you mean {shorten(near)}?" if near else ""
 
 
 def shorten(message: str) -> str:

@@ -254,7 +254,7 @@ def finish_ingestion(tx: Transaction, job_no: int) -> None:
     """Record that every line is read; settle the job if every task has ended too."""
     tx.execute(_SQL["lock_job"], {"job_no": job_no})
     tx.execute(_SQL["mark_ingested"], {"job_no": job_no})
-    settle(tx, [job_no])
+    _settle_locked(tx, [job_no])
 
 
 def settle(tx: Transaction, job_nos: Iterable[int]) -> None:
@@ -262,8 +262,13 @@ def settle(tx: Transaction, job_nos: Iterable[int]) -> None:
     ordered = sorted(job_nos)
     for job_no in ordered:
         tx.execute(_SQL["lock_job"], {"job_no": job_no})
+    _settle_locked(tx, ordered)
+
+
+def _settle_locked(tx: Transaction, job_nos: Sequence[int]) -> None:
+    for job_no in job_nos:
         tx.execute(_SQL["settle_job"], {"job_no": job_no})
-    _hand_out_no_more(tx, ordered)
+    _hand_out_no_more(tx, job_nos)
 
 
 def _hand_out_no_more(tx: Transaction, job_nos: Sequence[int]) -> None:

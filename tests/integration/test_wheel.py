@@ -11,11 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from deployments.embedded.operator_environment import load_environment
 from deployments.registered import REPOSITORY
+from tests.support.requirements import OURS, walk_requirements
 from tests.support.servers import KEY
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -77,25 +76,14 @@ def required(wheel: Path, extras: tuple[str, ...]) -> list[Distribution]:
     (metadata,) = (
         each for each in zipfile.Path(wheel).iterdir() if each.name.endswith(".dist-info")
     )
-    ours = PathDistribution(metadata)
-    found: dict[str, Distribution] = {}
-    wanted = [("refinery-jobs", extra) for extra in ("", *extras)]
-    seen = set(wanted)
-    for name, extra in wanted:  # which grows
+
+    def find(name: str) -> Distribution | None:
         try:
-            each = ours if name == "refinery-jobs" else distribution(name)
+            return PathDistribution(metadata) if name == OURS else distribution(name)
         except ModuleNotFoundError:
-            continue  # for another platform
-        found[name] = each
-        for text in each.requires or ():
-            requirement = Requirement(text)
-            if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
-                continue
-            more = {(canonicalize_name(requirement.name), e) for e in ("", *requirement.extras)}
-            wanted += more - seen
-            seen |= more
-    del found["refinery-jobs"]
-    return list(found.values())
+            return None  # for another platform
+
+    return list(walk_requirements(find, *extras).values())
 
 
 def link(installed: Distribution, site: Path) -> None:

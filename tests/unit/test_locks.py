@@ -1,13 +1,13 @@
 """constraints.txt has all that Refinery runs on, constraints-dev.txt the rest, and both have hashes."""
 
 import re
-from importlib.metadata import requires
+from importlib.metadata import distribution
 
 import pytest
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from deployments.registered import REPOSITORY
+from tests.support.requirements import walk_requirements
 
 
 def locked(name: str) -> dict[str, str]:
@@ -22,17 +22,7 @@ DEV = locked("constraints-dev.txt")
 
 def needed(*extras: str) -> set[str]:
     """Return the packages that we need with these extras on this platform, and those that they need."""
-    wanted = [("refinery-jobs", extra) for extra in ("", *extras)]
-    seen = set(wanted)
-    for name, extra in wanted:  # the list grows
-        for text in requires(name) or ():
-            requirement = Requirement(text)
-            if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
-                continue
-            more = {(canonicalize_name(requirement.name), e) for e in ("", *requirement.extras)}
-            wanted += more - seen
-            seen |= more
-    return {name for name, _ in wanted} - {"refinery-jobs"}
+    return set(walk_requirements(distribution, *extras))
 
 
 def test_the_lock_of_what_runs_is_complete() -> None:
