@@ -42,7 +42,7 @@ commit;
 """
 # The tasks that the annotator was just handed, read in SQL, so no statement waits for another's answer.
 _HELD = """(
-    select array_agg(o order by o) from leases, unnest(byte_offsets) as u (o)
+    select array_agg(o order by o) from leases, unnest(task_nos) as u (o)
     where annotator_no = :annotator_no
 )"""
 _WARM_S = 2
@@ -131,7 +131,7 @@ def _script(databases: Databases, batch: int) -> str:
         "labels": _array(OPTIONS),
         "ns": _array(range(batch)),
         "job_nths": _array([1] * batch),
-        "byte_offsets": _HELD,
+        "task_nos": _HELD,
         "label_nths": _array([1] * right + [2] * (batch - right)),
     }
     statements = {}
