@@ -9,7 +9,8 @@ import polars as pl
 from blocks.domain.errors import InternalError
 from blocks.domain.ids import task_no
 from blocks.domain.model import GoodLine
-from blocks.lines.pages import CorruptContent, Page, count_bytes, read_frame, read_lines
+from blocks.lines.packing import CorruptContent, count_bytes, find_corrupt
+from blocks.lines.pages import Page, read_frame, read_lines
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -100,19 +101,20 @@ def _group(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]
 def _frame(job_no: int, rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
     try:
         return read_frame([row["content"] for row in rows])
-    except CorruptContent:
-        for row in rows:  # which of them
-            _lines(job_no, row, ())
-        raise
+    except CorruptContent as error:
+        first_task = find_corrupt({row["first_task"]: row["content"] for row in rows})
+        raise _corrupt(job_no, first_task, error) from error
 
 
 def _lines(job_no: int, row: dict[str, Any], ordinals: Sequence[int]) -> list[GoodLine]:
     try:
         return read_lines(row["content"], ordinals)
     except CorruptContent as error:
-        raise PageCorrupt(
-            f"The page of job {job_no} from task {row['first_task']} on is corrupt: {error}."
-        ) from error
+        raise _corrupt(job_no, row["first_task"], error) from error
+
+
+def _corrupt(job_no: int, first_task: int | None, error: CorruptContent) -> PageCorrupt:
+    return PageCorrupt(f"The page of job {job_no} from task {first_task} on is corrupt: {error}.")
 
 
 def _place(row: dict[str, Any]) -> tuple[int, int]:

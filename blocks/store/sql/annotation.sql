@@ -466,7 +466,8 @@ select i.n,
            when y.annotators @> array[%(annotator_no)s::integer] then 'duplicate'
            when y.outcome is not null or j.status <> 'processing' then 'already_settled'
            else 'unknown_task'
-       end as outcome
+       end as outcome,
+       j.job_no, i.task_no, coalesce(j.status <> 'processing', false) and y.job_no is null as has_ended
 from {batch} i
 left join lateral (
     select * from jobs where job_id = i.job_id and {for_annotator} offset 0
