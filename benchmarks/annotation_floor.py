@@ -34,7 +34,7 @@ begin;
 \\if :lanes
 {take_lane};
 \\endif
-{describe_jobs};
+{describe};
 commit;
 begin;
 {submit_labels};
@@ -126,7 +126,7 @@ def _script(databases: Databases, batch: int) -> str:
         "leases_max": "100",
         "claim_key": "null",
         "claim_digest": "null",
-        "job_nos": "array[:job_no::bigint]",
+        "job_nos": f"array_fill(:job_no::bigint, array[{batch}])",
         "job_ids": f"array['{job_id}']",
         "labels": _array(OPTIONS),
         "ns": _array(range(batch)),

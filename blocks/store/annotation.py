@@ -205,10 +205,10 @@ def describe_claimed(
     """Return the tasks of `rows` of (job number, task number and lease) as annotators are shown them."""
     if not rows:
         return []
-    job_nos = list({job_no for job_no, _ in rows})
-    described = tx.execute(_SQL["describe_jobs"], {"job_nos": job_nos}).fetchall()
-    jobs_by_no = {row["job_no"]: msgspec.convert(row, LabelledJob) for row in described}
-    lines = pages.read(tx, [(job_no, row["task_no"]) for job_no, row in rows])
+    keys = [(job_no, row["task_no"]) for job_no, row in rows]
+    found = tx.execute(_SQL["describe"], pages.columns(keys), binary=True).fetchall()
+    jobs_by_no = {row["job_no"]: msgspec.convert(row, LabelledJob) for row in found}
+    lines = pages.pick(found, keys)
     return [_task(jobs_by_no[job_no], row, lines[job_no, row["task_no"]]) for job_no, row in rows]
 
 

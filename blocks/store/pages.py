@@ -20,6 +20,10 @@ _PAGES_AT_A_TIME = 64
 _FRAME_BYTES_MAX = 16 * 1024 * 1024  # decompressed; a page that has more is a frame of its own
 
 
+Key = tuple[int, int]
+"""Of a task: the number of its job, and its own."""
+
+
 class PageCorrupt(InternalError):
     """A page of tasks in the database is not what was stored: restore the table from a backup."""
 
@@ -35,16 +39,28 @@ def write(tx: Transaction, job_no: int, first_task: int, pages: Iterable[Page]) 
             first_task += page.tasks
 
 
-def read(tx: Transaction, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], GoodLine]:
-    """Return the lines of the tasks of `keys` (job number, task number); some need not exist.
+def read(tx: Transaction, keys: Sequence[Key]) -> dict[Key, GoodLine]:
+    """Return the lines of some tasks, of which some need not exist.
 
     Raises:
         PageCorrupt: one of their pages is.
     """
     if not keys:
         return {}
-    values = {"job_nos": [key[0] for key in keys], "task_nos": [key[1] for key in keys]}
-    rows = tx.execute(_SQL["find"], values, binary=True).fetchall()
+    return pick(tx.execute(_SQL["find"], columns(keys), binary=True).fetchall(), keys)
+
+
+def columns(keys: Sequence[Key]) -> dict[str, list[int]]:
+    """Return keys as the two arrays of a statement that finds their pages."""
+    return {"job_nos": [job_no for job_no, _ in keys], "task_nos": [number for _, number in keys]}
+
+
+def pick(rows: list[dict[str, Any]], keys: Sequence[Key]) -> dict[Key, GoodLine]:
+    """Return the lines of some tasks out of rows of `pages`, if those have them.
+
+    Raises:
+        PageCorrupt: one of the pages is.
+    """
     rows.sort(key=_place)
     places = [_place(row) for row in rows]
     wanted: list[list[int]] = [[] for _ in rows]
@@ -52,7 +68,7 @@ def read(tx: Transaction, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, in
         nth = bisect_right(places, key) - 1
         if nth >= 0 and places[nth][0] == key[0] and key[1] - places[nth][1] < rows[nth]["tasks"]:
             wanted[nth].append(key[1] - places[nth][1])
-    found: dict[tuple[int, int], GoodLine] = {}
+    found: dict[Key, GoodLine] = {}
     for (job_no, first_task), row, ordinals in zip(places, rows, wanted, strict=True):
         lines = _lines(job_no, row, ordinals)
         found |= {(job_no, first_task + n): line for n, line in zip(ordinals, lines, strict=True)}
@@ -117,5 +133,5 @@ def _corrupt(job_no: int, first_task: int | None, error: CorruptContent) -> Page
     return PageCorrupt(f"The page of job {job_no} from task {first_task} on is corrupt: {error}.")
 
 
-def _place(row: dict[str, Any]) -> tuple[int, int]:
+def _place(row: dict[str, Any]) -> Key:
     return row["job_no"], row["first_task"]
