@@ -124,6 +124,7 @@ def _script(databases: Databases, batch: int) -> str:
         "window_tasks": str(batch),
         "lease_s": "900",
         "leases_max": "100",
+        "overdue_s_max": "10",
         "claim_key": "null",
         "claim_digest": "null",
         "job_nos": f"array_fill(:job_no::bigint, array[{batch}])",

@@ -25,6 +25,9 @@ _LOOKS_MAX = 50
 _OUTLOOK_TASKS_MAX = 1_000
 
 _LEASES_RETURNED_MAX = 100  # by one claim
+# A claim takes back leases that ran out just now, and older ones where it would come back empty.
+_OVERDUE_S_MAX = 10.0
+_FOR_EVER_S = 1e9
 # The first of the two numbers of an advisory lock; the second is the annotator's.
 _CLAIM_LOCK = 731
 
@@ -66,9 +69,10 @@ class Label(msgspec.Struct, frozen=True):
 def return_leases(tx: Transaction, *, limit: int) -> int:
     """Take back up to `limit` leases that have run out; return how many.
 
-    Every claim takes back some of them; this is for times when nobody claims.
+    Claims take back those that ran out just now; this is for times when nobody claims.
     """
-    return len(tx.execute(_SQL["return_leases"], {"leases_max": limit}).fetchall())
+    values = {"leases_max": limit, "overdue_s_max": _FOR_EVER_S}
+    return len(tx.execute(_SQL["return_leases"], values).fetchall())
 
 
 def take_leases_back(tx: Transaction, annotator_no: int) -> int:
@@ -105,7 +109,11 @@ def claim(
     leases keep `key`, for `leases.find_claimed`.
     """
     annotator = {"annotator_no": annotator_no}
-    begin = annotator | {"lock": _CLAIM_LOCK, "leases_max": _LEASES_RETURNED_MAX}
+    begin = annotator | {
+        "lock": _CLAIM_LOCK,
+        "leases_max": _LEASES_RETURNED_MAX,
+        "overdue_s_max": _OVERDUE_S_MAX,
+    }
     tx.execute(_SQL["begin_claim"], begin)
     survey = annotator | {
         "task_types": list(task_types) if task_types else None,
@@ -114,17 +122,15 @@ def claim(
         "jobs_max": _JOBS_MAX,
         "vacancies_max": _VACANCIES_MAX,
     }
-    claimable = tx.execute(_SQL["claimable_jobs"], survey).fetchall()
     lease = {
         "lease_s": lease_s,
         "claim_key": key.key if key else None,
         "claim_digest": key.digest if key else None,
     }
     taking = _Claim(tx, annotator | lease, limit)
-    for job in claimable:
-        taking.take(job)
-    if claimable and not taking.rows:
-        taking.insist(claimable)
+    taking.fill(survey)
+    if not taking.rows and return_leases(tx, limit=_LEASES_RETURNED_MAX):
+        taking.fill(survey)
     return describe_claimed(tx, taking.rows)
 
 
@@ -157,14 +163,22 @@ class _Claim:
         self._holds_lanes = False
         self.rows: list[tuple[int, dict[str, Any]]] = []
 
-    def take(self, job: dict[str, Any]) -> None:
+    def fill(self, survey: dict[str, Any]) -> None:
+        """Take tasks of the jobs that a `survey` finds, one after the other."""
+        claimable = self._tx.execute(_SQL["claimable_jobs"], survey).fetchall()
+        for job in claimable:
+            self._take_of(job)
+        if claimable and not self.rows:
+            self._insist(claimable)
+
+    def _take_of(self, job: dict[str, Any]) -> None:
         """Take tasks of one job: open places first, then the next tasks of a cursor."""
         if job["vacancies"]:
             self._take(job["job_no"], "take_vacancies", own=False, start_at=0.0)
         if job["lanes"]:
             self._take(job["job_no"], "take_lane")
 
-    def insist(self, claimable: Sequence[dict[str, Any]]) -> None:
+    def _insist(self, claimable: Sequence[dict[str, Any]]) -> None:
         """Look again, for an annotator who would come back empty.
 
         Wait for another claim that is just taking tasks, look at another place among many vacancies,

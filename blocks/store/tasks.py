@@ -257,7 +257,9 @@ def _append(
             for task in tasks.values()
         ],
     }
-    rows = tx.execute(_SQL["append_tasks"], values).fetchall()
+    place = tx.execute(_SQL["lengthen_chunk"], values).fetchone()
+    assert place is not None  # a container has a chunk
+    rows = tx.execute(_SQL["append_tasks"], values | place).fetchall()
     tx.execute(_SQL["reopen_container"], values)
     return {
         n: CreatedTask(task_id(container["job_id"], row["task_no"]), row["created_at"])

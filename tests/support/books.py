@@ -86,6 +86,8 @@ def check_places(shop: Shop, job: Job, tallies: dict[int, dict[str, Any]]) -> No
         row["chunk_no"]: row
         for row in shop.run("select * from lanes where job_no = %s", job.job_no)
     }
+    query = "select chunk_no from open_chunks where job_no = %s"
+    assert {row["chunk_no"] for row in shop.run(query, job.job_no)} == lanes.keys()
     for row in lanes.values():
         assert min(row["cursors"]) < row["ends_at"]
         mine = [number for number in row["annotators"] if number]

@@ -52,7 +52,7 @@ DELIVERIES: list[dict[str, str]] = [
     {"format": "parquet"},
 ]
 # Tables that have nothing of a job that is completed.
-TRANSIENT = ("lanes", "vacancies", "leases", "runs")
+TRANSIENT = ("lanes", "open_chunks", "vacancies", "leases", "runs")
 ANSWER_S_MAX = 10.0
 
 

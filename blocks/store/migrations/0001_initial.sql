@@ -312,15 +312,27 @@ create unique index inline_tasks_by_key on inline_tasks (customer_id, idempotenc
 -- Each passes once over all tasks, in order, and belongs to one annotator at a time. An annotator without one takes
 -- over the cursor that is furthest behind: every task before it was handed out often enough, and none after it to
 -- them. So a claim is a range of tasks, and writes nothing for each. No task from the furthest cursor on was handed
--- out. The row is deleted when all cursors are through.
+-- out. A chunk has one row, which is deleted when all cursors are through.
+-- Every claim updates it, and a transaction that stays open anywhere keeps all versions of it. So each version has a
+-- greater number in the key, and the row is found by its greatest, without a look at the others.
+create sequence lane_versions;
+
 create table lanes (
     job_no      bigint not null,
     chunk_no    integer not null,
+    version     bigint not null default nextval('lane_versions'),
     ends_at     bigint not null,                         -- the number after the last task's
     cursors     bigint[] not null,                       -- where each goes on
     annotators  integer[] not null,                      -- whose each is; 0: nobody's
+    primary key (job_no, chunk_no, version)
+);
+
+-- The chunks that have a row in lanes. This one is never updated.
+create table open_chunks (
+    job_no      bigint not null,
+    chunk_no    integer not null,
     primary key (job_no, chunk_no)
-) with (fillfactor = 50);
+);
 
 -- The tasks that a claim handed out, until all are labelled or the time is over: one row a claim, and not a task.
 create table leases (

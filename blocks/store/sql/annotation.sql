@@ -3,6 +3,10 @@
 -- at the end. Their own lane may be through before the others are.
 coalesce(l.cursors[array_position(l.annotators, %(annotator_no)s)], -1) < l.ends_at;
 
+-- lanes_of --
+-- The row of `lanes` of a chunk o of `open_chunks`.
+select * from lanes l where (l.job_no, l.chunk_no) = (o.job_no, o.chunk_no) order by l.version desc limit 1;
+
 -- has_key --
 -- True if the annotator has a key that is not revoked, or never had one.
 coalesce((select bool_or(revoked_at is null) from api_keys where annotator_no = %(annotator_no)s), true);
@@ -88,9 +92,13 @@ vacated as (
 );
 
 -- returned_leases --
--- Take back leases that have run out. One whose tasks are just being labelled is left for the next time.
+-- Take back leases that have run out in the last `overdue_s_max` seconds. One whose tasks are just being labelled is
+-- left for the next time. Without that bound, a scan would pass over all leases that are gone, as long as a transaction
+-- that is open anywhere keeps their rows.
 expired as materialized (
-    select lease_no from leases where expires_at < now() order by expires_at limit %(leases_max)s
+    select lease_no from leases
+    where expires_at < now() and expires_at >= now() - make_interval(secs => %(overdue_s_max)s)
+    order by expires_at limit %(leases_max)s
     for update skip locked
 ), gone as (
     delete from leases l using expired where l.lease_no = expired.lease_no
@@ -138,8 +146,8 @@ select job_no, lanes, vacancies
 from (
     select j.job_no, j.priority, j.customer_id,
            exists (
-               select from lanes l
-               where l.job_no = j.job_no
+               select from open_chunks o cross join lateral ({lanes_of}) l
+               where o.job_no = j.job_no
                  and {open_to_annotator}
            ) as lanes,
            exists (
@@ -188,7 +196,7 @@ with job as materialized (
         select v.job_no, v.task_no from job join vacancies v using (job_no)
         union all
         select l.job_no, t.task_no
-        from job join lanes l using (job_no)
+        from job join open_chunks o using (job_no) cross join lateral ({lanes_of}) l
         cross join lateral (select min(c) as goes_on_at from unnest(l.cursors) as u (c)) rearmost
         cross join lateral generate_series(
             goes_on_at, least(goes_on_at + %(tasks_max)s, l.ends_at - 1)
@@ -270,24 +278,37 @@ order by given.task_no;
 -- await_lane --
 -- Wait for the lanes of a chunk, while no others are held. So an annotator does not come back empty only because
 -- another one is just taking tasks, and no two wait for each other.
-select chunk_no from lanes l
-where l.job_no = %(job_no)s
-  and {open_to_annotator}
-order by l.chunk_no
-limit 1
-for update;
+select l.chunk_no
+from (
+    select l.job_no, l.chunk_no, l.version from open_chunks o cross join lateral ({lanes_of}) l
+    where o.job_no = %(job_no)s
+      and {open_to_annotator}
+    order by o.chunk_no
+    limit 1
+) seen cross join lateral (
+    select * from lanes l
+    where (l.job_no, l.chunk_no) = (seen.job_no, seen.chunk_no) and l.version >= seen.version
+    order by l.version limit 1
+    for update
+) l;
 
 -- take_lane --
 -- Hand out the next tasks of one chunk of a job. A place that the annotator cannot take, because they were given the
 -- task already, is left vacant, and so is one that the task does not need any more. Chunks that others hold are passed
 -- over. A row comes back, if only an empty one, where the lane went on.
 with {held_by_annotator}, chunk as materialized (
-    select l.* from lanes l
-    where l.job_no = %(job_no)s
-      and {open_to_annotator}
-    order by l.chunk_no
+    select held.*, seen.version as seen_version
+    from open_chunks o cross join lateral ({lanes_of}) seen cross join lateral (
+        select job_no, chunk_no, ends_at, cursors, annotators
+        from lanes l  -- as it is now; the version that was seen may be an older one
+        where (l.job_no, l.chunk_no) = (o.job_no, o.chunk_no) and l.version >= seen.version
+          and {open_to_annotator}
+        order by l.version limit 1
+        for update skip locked
+    ) held
+    where o.job_no = %(job_no)s
+    order by o.chunk_no
     limit 1
-    for update skip locked
 ), lane as materialized (
     select chunk.*, n, cursors[n] as goes_on_at, furthest(cursors) as fresh_from
     from chunk cross join lateral (
@@ -326,18 +347,23 @@ with {held_by_annotator}, chunk as materialized (
     select %(job_no)s, task_no from seen, upto
     where left_vacant and not ended and task_no < upto.goes_on_at
 ), moved as materialized (
-    select job_no, chunk_no, ends_at,
+    select job_no, chunk_no, seen_version, ends_at,
            cursors[:n - 1] || upto.goes_on_at || cursors[n + 1:] as cursors,
            annotators[:n - 1] || %(annotator_no)s::integer || annotators[n + 1:] as annotators
     from lane, upto
     where upto.goes_on_at is not null
 ), kept as (
-    update lanes l set cursors = m.cursors, annotators = m.annotators
+    update lanes l set cursors = m.cursors, annotators = m.annotators, version = nextval('lane_versions')
     from moved m
-    where l.job_no = m.job_no and l.chunk_no = m.chunk_no and m.ends_at > any (m.cursors)
+    where (l.job_no, l.chunk_no) = (m.job_no, m.chunk_no) and l.version >= m.seen_version
+      and m.ends_at > any (m.cursors)
 ), ended as (
     delete from lanes l using moved m
-    where l.job_no = m.job_no and l.chunk_no = m.chunk_no and m.ends_at <= all (m.cursors)
+    where (l.job_no, l.chunk_no) = (m.job_no, m.chunk_no) and l.version >= m.seen_version
+      and m.ends_at <= all (m.cursors)
+), closed as (
+    delete from open_chunks o using moved m
+    where (o.job_no, o.chunk_no) = (m.job_no, m.chunk_no) and m.ends_at <= all (m.cursors)
 ), {lease_given}
 select given.task_no, leased.expires_at
 from moved left join (leased cross join given) on true
@@ -385,15 +411,13 @@ with job as materialized (
            j.threshold, j.stop_early, cardinality(j.options) as options
     from {batch} i join job j on j.job_id = i.job_id and i.label = any (j.options)
 ), handed_out as materialized (  -- how far each chunk was handed out; looked up once, whatever the number of labels
-    select job_no, chunk_no,
-           coalesce(furthest(l.cursors), task_no(chunk_no, c.tasks)) as ends_at
-    from (select distinct job_no, chunk_no from valid) v
+    select o.job_no, o.chunk_no,
+           coalesce(furthest(l.cursors), task_no(o.chunk_no, c.tasks)) as ends_at
+    from (select distinct job_no, chunk_no from valid) o
     cross join lateral (
-        select tasks from chunks c where (c.job_no, c.chunk_no) = (v.job_no, v.chunk_no) offset 0
+        select tasks from chunks c where (c.job_no, c.chunk_no) = (o.job_no, o.chunk_no) offset 0
     ) c
-    left join lateral (
-        select cursors from lanes l where (l.job_no, l.chunk_no) = (v.job_no, v.chunk_no) offset 0
-    ) l on true
+    left join lateral ({lanes_of}) l on true
 ), input as materialized (  -- of two labels for one task in a batch, the first counts
     select distinct on (job_no, task_no)
            job_no, task_no, option, threshold, stop_early, options

@@ -20,6 +20,8 @@ with filled as (
     select 'lines', '', tasks + bad_lines from filled
     union all
     select 'bad_lines', code.key, code.value::bigint from filled, jsonb_each_text(bad_codes) code
+), opened as (
+    insert into open_chunks (job_no, chunk_no) select job_no, chunk_no from filled where tasks > 0
 )
 insert into lanes (job_no, chunk_no, ends_at, cursors, annotators)
 select job_no, chunk_no, task_no(chunk_no, filled.tasks),

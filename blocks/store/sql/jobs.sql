@@ -126,10 +126,13 @@ delete from vacancies where job_no = (
 
 -- end_lanes --
 -- The same for lanes.
-delete from lanes where job_no = (
+with job as (
     select job_no from jobs
     where job_no = %(job_no)s and (status <> 'processing' or settled_at is not null)
-);
+), ended as (
+    delete from lanes where job_no = (select job_no from job) returning job_no, chunk_no
+)
+delete from open_chunks where (job_no, chunk_no) in (select job_no, chunk_no from ended);
 
 -- lock_job --
 -- Lock the row of a job that may end, so that of two last batches the second sees the first.

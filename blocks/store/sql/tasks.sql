@@ -28,21 +28,36 @@ with job as (
 )
 insert into chunks (job_no, chunk_no, lines, tasks, bad_lines) select job_no, 0, 0, 0, 0 from job;
 
+-- lengthen_chunk --
+-- Make room for tasks at the end of the container's chunk. A request that appends holds the chunk until its commit, so
+-- that a lane never passes over a task that is not visible yet.
+update chunks set lines = lines + %(tasks)s, tasks = tasks + %(tasks)s, inline_bytes = inline_bytes + %(bytes)s
+where job_no = %(job_no)s and chunk_no = 0
+returning tasks - %(tasks)s as starts_at;
+
 -- append_tasks --
--- Add tasks to the end of the container's chunk, with their pages, and let the lanes go on to them. A request that appends holds the
--- chunk until its commit, so that a lane never passes over a task that is not visible yet.
+-- Write the tasks there, with their pages, and let the lanes go on to them. This is a statement of its own, to see the
+-- lanes as the request before it has left them.
 with place as (
-    update chunks set lines = lines + %(tasks)s, tasks = tasks + %(tasks)s,
-                      inline_bytes = inline_bytes + %(bytes)s
-    where job_no = %(job_no)s and chunk_no = 0
-    returning job_no, tasks - %(tasks)s as starts_at, tasks as ends_at
+    select job_no, consensus_threshold, %(starts_at)s::bigint as starts_at, %(starts_at)s + %(tasks)s as ends_at
+    from jobs where job_no = %(job_no)s
+), seen as (
+    select version from lanes where (job_no, chunk_no) = (%(job_no)s, 0) order by version desc limit 1
+), lengthened as (
+    update lanes l set ends_at = p.ends_at, version = nextval('lane_versions')
+    from place p
+    where (l.job_no, l.chunk_no) = (p.job_no, 0) and l.version >= (select version from seen)
+    returning l.job_no
+), opened as (
+    insert into open_chunks (job_no, chunk_no)
+    select job_no, 0 from place where not exists (select from lengthened)
+    returning job_no
 ), lane as (
-    insert into lanes as l (job_no, chunk_no, ends_at, cursors, annotators)
+    insert into lanes (job_no, chunk_no, ends_at, cursors, annotators)
     select p.job_no, 0, p.ends_at,
-           array_fill(p.starts_at, array[j.consensus_threshold::integer]),
-           array_fill(0, array[j.consensus_threshold::integer])
-    from place p join jobs j using (job_no)
-    on conflict (job_no, chunk_no) do update set ends_at = excluded.ends_at
+           array_fill(p.starts_at, array[p.consensus_threshold::integer]),
+           array_fill(0, array[p.consensus_threshold::integer])
+    from place p join opened using (job_no)
 ), task as materialized (
     select p.job_no, p.starts_at + n - 1 as task_no, n, callback_url, idempotency_key, body_hash
     from place p
@@ -89,6 +104,8 @@ from jobs j
 join chunks c on (c.job_no, c.chunk_no) = (j.job_no, chunk_of(%(task_no)s))
 left join inline_tasks i on (i.job_no, i.task_no) = (j.job_no, %(task_no)s)
 left join tallies y on (y.job_no, y.task_no) = (j.job_no, %(task_no)s)
-left join lanes l on (l.job_no, l.chunk_no) = (c.job_no, c.chunk_no)
+left join lateral (
+    select cursors from lanes l where (l.job_no, l.chunk_no) = (c.job_no, c.chunk_no) order by l.version desc limit 1
+) l on true
 where j.job_id = %(job_id)s and j.customer_id = %(customer_id)s
   and %(task_no)s < task_no(c.chunk_no, c.tasks);
