@@ -21,7 +21,7 @@ from blocks.store.queries import load as load_queries
 from deployments.embedded.environment import plain_environment
 from deployments.embedded.postgres_programs import INSTALLATION, wheel_folder
 
-_SQL = load_queries("annotation")
+_SQL = load_queries("annotation") | {"find_pages": load_queries("pages")["find"]}
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 _SCRIPT = """\
 \\set annotator_no :client_id + {first_annotator_no}
@@ -36,6 +36,7 @@ begin;
 {take_lane};
 \\endif
 {describe_jobs};
+{find_pages};
 commit;
 begin;
 {submit_labels};
@@ -43,7 +44,7 @@ commit;
 """
 # The tasks that the annotator was just handed, read in SQL, so no statement waits for another's answer.
 _HELD = """(
-    select array_agg(o order by o) from leases, unnest(byte_offsets) as u (o)
+    select array_agg(o order by o) from leases, unnest(task_nos) as u (o)
     where annotator_no = :annotator_no
 )"""
 _THREADS = 2
@@ -127,12 +128,13 @@ def _script(databases: Databases, batch: int) -> str:
         "leases_max": "100",
         "claim_key": "null",
         "claim_digest": "null",
-        "job_nos": "array[:job_no::bigint]",
+        # One for each task, of which describe_jobs makes one.
+        "job_nos": f"array_fill(:job_no::bigint, array[{batch}])",
         "job_ids": f"array['{job_id}']",
         "labels": _array(OPTIONS),
         "ns": _array(range(batch)),
         "job_nths": _array([1] * batch),
-        "byte_offsets": _HELD,
+        "task_nos": _HELD,
         "label_nths": _array([1] * right + [2] * (batch - right)),
     }
     statements = {}

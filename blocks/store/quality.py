@@ -6,7 +6,6 @@ import msgspec
 
 from blocks.store.database import Transaction
 from blocks.store.queries import load
-from blocks.store.results import disable_nested_loops
 
 _SQL = load("quality")
 
@@ -58,7 +57,7 @@ def measure(tx: Transaction, job_no: int) -> Quality:
     This has to come first in its transaction, so that all counts are of one moment.
     """
     tx.execute(_SQL["one_snapshot"])
-    disable_nested_loops(tx)
+    tx.execute(_SQL["without_nested_loops"])
     values = {"job_no": job_no}
     return Quality(
         [Outcomes(**row) for row in tx.execute(_SQL["outcomes"], values)],

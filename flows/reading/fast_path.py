@@ -53,7 +53,7 @@ def _validate(text: bytes, byte_offset: int, first_number: int) -> Batch:
     )
     good, bad, blank = _validate_each(lines.remove("good"), text, byte_offset)
     if good:
-        tasks.extend(task_frame(good))
+        tasks = tasks.merge_sorted(task_frame(good), key="byte_offset")
     return Batch(len(lines), tasks, bad, blank)
 
 

@@ -25,7 +25,7 @@ def vote(shop: Shop, job: Job, *votes: str) -> list[int]:
     shop.claim(annotators[0])  # labels are for tasks that somebody was handed
     for n, annotator in enumerate(annotators):
         labels = [
-            (task_id(job.job_id, task * 100), OPTION_OF[said[n]])
+            (task_id(job.job_id, task), OPTION_OF[said[n]])
             for task, said in enumerate(votes)
             if n < len(said)
         ]

@@ -1,6 +1,7 @@
 """What comes out of a job is what went in, with the consensus beside it."""
 
 import json
+import random
 from typing import Any
 
 import msgspec
@@ -11,6 +12,8 @@ from blocks.domain.model import BadLine, GoodLine, LineCode
 from blocks.store import chunks, jobs, results
 from blocks.store.jobs import Job
 from blocks.store.results import LineError
+from tests.support import row_results
+from tests.support.row_results import RowResults
 from tests.support.side import Side
 from tests.support.store_shop import Chunk, Shop, make_chunk
 
@@ -181,7 +184,7 @@ def test_an_export_goes_on_after_any_line(shop: Shop) -> None:
 
 def test_an_export_of_many_blocks_has_only_whole_lines(shop: Shop) -> None:
     tasks = [
-        GoodLine(n * 2000, n + 1, f"https://x.example.com/{n}", '{\r"pad":"' + "x" * 1500 + '"}')
+        GoodLine(n * 10**5, n + 1, f"https://x.example.com/{n}", '{\r"pad":"' + "x" * 90_000 + '"}')
         for n in range(500)
     ]
     job = shop.processing(Chunk(500, tasks, []), consensus_threshold=2)
@@ -198,7 +201,7 @@ def test_an_export_of_many_blocks_has_only_whole_lines(shop: Shop) -> None:
 def test_tasks_without_a_consensus_are_left_out(shop: Shop) -> None:
     options = ["cat", "dog", "fox", "owl"]
     job = shop.processing(make_chunk(2), consensus_threshold=2, options=options)
-    good, split = (task_id(job.job_id, offset) for offset in (0, 100))
+    good, split = (task_id(job.job_id, number) for number in range(2))
     for option in options:
         annotator = shop.annotator()
         shop.claim(annotator)
@@ -222,10 +225,10 @@ def test_the_export_of_a_job_without_results_is_empty(shop: Shop) -> None:
 
 def test_the_server_makes_the_same_task_ids(shop: Shop) -> None:
     job = shop.submit()
-    for offset in [0, 1, 15, 16, 255, 4096, 2**40 + 7, 2**59]:
-        found = shop.value("select task_id(%s, %s)", job.job_id, offset)
-        assert found == task_id(job.job_id, offset)
-        assert parse_task_id(found) == (job.job_id, offset)
+    for number in [0, 1, 15, 16, 2**32 - 1, 2**40 + 7, 10**18 - 1]:
+        found = shop.value("select task_id(%s, %s)", job.job_id, number)
+        assert found == task_id(job.job_id, number)
+        assert parse_task_id(found) == (job.job_id, number)
 
 
 def test_bad_lines_are_numbered_up_to_the_first_chunk_that_is_missing(shop: Shop) -> None:
@@ -332,3 +335,53 @@ def test_what_is_open_of_a_job_that_ends_early_is_an_error(shop: Shop, end: str)
         (None, 2000, end), (None, 2100, "malformed_json"),
     ]  # fmt: skip
     assert shop.job(job).tasks_failed == len(found)
+
+
+URLS = [
+    "https://x.example.com/a.jpg", "s3://bucket/a b", 'gs://bucket/"quoted"', "s3://bucket/back\\slash",
+    "https://x.example.com/é/🦊", "s3://bucket/\x7f", "s3://bucket/\u2028",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["completed", "cancelled", "failed", "processing"])
+@pytest.mark.parametrize("options", [2, 11])
+def test_results_are_what_they_were_when_each_task_had_a_row(
+    shop: Shop, end: str, options: int
+) -> None:
+    """PostgreSQL's own functions for JSON, numbers and times are the oracle."""
+    rng = random.Random(f"{end} {options}")
+    names = ['"', "\\", "é", "\n", "cat", *(f"option {n}" for n in range(20))][:options]
+    made = [_mixed_chunk(rng, start * 10**6) for start in range(4)]
+    job = shop.processing(*made, ingested=end == "completed", options=names)
+    if end != "completed":  # a chunk is missing
+        shop.do(chunks.commit, job.job_no, 5, _mixed_chunk(rng, 10**8), None)
+    for _ in range(6 if end == "completed" else 4):
+        annotator = shop.annotator()
+        tasks = shop.claim(annotator, 2000)
+        said = [(task.task_id, rng.choice(names[:3] * 2 + names)) for task in tasks]
+        shop.label(annotator, *said if end == "completed" else said[: len(said) * 2 // 3])
+    if end == "cancelled":
+        shop.do(jobs.cancel, job.job_no)
+    elif end == "failed":
+        shop.do(jobs.fail, job.job_no, "manifest_changed", "It changed.")
+    assert shop.job(job).status == end
+    with row_results.connect(shop) as connection:
+        rows = RowResults(shop, connection)
+        for after in (0, 1, 77, 10**6):
+            found = b"".join(line + b"\n" for line in export(shop, job, after))
+            assert found == rows.export(job, after)
+            assert found or after
+        assert errors(shop, job) == rows.errors(job)
+
+
+def _mixed_chunk(rng: random.Random, start: int) -> Chunk:
+    """Good and bad lines, some hundred; texts that JSON has to escape."""
+    good, bad = [], []
+    for n in range(300):
+        place = start + n * 1000
+        if rng.random() < 0.1:
+            bad.append(BadLine(place, n + 1, LineCode.INVALID_METADATA, "It is bad.", b"\xff{"))
+        elif rng.random() < 0.9:
+            text = rng.choice(METADATA[:-1])
+            good.append(GoodLine(place, n + 1, rng.choice(URLS) + str(n), text))
+    return Chunk(300, good, bad)
