@@ -21,7 +21,7 @@ from blocks.store.queries import load as load_queries
 from deployments.embedded.environment import plain_environment
 from deployments.embedded.postgres_programs import INSTALLATION, wheel_folder
 
-_SQL = load_queries("annotation") | {"find_pages": load_queries("pages")["find"]}
+_SQL = load_queries("annotation")
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 _SCRIPT = """\
 \\set annotator_no :client_id + {first_annotator_no}
@@ -35,8 +35,7 @@ begin;
 \\if :lanes
 {take_lane};
 \\endif
-{describe_jobs};
-{find_pages};
+{describe};
 commit;
 begin;
 {submit_labels};
@@ -128,7 +127,6 @@ def _script(databases: Databases, batch: int) -> str:
         "leases_max": "100",
         "claim_key": "null",
         "claim_digest": "null",
-        # One for each task, of which describe_jobs makes one.
         "job_nos": f"array_fill(:job_no::bigint, array[{batch}])",
         "job_ids": f"array['{job_id}']",
         "labels": _array(OPTIONS),

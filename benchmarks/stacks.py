@@ -20,6 +20,7 @@ _EMPTIED = (
     "vacancies",
     "tallies",
     "labels",
+    "archived_labels",
 )
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 

@@ -1,21 +1,17 @@
 """The layout of a page: up to 256 tasks of one chunk, compressed together.
 
-    1 byte    the layout, 1
-    4 bytes   CRC-32 of all that follows
-    4 bytes   bytes of the rest before it was compressed
-    the rest  zstd of:
-              number of tasks n (4), bytes of all URLs (4), first byte offset (8), first line (4)
-              n numbers (4 each): byte offset, less the one before; 0 for the first
-              n numbers: line, less the one before; 0 for the first
-              n numbers: bytes of the URL
-              n numbers: bytes of the metadata; 0 where there is none
-              the URLs, then the metadata, in UTF-8
+    number of tasks n (4 bytes), bytes of all URLs (4), first byte offset (8), first line (4)
+    n numbers (4 bytes each): byte offset, less the one before; 0 for the first
+    n numbers: line, less the one before; 0 for the first
+    n numbers: bytes of the URL
+    n numbers: bytes of the metadata; 0 where there is none
+    the URLs, then the metadata, in UTF-8
 
-Numbers are little-endian and unsigned. Equal tasks give equal bytes.
+Numbers are little-endian and unsigned. All of it is packed (`blocks/lines/packing.py`). Equal tasks give
+equal bytes.
 """
 
 import struct
-import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -26,23 +22,17 @@ import polars as pl
 import pyarrow as pa
 
 from blocks.domain.model import GoodLine
+from blocks.lines.packing import pack, unpack
 
 _TASKS_MAX = 256
 _TEXT_BYTES_MAX = 64 * 1024  # a task with more is a page of its own
-_LAYOUT = 1
-_OUTER = struct.Struct("<BII")
 _INNER = struct.Struct("<IIQI")
 _NUMBER_BYTES = 4
 _COLUMNS = 4
-_ZSTD = pa.Codec("zstd")
 _OLDEST = pl.CompatLevel.oldest()
 
 
 _Text = bytes | memoryview
-
-
-class CorruptContent(ValueError):
-    """The content of a page is not what was stored."""
 
 
 class Page(msgspec.Struct, frozen=True, gc=False):
@@ -96,12 +86,7 @@ def _page(
     tasks, zero = len(url_sizes), bytes(_NUMBER_BYTES)
     head = _INNER.pack(tasks, len(urls), *first)
     steps = zero, byte_steps[1:], zero, line_steps[1:]
-    return Page(tasks, _pack(b"".join((head, *steps, url_sizes, metadata_sizes, urls, metadata))))
-
-
-def count_bytes(content: bytes) -> int:
-    """Return how many bytes a page has decompressed, by its own words."""
-    return _OUTER.unpack_from(content)[2] if len(content) >= _OUTER.size else 0
+    return Page(tasks, pack(b"".join((head, *steps, url_sizes, metadata_sizes, urls, metadata))))
 
 
 def read_lines(content: bytes, places: Sequence[int]) -> list[GoodLine]:
@@ -110,7 +95,7 @@ def read_lines(content: bytes, places: Sequence[int]) -> list[GoodLine]:
     Raises:
         CorruptContent: it is not what was stored.
     """
-    raw = _unpack(content)
+    raw = unpack(content)
     tasks, url_bytes, byte_offset, line = _INNER.unpack_from(raw)
     texts_at = _INNER.size + _COLUMNS * _NUMBER_BYTES * tasks
     numbers = raw[_INNER.size : texts_at].cast("I")
@@ -140,7 +125,7 @@ def read_frame(contents: Sequence[bytes]) -> pl.DataFrame:
     urls, metadata = [], []
     starts, byte_offsets, lines = [0], [], []
     for content in contents:
-        raw = _unpack(content)
+        raw = unpack(content)
         tasks, url_bytes, byte_offset, line = _INNER.unpack_from(raw)
         at = _INNER.size
         for column in columns:
@@ -163,23 +148,6 @@ def read_frame(contents: Sequence[bytes]) -> pl.DataFrame:
             "metadata": _texts(metadata_sizes, b"".join(metadata)),
         }
     ).with_columns(pl.when(metadata_sizes > 0).then("metadata").alias("metadata"))
-
-
-def _pack(raw: bytes) -> bytes:
-    packed: bytes = _ZSTD.compress(raw, asbytes=True)
-    size = struct.pack("<I", len(raw))
-    return _OUTER.pack(_LAYOUT, zlib.crc32(packed, zlib.crc32(size)), len(raw)) + packed
-
-
-def _unpack(content: bytes) -> memoryview:
-    if len(content) < _OUTER.size:
-        raise CorruptContent("it is too short")
-    layout, checksum, size = _OUTER.unpack_from(content)
-    if layout != _LAYOUT:
-        raise CorruptContent(f"its layout is {layout}")
-    if zlib.crc32(memoryview(content)[_OUTER.size - _NUMBER_BYTES :]) != checksum:
-        raise CorruptContent("its checksum is wrong")
-    return memoryview(_ZSTD.decompress(memoryview(content)[_OUTER.size :], size))
 
 
 def _cuts(url_ends: Sequence[int], metadata_ends: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -10,7 +10,7 @@ import msgspec
 from blocks.domain.ids import parse_task_id, task_id
 from blocks.domain.metadata import show_members
 from blocks.domain.model import GoodLine, LabelOutcome, TaskType
-from blocks.store import jobs, pages, webhook_messages
+from blocks.store import archive, jobs, pages, webhook_messages
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -205,10 +205,10 @@ def describe_claimed(
     """Return the tasks of `rows` of (job number, task number and lease) as annotators are shown them."""
     if not rows:
         return []
-    job_nos = list({job_no for job_no, _ in rows})
-    described = tx.execute(_SQL["describe_jobs"], {"job_nos": job_nos}).fetchall()
-    jobs_by_no = {row["job_no"]: msgspec.convert(row, LabelledJob) for row in described}
-    lines = pages.read(tx, [(job_no, row["task_no"]) for job_no, row in rows])
+    keys = [(job_no, row["task_no"]) for job_no, row in rows]
+    found = tx.execute(_SQL["describe"], pages.columns(keys), binary=True).fetchall()
+    jobs_by_no = {row["job_no"]: msgspec.convert(row, LabelledJob) for row in found}
+    lines = pages.pick(found, keys)
     return [_task(jobs_by_no[job_no], row, lines[job_no, row["task_no"]]) for job_no, row in rows]
 
 
@@ -244,13 +244,22 @@ def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[
     refused = [entry for entry in entries if entry.n not in outcomes]
     if refused:
         rows = tx.execute(_SQL["explain_refused"], _columns(refused, annotator_no)).fetchall()
-        outcomes |= {row["n"]: LabelOutcome(row["outcome"]) for row in rows}
+        outcomes |= {row["n"]: _explain(tx, annotator_no, row) for row in rows}
     webhook_messages.announce_tasks(
         tx,
         [(row["job_no"], row["job_id"], row["task_no"]) for row in accepted if _is_announced(row)],
     )
     jobs.settle(tx, {row["job_no"] for row in accepted if row["chunk_done"]})
     return [outcomes.get(n, LabelOutcome.UNKNOWN_TASK) for n in range(len(labels))]
+
+
+def _explain(tx: Transaction, annotator_no: int, row: dict[str, Any]) -> LabelOutcome:
+    outcome = LabelOutcome(row["outcome"])
+    if row["has_ended"] and outcome is LabelOutcome.ALREADY_SETTLED:
+        labels = archive.read_labels_of(tx, row["job_no"], row["task_no"])
+        if annotator_no in labels["annotator_no"]:
+            return LabelOutcome.DUPLICATE
+    return outcome
 
 
 def _hand_back(tx: Transaction, annotator_no: int, rows: Sequence[dict[str, Any]]) -> None:

@@ -9,7 +9,8 @@ import polars as pl
 from blocks.domain.errors import InternalError
 from blocks.domain.ids import task_no
 from blocks.domain.model import GoodLine
-from blocks.lines.pages import CorruptContent, Page, count_bytes, read_frame, read_lines
+from blocks.lines.packing import CorruptContent, count_bytes, find_corrupt
+from blocks.lines.pages import Page, read_frame, read_lines
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -17,6 +18,10 @@ _SQL = load("pages")
 _COPIED = ["int8", "int8", "int4", "bytea"]
 _PAGES_AT_A_TIME = 64
 _FRAME_BYTES_MAX = 16 * 1024 * 1024  # decompressed; a page that has more is a frame of its own
+
+
+Key = tuple[int, int]
+"""Of a task: the number of its job, and its own."""
 
 
 class PageCorrupt(InternalError):
@@ -34,16 +39,28 @@ def write(tx: Transaction, job_no: int, first_task: int, pages: Iterable[Page]) 
             first_task += page.tasks
 
 
-def read(tx: Transaction, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], GoodLine]:
-    """Return the lines of the tasks of `keys` (job number, task number); some need not exist.
+def read(tx: Transaction, keys: Sequence[Key]) -> dict[Key, GoodLine]:
+    """Return the lines of some tasks, of which some need not exist.
 
     Raises:
         PageCorrupt: one of their pages is.
     """
     if not keys:
         return {}
-    values = {"job_nos": [key[0] for key in keys], "task_nos": [key[1] for key in keys]}
-    rows = tx.execute(_SQL["find"], values, binary=True).fetchall()
+    return pick(tx.execute(_SQL["find"], columns(keys), binary=True).fetchall(), keys)
+
+
+def columns(keys: Sequence[Key]) -> dict[str, list[int]]:
+    """Return keys as the two arrays of a statement that finds their pages."""
+    return {"job_nos": [job_no for job_no, _ in keys], "task_nos": [number for _, number in keys]}
+
+
+def pick(rows: list[dict[str, Any]], keys: Sequence[Key]) -> dict[Key, GoodLine]:
+    """Return the lines of some tasks out of rows of `pages`, if those have them.
+
+    Raises:
+        PageCorrupt: one of the pages is.
+    """
     rows.sort(key=_place)
     places = [_place(row) for row in rows]
     wanted: list[list[int]] = [[] for _ in rows]
@@ -51,7 +68,7 @@ def read(tx: Transaction, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, in
         nth = bisect_right(places, key) - 1
         if nth >= 0 and places[nth][0] == key[0] and key[1] - places[nth][1] < rows[nth]["tasks"]:
             wanted[nth].append(key[1] - places[nth][1])
-    found: dict[tuple[int, int], GoodLine] = {}
+    found: dict[Key, GoodLine] = {}
     for (job_no, first_task), row, ordinals in zip(places, rows, wanted, strict=True):
         lines = _lines(job_no, row, ordinals)
         found |= {(job_no, first_task + n): line for n, line in zip(ordinals, lines, strict=True)}
@@ -100,20 +117,21 @@ def _group(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]
 def _frame(job_no: int, rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
     try:
         return read_frame([row["content"] for row in rows])
-    except CorruptContent:
-        for row in rows:  # which of them
-            _lines(job_no, row, ())
-        raise
+    except CorruptContent as error:
+        first_task = find_corrupt({row["first_task"]: row["content"] for row in rows})
+        raise _corrupt(job_no, first_task, error) from error
 
 
 def _lines(job_no: int, row: dict[str, Any], ordinals: Sequence[int]) -> list[GoodLine]:
     try:
         return read_lines(row["content"], ordinals)
     except CorruptContent as error:
-        raise PageCorrupt(
-            f"The page of job {job_no} from task {row['first_task']} on is corrupt: {error}."
-        ) from error
+        raise _corrupt(job_no, row["first_task"], error) from error
 
 
-def _place(row: dict[str, Any]) -> tuple[int, int]:
+def _corrupt(job_no: int, first_task: int | None, error: CorruptContent) -> PageCorrupt:
+    return PageCorrupt(f"The page of job {job_no} from task {first_task} on is corrupt: {error}.")
+
+
+def _place(row: dict[str, Any]) -> Key:
     return row["job_no"], row["first_task"]

@@ -86,7 +86,7 @@ def read(tx: Transaction, job_no: int, *, after: int = 0) -> Iterator[Results]:
         ends_at = chunk.number(chunk.lines)
         if chunk.settled and (ends_at is None or ends_at > after):
             for tasks in pages.read_chunk(tx, job_no, chunk.chunk_no):
-                ended = _read_ended(tx, job_no, tasks)
+                ended = _read_ended(tx, job_no, job, tasks)
                 tx.commit()
                 found = _settled(job, chunk, tasks, ended, after=after)
                 if not found.tasks.is_empty():
@@ -165,8 +165,9 @@ def _settled(
     return Results(job.job_id, job.options, frame, ballots)
 
 
-def _read_ended(tx: Transaction, job_no: int, tasks: pl.DataFrame) -> pl.DataFrame:
-    return read_ended(tx, job_no, tasks["task_no"][0], tasks["task_no"][-1] + 1)
+def _read_ended(tx: Transaction, job_no: int, job: _Job, tasks: pl.DataFrame) -> pl.DataFrame:
+    first, last = tasks["task_no"][0], tasks["task_no"][-1]
+    return read_ended(tx, job_no, first, last + 1, options=len(job.options))
 
 
 def _list_bad_lines(
@@ -192,7 +193,7 @@ def _list_unsettled(
     for chunk in chunks:
         if chunk.failed or (job.is_cut_short and chunk.settled < chunk.tasks):
             for tasks in pages.read_chunk(tx, job_no, chunk.chunk_no):
-                ended = _read_ended(tx, job_no, tasks)
+                ended = _read_ended(tx, job_no, job, tasks)
                 tx.commit()
                 yield from _unsettled(job, chunk, tasks, ended)
 

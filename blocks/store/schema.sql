@@ -93,6 +93,7 @@ create table jobs (
     ingested_at   timestamptz,                           -- every line is a task, a bad line or blank
     settled_at    timestamptz,                           -- every task is settled or failed
     completed_at  timestamptz,                           -- completed, failed or cancelled
+    archived_at   timestamptz,                           -- all of its labels are in archived_labels
 
     -- Where the results go; null: they are exported only.
     delivery_type        text check (delivery_type in ('s3', 'gcs')),
@@ -137,6 +138,8 @@ create index jobs_kept on jobs (customer_id) include (manifest_bytes, status, jo
     where manifest_bytes is not null;
 create index jobs_claimable on jobs (priority desc, job_no) where status = 'processing';
 create index jobs_sealed on jobs (job_no) where credentials is not null;
+create index jobs_to_archive on jobs (completed_at)
+    where archived_at is null and manifest_url is not null and not is_undelivered;
 -- Jobs that ought to have a row in runs; reconcile looks whether they have.
 create index jobs_unread on jobs (job_no) where is_unread;
 create index jobs_undelivered on jobs (job_no) where is_undelivered;
@@ -258,6 +261,7 @@ create table chunks (
     inline_bytes bigint not null default 0,              -- URLs and metadata of inline tasks, for the quota
     settled      bigint not null default 0,
     failed       bigint not null default 0,
+    archived     bigint not null default 0,              -- its first tasks, whose labels are in archived_labels
     created_at   timestamptz not null default now(),
     primary key (job_no, chunk_no)
 ) with (fillfactor = 50);
@@ -343,7 +347,8 @@ create table vacancies (
     primary key (job_no, vacancy_no)
 );
 
--- Every label, never updated: all results can be computed again from these.
+-- Every label, never updated: all results can be computed again from these. Those of jobs that are over are in
+-- archived_labels.
 create table labels (
     job_no       bigint not null,
     task_no      bigint not null,
@@ -375,6 +380,15 @@ create table tallies (
     annotators   integer[] not null,                     -- whose labels they are
     primary key (job_no, task_no)
 ) with (fillfactor = 34);
+
+-- When a job is over, its labels and tallies move here, page by page, compressed by blocks/lines/archived_labels.py.
+-- A page whose tasks have no labels has no row.
+create table archived_labels (
+    job_no       bigint not null,
+    first_task   bigint not null,                        -- the page's
+    content      bytea storage external not null,
+    primary key (job_no, first_task)
+);
 
 
 ---- 5. Its customer is told

@@ -14,7 +14,7 @@ from blocks.domain.limits import FAILURE_THRESHOLD_PERCENT_DEFAULT, PRIORITY_DEF
 from blocks.domain.model import JobStatus, TaskReason, TaskStatus, TaskType
 from blocks.lines.pages import make_inline_pages
 from blocks.secrets.vault import Vault
-from blocks.store import pages
+from blocks.store import archive, pages
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -148,7 +148,10 @@ def get(tx: Transaction, id_: str, *, customer_id: str) -> Task | None:
     row = tx.execute(_SQL["get_task"], values).fetchone()
     if row is None:
         return None
-    (line,) = pages.read(tx, [(row.pop("job_no"), key[1])]).values()
+    job_no = row.pop("job_no")
+    (line,) = pages.read(tx, [(job_no, key[1])]).values()
+    if row["votes"] is None and JobStatus(row["job_status"]).has_ended:
+        row |= _find_archived(tx, job_no, key[1], options=len(row["options"]))
     lines_before = row.pop("lines_before")
     found = {
         "task_no": key[1],
@@ -157,6 +160,18 @@ def get(tx: Transaction, id_: str, *, customer_id: str) -> Task | None:
         "line": None if lines_before is None else lines_before + line.line,
     }
     return msgspec.convert(row | found, Task)
+
+
+def _find_archived(tx: Transaction, job_no: int, number: int, *, options: int) -> dict[str, Any]:
+    labels = archive.read_labels_of(tx, job_no, number)
+    if labels.is_empty():
+        return {}
+    said = labels["option"].to_list()
+    return {
+        "outcome": labels["outcome"][-1],
+        "votes": [said.count(option) for option in range(1, options + 1)],
+        "labelled_at": labels["created_at"][-1],
+    }
 
 
 def _find_keys(

@@ -1,7 +1,6 @@
 """What comes out of a job is what went in, with the consensus beside it."""
 
 import json
-import random
 from typing import Any
 
 import msgspec
@@ -13,24 +12,12 @@ from blocks.store import chunks, jobs, results
 from blocks.store.jobs import Job
 from blocks.store.results import LineError
 from tests.support import row_results
+from tests.support.mixed_job import METADATA, make_mixed_job
 from tests.support.row_results import RowResults
 from tests.support.side import Side
 from tests.support.store_shop import Chunk, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
-
-METADATA = [
-    None,
-    "{}",
-    '{"b":1,"a":2,"b":3}',
-    '{ "n" : 1.10, "e": 1E+5, "z": -0.0, "big": 12345678901234567890123456789012345678901 }',
-    '{\r"cr"\r:\r[1,\r2]\r}',
-    '{\t"tab":\t"\\t" }',
-    '{"text":"caf\\u00e9 \\ud83d\\ude00 \\u0000 \\\\ \\" \\/","raw":"🦊 \u2028\x7fé"}',
-    '{"backslashes":"\\\\\\\\N \\\\."}',
-    '{"deep":' + "[" * 50 + "]" * 50 + "}",
-    '{"long":"' + "x" * 300_000 + '"}',
-]
 
 
 def export(shop: Shop, job: Job, after: int = 0) -> list[bytes]:
@@ -337,34 +324,13 @@ def test_what_is_open_of_a_job_that_ends_early_is_an_error(shop: Shop, end: str)
     assert shop.job(job).tasks_failed == len(found)
 
 
-URLS = [
-    "https://x.example.com/a.jpg", "s3://bucket/a b", 'gs://bucket/"quoted"', "s3://bucket/back\\slash",
-    "https://x.example.com/é/🦊", "s3://bucket/\x7f", "s3://bucket/\u2028",
-]  # fmt: skip
-
-
 @pytest.mark.parametrize("end", ["completed", "cancelled", "failed", "processing"])
 @pytest.mark.parametrize("options", [2, 11])
 def test_results_are_what_they_were_when_each_task_had_a_row(
     shop: Shop, end: str, options: int
 ) -> None:
     """PostgreSQL's own functions for JSON, numbers and times are the oracle."""
-    rng = random.Random(f"{end} {options}")
-    names = ['"', "\\", "é", "\n", "cat", *(f"option {n}" for n in range(20))][:options]
-    made = [_mixed_chunk(rng, start * 10**6) for start in range(4)]
-    job = shop.processing(*made, ingested=end == "completed", options=names)
-    if end != "completed":  # a chunk is missing
-        shop.do(chunks.commit, job.job_no, 5, _mixed_chunk(rng, 10**8), None)
-    for _ in range(6 if end == "completed" else 4):
-        annotator = shop.annotator()
-        tasks = shop.claim(annotator, 2000)
-        said = [(task.task_id, rng.choice(names[:3] * 2 + names)) for task in tasks]
-        shop.label(annotator, *said if end == "completed" else said[: len(said) * 2 // 3])
-    if end == "cancelled":
-        shop.do(jobs.cancel, job.job_no)
-    elif end == "failed":
-        shop.do(jobs.fail, job.job_no, "manifest_changed", "It changed.")
-    assert shop.job(job).status == end
+    job = make_mixed_job(shop, end, options)
     with row_results.connect(shop) as connection:
         rows = RowResults(shop, connection)
         for after in (0, 1, 77, 10**6):
@@ -372,16 +338,3 @@ def test_results_are_what_they_were_when_each_task_had_a_row(
             assert found == rows.export(job, after)
             assert found or after
         assert errors(shop, job) == rows.errors(job)
-
-
-def _mixed_chunk(rng: random.Random, start: int) -> Chunk:
-    """Good and bad lines, some hundred; texts that JSON has to escape."""
-    good, bad = [], []
-    for n in range(300):
-        place = start + n * 1000
-        if rng.random() < 0.1:
-            bad.append(BadLine(place, n + 1, LineCode.INVALID_METADATA, "It is bad.", b"\xff{"))
-        elif rng.random() < 0.9:
-            text = rng.choice(METADATA[:-1])
-            good.append(GoodLine(place, n + 1, rng.choice(URLS) + str(n), text))
-    return Chunk(300, good, bad)

@@ -8,15 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.domain.model import GoodLine
-from blocks.lines.pages import (
-    CorruptContent,
-    Page,
-    count_bytes,
-    make_inline_pages,
-    make_pages,
-    read_frame,
-    read_lines,
-)
+from blocks.lines.packing import CorruptContent, count_bytes
+from blocks.lines.pages import Page, make_inline_pages, make_pages, read_frame, read_lines
 from blocks.lines.validated_lines import task_frame
 
 TASKS_MAX = 256

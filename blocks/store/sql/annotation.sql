@@ -343,9 +343,23 @@ select given.task_no, leased.expires_at
 from moved left join (leased cross join given) on true
 order by given.task_no;
 
--- describe_jobs --
--- Return what annotators are shown of jobs.
-select job_no, job_id, task_type, question, options, shown_metadata from jobs where job_no = any (%(job_nos)s);
+-- describe --
+-- Return the pages that some tasks are on, each with what annotators are shown of its job.
+with place as materialized (
+    select distinct i.job_no, p.first_task
+    from unnest(%(job_nos)s::bigint[], %(task_nos)s::bigint[]) as i (job_no, task_no)
+    cross join lateral (
+        select p.first_task from pages p where p.job_no = i.job_no and p.first_task <= i.task_no
+        order by p.first_task desc limit 1
+    ) p
+)
+select p.job_no, p.first_task, p.tasks, p.content,
+       j.job_id, j.task_type, j.question, j.options, j.shown_metadata
+from place
+cross join lateral (
+    select * from pages p where (p.job_no, p.first_task) = (place.job_no, place.first_task) offset 0
+) p
+cross join lateral (select * from jobs j where j.job_no = place.job_no offset 0) j;
 
 -- submit_labels --
 -- Take one batch of labels of one annotator: take the tasks off their leases, count and record the votes, settle
@@ -466,7 +480,8 @@ select i.n,
            when y.annotators @> array[%(annotator_no)s::integer] then 'duplicate'
            when y.outcome is not null or j.status <> 'processing' then 'already_settled'
            else 'unknown_task'
-       end as outcome
+       end as outcome,
+       j.job_no, i.task_no, coalesce(j.status <> 'processing', false) and y.job_no is null as has_ended
 from {batch} i
 left join lateral (
     select * from jobs where job_id = i.job_id and {for_annotator} offset 0
