@@ -250,7 +250,8 @@ def _reader(job: Job) -> Read:
 
 def _commit(job: Job, chunk_no: int, at: int, text: bytes, counted: Counted) -> ChunkCounts | None:
     with database().transaction() as tx:
-        made = chunks.commit(tx, job.job_no, chunk_no, validate_lines(text, at), counted)
+        batches = validate_lines(text, at, counted.lines)
+        made = chunks.commit(tx, job.job_no, chunk_no, batches, counted)
         if made:
             waits.forget_failures(tx, job.job_no, PROCESS_JOB)
         return made
