@@ -12,21 +12,20 @@ from rich.table import Table
 from benchmarks import (
     annotation_floor,
     annotator_runs,
-    bare_stack,
     label_studio,
     label_studio_annotations,
 )
 from benchmarks.annotation_jobs import add_annotators, make_job
-from benchmarks.annotator_runs import Load
 from benchmarks.annotators import ACCURACY
 from benchmarks.environments import NotInstalled
 from benchmarks.latencies import Latency
 from benchmarks.servers import Databases
+from benchmarks.sizes import Sizes
+from benchmarks.stacks import Stacks
 
-BATCHES = (1, 10, 100)
 THRESHOLD = 3
 # More tasks than are labelled in a measurement: a claim that comes back empty fails the benchmark.
-_JOB_TASKS = 400_000
+_JOB_TASKS_PER_S = 40_000
 _LABEL_STUDIO_TASKS = 2_000
 
 
@@ -59,39 +58,39 @@ class _Entrant:
     """Pair an entrant's figures with `measure`, which measures once and adds to them."""
 
     figures: _Figures
-    measure: Callable[[_Figures, Load, Console], None]
+    measure: Callable[[_Figures, Stacks, Sizes, Console], None]
 
 
-def measure(chosen: Collection[str], load: Load, rounds: int, console: Console) -> Table:
+def measure(chosen: Collection[str], stacks: Stacks, sizes: Sizes, console: Console) -> Table:
     """Measure every entrant once in each round, on servers of its own without others' rows.
 
     Raises:
         AnnotatorsFailed: a request failed, a claim was empty, or a label was refused.
     """
-    entrants = _entrants(chosen)
-    for number in range(1, rounds + 1):
+    entrants = _entrants(chosen, sizes)
+    for number in range(1, sizes.rounds + 1):
         for entrant in entrants:
             figures = entrant.figures
             try:
-                entrant.measure(figures, load, console)
+                entrant.measure(figures, stacks, sizes, console)
             except (NotInstalled, label_studio.LabelStudioFailed) as error:
                 console.print(f"{figures.name} is left out: {error}", markup=False)
             else:
                 so_far = f"{figures.labels_per_s:,.0f} labels/s in all rounds so far"
                 console.print(f"[dim]round {number}: {figures.name}, {so_far}[/]")
     title = (
-        f"Annotation: {load.annotators} annotators in closed loops, {load.seconds:g} s in each of "
-        f"{rounds} interleaved rounds, threshold {THRESHOLD}, {ACCURACY:.0%} of the labels right, "
+        f"Annotation: {sizes.annotators} annotators in closed loops, {sizes.seconds:g} s in each of "
+        f"{sizes.rounds} interleaved rounds, threshold {THRESHOLD}, {ACCURACY:.0%} of the labels right, "
         f"{os.cpu_count()} cores"
     )
     return _table_of([each.figures for each in entrants if each.figures.labels], title)
 
 
-def _entrants(chosen: Collection[str]) -> list[_Entrant]:
+def _entrants(chosen: Collection[str], sizes: Sizes) -> list[_Entrant]:
     """Return the entrants in the order of the table."""
     entrants = []
     if "annotation" in chosen:
-        entrants += [make(batch) for batch in BATCHES for make in (_ours, _floor)]
+        entrants += [make(batch) for batch in sizes.batches for make in (_ours, _floor)]
     if "label-studio-annotation" in chosen:
         entrants.append(
             _Entrant(_Figures("Label Studio: one POST a label", "other"), _label_studio)
@@ -100,9 +99,9 @@ def _entrants(chosen: Collection[str]) -> list[_Entrant]:
 
 
 def _ours(batch: int) -> _Entrant:
-    def measure(figures: _Figures, load: Load, console: Console) -> None:
-        with _job(load, console) as (databases, keys):
-            run = annotator_runs.run(databases, keys, batch, load.seconds)
+    def measure(figures: _Figures, stacks: Stacks, sizes: Sizes, console: Console) -> None:
+        with _job(stacks, sizes, console) as (databases, keys):
+            run = annotator_runs.run(databases, keys, batch, sizes)
         figures.seconds += run.seconds
         figures.claims += len(run.counts.claims_s)
         figures.labels += run.counts.labels
@@ -120,10 +119,10 @@ def _ours(batch: int) -> _Entrant:
 
 
 def _floor(batch: int) -> _Entrant:
-    def measure(figures: _Figures, load: Load, console: Console) -> None:
-        with _job(load, console) as (databases, _):
-            claims, labels, settled, cpu_s = annotation_floor.run(databases, batch, load)
-        figures.seconds += load.seconds
+    def measure(figures: _Figures, stacks: Stacks, sizes: Sizes, console: Console) -> None:
+        with _job(stacks, sizes, console) as (databases, _):
+            seconds, claims, labels, settled, cpu_s = annotation_floor.run(databases, batch, sizes)
+        figures.seconds += seconds
         figures.claims += claims
         figures.labels += labels
         figures.settled += settled
@@ -133,25 +132,26 @@ def _floor(batch: int) -> _Entrant:
 
 
 @contextlib.contextmanager
-def _job(load: Load, console: Console) -> Iterator[tuple[Databases, list[str]]]:
+def _job(stacks: Stacks, sizes: Sizes, console: Console) -> Iterator[tuple[Databases, list[str]]]:
     """Run a stack with a job that is large enough, and yield it with the annotators' keys."""
-    with bare_stack.running(console) as databases:
-        with console.status(f"Making a job of {_JOB_TASKS:,} tasks"):
-            make_job(databases, _JOB_TASKS, THRESHOLD)
-        keys = add_annotators(databases, load.annotators)
+    tasks = round(_JOB_TASKS_PER_S * (sizes.seconds + sizes.warm_seconds))
+    with stacks.bare() as databases:
+        with console.status(f"Making a job of {tasks:,} tasks"):
+            make_job(databases, tasks, THRESHOLD)
+        keys = add_annotators(databases, sizes.annotators)
         with console.status("Annotating"):
             yield databases, keys
 
 
-def _label_studio(figures: _Figures, load: Load, console: Console) -> None:
+def _label_studio(figures: _Figures, stacks: Stacks, sizes: Sizes, console: Console) -> None:
     """Measure Label Studio; raises NotInstalled or LabelStudioFailed if it cannot be run."""
     with (
-        bare_stack.running(console) as databases,
+        stacks.bare() as databases,
         label_studio.running(databases, databases.stack.data_dir, console) as client,
         console.status("Annotating in Label Studio"),
     ):
-        latencies_s = label_studio_annotations.run(client, load, _LABEL_STUDIO_TASKS, THRESHOLD)
-    figures.seconds += load.seconds
+        latencies_s = label_studio_annotations.run(client, sizes, _LABEL_STUDIO_TASKS, THRESHOLD)
+    figures.seconds += sizes.seconds
     figures.labels += len(latencies_s)
     figures.labels_s += latencies_s
 

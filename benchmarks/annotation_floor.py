@@ -4,6 +4,7 @@ They are the store's own, with the same settings on as many connections. There i
 no JSON, and no value has to be carried from one statement to the next.
 """
 
+import math
 import re
 import subprocess
 import tempfile
@@ -12,9 +13,9 @@ from pathlib import Path
 
 from benchmarks import processor_time
 from benchmarks.annotation_jobs import OPTIONS
-from benchmarks.annotator_runs import Load
 from benchmarks.annotators import ACCURACY
 from benchmarks.servers import Databases
+from benchmarks.sizes import Sizes
 from blocks.store.database import SHORT_STATEMENTS
 from blocks.store.queries import load as load_queries
 from deployments.embedded.environment import plain_environment
@@ -45,7 +46,6 @@ _HELD = """(
     select array_agg(o order by o) from leases, unnest(task_nos) as u (o)
     where annotator_no = :annotator_no
 )"""
-_WARM_S = 2
 _THREADS = 2
 
 
@@ -53,8 +53,8 @@ class FloorFailed(Exception):
     """pgbench ended with an error; the last lines say which."""
 
 
-def run(databases: Databases, batch: int, load: Load) -> tuple[int, int, int, float]:
-    """Return claims, labels, settled tasks and PostgreSQL's seconds of processor time.
+def run(databases: Databases, batch: int, sizes: Sizes) -> tuple[int, int, int, int, float]:
+    """Return whole seconds, and claims, labels, settled tasks and PostgreSQL's processor time in them.
 
     The annotators, and one job that is large enough, must be there.
 
@@ -64,13 +64,14 @@ def run(databases: Databases, batch: int, load: Load) -> tuple[int, int, int, fl
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "annotation.sql"
         script.write_text(_script(databases, batch))
-        _pgbench(databases, script, load.annotators, _WARM_S)
+        _pgbench(databases, script, sizes.annotators, math.ceil(sizes.warm_seconds))
         labels, settled = _count(databases)
         cpu_s = processor_time.postgres_s(databases)
-        claims = _pgbench(databases, script, load.annotators, round(load.seconds))
+        seconds = math.ceil(sizes.seconds)
+        claims = _pgbench(databases, script, sizes.annotators, seconds)
         cpu_s = processor_time.postgres_s(databases) - cpu_s
         labels_then, settled_then = _count(databases)
-    return claims, labels_then - labels, settled_then - settled, cpu_s
+    return seconds, claims, labels_then - labels, settled_then - settled, cpu_s
 
 
 def _pgbench(databases: Databases, script: Path, clients: int, seconds: int) -> int:

@@ -1,8 +1,15 @@
 """Make jobs in processing, with any number of tasks, without a manifest and a flow."""
 
+import random
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import msgspec
 import polars as pl
 
+from benchmarks.annotators import answer
 from benchmarks.servers import Databases
+from benchmarks.wire import Connection
 from blocks.domain.model import Pin, TaskType
 from blocks.lines.validated_lines import TASK_COLUMNS, Batch
 from blocks.secrets.vault import Vault
@@ -14,6 +21,7 @@ OPTIONS = ["cat", "dog"]
 # About as many as a chunk has of lines of 140 bytes.
 _CHUNK_TASKS = 50_000
 _LINE_BYTES = 140
+_CLAIM_TASKS = 500
 _TALLIES = """
 insert into tallies (job_no, task_no, labelled_at, latest, threshold, places, outcome,
                      stop_early, votes, annotators)
@@ -62,6 +70,21 @@ def add_annotators(databases: Databases, count: int, name: str = "annotator") ->
         database.transaction() as tx,
     ):
         return [customers.add_annotator_key(tx, f"{name} {n}")[1] for n in range(count)]
+
+
+def label_all(databases: Databases, keys: Sequence[str]) -> None:
+    """Let each annotator label all that there is for them, one after the other, over HTTP."""
+    api = urlsplit(databases.stack.api_url)
+    claim = msgspec.json.encode({"limit": _CLAIM_TASKS})
+    for key in keys:
+        generator = random.Random(key)
+        with Connection(str(api.hostname), int(api.port or 0), key) as connection:
+            while tasks := msgspec.json.decode(connection.post("/v1/annotation/claim", claim))[
+                "tasks"
+            ]:
+                ids = [task["task_id"] for task in tasks]
+                labels = [{"task_id": id_, "label": answer(id_, OPTIONS, generator)} for id_ in ids]
+                connection.post("/v1/annotation/labels", msgspec.json.encode({"labels": labels}))
 
 
 def settle_down(databases: Databases) -> None:

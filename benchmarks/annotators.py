@@ -1,14 +1,16 @@
 """Run the annotators of a measurement in a process of their own: `python -m benchmarks.annotators`.
 
-Reads a `Plan` as JSON from standard input and writes `Counts` to standard output. Each annotator is
-a thread in a closed loop: claim, answer every task that was claimed, claim again.
+Writes a line once it can begin, reads a `Plan` as JSON from standard input, and writes `Counts` to
+standard output. Each annotator is
+a thread that claims, answers every task that was claimed, and claims again: at once, or at its time.
 """
 
+import itertools
 import random
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -32,6 +34,10 @@ class Plan(msgspec.Struct, frozen=True):
 
     The loops run from the start of the process to `end_s`. Requests that are answered between `begin_s`
     and `end_s` count; those before warm connections, caches and plans.
+
+    With `period_s` each annotator begins a claim every so many seconds, and hands its labels in half a
+    period later. One who is late does not wait, and the latency of a claim is counted from the time at
+    which it was due, so a slow server does not have fewer requests to answer.
     """
 
     host: str
@@ -41,15 +47,18 @@ class Plan(msgspec.Struct, frozen=True):
     batch: int
     begin_s: float
     end_s: float
+    period_s: float = 0.0
 
 
 class Counts(msgspec.Struct):
     """Collect the latencies in seconds of the requests that count, and their results.
 
-    `settled` counts tasks, `cpu_s` the processor time of this process between begin and end.
+    `settled` counts tasks, `cpu_s` the processor time of this process between begin and end. The claims
+    of `late_claims_s` are those of the last tenth of the time.
     """
 
     claims_s: list[float] = []
+    late_claims_s: list[float] = []
     labels_s: list[float] = []
     labels: int = 0
     settled: int = 0
@@ -57,6 +66,7 @@ class Counts(msgspec.Struct):
 
     def add(self, other: "Counts") -> None:
         self.claims_s += other.claims_s
+        self.late_claims_s += other.late_claims_s
         self.labels_s += other.labels_s
         self.labels += other.labels
         self.settled += other.settled
@@ -84,11 +94,12 @@ _outcomes = msgspec.json.Decoder(_Outcomes)
 
 def main() -> None:
     """Run a plan."""
+    print(flush=True)
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
     failed = threading.Event()
     counts = Counts()
     with ThreadPoolExecutor(len(plan.keys)) as threads:
-        loops = [threads.submit(_Annotator(plan, key, failed).run) for key in plan.keys]
+        loops = [threads.submit(_Annotator(plan, n, failed).run) for n in range(len(plan.keys))]
         _sleep_until(plan.begin_s)
         cpu_s = time.process_time()
         _sleep_until(plan.end_s)
@@ -118,13 +129,15 @@ def answer(task_id: str, options: Sequence[str], generator: random.Random) -> st
 class _Annotator:
     """Work in one loop, with one key and one connection; the first that fails ends all loops."""
 
-    def __init__(self, plan: Plan, key: str, failed: threading.Event) -> None:
+    def __init__(self, plan: Plan, number: int, failed: threading.Event) -> None:
         self._plan = plan
-        self._key = key
+        self._key = plan.keys[number]
         self._failed = failed
-        self._random = random.Random(key)
+        self._random = random.Random(self._key)
         self._counts = Counts()
         self._claim_body = msgspec.json.encode({"limit": plan.batch})
+        # The annotators' times are spread evenly over a period.
+        self._first_s = time.monotonic() + plan.period_s * number / len(plan.keys)
 
     def run(self) -> Counts:
         """Work to the end, and return the counts of this annotator.
@@ -136,22 +149,37 @@ class _Annotator:
         """
         try:
             with Connection(self._plan.host, self._plan.port, self._key) as connection:
-                while time.monotonic() < self._plan.end_s and not self._failed.is_set():
-                    self._answer(connection, self._claim(connection))
+                for due_s in self._due_times():
+                    tasks = self._claim(connection, due_s)
+                    _sleep_until(due_s + self._plan.period_s / 2)
+                    self._answer(connection, tasks)
         except BaseException:
             self._failed.set()
             raise
         return self._counts
 
-    def _claim(self, connection: Connection) -> list[_Task]:
-        begin_s = time.monotonic()
+    def _due_times(self) -> Iterator[float]:
+        """Yield when each claim is due, at that time or later, until the end."""
+        for n in itertools.count():
+            due_s = self._first_s + n * self._plan.period_s
+            if self._plan.period_s:
+                _sleep_until(min(due_s, self._plan.end_s))
+            else:
+                due_s = time.monotonic()
+            if time.monotonic() >= self._plan.end_s or self._failed.is_set():
+                return
+            yield due_s
+
+    def _claim(self, connection: Connection, due_s: float) -> list[_Task]:
         content = connection.post("/v1/annotation/claim", self._claim_body)
         end_s = time.monotonic()
         tasks = _claimed.decode(content).tasks
         if not tasks:
             raise RanDry("A claim came back empty.")
         if self._counts_at(end_s):
-            self._counts.claims_s.append(end_s - begin_s)
+            self._counts.claims_s.append(end_s - due_s)
+            if end_s > self._plan.end_s - (self._plan.end_s - self._plan.begin_s) / 10:
+                self._counts.late_claims_s.append(end_s - due_s)
         return tasks
 
     def _answer(self, connection: Connection, tasks: list[_Task]) -> None:

@@ -2,42 +2,35 @@
 
 import math
 import statistics
-from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import ours
-from benchmarks.manifest import Manifest
-from benchmarks.servers import running
+from benchmarks import manifest, ours
+from benchmarks.sizes import Sizes
+from benchmarks.stacks import Stacks
 
-COUNTS = (8, 32, 128, 512)
 _MB = 1e6
 
 
-def measure(
-    folder: Path,
-    manifest: Manifest,
-    rounds: int,
-    console: Console,
-    counts: Sequence[int] = COUNTS,
-) -> Table:
+def measure(stacks: Stacks, sizes: Sizes, console: Console) -> Table:
     """Return a table of medians; each count has a stack of its own, as chunk size is a setting."""
     table = Table(
-        title=f"Ingestion of {manifest.lines:,} lines by number of chunks", title_justify="left"
+        title=f"Ingestion of {sizes.lines:,} lines by number of chunks", title_justify="left"
     )
     for column in ("chunks", "MB a chunk", "s from the POST", "s of the flow", "lines/s"):
         table.add_column(column, justify="right")
-    for count in counts:
-        chunk_bytes = math.ceil(manifest.size / count)
-        sizes = {f"REFINERY_CHUNK_BYTES_{bound}": str(chunk_bytes) for bound in ("MIN", "MAX")}
+    size = sum(map(len, manifest.blocks(sizes.lines)))
+    for count in sizes.chunk_counts:
+        chunk_bytes = math.ceil(size / count)
+        settings = {f"REFINERY_CHUNK_BYTES_{bound}": str(chunk_bytes) for bound in ("MIN", "MAX")}
         runs: list[ours.Ingestion] = []
-        with running(folder, console, sizes) as servers:
-            for number in range(1, rounds + 1):
+        with stacks.whole(settings) as servers:
+            whole = manifest.put(servers.store, sizes.lines)
+            for number in range(1, sizes.rounds + 1):
                 servers.clear()
-                with console.status(f"{count} chunks: round {number} of {rounds}"):
-                    runs.append(ours.ingest(servers, manifest))
+                with console.status(f"{count} chunks: round {number} of {sizes.rounds}"):
+                    runs.append(ours.ingest(servers, whole))
             with servers.connect() as connection:
                 row = connection.execute("select count(*) from chunks").fetchone()
         assert row is not None  # an aggregate returns one row
@@ -48,6 +41,6 @@ def measure(
             f"{chunk_bytes / _MB:.2f}",
             f"{whole_s:.2f}",
             f"{flow_s:.2f}",
-            f"{manifest.lines / whole_s:,.0f}",
+            f"{sizes.lines / whole_s:,.0f}",
         )
     return table

@@ -41,6 +41,11 @@ def interpreter(name: str, console: Console) -> Path:
     return python
 
 
+def is_installed(name: str) -> bool:
+    """Return whether the environment is there, and need not be made."""
+    return (_FOLDER / name / ".installed").exists()
+
+
 def _run(command: list[str]) -> None:
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:

@@ -9,29 +9,28 @@ import httpx
 
 from benchmarks import label_studio
 from benchmarks.annotation_jobs import OPTIONS
-from benchmarks.annotator_runs import Load
 from benchmarks.label_studio import LabelStudioFailed
+from benchmarks.sizes import Sizes
 
 _CREATED = 201
-_WARM_S = 2.0
 
 
-def run(client: httpx.Client, load: Load, tasks: int, threshold: int) -> list[float]:
+def run(client: httpx.Client, sizes: Sizes, tasks: int, threshold: int) -> list[float]:
     """Annotate tasks of a new project, each `threshold` times; return the seconds of each request.
 
-    These are the requests that were answered within `load.seconds`, after some that warm everything.
+    These are the requests that were answered within `sizes.seconds`, after some that warm everything.
 
     Raises:
         LabelStudioFailed: an annotation was refused, or there were too few tasks.
     """
     task_ids = _import(client, tasks)
-    begin_s = time.monotonic() + _WARM_S
-    end_s = begin_s + load.seconds
+    begin_s = time.monotonic() + sizes.warm_seconds
+    end_s = begin_s + sizes.seconds
     failed = threading.Event()
 
     def loop(number: int) -> list[tuple[float, float]]:
         times = []
-        own_ids = task_ids[number :: load.annotators]
+        own_ids = task_ids[number :: sizes.annotators]
         try:
             for task_id in (task_id for task_id in own_ids for _ in range(threshold)):
                 times.append(_annotate(client, task_id, OPTIONS[task_id % len(OPTIONS)]))
@@ -42,11 +41,11 @@ def run(client: httpx.Client, load: Load, tasks: int, threshold: int) -> list[fl
             failed.set()
             raise
 
-    with ThreadPoolExecutor(load.annotators) as threads:
-        times = [each for some in threads.map(loop, range(load.annotators)) for each in some]
+    with ThreadPoolExecutor(sizes.annotators) as threads:
+        times = [each for some in threads.map(loop, range(sizes.annotators)) for each in some]
     latencies_s = [end - begin for begin, end in times if begin_s <= end <= end_s]
     if not latencies_s:
-        raise LabelStudioFailed(f"No annotation was made in {load.seconds:g} s.")
+        raise LabelStudioFailed(f"No annotation was made in {sizes.seconds:g} s.")
     return latencies_s
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,34 +12,36 @@ from rich.table import Table
 
 from benchmarks import manifest, ours
 from benchmarks.servers import Servers
+from benchmarks.sizes import Sizes
+from benchmarks.stacks import Stacks
 
-SIZES = (10_000, 100_000, 1_000_000, 5_000_000)
 _POLL_S = 0.05
 _MIB = 1024 * 1024
 _KIB = 1024
 
 
-def measure(servers: Servers, console: Console, sizes: Sequence[int] = SIZES) -> Table:
+def measure(stacks: Stacks, sizes: Sizes, console: Console) -> Table:
     """Ingest a manifest of each size once, and return a table of the peaks."""
     table = Table(title="Peak memory (VmHWM) while a manifest is ingested", title_justify="left")
     for column in ("lines", "MB", "s", "lines/s", "flow, MiB", "its processes", "worker", "API"):
         table.add_column(column, justify="right")
-    for lines in sizes:
-        servers.clear()
-        with console.status(f"Memory: {lines:,} lines"):
-            each = manifest.put(servers.store, lines)
-            with Watch(servers) as watch:
-                seconds = ours.ingest(servers, each).whole_s
-        table.add_row(
-            f"{lines:,}",
-            f"{each.size / 1e6:.1f}",
-            f"{seconds:.1f}",
-            f"{lines / seconds:,.0f}",
-            f"{watch.flow_bytes / _MIB:.0f}",
-            str(watch.flow_processes),
-            f"{watch.worker_bytes / _MIB:.0f}",
-            f"{watch.api_bytes / _MIB:.0f}",
-        )
+    with stacks.whole() as servers:
+        for lines in sizes.memory_lines:
+            servers.clear()
+            with console.status(f"Memory: {lines:,} lines"):
+                each = manifest.put(servers.store, lines)
+                with Watch(servers) as watch:
+                    seconds = ours.ingest(servers, each).whole_s
+            table.add_row(
+                f"{lines:,}",
+                f"{each.size / 1e6:.1f}",
+                f"{seconds:.1f}",
+                f"{lines / seconds:,.0f}",
+                f"{watch.flow_bytes / _MIB:.0f}",
+                str(watch.flow_processes),
+                f"{watch.worker_bytes / _MIB:.0f}",
+                f"{watch.api_bytes / _MIB:.0f}",
+            )
     return table
 
 

@@ -7,23 +7,24 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import annotator_runs, bare_stack
+from benchmarks import annotator_runs
 from benchmarks.annotation_jobs import add_annotators, make_job, settle_down
-from benchmarks.annotator_runs import Load, Run
+from benchmarks.annotator_runs import Run
 from benchmarks.latencies import Latency
 from benchmarks.servers import Databases
+from benchmarks.sizes import Sizes
+from benchmarks.stacks import Stacks
 from benchmarks.wire import Connection
 
 # One task a claim, so that nothing hides the cost of finding it.
 _BATCH = 1
 _THRESHOLD = 2
 # Tasks to claim beside those that nobody may have.
-_SPARE_TASKS = 50_000
+_SPARE_TASKS_PER_S = 5_000
 _HOLD_BATCH = 500
 _HOLD_LEASE_S = 24 * 3600
 # A claim costs more, the more its own annotator holds; hardly any annotator holds so many.
 _HELD_BY_ONE_MAX = 50_000
-_TASKS_MIN = 10_000
 _GOAL = 2.0
 
 
@@ -46,7 +47,7 @@ _STATES = (
 )
 
 
-def measure(load: Load, console: Console) -> Table:
+def measure(stacks: Stacks, sizes: Sizes, console: Console) -> Table:
     """Measure each state and size on a stack of its own; ratios divide p95 by the smallest size's.
 
     Raises:
@@ -54,8 +55,8 @@ def measure(load: Load, console: Console) -> Table:
     """
     table = Table(
         title=(
-            f"Claims of one task by the number of tasks in the job, {load.annotators} annotators, "
-            f"{load.seconds:g} s each"
+            f"Claims of one task by the number of tasks in the job, {sizes.annotators} annotators, "
+            f"{sizes.seconds:g} s each"
         ),
         title_justify="left",
     )
@@ -64,8 +65,8 @@ def measure(load: Load, console: Console) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for state in _STATES:
         smallest_ms: float | None = None
-        for size in sorted({_TASKS_MIN, load.open_tasks}):
-            run = _run(load, state, size, console)
+        for size in sorted({sizes.few_open_tasks, sizes.open_tasks}):
+            run = _run(stacks, sizes, state, size, console)
             claim = Latency.of(run.counts.claims_s)
             ratio = f"{claim.p95_ms / smallest_ms:.2f}" if smallest_ms else ""
             smallest_ms = smallest_ms or claim.p95_ms
@@ -75,19 +76,20 @@ def measure(load: Load, console: Console) -> Table:
     return table
 
 
-def _run(load: Load, state: _State, size: int, console: Console) -> Run:
-    with bare_stack.running(console) as databases:
+def _run(stacks: Stacks, sizes: Sizes, state: _State, size: int, console: Console) -> Run:
+    spare_tasks = round(_SPARE_TASKS_PER_S * (sizes.seconds + sizes.warm_seconds))
+    with stacks.bare() as databases:
         with console.status(f"Making {size:,} tasks: {state.name}"):
-            _fill(databases, state, size)
+            _fill(databases, state, size, spare_tasks)
         with console.status(f"Claiming among {size:,} tasks: {state.name}"):
-            keys = add_annotators(databases, load.annotators)
-            run = annotator_runs.run(databases, keys, _BATCH, load.seconds)
+            keys = add_annotators(databases, sizes.annotators)
+            run = annotator_runs.run(databases, keys, _BATCH, sizes)
     console.print(f"[dim]{size:,} tasks {state.name}: {Latency.of(run.counts.claims_s)} ms[/]")
     return run
 
 
-def _fill(databases: Databases, state: _State, size: int) -> None:
-    make_job(databases, size + (_SPARE_TASKS if state.holders else 0), _THRESHOLD)
+def _fill(databases: Databases, state: _State, size: int, spare_tasks: int) -> None:
+    make_job(databases, size + (spare_tasks if state.holders else 0), _THRESHOLD)
     total = size * state.holders
     # The next holders take tasks that want one holder more before those that want two.
     by_one = min(size, _HELD_BY_ONE_MAX) if state.holders == _THRESHOLD else size

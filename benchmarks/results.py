@@ -5,7 +5,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,16 @@ from benchmarks import label_studio, row_tasks
 from benchmarks.annotation_jobs import OPTIONS, make_job, settle_all
 from benchmarks.environments import NotInstalled
 from benchmarks.memory import Watch
-from benchmarks.servers import BUCKET, REGION, Servers, data_folder, running
+from benchmarks.servers import BUCKET, REGION, Servers
+from benchmarks.sizes import Sizes
+from benchmarks.stacks import Stacks
 from blocks.store import customers
 from blocks.store.database import Database
 
 _THRESHOLD = 3
 _TIMEOUT_S = 900
 _POLL_S = 0.02
+_ROWS_MIN = 1_000  # fewer take no memory
 _EXPORT_GOAL = 0.6
 _DELIVERY_GOAL = 0.5
 
@@ -61,17 +64,16 @@ class _Row:
             self.first_byte_s.append(first_byte_s)
 
 
-def measure(tasks: int, label_studio_tasks: int, rounds: int, console: Console) -> Iterator[Table]:
-    """Yield tables of rates and of memory; `label_studio_tasks` 0 leaves Label Studio out.
+def measure(
+    chosen: Collection[str], stacks: Stacks, sizes: Sizes, console: Console
+) -> Iterator[Table]:
+    """Yield tables of rates and of memory.
 
     Raises:
         ResultsFailed: rows are missing.
     """
-    with (
-        data_folder() as folder,
-        running(folder, console) as servers,
-        contextlib.ExitStack() as stack,
-    ):
+    tasks, rounds = sizes.lines, sizes.rounds
+    with stacks.whole() as servers, contextlib.ExitStack() as stack:
         with console.status(f"Making {tasks:,} settled tasks"):
             shop = _Shop(servers, tasks)
         rows = [
@@ -82,11 +84,12 @@ def measure(tasks: int, label_studio_tasks: int, rounds: int, console: Console) 
             _Row("delivery: POST …/deliver until it is done", tasks, shop.deliver),
             _Row("floor: s3fs put_file of the same bytes", tasks, shop.upload),
         ]
-        if label_studio_tasks:
+        if "label-studio-results" in chosen:
             try:
+                folder = servers.stack.data_dir
                 client = stack.enter_context(label_studio.running(servers, folder, console))
-                peer = _LabelStudio(client, label_studio_tasks)
-                rows.append(_Row("Label Studio: export", label_studio_tasks, peer.export))
+                peer = _LabelStudio(client, sizes.label_studio_lines)
+                rows.append(_Row("Label Studio: export", sizes.label_studio_lines, peer.export))
             except (NotInstalled, label_studio.LabelStudioFailed) as error:
                 console.print(f"Label Studio is left out: {error}", markup=False)
         for number in range(1, rounds + 1):
@@ -143,7 +146,7 @@ def _memory(servers: Servers, tasks: int, console: Console) -> Table:
     table = Table(title="Peak memory (VmHWM)", title_justify="left")
     for column in ("rows", "API while it exports, MiB", "flow that delivers, MiB"):
         table.add_column(column, justify="right")
-    for size in (tasks // 100, tasks // 10, tasks):
+    for size in sorted({max(_ROWS_MIN, tasks // 100), max(_ROWS_MIN, tasks // 10), tasks}):
         with console.status(f"Memory: {size:,} rows"):
             shop = _Shop(servers, size)
             with Watch(servers) as exporting:

@@ -77,9 +77,9 @@ def make(servers: Servers, job_no: int) -> None:
 def _csv(frame: pl.DataFrame, job_no: int) -> bytes:
     encoded = io.BytesIO()
     rows = frame.select(
-        pl.lit(job_no),
+        pl.lit(job_no).alias("job_no"),
         "task_no",
-        pl.lit(chunk_of(frame["task_no"][0])),
+        pl.lit(chunk_of(frame["task_no"][0])).alias("chunk_no"),
         "line",
         "data_url",
         "metadata",

@@ -126,10 +126,12 @@ def running(
     folder: Path,
     console: Console,
     settings: Mapping[str, str] = MappingProxyType({}),
+    *,
+    durable: bool = True,
 ) -> Iterator[Servers]:
     """Run the stack on a data folder, with these settings; data of an earlier run is kept."""
     environment = {"REFINERY_EGRESS_ALLOW": "127.0.0.1", **settings}
-    with Stack(folder, object_store=True, environment=environment) as stack:
+    with Stack(folder, object_store=True, environment=environment, durable=durable) as stack:
         with console.status("Starting the stack"):
             stack.start()
         address = stack.object_store

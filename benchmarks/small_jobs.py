@@ -21,6 +21,8 @@ from benchmarks import manifest, ours
 from benchmarks.annotation_jobs import OPTIONS, add_annotators
 from benchmarks.manifest import Manifest
 from benchmarks.servers import BUCKET, Servers
+from benchmarks.sizes import Sizes
+from benchmarks.stacks import Stacks
 from deployments.embedded.postgres import PREFECT_DATABASE
 
 _LINES = 11  # the first of them would be bad, and is left out
@@ -29,7 +31,6 @@ _ANNOTATORS = 2
 _CLAIM_TASKS = 500
 _POLL_S = 0.5
 _TIMEOUT_S = 1800.0
-_SETTLE_S = 5.0  # until Prefect has written its last events
 _FLOOR_JOBS = 50
 
 _KB = 1000
@@ -59,24 +60,29 @@ class _Burst:
     prefect_bytes: int
 
 
-def measure(servers: Servers, jobs: int, idle_s: float, console: Console) -> Table:
-    """Post `jobs` jobs at once, then single ones, then nothing for `idle_s` seconds.
+def measure(stacks: Stacks, sizes: Sizes, console: Console) -> Table:
+    """Post many jobs at once, then single ones, then nothing for `idle_seconds`.
 
     Raises:
         SmallJobsFailed: some failed, or were not completed within half an hour.
     """
+    with stacks.whole() as servers:
+        return _measure(servers, sizes, console)
+
+
+def _measure(servers: Servers, sizes: Sizes, console: Console) -> Table:
     ten_lines = manifest.put(servers.store, _LINES, bad=False)
-    with _Shop(servers, ten_lines) as shop:
+    with _Shop(servers, ten_lines, sizes.settle_seconds) as shop:
         shop.run(1)  # the first one warms everything
-        with console.status(f"{jobs:,} jobs of {ten_lines.lines} lines at once"):
-            burst = shop.run(jobs)
+        with console.status(f"{sizes.jobs:,} jobs of {ten_lines.lines} lines at once"):
+            burst = shop.run(sizes.jobs)
         with console.status("Single jobs, one after the other"):
-            single = [shop.run(1) for _ in range(10)]
-        with console.status(f"Nothing for {idle_s:.0f} s"):
-            idle_bytes = shop.rest(idle_s)
+            single = [shop.run(1) for _ in range(sizes.single_jobs)]
+        with console.status(f"Nothing for {sizes.idle_seconds:.0f} s"):
+            idle_bytes = shop.rest(sizes.idle_seconds)
     with console.status("The floor"):
         floor_s = _floor(servers, ten_lines)
-    return _table(jobs, burst, single, floor_s, idle_bytes * 86400 / idle_s)
+    return _table(sizes.jobs, burst, single, floor_s, idle_bytes * 86400 / sizes.idle_seconds)
 
 
 def _table(
@@ -109,7 +115,7 @@ def _table(
     )
     one_s = statistics.median(each.seconds for each in single)
     table.add_row(
-        "one alone, median of ten",
+        f"one alone, median of {len(single)}",
         f"{one_s:.2f}",
         "",
         f"{one_s / floor_s:.0f}",
@@ -128,8 +134,9 @@ def _table(
 class _Shop:
     """Act as a customer with jobs of ten lines and as their annotators; look into Prefect's database."""
 
-    def __init__(self, servers: Servers, ten_lines: Manifest) -> None:
+    def __init__(self, servers: Servers, ten_lines: Manifest, settle_s: float) -> None:
         self._servers = servers
+        self._settle_s = settle_s
         self._http = httpx.Client(
             base_url=servers.stack.api_url,
             headers={"Authorization": f"Bearer {ours.new_customer_key(servers)}"},
@@ -176,7 +183,7 @@ class _Shop:
                 raise SmallJobsFailed(f"Not completed within {_TIMEOUT_S:.0f} s.")
             time.sleep(_POLL_S if jobs > 1 else 0.02)
         seconds = time.monotonic() - begin_s
-        time.sleep(_SETTLE_S)
+        time.sleep(self._settle_s)
         return _Burst(seconds, self._flow_runs() - runs, processes, self._prefect_bytes() - size)
 
     def rest(self, seconds: float) -> int:

@@ -16,6 +16,8 @@ from benchmarks import manifest, ours
 from benchmarks.annotation_jobs import add_annotators
 from benchmarks.latencies import Latency
 from benchmarks.servers import Servers
+from benchmarks.sizes import Sizes
+from benchmarks.stacks import Stacks
 from blocks.prefect.auth import PrefectAuth
 from deployments.embedded.environment import python_environment
 from deployments.names import PROCESS_JOB, WORK_POOL
@@ -24,29 +26,32 @@ from deployments.registration import read_work_pools
 from deployments.worker import QUERY_S
 
 _LINES = 10
-_JOBS = 10  # for each worker in a round
-_WAITING = 500
 _SUBMITTERS = 8
 _POLL_S = 0.01
 _TIMEOUT_S = 120.0
 
 
-def measure(servers: Servers, rounds: int, console: Console) -> Table:
+def measure(stacks: Stacks, sizes: Sizes, console: Console) -> Table:
     """Measure each worker in turn, then ours with many jobs of another customer waiting."""
+    with stacks.whole() as servers:
+        return _measure(servers, sizes, console)
+
+
+def _measure(servers: Servers, sizes: Sizes, console: Console) -> Table:
     ten_lines = manifest.put(servers.store, _LINES, bad=False)
     theirs = read_work_pools()["process"]
     seconds: dict[str, list[float]] = {WORK_POOL: [], theirs["name"]: []}
     with _Customer(servers, ten_lines) as customer:
 
         def turn(number: int, pool: str, variables: Mapping[str, object]) -> None:
-            with console.status(f"Round {number} of {rounds}: {pool}"):
+            with console.status(f"Round {number} of {sizes.rounds}: {pool}"):
                 _move(servers, pool, variables)
                 customer.start_one()  # the first one warms everything
-                found = [customer.start_one() for _ in range(_JOBS)]
+                found = [customer.start_one() for _ in range(sizes.start_jobs)]
             seconds[pool] += found
             console.print(f"[dim]round {number}: {pool} {statistics.median(found):.2f} s[/]")
 
-        for number in range(1, rounds + 1):
+        for number in range(1, sizes.rounds + 1):
             turn(number, WORK_POOL, {})
             with _process_worker(servers, theirs["name"]):
                 turn(number, theirs["name"], theirs["job_variables"])
@@ -54,15 +59,18 @@ def measure(servers: Servers, rounds: int, console: Console) -> Table:
     with (
         _Customer(servers, ten_lines) as many,
         _Customer(servers, ten_lines) as single,
-        console.status(f"{_WAITING} jobs of another customer"),
+        console.status(f"{sizes.waiting_jobs} jobs of another customer"),
     ):
-        many.submit(_WAITING)
+        many.submit(sizes.waiting_jobs)
         behind_s = single.start_one()
-    return _table(seconds, behind_s, rounds)
+    return _table(seconds, behind_s, sizes)
 
 
-def _table(seconds: Mapping[str, list[float]], behind_s: float, rounds: int) -> Table:
-    title = f"POST /v1/jobs of {_LINES} lines to the first claim, {rounds} interleaved rounds of {_JOBS}"
+def _table(seconds: Mapping[str, list[float]], behind_s: float, sizes: Sizes) -> Table:
+    title = (
+        f"POST /v1/jobs of {_LINES} lines to the first claim, {sizes.rounds} interleaved rounds of "
+        f"{sizes.start_jobs}"
+    )
     table = Table(title=title, title_justify="left")
     for column in ("worker", "jobs", "p50 / p95 / p99 ms", "p50 ÷ ours", "goal"):
         table.add_column(column, justify="right" if column != "worker" else "left")
@@ -73,7 +81,7 @@ def _table(seconds: Mapping[str, list[float]], behind_s: float, rounds: int) -> 
         ratio = f"{latency.p50_ms / own.p50_ms:.2f}"
         table.add_row(pool, str(len(found)), str(latency), ratio, goal)
     ratio = f"{behind_s * 1000 / own.p50_ms:.2f}"
-    what = f"{WORK_POOL}, {_WAITING} jobs of another customer waiting"
+    what = f"{WORK_POOL}, {sizes.waiting_jobs} jobs of another customer waiting"
     table.add_row(what, "1", f"{behind_s * 1000:.0f}", ratio, "≤ 10000")
     return table
 

@@ -1,0 +1,97 @@
+"""Sizes of everything that is measured: those of a real run, and those of a smoke."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+_Count = Annotated[int, Parameter(validator=Number(gte=1))]
+_Counts = Annotated[tuple[int, ...], Parameter(validator=Number(gte=1), consume_multiple=True)]
+_Seconds = Annotated[float, Parameter(validator=Number(gt=0))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Say how much of everything is measured."""
+
+    rounds: _Count = 3
+    """Each thing is measured once in a round, one after the other; figures are those of all rounds."""
+    lines: Annotated[int, Parameter(validator=Number(gte=100))] = 1_000_000
+    """Lines of the manifest, one in a hundred of them bad; tasks of the job whose results are read."""
+    large_lines: Annotated[int, Parameter(validator=Number(gte=100))] = 10_000_000
+    """Lines of the large manifest."""
+    memory_lines: _Counts = (10_000, 100_000, 1_000_000, 10_000_000)
+    """Lines of the manifests by which peak memory is measured."""
+    chunk_counts: _Counts = (8, 32, 128, 512)
+    """Numbers of chunks that a manifest is cut into."""
+    disk_lines: Annotated[int, Parameter(validator=Number(gte=100))] = 1_000_000
+    """Tasks of the job whose bytes on disk are measured."""
+    label_studio_lines: Annotated[int, Parameter(validator=Number(gte=100, lte=250_000))] = 20_000
+    """Lines that Label Studio imports and exports; more would take it minutes a round."""
+
+    annotators: Annotated[int, Parameter(validator=Number(gte=1, lte=200))] = 8
+    """Annotators who work at the same time, each in a closed loop."""
+    seconds: _Seconds = 8.0
+    """Seconds of each measurement of annotation."""
+    warm_seconds: _Seconds = 2.0
+    """Seconds before each measurement of annotation that warm connections, caches and plans."""
+    batches: _Counts = (1, 10, 100)
+    """Tasks a claim."""
+    few_open_tasks: _Count = 10_000
+    """Tasks that are pending or open in the smaller of the two jobs that claims are compared in."""
+    open_tasks: _Count = 1_000_000
+    """Those in the larger one."""
+    early_tasks: _Count = 10_000
+    """Tasks of each job whose labels are counted with stop_early, and without."""
+
+    held_seconds: _Seconds = 600.0
+    """Seconds for which a snapshot is held, and labels come in."""
+    labels_per_second: _Seconds = 3000.0
+    """Labels a second that annotators hand in meanwhile, at set times, however slow the answers are."""
+    steady_annotators: Annotated[int, Parameter(validator=Number(gte=1, lte=200))] = 30
+    """Annotators who hand them in."""
+    steady_batch: Annotated[int, Parameter(validator=Number(gte=1, lte=100))] = 20
+    """Tasks a claim of theirs."""
+
+    start_jobs: _Count = 10
+    """Jobs that are posted one by one to each worker in a round."""
+    waiting_jobs: _Count = 500
+    """Jobs of a customer who posts before another one."""
+    jobs: _Count = 1000
+    """Small jobs that are posted at once."""
+    single_jobs: _Count = 10
+    """Small jobs that are posted one by one."""
+    settle_seconds: _Seconds = 5.0
+    """Seconds until Prefect has written its last events."""
+    idle_seconds: _Seconds = 600.0
+    """Seconds of rest, after which the growth of Prefect's database is measured."""
+
+
+SMOKE = Sizes(
+    rounds=1,
+    lines=1_000,
+    large_lines=2_000,
+    memory_lines=(1_000,),
+    chunk_counts=(1,),
+    disk_lines=500,
+    label_studio_lines=100,
+    annotators=2,
+    seconds=0.5,
+    warm_seconds=0.2,
+    batches=(10,),
+    few_open_tasks=1_500,
+    open_tasks=1_500,
+    early_tasks=100,
+    held_seconds=1.0,
+    labels_per_second=200.0,
+    steady_annotators=2,
+    steady_batch=5,
+    start_jobs=1,
+    waiting_jobs=2,
+    jobs=2,
+    single_jobs=1,
+    settle_seconds=0.1,
+    idle_seconds=0.1,
+)
+"""The least of everything: figures of such a run mean nothing, but that it runs."""
