@@ -38,13 +38,15 @@ leased as (
 );
 
 -- let_go --
--- Take the tasks of "input" off the annotator's leases. "held" has all tasks of those leases, marked.
+-- Take the tasks of "input" off the annotator's leases. "held" has all tasks of those leases, marked. Leases are looked
+-- up by keys that are given one by one: statistics often know of none, and a plan that is made then reads all of them.
 lease as materialized (
-    select l.lease_no, l.job_no, l.task_nos
-    from leases l
-    where l.annotator_no = %(annotator_no)s and l.job_no in (select job_no from input)
-    order by l.lease_no
-    for update
+    select l.* from (select distinct job_no from input order by job_no) i cross join lateral (
+        select l.lease_no, l.job_no, l.task_nos from leases l
+        where (l.annotator_no, l.job_no) = (%(annotator_no)s, i.job_no)
+        order by l.lease_no
+        for update
+    ) l
 ), held as materialized (
     select lease.lease_no, lease.job_no, o.task_no, input.job_no is not null as let_go
     from lease cross join unnest(lease.task_nos) as o (task_no)
@@ -53,10 +55,10 @@ lease as materialized (
     select lease_no, array_agg(task_no order by task_no) filter (where not let_go) as task_nos
     from held group by lease_no having bool_or(let_go)
 ), lessened as (
-    update leases l set task_nos = rest.task_nos
-    from rest where l.lease_no = rest.lease_no and rest.task_nos is not null
+    update leases l set task_nos = (select rest.task_nos from rest where rest.lease_no = l.lease_no)
+    where l.lease_no = any (array(select lease_no from rest where task_nos is not null))
 ), emptied as (
-    delete from leases l using rest where l.lease_no = rest.lease_no and rest.task_nos is null
+    delete from leases where lease_no = any (array(select lease_no from rest where task_nos is null))
 );
 
 -- batch --
@@ -101,8 +103,8 @@ expired as materialized (
     order by expires_at limit %(leases_max)s
     for update skip locked
 ), gone as (
-    delete from leases l using expired where l.lease_no = expired.lease_no
-    returning l.job_no, l.annotator_no, l.task_nos
+    delete from leases where lease_no = any (array(select lease_no from expired))
+    returning job_no, annotator_no, task_nos
 ), {vacate_gone}
 
 -- return_leases --
@@ -121,11 +123,11 @@ with lease as materialized (
     where l.annotator_no = %(annotator_no)s
       and (not {has_key}
            or not exists (select from jobs where job_no = l.job_no and {for_annotator}))
-    order by l.lease_no
+    order by l.job_no, l.lease_no
     for update
 ), gone as (
-    delete from leases l using lease where l.lease_no = lease.lease_no
-    returning l.job_no, l.annotator_no, l.task_nos
+    delete from leases where lease_no = any (array(select lease_no from lease))
+    returning job_no, annotator_no, task_nos
 ), {vacate_gone}
 select coalesce(sum(cardinality(task_nos)), 0)::integer as tasks from gone;
 
