@@ -25,6 +25,7 @@ from flows.running.policy import RETRY
 from tests.support.checks import truth
 from tests.support.manifests import Manifest
 from tests.support.servers import KEY
+from tests.support.task_rows import list_tasks
 
 
 @contextmanager
@@ -145,9 +146,10 @@ class FlowShop:
         return {path.rpartition("/")[2]: self.s3.cat_file(path) for path in paths}
 
     def rows(self, job_id: str) -> list[dict[str, Any]]:
-        query = "select t.* from tasks t join jobs using (job_no) where job_id = %s order by 2"
         with self.database.transaction() as tx:
-            return tx.execute(query, [job_id]).fetchall()
+            return list_tasks(
+                lambda query, *values: tx.execute(query, values).fetchall(), "job_id = %s", job_id
+            )
 
 
 def run(flow: Any, job_id: str) -> State[Any]:
