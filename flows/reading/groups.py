@@ -11,6 +11,7 @@ from tenacity import RetryCallState
 from blocks.domain.errors import RefineryError, RunEnded, Terminal, Transient
 from flows.reading import ingestion
 from flows.reading.ingestion import Range
+from flows.reading.ranges import ReadAhead
 from flows.running.deadlines import Deadline
 from flows.running.monitor import ChunkSeen, run_log, see_chunk
 from flows.running.policy import step_retries
@@ -59,12 +60,13 @@ def create_tasks(job_id: str, ranges: Sequence[Range], deadline: Deadline) -> li
     seen: list[ChunkSeen] = []
     failed: Exception | None = None
     has_waited = False
+    ahead = ReadAhead(ranges[-1][2])
     for chunk in ranges:
         if _is_paused():
             break
         try:
             deadline.check()
-            seen.append(_create(job_id, chunk, is_tried_again=not has_waited))
+            seen.append(_create(job_id, chunk, ahead, is_tried_again=not has_waited))
         except (Terminal, AlreadyDone, RunEnded) as error:
             failed = error
             break
@@ -77,7 +79,7 @@ def create_tasks(job_id: str, ranges: Sequence[Range], deadline: Deadline) -> li
     return seen
 
 
-def _create(job_id: str, chunk: Range, *, is_tried_again: bool) -> ChunkSeen:
+def _create(job_id: str, chunk: Range, ahead: ReadAhead, *, is_tried_again: bool) -> ChunkSeen:
     chunk_no, start, end = chunk
     began_s = time.monotonic()
     retries = 0
@@ -93,7 +95,7 @@ def _create(job_id: str, chunk: Range, *, is_tried_again: bool) -> ChunkSeen:
     create = ingestion.create_tasks
     if is_tried_again:
         create = step_retries(job_id, PROCESS_JOB, tell=tell).wraps(create)
-    made = create(job_id, chunk_no, start, end)
+    made = create(job_id, chunk_no, start, end, ahead)
     return see_chunk(job_id, chunk_no, made, began_s, limits=(start, end), retries=retries)
 
 

@@ -19,7 +19,7 @@ from blocks.store.chunks import ChunkCounts, IngestionCounts
 from blocks.store.jobs import Job
 from flows.reading import compressed
 from flows.reading.fast_path import validate_lines
-from flows.reading.ranges import Read, choose_chunk_bytes, plan_ranges, read_lines
+from flows.reading.ranges import Read, ReadAhead, choose_chunk_bytes, plan_ranges, read_lines
 from flows.running.deadlines import Deadline
 from flows.running.policy import RETRY
 from flows.running.resources import database, load_job, load_unread, manifest_of, settings
@@ -120,10 +120,17 @@ def share_recorded(job_id: str) -> float:
     return ledger.read_bytes / max(ledger.manifest_bytes, 1)
 
 
-def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> ChunkCounts | None:
-    """Record the lines of one range; return None if they are recorded already, or the job has ended."""
+def create_tasks(
+    job_id: str, chunk_no: int, start: int, end: int, ahead: ReadAhead | None = None
+) -> ChunkCounts | None:
+    """Record the lines of one range; return None if they are recorded already, or the job has ended.
+
+    `ahead` holds what was read with the range before it.
+    """
     job = load_unread(job_id)
-    at, text, counted = read_lines(_reader(job), _plan(job)[0], start, end)
+    ahead = ahead or ReadAhead(end)
+    size, _ = _plan(job)
+    at, text, counted = read_lines(ahead.over(_reader(job), size), size, start, end)
     return _commit(job, chunk_no, at, text, counted)
 
 

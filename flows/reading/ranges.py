@@ -12,10 +12,15 @@ from blocks.domain.model import LINE_BYTES_MAX
 from blocks.lines.validated_lines import Counted
 
 Read = Callable[[int, int], bytes]
-"""Return bytes `start` to `end` of the manifest; fewer where it ends, if its size is not known."""
+"""Return bytes `start` to `end` of the manifest; more if that saves a request, and fewer where it ends,
+if its size is not known."""
 
 _BOM = b"\xef\xbb\xbf"
 _TAIL_BLOCK_BYTES = 64 * 1024
+# A request takes as long as reading so many bytes does, so small chunks share one.
+_REQUEST_BYTES_MIN = 2 * 1024 * 1024
+# Most lines that go on behind their range end within so many bytes.
+_AHEAD_BYTES = 4 * 1024
 # A manifest makes so many chunks for each that is in flight, within the bounds on a chunk's size, so
 # that no machine waits long for the last one.
 _CHUNKS_FOR_EACH_IN_FLIGHT = 4
@@ -56,25 +61,29 @@ def read_lines(read: Read, size: int, start: int, end: int) -> tuple[int, bytes,
     # The byte before the range tells whether a line begins at its first byte.
     at = max(start - 1, 0)
     text = read(at, end)
-    counted = _count(text, start)
+    size_of_range = min(end - at, len(text))
+    counted = _count(text, start, size_of_range)
     skip = 0
     if start > 0:
-        skip = text.find(b"\n") + 1
+        skip = text.find(b"\n", 0, size_of_range) + 1
         if skip == 0 or at + skip == end:
             return end, b"", counted  # one line covers the range, and belongs to an earlier one
-    tail = b""
-    if not text.endswith(b"\n"):
-        tail = _read_tail(read, size, end, len(text) - (text.rfind(b"\n") + 1))
+    stop, tail = size_of_range, b""
+    if not text.endswith(b"\n", 0, size_of_range):
+        line = text.rfind(b"\n", 0, size_of_range) + 1
+        stop = text.find(b"\n", size_of_range) + 1 or len(text)
+        if not text.endswith(b"\n", 0, stop):
+            tail = _read_tail(read, size, at + stop, stop - line)
     # One copy of all of it, instead of one for each end.
-    return at + skip, b"".join((memoryview(text)[skip:], tail)), counted
+    return at + skip, b"".join((memoryview(text)[skip:stop], tail)), counted
 
 
-def _count(raw: bytes, start: int) -> Counted:
-    """Count a range that begins at `start`, of which `raw` has one more byte in front, if it can."""
+def _count(raw: bytes, start: int, size: int) -> Counted:
+    """Count a range that begins at `start`, by `size` bytes of `raw` from the one in front of it on."""
     before = 1 if start > 0 else 0
     # A line feed that is the last byte begins a line of the next range, if there is one.
-    lines = raw.count(b"\n", 0, len(raw) - 1) if raw else 0
-    return Counted(len(raw) - before, lines + (1 if raw and not before else 0))
+    lines = raw.count(b"\n", 0, size - 1) if size else 0
+    return Counted(size - before, lines + (1 if size and not before else 0))
 
 
 def _read_tail(read: Read, size: int, at: int, bytes_so_far: int) -> bytes:
@@ -92,3 +101,33 @@ def _read_tail(read: Read, size: int, at: int, bytes_so_far: int) -> bytes:
             break
         at += len(block)
     return tail
+
+
+class ReadAhead:
+    """Read the ranges of one group by few requests: each reads on for the ranges that come next.
+
+    Holds at most `_REQUEST_BYTES_MIN` bytes. `end` is where the last range ends.
+    """
+
+    def __init__(self, end: int) -> None:
+        self._stop = end + _AHEAD_BYTES
+        self._at = 0
+        self._held = b""
+
+    def over(self, read: Read, size: int) -> Read:
+        """Return a reader that asks `read` for what is not held, of a manifest of `size` bytes."""
+
+        def ahead(start: int, end: int) -> bytes:
+            held = b""
+            if self._at <= start < self._at + len(self._held):
+                held = self._held[start - self._at :]
+            if start + len(held) < end:
+                stop = max(end + _AHEAD_BYTES, start + _REQUEST_BYTES_MIN)
+                held += read(start + len(held), max(end, min(stop, self._stop, size)))
+            is_large = (
+                end - start >= _REQUEST_BYTES_MIN
+            )  # nothing of it is of use for the next range
+            self._at, self._held = start, b"" if is_large else held
+            return held if is_large else held[: end - start + _AHEAD_BYTES]
+
+        return ahead

@@ -188,7 +188,7 @@ def test_a_run_that_an_operator_cancels_leaves_its_job_waiting_until_it_is_retri
     lines = len(manifest.good) + len(manifest.bad)
     s3.pipe_file(f"{s3_bucket}/m.jsonl", manifest.data)
     with FaultyStore(s3_credentials["endpoint_url"]) as slow:
-        slow.slow_down(0.5, until := threading.Event())
+        slow.slow_down(1.5, until := threading.Event())
         job_id = customer.submit(
             manifest_url=f"s3://{s3_bucket}/m.jsonl",
             credentials=s3_credentials | {"endpoint_url": slow.url},

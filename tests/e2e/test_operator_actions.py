@@ -133,7 +133,7 @@ def test_a_run_that_is_paused_takes_no_new_chunks_until_it_is_resumed(
     customer = operator.customer(operator.shop())
     until = threading.Event()
     with FaultyStore(stack.object_store.endpoint_url) as slow:
-        slow.slow_down(0.5, until)
+        slow.slow_down(1.5, until)
         job_id = customer.submit(
             manifest_url=f"s3://{BUCKET}/large.jsonl", credentials=credentials(stack, slow.url)
         )
@@ -163,7 +163,7 @@ def test_a_run_that_is_cancelled_and_retried_at_once_goes_on(
     customer = operator.customer(operator.shop())
     assert stack.object_store is not None
     with FaultyStore(stack.object_store.endpoint_url) as slow:
-        slow.slow_down(0.5, until := threading.Event())
+        slow.slow_down(1.5, until := threading.Event())
         job_id = customer.submit(
             manifest_url=f"s3://{BUCKET}/middle.jsonl", credentials=credentials(stack, slow.url)
         )

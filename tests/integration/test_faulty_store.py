@@ -262,6 +262,9 @@ def place(
     gcs = GcsStore(gcs_url) if request.param == "gcs" else None
     retry_soon(monkeypatch)
     monkeypatch.setattr("blocks.buckets.answers.READ_TIMEOUT_S", 1.0)
+    # Each range is read by requests of its own, so that there are many.
+    monkeypatch.setattr("flows.reading.ranges._REQUEST_BYTES_MIN", 1)
+    monkeypatch.setattr("flows.reading.ranges._AHEAD_BYTES", 0)
     with FaultyStore(gcs_url if gcs else object_store.endpoint_url) as proxy:
         changes = {
             "REFINERY_GCS_ENDPOINT_URL": proxy.url,
