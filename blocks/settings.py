@@ -76,7 +76,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How many chunks of a job are read, validated and committed at once; by default one more than there
     are cores, since there is always one that waits for a server."""
     chunks_per_wave_max: _Count = 1000
-    """How many chunks one Prefect `map` is given; larger manifests go in waves."""
+    """How many chunks one Prefect `map` is given, in groups; larger manifests go in waves."""
     chunk_runner: ChunkRunner = ChunkRunner.THREADS
     """Threads or processes of the flow's machine, or a Dask cluster."""
     dask_address: str = ""
