@@ -4,18 +4,25 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import anyio
+from litestar import Request
 from litestar.response import Stream
 
-from api.http import requesters
+from api.http import encodings, requesters
 from api.http.errors import too_many_requests
 from api.http.requesters import GONE_S, Requester
 from api.http.threads import run
 from blocks.store.interrupts import Interrupt
 
 NDJSON = "application/x-ndjson"
+COMPRESSES_ITSELF = "compresses_itself"
+"""The key in a route's `opt` by which the compression of other answers leaves it alone."""
+
 _PER_CUSTOMER_MAX = 4
+# The server copies what it is given, and keeps what a client has not taken yet.
+_PIECE_BYTES = 256 * 1024
 _RETRY_AFTER_S = 5
 
 
@@ -59,13 +66,22 @@ class LongReads:
                     del self._under_way[customer_id]
 
 
-async def stream(blocks: Generator[bytes, None, None], limiter: anyio.CapacityLimiter) -> Stream:
-    """Return a response of lines. The first block is made now, so that its errors can be answered.
+async def stream(
+    request: Request[Any, Any, Any],
+    blocks: Generator[bytes, None, None],
+    limiter: anyio.CapacityLimiter,
+) -> Stream:
+    """Return a response of lines, compressed as the client likes, by the threads that make the lines.
 
-    Raises whatever the first block raises.
+    The first block is made now, so that its errors can be answered. Raises whatever it raises.
     """
+    encoding = encodings.choose(request.headers.get("accept-encoding", ""))
+    headers = {"Vary": "Accept-Encoding"}
+    if encoding is not None:
+        blocks = encodings.compress(blocks, encoding)
+        headers["Content-Encoding"] = encoding.value
     first = await run(limiter, next, blocks, b"")
-    return Stream(_body(first, blocks, limiter), media_type=NDJSON)
+    return Stream(_body(first, blocks, limiter), media_type=NDJSON, headers=headers)
 
 
 async def _body(
@@ -77,9 +93,11 @@ async def _body(
     and with it a connection to the database in the middle of a COPY.
     """
     try:
-        yield first
-        while (block := await run(limiter, next, blocks, None)) is not None:
-            yield block
+        block: bytes | None = first
+        while block is not None:
+            for start in range(0, len(block), _PIECE_BYTES):
+                yield block[start : start + _PIECE_BYTES]
+            block = await run(limiter, next, blocks, None)
     finally:
         with anyio.CancelScope(shield=True):
             await run(limiter, blocks.close)

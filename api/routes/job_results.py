@@ -1,6 +1,7 @@
 """Results of a job: its settled tasks, and its lines without a result, as JSON lines."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from enum import StrEnum
 from functools import partial
 from typing import Annotated, Any
@@ -14,9 +15,10 @@ from litestar.response import Stream
 from api.http.errors import ApiError, conflict, not_found
 from api.http.parameters import JobId
 from api.http.refusals import refusals
-from api.http.streams import NDJSON, LongReads, stream
+from api.http.streams import COMPRESSES_ITSELF, NDJSON, LongReads, stream
 from api.routes.jobs import find_job
 from blocks.domain.model import JobStatus
+from blocks.lookahead import look_ahead
 from blocks.store import results
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
@@ -48,6 +50,7 @@ def _failed() -> ApiError:
     summary="Results",
     responses=refusals(not_found("job"), _not_completed(), _failed()),
     media_type=NDJSON,
+    opt={COMPRESSES_ITSELF: True},
 )
 async def export(
     request: _Request,
@@ -67,7 +70,7 @@ async def export(
         case JobStatus.ACCEPTED | JobStatus.PROCESSING:
             raise _not_completed()
     blocks = _read(database, long_reads, job, partial(results.export, after=after))
-    return await stream(blocks, request.app.state.threads.long_reads)
+    return await stream(request, blocks, request.app.state.threads.long_reads)
 
 
 @get(
@@ -76,6 +79,7 @@ async def export(
     summary="Lines without a result, and why",
     responses=refusals(not_found("job")),
     media_type=NDJSON,
+    opt={COMPRESSES_ITSELF: True},
 )
 async def errors(
     request: _Request,
@@ -95,17 +99,22 @@ async def errors(
     job = await sync_to_thread(find_job, request, job_id, database)
     read = results.export_bad_lines if format is ErrorsFormat.MANIFEST else results.export_errors
     blocks = _read(database, long_reads, job, read)
-    return await stream(blocks, request.app.state.threads.long_reads)
+    return await stream(request, blocks, request.app.state.threads.long_reads)
 
 
 def _read(
     database: Database,
     long_reads: LongReads,
     job: Job,
-    read: Callable[[Transaction, int], Iterator[bytes]],
+    read: Callable[[Transaction, int], Generator[bytes, None, None]],
 ) -> Generator[bytes, None, None]:
-    with long_reads.one_of(job.customer_id) as interrupt, database.long_read(interrupt) as tx:
-        yield from read(tx, job.job_no)
+    """Yield the blocks; while one is sent, the next is made."""
+    with (
+        long_reads.one_of(job.customer_id) as interrupt,
+        database.long_read(interrupt) as tx,
+        closing(look_ahead(read(tx, job.job_no))) as blocks,
+    ):
+        yield from blocks
 
 
 HANDLERS = [export, errors]

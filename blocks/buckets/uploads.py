@@ -7,9 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
-_PART_BYTES = 16 * 1024 * 1024
+_PART_BYTES = 8 * 1024 * 1024
+# S3 takes 10,000 parts of an object: each time after so many they become larger by as much again.
+_PARTS_OF_A_SIZE = 2000
 # Parts are sent while the next one is made; each part under way is kept in memory.
 _PARTS_IN_FLIGHT = 2
 
@@ -36,6 +38,13 @@ class HashedFile(io.RawIOBase):
         return len(data)
 
 
+class _Part(NamedTuple):
+    """A part that the store has taken."""
+
+    md5: bytes
+    etag: str
+
+
 class S3Upload(HashedFile):
     """An upload to S3: one request for a small object, else parts.
 
@@ -48,39 +57,49 @@ class S3Upload(HashedFile):
         self._fs = fs
         self._place = {"Bucket": bucket, "Key": key}
         self._options = options
-        self._buffer = bytearray()
+        self._waiting: list[bytes | memoryview] = []
+        self._waiting_bytes = 0
         self._upload_id: str | None = None
-        self._md5s: list[bytes] = []
-        self._sent: deque[Future[dict[str, Any]]] = deque()
-        self._parts: list[dict[str, Any]] = []
+        self._sent: deque[Future[_Part]] = deque()
+        self._parts: list[_Part] = []
         self._threads = ThreadPoolExecutor(_PARTS_IN_FLIGHT, thread_name_prefix="upload")
         self.expected_etag = ""
 
     def write(self, data: Any) -> int:
-        self._buffer += data
-        while len(self._buffer) >= _PART_BYTES:
-            self._send(bytes(self._buffer[:_PART_BYTES]))
-            del self._buffer[:_PART_BYTES]
+        rest = memoryview(data)
+        while self._waiting_bytes + len(rest) >= self._part_bytes():
+            size = self._part_bytes() - self._waiting_bytes
+            self._send(self._take(rest[:size]))
+            rest = rest[size:]
+        if rest:
+            # A compressor may use its buffer again, but bytes never change and need no copy.
+            self._waiting.append(rest if isinstance(data, bytes) else bytes(rest))
+            self._waiting_bytes += len(rest)
         return super().write(data)
 
     def finish(self) -> None:
         """Make the object appear."""
+        last = self._take()
         if self._upload_id is None:
-            data = bytes(self._buffer)
-            md5 = hashlib.md5(data, usedforsecurity=False)
+            md5 = hashlib.md5(last, usedforsecurity=False)
             self.expected_etag = f'"{md5.hexdigest()}"'
-            self._call("put_object", Body=data, ContentMD5=_base64(md5.digest()), **self._options)
+            self._call("put_object", Body=last, ContentMD5=_base64(md5.digest()), **self._options)
         else:
-            if self._buffer:
-                self._send(bytes(self._buffer))
+            if last:
+                self._send(last)
             while self._sent:
                 self._receive()
-            whole = hashlib.md5(b"".join(self._md5s), usedforsecurity=False).hexdigest()
-            self.expected_etag = f'"{whole}-{len(self._md5s)}"'
+            md5s = b"".join(part.md5 for part in self._parts)
+            whole = hashlib.md5(md5s, usedforsecurity=False).hexdigest()
+            self.expected_etag = f'"{whole}-{len(self._parts)}"'
+            numbered = [
+                {"PartNumber": number, "ETag": part.etag}
+                for number, part in enumerate(self._parts, start=1)
+            ]
             self._call(
                 "complete_multipart_upload",
                 UploadId=self._upload_id,
-                MultipartUpload={"Parts": self._parts},
+                MultipartUpload={"Parts": numbered},
             )
         self._threads.shutdown()
 
@@ -94,27 +113,40 @@ class S3Upload(HashedFile):
         """Begin an upload of parts, which shows nothing until its end."""
         self._upload_id = self._call("create_multipart_upload", **self._options)["UploadId"]
 
+    def _part_bytes(self) -> int:
+        return _PART_BYTES * (1 + self._parts_begun() // _PARTS_OF_A_SIZE)
+
+    def _parts_begun(self) -> int:
+        return len(self._parts) + len(self._sent)
+
+    def _take(self, more: memoryview | bytes = b"") -> bytes:
+        """Return what waits to be sent, and `more` behind it."""
+        data = b"".join([*self._waiting, more])
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        return data
+
     def _send(self, data: bytes) -> None:
         if self._upload_id is None:
             self.begin()
         if len(self._sent) >= _PARTS_IN_FLIGHT:
             self._receive()
+        number = self._parts_begun() + 1
+        self._sent.append(self._threads.submit(self._send_part, number, data))
+
+    def _send_part(self, number: int, data: bytes) -> _Part:
         md5 = hashlib.md5(data, usedforsecurity=False).digest()
-        self._md5s.append(md5)
-        self._sent.append(
-            self._threads.submit(
-                self._call,
-                "upload_part",
-                UploadId=self._upload_id,
-                PartNumber=len(self._md5s),
-                Body=data,
-                ContentMD5=_base64(md5),
-            )
+        answer = self._call(
+            "upload_part",
+            UploadId=self._upload_id,
+            PartNumber=number,
+            Body=data,
+            ContentMD5=_base64(md5),
         )
+        return _Part(md5, answer["ETag"])
 
     def _receive(self) -> None:
-        answer = self._sent.popleft().result()
-        self._parts.append({"PartNumber": len(self._parts) + 1, "ETag": answer["ETag"]})
+        self._parts.append(self._sent.popleft().result())
 
     def _call(self, method: str, **values: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._fs.call_s3(method, **self._place, **values)

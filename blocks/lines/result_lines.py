@@ -40,6 +40,11 @@ class Ballot(msgspec.Struct, frozen=True):
         """The votes for the winner."""
         return self.votes[self.winner]
 
+    @property
+    def confidence(self) -> float:
+        """The share of the votes that agreed, more than 0 and at most 1."""
+        return self.agreed / self.labels
+
 
 class Results(msgspec.Struct, frozen=True):
     """Settled tasks of one job, with `RESULT_COLUMNS`, and the distinct votes that they have."""
@@ -52,36 +57,54 @@ class Results(msgspec.Struct, frozen=True):
 
 def to_json_lines(results: Results) -> bytes:
     """Return a line of JSON for each task, with its line feed."""
+    pieces = _pieces(results)
+    texts = [pl.lit(piece) if isinstance(piece, str) else piece for piece in pieces]
+    lines = _columns(results).select(pl.concat_str(texts)).to_series()
+    # The texts of a column stand one after the other, each with its line feed.
+    _, _, data = lines.rechunk().to_arrow(compat_level=_OLDEST).buffers()
+    return bytes(data or b"")
+
+
+def count_line_bytes(results: Results) -> int:
+    """Return how many bytes `to_json_lines` makes of them, without making them."""
+    pieces = _pieces(results)
+    columns = [piece.str.len_bytes().sum() for piece in pieces if isinstance(piece, pl.Expr)]
+    each = sum(len(piece.encode()) for piece in pieces if isinstance(piece, str))
+    sizes = _columns(results).select(pl.sum_horizontal(columns)).item()
+    return each * len(results.tasks) + int(sizes)
+
+
+def _pieces(results: Results) -> list[str | pl.Expr]:
+    """Return what a line is joined from: texts, and columns of `_columns`."""
+    return [
+        '{"task_id":"' + task_ids(results.job_id),
+        pl.col("task_no").cast(pl.String),
+        '","line":',
+        pl.col("line").cast(pl.String).fill_null("null"),
+        ',"data_url":"',
+        pl.col("data_url"),
+        '","metadata":',
+        pl.col("metadata").fill_null("null"),
+        ',"status":"settled","consensus_label":',
+        pl.col("ballot"),
+        ',"created_at":"',
+        pl.col("created_at").dt.strftime(_RFC3339),
+        '","settled_at":"',
+        pl.col("settled_at").dt.strftime(_RFC3339),
+        '"}\n',
+    ]
+
+
+def _columns(results: Results) -> pl.DataFrame:
+    """Return the tasks with their URLs escaped, and in `ballot` the JSON of their votes."""
     options = [quote(option) for option in results.options]
-    votes = pl.Series(
-        [_ballot_text(ballot, options) for ballot in results.ballots], dtype=pl.String
-    )
-    tasks = results.tasks.with_columns(ballot=votes.gather(results.tasks["ballot"]))
+    texts = [_ballot_text(ballot, options) for ballot in results.ballots]
+    tasks = results.tasks
+    votes = pl.Series(texts, dtype=pl.String).gather(tasks["ballot"])
     if tasks["data_url"].str.contains(_TO_BE_ESCAPED).any():
         escaped = [quote(url)[1:-1] for url in tasks["data_url"]]
         tasks = tasks.with_columns(data_url=pl.Series(escaped))
-    lines = tasks.select(
-        pl.concat_str(
-            pl.lit('{"task_id":"' + task_ids(results.job_id)),
-            pl.col("task_no").cast(pl.String),
-            pl.lit('","line":'),
-            pl.col("line").cast(pl.String).fill_null("null"),
-            pl.lit(',"data_url":"'),
-            "data_url",
-            pl.lit('","metadata":'),
-            pl.col("metadata").fill_null("null"),
-            pl.lit(',"status":"settled","consensus_label":'),
-            "ballot",
-            pl.lit(',"created_at":"'),
-            pl.col("created_at").dt.strftime(_RFC3339),
-            pl.lit('","settled_at":"'),
-            pl.col("settled_at").dt.strftime(_RFC3339),
-            pl.lit('"}\n'),
-        )
-    )
-    # The texts of a column stand one after the other, each with its line feed.
-    _, _, texts = lines.to_series().rechunk().to_arrow(compat_level=_OLDEST).buffers()
-    return bytes(texts or b"")
+    return tasks.with_columns(ballot=votes)
 
 
 def quote(text: str) -> str:
@@ -90,7 +113,7 @@ def quote(text: str) -> str:
 
 
 def _ballot_text(ballot: Ballot, options: Sequence[str]) -> str:
-    share = ballot.agreed / ballot.labels
+    share = ballot.confidence
     votes = ",".join(f"{option}:{n}" for option, n in zip(options, ballot.votes, strict=True))
     return (
         f'{options[ballot.winner]},"confidence":{1 if share == 1 else share!r}'

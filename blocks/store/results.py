@@ -6,6 +6,7 @@ not change any more where results can be exported.
 
 import heapq
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from datetime import datetime
 
 import msgspec
@@ -13,6 +14,7 @@ import polars as pl
 
 from blocks.domain.model import JobStatus, TaskReason
 from blocks.lines.result_lines import RESULT_COLUMNS, Ballot, Results, quote, to_json_lines
+from blocks.lookahead import look_ahead
 from blocks.store import pages
 from blocks.store.ballots import read_ended, unpack_votes
 from blocks.store.database import Transaction
@@ -24,6 +26,8 @@ Blocks = Generator[bytes, None, None]
 """Blocks of whole lines."""
 
 _BLOCK_BYTES = 256 * 1024
+# A few of 1.6 MB each are under way for every reader.
+_TASKS_AT_A_TIME = 4096
 _RAW_BYTES_SHOWN = 1024
 _RAW_BYTES_MAX = 2**30
 _ROWS_AT_A_TIME = 1000
@@ -79,24 +83,28 @@ class _Chunk(msgspec.Struct, frozen=True):
         return None if self.lines_before is None else self.lines_before + line_in_chunk
 
 
-def read(tx: Transaction, job_no: int, *, after: int = 0) -> Iterator[Results]:
-    """Yield the settled tasks in manifest order, thousands at a time, from line `after` + 1 on."""
+def read(tx: Transaction, job_no: int, *, after: int = 0) -> Generator[Results, None, None]:
+    """Yield the settled tasks in manifest order, thousands at a time, from line `after` + 1 on.
+
+    They are cut at the same places whenever they are read. A thread reads ahead: until the generator
+    is closed, nobody else may use the transaction.
+    """
     job = _find_job(tx, job_no)
-    for chunk in _list_chunks(tx, job_no):
-        ends_at = chunk.number(chunk.lines)
-        if chunk.settled and (ends_at is None or ends_at > after):
-            for tasks in pages.read_chunk(tx, job_no, chunk.chunk_no):
-                ended = _read_ended(tx, job_no, job, tasks)
-                tx.commit()
-                found = _settled(job, chunk, tasks, ended, after=after)
+    chunks = _list_chunks(tx, job_no)
+    with closing(look_ahead(_read_tasks(tx, job_no, job, chunks, after=after))) as parts:
+        for chunk, tasks, ended in parts:
+            for start in range(0, len(tasks), _TASKS_AT_A_TIME):
+                some = tasks.slice(start, _TASKS_AT_A_TIME)
+                found = _settled(job, chunk, some, ended, after=after)
                 if not found.tasks.is_empty():
                     yield found
 
 
 def export(tx: Transaction, job_no: int, *, after: int = 0) -> Blocks:
     """Yield blocks of whole JSON lines, each a settled task, from manifest line `after` + 1 on."""
-    for results in read(tx, job_no, after=after):
-        yield to_json_lines(results)
+    with closing(read(tx, job_no, after=after)) as parts:
+        for results in parts:
+            yield to_json_lines(results)
 
 
 def export_errors(tx: Transaction, job_no: int) -> Blocks:
@@ -142,17 +150,31 @@ def _list_chunks(tx: Transaction, job_no: int) -> list[_Chunk]:
     return msgspec.convert(rows, list[_Chunk])
 
 
+def _read_tasks(
+    tx: Transaction, job_no: int, job: _Job, chunks: Sequence[_Chunk], *, after: int
+) -> Generator[tuple[_Chunk, pl.DataFrame, pl.DataFrame], None, None]:
+    """Yield tasks of chunks that have settled ones, a few pages at a time, and the ended among them."""
+    for chunk in chunks:
+        ends_at = chunk.number(chunk.lines)
+        if chunk.settled and (ends_at is None or ends_at > after):
+            for tasks in pages.read_chunk(tx, job_no, chunk.chunk_no):
+                ended = _read_ended(tx, job_no, job, tasks)
+                tx.commit()
+                yield chunk, tasks, ended
+
+
 def _settled(
     job: _Job, chunk: _Chunk, tasks: pl.DataFrame, ended: pl.DataFrame, *, after: int
 ) -> Results:
     """Return those of `tasks`, whose numbers follow one another, that are settled."""
-    ended = ended.filter(pl.col("outcome") > 0)
+    first, last = tasks["task_no"][0], tasks["task_no"][-1]
+    ended = ended.filter(pl.col("task_no").is_between(first, last), pl.col("outcome") > 0)
     kinds = ended.select("outcome", "votes").unique(maintain_order=True).with_row_index("ballot")
     ballots = [Ballot(outcome - 1, unpack_votes(votes)) for _, outcome, votes in kinds.iter_rows()]
     ended = ended.join(kinds, on=["outcome", "votes"], how="left", maintain_order="left")
     line = pl.col("line").cast(pl.Int64) + pl.lit(chunk.lines_before, dtype=pl.Int64)
     frame = (
-        tasks[ended["task_no"] - tasks["task_no"][0]]
+        tasks[ended["task_no"] - first]
         .with_columns(
             line=line,
             ballot=ended["ballot"],

@@ -3,12 +3,16 @@
 Each step can be repeated: names and contents of the objects follow from the database alone.
 """
 
+from collections.abc import Generator
 from contextlib import closing
 
 from blocks.delivery_manifest import DeliveredObject, folder_of
 from blocks.domain.errors import AccessDenied, RefineryError
-from blocks.domain.model import DeliveryStatus
+from blocks.domain.model import DeliveryStatus, ResultFormat
+from blocks.lookahead import look_ahead
 from blocks.store import jobs, results, waits
+from blocks.store.database import Transaction
+from blocks.store.jobs import Job
 from flows.running.deadlines import Deadline
 from flows.running.monitor import run_log
 from flows.running.resources import (
@@ -21,6 +25,7 @@ from flows.running.resources import (
 )
 from flows.running.setbacks import DELIVER_JOB
 from flows.writing import folder
+from flows.writing.folder import Block, Layout
 
 
 def begin(job_id: str, *, again: bool) -> None:
@@ -47,14 +52,22 @@ def find(job_id: str) -> list[DeliveredObject] | None:
 def write_results(job_id: str, deadline: Deadline) -> list[DeliveredObject]:
     """Stream the settled tasks into parts of bounded size."""
     job = load_undelivered(job_id)
-    with database().long_read() as tx, closing(results.export(tx, job.job_no)) as blocks:
+    layout = folder.layout_of(job)
+    with database().long_read() as tx, closing(_blocks(tx, job, layout)) as blocks:
         return folder.write_parts(
             destination_of(job),
             folder_of(job),
             deadline.watch(blocks),
-            layout=folder.layout_of(job),
+            layout=layout,
             part_bytes_max=settings().part_bytes_max,
         )
+
+
+def _blocks(tx: Transaction, job: Job, layout: Layout) -> Generator[Block, None, None]:
+    """Return what objects of this layout are made of; lines are composed while others are sent."""
+    if layout.format is ResultFormat.PARQUET:
+        return results.read(tx, job.job_no)
+    return look_ahead(results.export(tx, job.job_no))
 
 
 def write_bad_lines(job_id: str, deadline: Deadline) -> DeliveredObject:

@@ -19,12 +19,17 @@ from blocks.delivery_manifest import (
 )
 from blocks.domain.errors import AccessDenied, NotSupported, ObjectExists, ObjectNotFound
 from blocks.domain.model import Compression, ResultFormat
+from blocks.lines.result_lines import Results, count_line_bytes
 from blocks.store.jobs import Job
 from flows.writing import parquet
 
 _GZIP_LEVEL = 6
 _TIDY_S_MAX = 60.0
 _OURS = re.compile(r"part-[0-9]{5,}\.(parquet|jsonl(\.gz|\.zst)?)")
+
+
+Block = bytes | Results
+"""Whole lines, or, for Parquet, the results that they are made of."""
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -56,12 +61,12 @@ def layout_of(job: Job) -> Layout:
 def write_parts(
     bucket: Bucket,
     folder: str,
-    blocks: Iterable[bytes],
+    blocks: Iterable[Block],
     *,
     layout: Layout = LINES,
     part_bytes_max: int,
 ) -> list[DeliveredObject]:
-    """Write `blocks` of whole lines to `part-00000.jsonl` and so on, or to Parquet files.
+    """Write `blocks` of whole lines to `part-00000.jsonl` and so on, or `Results` to Parquet files.
 
     A part ends with the block that takes it to `part_bytes_max`, counted as lines before compression.
     """
@@ -75,14 +80,22 @@ def write_parts(
 
 
 def write_object(
-    bucket: Bucket, key: str, blocks: Iterable[bytes], *, layout: Layout = LINES
+    bucket: Bucket,
+    key: str,
+    blocks: Iterable[Block],
+    *,
+    layout: Layout = LINES,
 ) -> DeliveredObject:
-    """Write `blocks` of whole lines to one object, which appears when all of it is written."""
+    """Write `blocks` to one object, which appears when all of it is written.
+
+    They are whole lines, or `Results` for Parquet.
+    """
     with bucket.write(key) as file:
         if layout.format is ResultFormat.PARQUET:
-            rows = parquet.write(file, blocks, compression=layout.compression)
+            results = cast(Iterable[Results], blocks)
+            rows = parquet.write(file, results, compression=layout.compression)
         else:
-            rows = _write_lines(file, blocks, layout.compression)
+            rows = _write_lines(file, cast(Iterable[bytes], blocks), layout.compression)
     return DeliveredObject(key, rows, file.size, file.sha256)
 
 
@@ -178,15 +191,19 @@ def tidy(bucket: Bucket, folder: str, objects: Iterable[DeliveredObject]) -> Non
             bucket.delete(entry.key)
 
 
-def _until(first: bytes, stream: Iterator[bytes], bytes_max: int) -> Iterator[bytes]:
+def _until(first: Block, stream: Iterator[Block], bytes_max: int) -> Iterator[Block]:
     yield first
-    written = len(first)
+    written = _count_bytes(first)
     while written < bytes_max:
         block = next(stream, None)
         if block is None:
             return
         yield block
-        written += len(block)
+        written += _count_bytes(block)
+
+
+def _count_bytes(block: Block) -> int:
+    return len(block) if isinstance(block, bytes) else count_line_bytes(block)
 
 
 @contextmanager

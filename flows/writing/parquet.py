@@ -1,14 +1,15 @@
 """Write results as Parquet: the fields of an export line as columns."""
 
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import msgspec
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from blocks.domain import ids
 from blocks.domain.model import Compression
+from blocks.lines.result_lines import Ballot, Results, count_line_bytes
 
 # So many bytes of JSON become a row group: that bounds memory, and readers skip whole groups.
 _ROW_GROUP_BYTES = 16 * 1024 * 1024
@@ -30,69 +31,62 @@ SCHEMA = pa.schema(
     ]
 )
 
-_METADATA = b',"metadata":'
-_AFTER_METADATA = b',"status":"settled","consensus_label":'
+# These are columns of `RESULT_COLUMNS` as they are.
+_VERBATIM = "line", "data_url", "metadata", "created_at", "settled_at"
+_OLDEST = pl.CompatLevel.oldest()
 
 
-class _Row(msgspec.Struct, frozen=True, gc=False):
-    task_id: str
-    line: int | None
-    data_url: str
-    status: str
-    consensus_label: str
-    confidence: float
-    worker_count: int
-    agreement_count: int
-    votes: dict[str, int]
-    created_at: datetime
-    settled_at: datetime
-
-
-_decoder = msgspec.json.Decoder(list[_Row])
-
-
-def write(file: Any, blocks: Iterable[bytes], *, compression: Compression) -> int:
-    """Write `blocks` of export lines as one Parquet file; return the number of rows.
+def write(file: Any, results: Iterable[Results], *, compression: Compression) -> int:
+    """Write results as one Parquet file; return the number of rows.
 
     `compression` is that of the pages inside.
     """
     rows = 0
     with pq.ParquetWriter(file, SCHEMA, compression=compression.value) as writer:
-        for group in _groups(blocks):
-            batch = _batch(group)
-            writer.write_batch(batch)
-            rows += batch.num_rows
+        for group in _groups(results):
+            writer.write_table(group, row_group_size=group.num_rows)
+            rows += group.num_rows
     return rows
 
 
-def _groups(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    group = bytearray()
-    for block in blocks:
-        group += block
-        if len(group) >= _ROW_GROUP_BYTES:
-            yield bytes(group)
-            group.clear()
+def _groups(results: Iterable[Results]) -> Iterator[pa.Table]:
+    group, size = [], 0
+    for some in results:
+        group.append(_batch(some))
+        size += count_line_bytes(some)
+        if size >= _ROW_GROUP_BYTES:
+            yield pa.Table.from_batches(group)
+            group, size = [], 0
     if group:
-        yield bytes(group)
+        yield pa.Table.from_batches(group)
 
 
-def _batch(lines: bytes) -> pa.RecordBatch:
-    texts, rest = zip(*map(_without_metadata, lines.rstrip(b"\n").split(b"\n")), strict=True)
-    rows = _decoder.decode(b"[" + b",".join(rest) + b"]")
-    columns: dict[str, list[Any]] = {
-        name: [getattr(row, name) for row in rows] for name in SCHEMA.names if name != "metadata"
+def _batch(results: Results) -> pa.RecordBatch:
+    tasks = results.tasks
+    columns = {name: _arrow(tasks[name]) for name in _VERBATIM}
+    task_ids = tasks.select(
+        pl.lit(ids.task_ids(results.job_id)) + pl.col("task_no").cast(pl.String)
+    )
+    columns["task_id"] = _arrow(task_ids.to_series())
+    columns["status"] = pa.repeat("settled", len(tasks))
+    ballots = _ballots(results.options, results.ballots).take(_arrow(tasks["ballot"]))
+    columns |= zip(ballots.schema.names, ballots.columns, strict=True)
+    return pa.record_batch([columns[field.name].cast(field.type) for field in SCHEMA], SCHEMA)
+
+
+def _ballots(options: Sequence[str], ballots: Sequence[Ballot]) -> pa.RecordBatch:
+    """Return the columns that follow from the votes: a row for each distinct ballot."""
+    columns = {
+        "consensus_label": [options[ballot.winner] for ballot in ballots],
+        "confidence": [ballot.confidence for ballot in ballots],
+        "worker_count": [ballot.labels for ballot in ballots],
+        "agreement_count": [ballot.agreed for ballot in ballots],
+        "votes": [list(zip(options, ballot.votes, strict=True)) for ballot in ballots],
     }
-    columns["metadata"] = [None if text == b"null" else text.decode() for text in texts]
-    columns["votes"] = [list(row.votes.items()) for row in rows]
-    return pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
+    return pa.RecordBatch.from_pydict(
+        columns, schema=pa.schema([SCHEMA.field(name) for name in columns])
+    )
 
 
-def _without_metadata(line: bytes) -> tuple[bytes, bytes]:
-    """Return the text of a line's metadata, and the line without it: decoders bound the depth.
-
-    One string comes before its key, and fields of ours after it; in both a quote is escaped, so the two
-    searches find the right places.
-    """
-    key = line.index(_METADATA)
-    end = line.rindex(_AFTER_METADATA)
-    return line[key + len(_METADATA) : end], line[:key] + line[end:]
+def _arrow(column: pl.Series) -> pa.Array:
+    return column.rechunk().to_arrow(compat_level=_OLDEST)

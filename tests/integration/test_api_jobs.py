@@ -1,9 +1,9 @@
 """Jobs over HTTP: submitted, looked at, exported, and started in Prefect."""
 
-import gzip
 import json
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from litestar.testing import TestClient
 
@@ -415,18 +415,20 @@ def test_a_large_export_is_streamed_whole(api: Api) -> None:
     assert [line["line"] for line in lines] == list(range(1, 401))
 
 
-@pytest.mark.parametrize("tasks", [1, 300])
-def test_an_export_is_compressed_for_who_accepts_it(api: Api, tasks: int) -> None:
+@pytest.mark.parametrize("tasks", [0, 1, 300])
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_an_export_is_compressed_for_who_accepts_it(api: Api, tasks: int, encoding: str) -> None:
     job = finish(api.shop, make_chunk(tasks))
     path = f"/v1/jobs/{job.job_id}/export"
     plain = api.client.get(path, headers={**api.customer, "Accept-Encoding": "identity"})
     assert "content-encoding" not in plain.headers
-    headers = {**api.customer, "Accept-Encoding": "gzip"}
+    assert plain.content.count(b"\n") == tasks
+    headers = {**api.customer, "Accept-Encoding": encoding}
     with api.client.stream("GET", path, headers=headers) as response:
         raw = b"".join(response.iter_raw())
-    assert response.headers["content-encoding"] == "gzip"
+    assert response.headers["content-encoding"] == encoding
     assert "accept-encoding" in response.headers["vary"].lower()
-    assert gzip.decompress(raw) == plain.content
+    assert pa.CompressedInputStream(pa.BufferReader(raw), encoding).read() == plain.content
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -14,10 +14,12 @@ import s3fs
 
 from blocks.delivery_manifest import DeliveryManifest
 from blocks.domain.model import Compression, ResultFormat
+from blocks.lines.result_lines import to_json_lines
 from deployments import cli
 from deployments.embedded.object_stores import ObjectStoreAddress
 from flows.writing.folder import Layout, write_object, write_parts
-from tests.support.memory_bucket import MemoryBucket, export_line
+from tests.support.made_results import make_results, row
+from tests.support.memory_bucket import MemoryBucket
 
 pytestmark = pytest.mark.integration
 LAYOUTS = [
@@ -44,7 +46,9 @@ def run(*arguments: str, **environment: str) -> tuple[int, str]:
 def delivered(layout: Layout) -> dict[str, bytes]:
     """The objects of a delivery, by name."""
     bucket = MemoryBucket()
-    rows = [export_line(n) for n in range(100)]
+    results = [make_results(row(n)) for n in range(100)]
+    is_parquet = layout.format is ResultFormat.PARQUET
+    rows = results if is_parquet else [to_json_lines(each) for each in results]
     objects = write_parts(bucket, "f", rows, layout=layout, part_bytes_max=10_000)
     objects.append(write_object(bucket, "f/errors.jsonl", [b'{"line":7}\n']))
     manifest = DeliveryManifest(

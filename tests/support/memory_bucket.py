@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -124,23 +123,3 @@ def make_job(prefix: str = "p", compression: Compression = Compression.NONE) -> 
         tasks_failed=2,
         lines_read=6,
     )
-
-
-def export_line(n: int, metadata: str = "null", **changes: object) -> bytes:
-    """An export line; its fields and their order are those of the SQL statement."""
-    row: dict[str, object] = {
-        "task_id": f"tsk_{n}",
-        "line": n,
-        "data_url": f"https://a.example/{n}.jpg",
-        "metadata": None,
-        "status": "settled",
-        "consensus_label": "cat",
-        "confidence": 2 / 3,
-        "worker_count": 3,
-        "agreement_count": 2,
-        "votes": {"cat": 2, "dog": 1},
-        "created_at": "2026-01-01T00:00:00.123456Z",
-        "settled_at": "2026-01-02T00:00:00.000000Z",
-    }
-    text = json.dumps(row | changes, separators=(",", ":"), ensure_ascii=False)
-    return text.replace('"metadata":null', f'"metadata":{metadata}', 1).encode() + b"\n"

@@ -3,7 +3,8 @@
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator
+import random
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,7 @@ from blocks.buckets.protocol import Bucket, Entry, ObjectFile
 from blocks.delivery_manifest import DeliveredObject, folder_of
 from blocks.domain.errors import ObjectExists, Transient
 from blocks.domain.model import Compression, Pin, ResultFormat
+from blocks.lines.result_lines import Ballot, Results, count_line_bytes, to_json_lines
 from blocks.store.jobs import Job
 from flows.writing import parquet
 from flows.writing.folder import (
@@ -31,7 +33,8 @@ from flows.writing.folder import (
     write_object,
     write_parts,
 )
-from tests.support.memory_bucket import MemoryBucket, export_line, make_job
+from tests.support.made_results import make_results, row
+from tests.support.memory_bucket import MemoryBucket, MemoryFile, make_job
 
 COMPRESSIONS = list(Compression)
 EXTENSIONS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
@@ -376,22 +379,33 @@ def read_parquet(data: bytes) -> list[dict[str, Any]]:
     return rows
 
 
+def read_as_lines(parts: Iterable[Results]) -> pa.Table:
+    """The rows of export lines as a table, read as JSON line by line."""
+    rows = [json.loads(line) for part in parts for line in to_json_lines(part).splitlines()]
+    texts = [text for part in parts for text in part.tasks["metadata"]]
+    times = ("created_at", "settled_at")
+    for each, metadata in zip(rows, texts, strict=True):
+        each |= {"metadata": metadata, "votes": list(each["votes"].items())}
+        each |= {name: datetime.fromisoformat(each[name]) for name in times}
+    return pa.Table.from_pylist(rows, schema=parquet.SCHEMA)
+
+
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_parquet_has_the_fields_of_the_export(compression: Compression) -> None:
     bucket = MemoryBucket()
-    blocks = [
-        export_line(1, '{"a": 1.10}') + export_line(2),
-        export_line(3, '{"ü":"😀"}', line=None),
+    parts = [
+        make_results(row(1, '{"a": 1.10}'), row(2)),
+        make_results(row(3, '{"ü":"😀"}', line=None)),
     ]
     (part,) = write_parts(
-        bucket, "f", blocks, layout=Layout(ResultFormat.PARQUET, compression), part_bytes_max=10**6
+        bucket, "f", parts, layout=Layout(ResultFormat.PARQUET, compression), part_bytes_max=10**6
     )
     assert (part.key, part.rows) == ("f/part-00000.parquet", 3)
     stored = bucket.objects[part.key]
     assert (part.bytes, part.sha256) == (len(stored), hashlib.sha256(stored).hexdigest())
     first, second, third = read_parquet(stored)
     assert first == {
-        "task_id": "tsk_1",
+        "task_id": "tsk_11",
         "line": 1,
         "data_url": "https://a.example/1.jpg",
         "metadata": '{"a": 1.10}',
@@ -409,24 +423,60 @@ def test_parquet_has_the_fields_of_the_export(compression: Compression) -> None:
     assert codec == {"none": "UNCOMPRESSED", "gzip": "GZIP", "zstd": "ZSTD"}[compression]
 
 
+OPTIONS = ["cat", 'a","status":"settled"', "\n", "ü"]
+BALLOTS = st.lists(
+    st.lists(st.integers(1, 9), min_size=4, max_size=4).flatmap(
+        lambda votes: st.builds(Ballot, st.integers(0, 3), st.just(votes))
+    ),
+    min_size=1,
+    max_size=3,
+)
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=9)
+ROWS = st.lists(
+    st.builds(
+        row,
+        st.integers(0, 10**15),
+        st.one_of(st.none(), TEXTS.map(lambda text: json.dumps({"x": text}, ensure_ascii=False))),
+        line=st.one_of(st.none(), st.integers(1, 10**15)),
+        url=TEXTS.map(lambda text: f"https://a.example/{text}"),
+    ),
+    min_size=1,
+    max_size=9,
+)
+
+
+@given(ROWS, BALLOTS, st.randoms(use_true_random=False))
+def test_parquet_and_sizes_are_those_of_the_lines(
+    rows: list[dict[str, object]], ballots: list[Ballot], rng: random.Random
+) -> None:
+    rows = [each | {"ballot": rng.randrange(len(ballots))} for each in rows]
+    half = len(rows) // 2
+    parts = [
+        make_results(*some, options=OPTIONS, ballots=ballots) for some in (rows[:half], rows[half:])
+    ]
+    for part in parts:
+        assert count_line_bytes(part) == len(to_json_lines(part))
+    file = MemoryFile()
+    assert parquet.write(file, parts, compression=Compression.ZSTD) == len(rows)
+    found = pq.read_table(pa.BufferReader(file.getvalue()))
+    assert found.schema.equals(parquet.SCHEMA)
+    assert found.equals(read_as_lines(parts))
+
+
 def test_metadata_that_looks_like_the_line_around_it_stays_whole() -> None:
     deceptive = '{"x":1,"metadata":2,"status":"settled","consensus_label":"dog","votes":{}}'
     deep = '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"
     bucket = MemoryBucket()
-    label = 'a","status":"settled","consensus_label":"b'
-    blocks = [
-        export_line(1, deceptive, consensus_label=label),
-        export_line(2, deep, data_url='","metadata":'),
-    ]
+    results = make_results(row(1, deceptive), row(2, deep, url='","metadata":'))
     write_parts(
         bucket,
         "f",
-        blocks,
+        [results],
         layout=Layout(ResultFormat.PARQUET, Compression.NONE),
         part_bytes_max=10**9,
     )
     first, second = read_parquet(bucket.objects["f/part-00000.parquet"])
-    assert (first["metadata"], first["consensus_label"]) == (deceptive, label)
+    assert first["metadata"] == deceptive
     assert (second["metadata"], second["data_url"]) == (deep, '","metadata":')
 
 
@@ -434,28 +484,19 @@ def test_parquet_is_cut_into_parts_and_row_groups_of_bounded_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(parquet, "_ROW_GROUP_BYTES", 2000)
-    blocks = [export_line(n) for n in range(100)]
-    bucket = MemoryBucket()
-    parts = write_parts(
-        bucket,
-        "f",
-        blocks,
-        layout=Layout(ResultFormat.PARQUET, Compression.ZSTD),
-        part_bytes_max=10_000,
-    )
+    results = [make_results(row(n)) for n in range(100)]
+    bucket, of_lines = MemoryBucket(), MemoryBucket()
+    layout = Layout(ResultFormat.PARQUET, Compression.ZSTD)
+    parts = write_parts(bucket, "f", results, layout=layout, part_bytes_max=10_000)
     assert len(parts) > 2
     assert sum(part.rows for part in parts) == 100
     groups = [
         pq.ParquetFile(pa.BufferReader(bucket.objects[part.key])).num_row_groups for part in parts
     ]
     assert all(2 <= count <= 6 for count in groups[:-1])
-    found = [row["line"] for part in parts for row in read_parquet(bucket.objects[part.key])]
+    found = [line["line"] for part in parts for line in read_parquet(bucket.objects[part.key])]
     assert found == list(range(100))
     again = MemoryBucket()
-    assert parts == write_parts(
-        again,
-        "f",
-        blocks,
-        layout=Layout(ResultFormat.PARQUET, Compression.ZSTD),
-        part_bytes_max=10_000,
-    )
+    assert parts == write_parts(again, "f", results, layout=layout, part_bytes_max=10_000)
+    lines = write_parts(of_lines, "f", map(to_json_lines, results), part_bytes_max=10_000)
+    assert [part.rows for part in lines] == [part.rows for part in parts]
