@@ -227,8 +227,7 @@ class Interrupted:
         self._meanwhile = meanwhile
 
     def execute(self, *arguments: Any) -> list[dict[str, Any]]:
-        cursor = self._tx.execute(*arguments)
-        rows: list[dict[str, Any]] = cursor.fetchall() if cursor.description else []
+        rows: list[dict[str, Any]] = self._tx.execute(*arguments).fetchall()
         self._meanwhile()
         return rows
 
