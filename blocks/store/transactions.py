@@ -14,7 +14,7 @@ import psycopg
 from psycopg.abc import Params, QueryNoTemplate
 from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import DictRow
 
@@ -52,32 +52,34 @@ class _Prepared:
 
 
 class Rows:
-    """The rows that a statement has returned, as dicts by column."""
+    """The rows that a statement has returned, as dicts by column.
 
-    def __init__(self, rows: list[DictRow], rowcount: int) -> None:
-        self._rows = rows
-        self._next = 0
-        self.rowcount = rowcount
+    They are loaded when the first one is asked for, which must be within the transaction.
+    """
+
+    def __init__(self, pgresult: PGresult | None, load: Callable[[], list[DictRow]]) -> None:
+        self.pgresult = pgresult
+        """The result as libpq has it."""
+        self._load = load
+        self._rows: Iterator[DictRow] | None = None
+
+    @property
+    def rowcount(self) -> int:
         """How many rows the statement has read or changed."""
+        return (self.pgresult.command_tuples if self.pgresult else None) or 0
 
     def fetchone(self) -> DictRow | None:
         """Return the next row; None after the last one."""
-        return next(self, None)
+        return next(iter(self), None)
 
     def fetchall(self) -> list[DictRow]:
         """Return the rows that are left."""
-        rest = self._rows[self._next :]
-        self._next = len(self._rows)
-        return rest
+        return list(self)
 
     def __iter__(self) -> Iterator[DictRow]:
-        return self
-
-    def __next__(self) -> DictRow:
-        if self._next == len(self._rows):
-            raise StopIteration
-        self._next += 1
-        return self._rows[self._next - 1]
+        if self._rows is None:
+            self._rows = iter(self._load())
+        return self._rows
 
 
 class Transaction(psycopg.Connection[DictRow]):
@@ -110,26 +112,20 @@ class Transaction(psycopg.Connection[DictRow]):
         self._along = [self._begin]
 
     def execute(  # type: ignore[override]
-        self, query: QueryNoTemplate, params: Params | None = None
+        self, query: QueryNoTemplate, params: Params | None = None, *, binary: bool = False
     ) -> Rows:
-        """Run a statement, and return its rows."""
+        """Run a statement, and return its rows; `binary` asks the server for them in that format."""
         if not isinstance(query, Statement) or query.may_be_several:
-            cursor = super().execute(query, params)
-            return Rows(cursor.fetchall() if cursor.description else [], cursor.rowcount)
-        prepared, send = self._send_of(query, params)
+            cursor = super().execute(query, params, binary=binary)
+            return Rows(cursor.pgresult, cursor.fetchall if cursor.description else list)
+        prepared, send = self._send_of(query, params, Format.BINARY if binary else Format.TEXT)
         along, self._along = self._along, []
         result = self._run(*along, send)
-        transformer = self._transformer
-        transformer.set_pgresult(result)
-        if prepared.columns is None:
-            columns = [result.fname(n) or b"" for n in range(result.nfields)]
-            prepared.columns = tuple(column.decode() for column in columns)
-        rows = transformer.load_rows(0, result.ntuples, prepared.make_row)
-        return Rows(rows, result.command_tuples or 0)
+        return Rows(result, partial(self._load, prepared, result))
 
     def execute_later(self, query: Statement, params: Params | None = None) -> None:
         """Run a statement together with the next one, which raises its error as well."""
-        _, send = self._send_of(query, params)
+        _, send = self._send_of(query, params, Format.TEXT)
         self._along.append(send)
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
@@ -168,7 +164,16 @@ class Transaction(psycopg.Connection[DictRow]):
             along, self._along = self._along, []
             self._run(*along)
 
-    def _send_of(self, query: Statement, params: Params | None) -> tuple[_Prepared, _Send]:
+    def _load(self, prepared: _Prepared, result: PGresult) -> list[DictRow]:
+        self._transformer.set_pgresult(result)
+        if prepared.columns is None:
+            columns = [result.fname(n) or b"" for n in range(result.nfields)]
+            prepared.columns = tuple(column.decode() for column in columns)
+        return self._transformer.load_rows(0, result.ntuples, prepared.make_row)
+
+    def _send_of(
+        self, query: Statement, params: Params | None, answer: Format
+    ) -> tuple[_Prepared, _Send]:
         """Return the command that runs a statement; prepare the statement if it has run often enough."""
         transformer = self._transformer
         names = query.names
@@ -184,10 +189,12 @@ class Transaction(psycopg.Connection[DictRow]):
             prepared.uses += 1
             if prepared.uses <= _PREPARED_AFTER or self._prepared_count == _PREPARED_MAX:
                 text = query.numbered
-                send = partial(pgconn.send_query_params, text, dumped, prepared.types, formats)
+                send = partial(
+                    pgconn.send_query_params, text, dumped, prepared.types, formats, answer
+                )
                 return prepared, send
             self._prepare(prepared)
-        return prepared, partial(pgconn.send_query_prepared, prepared.name, dumped, formats)
+        return prepared, partial(pgconn.send_query_prepared, prepared.name, dumped, formats, answer)
 
     def _prepare(self, prepared: _Prepared) -> None:
         along, self._along = self._along, []

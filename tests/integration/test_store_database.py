@@ -65,7 +65,7 @@ def test_rows_are_read_once_in_any_way(database: Database) -> None:
         rows = tx.execute(numbers)
         assert rows.rowcount == 4
         assert rows.fetchone() == {"n": 1}
-        assert next(rows) == {"n": 2}
+        assert next(iter(rows)) == {"n": 2}
         assert rows.fetchall() == [{"n": 3}, {"n": 4}]
         assert rows.fetchone() is None
 
