@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from cachetools import LRUCache
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException
-from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 
 from api.http import requesters
@@ -29,6 +28,12 @@ _ANNOTATORS_SHARE = 3 / 4
 _ANNOTATOR_SHARE = 1 / 4
 
 Connection = ASGIConnection[Any, Principal, Any, Any]
+
+_TAKES = "takes_key_of"
+CUSTOMERS_ONLY = {_TAKES: "customer"}
+"""The `opt` of a router whose routes refuse any key but a customer's, with 403."""
+ANNOTATORS_ONLY = {_TAKES: "annotator"}
+"""The same for annotators' keys."""
 
 
 class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
@@ -56,6 +61,7 @@ class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
                 raise NotAuthorizedException
         note_rate(connection.scope, limits.keys.take(customers.hash_key(key)))
         requesters.note(connection.scope, Requester(_shares(principal)))
+        _refuse_other_kinds(principal, connection.route_handler.opt.get(_TAKES))
         return AuthenticationResult(user=principal, auth=None)
 
 
@@ -66,6 +72,14 @@ def _shares(principal: Principal) -> dict[str, float]:
         "annotators": _ANNOTATORS_SHARE,
         f"annotator {principal.annotator_no}": _ANNOTATOR_SHARE,
     }
+
+
+def _refuse_other_kinds(principal: Principal, wanted: str | None) -> None:
+    # Not a guard: Litestar copies the handler for each guard of each request.
+    if wanted == "customer" and principal.customer_id is None:
+        raise wrong_key(wanted=CUSTOMERS_KEY, given=ANNOTATORS_KEY)
+    if wanted == "annotator" and principal.annotator_no is None:
+        raise wrong_key(wanted=ANNOTATORS_KEY, given=CUSTOMERS_KEY)
 
 
 class RateLimits:
@@ -120,34 +134,12 @@ class KeyRing:
 
 
 def customer_id(connection: Connection) -> str:
-    """Return the customer whose key it is; for routes that `customers_only` guards."""
+    """Return the customer whose key it is; for routes that are `CUSTOMERS_ONLY`."""
     assert connection.user.customer_id is not None
     return connection.user.customer_id
 
 
 def annotator_no(connection: Connection) -> int:
-    """Return the annotator whose key it is; for routes that `annotators_only` guards."""
+    """Return the annotator whose key it is; for routes that are `ANNOTATORS_ONLY`."""
     assert connection.user.annotator_no is not None
     return connection.user.annotator_no
-
-
-# These are coroutines because Litestar runs any other guard in a thread, which costs a claim 8 %.
-async def customers_only(connection: Connection, _: BaseRouteHandler) -> None:
-    """Refuse any key but a customer's: a guard that raises 403."""
-    if _needs_no_key(connection):
-        return
-    if connection.user.customer_id is None:
-        raise wrong_key(wanted=CUSTOMERS_KEY, given=ANNOTATORS_KEY)
-
-
-async def annotators_only(connection: Connection, _: BaseRouteHandler) -> None:
-    """Refuse any key but an annotator's: a guard that raises 403."""
-    if _needs_no_key(connection):
-        return
-    if connection.user.annotator_no is None:
-        raise wrong_key(wanted=ANNOTATORS_KEY, given=CUSTOMERS_KEY)
-
-
-def _needs_no_key(connection: Connection) -> bool:
-    """Return whether the request only asks which methods a path has; `ApiKeyMiddleware` lets it in."""
-    return bool(connection.scope.get("method") == "OPTIONS")

@@ -8,6 +8,9 @@ from litestar.types import HTTPReceiveMessage, Receive, WebSocketReceiveMessage
 
 from blocks.domain.errors import RefineryError
 
+# Written here, since an annotation of the inner function would be put together for each request.
+_Received = HTTPReceiveMessage | WebSocketReceiveMessage
+
 
 class ClientGone(RefineryError):
     """The client has closed the connection, so there is nobody to answer."""
@@ -18,7 +21,7 @@ class ClientGone(RefineryError):
 def raise_on_hangup(receive: Receive) -> Receive:
     """Wrap `receive` so that it raises `ClientGone` once the client has gone."""
 
-    async def receive_or_raise() -> HTTPReceiveMessage | WebSocketReceiveMessage:
+    async def receive_or_raise() -> _Received:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone("The client has closed the connection.")

@@ -1,17 +1,18 @@
 """Headers that tell a browser to do as little as possible with an answer."""
 
-from litestar.datastructures import MutableScopeHeaders
 from litestar.enums import ScopeType
 from litestar.types import Message, Scope
 
 from api.http.openapi import PAGE_POLICY
 
 _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-_HEADERS = {
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
+_HEADERS = [
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+]
+_OTHERS = [(b"content-security-policy", _NOTHING.encode()), *_HEADERS]
+_PAGES = [(b"content-security-policy", PAGE_POLICY.encode()), *_HEADERS]
 
 
 async def add_page_headers(message: Message, scope: Scope) -> None:
@@ -21,8 +22,6 @@ async def add_page_headers(message: Message, scope: Scope) -> None:
     """
     if scope["type"] != ScopeType.HTTP or message["type"] != "http.response.start":
         return
-    headers = MutableScopeHeaders.from_message(message)
-    is_page = headers.get("content-type", "").startswith("text/html")
-    headers["Content-Security-Policy"] = PAGE_POLICY if is_page else _NOTHING
-    for name, value in _HEADERS.items():
-        headers[name] = value
+    headers = list(message["headers"])
+    is_page = any(n == b"content-type" and v.startswith(b"text/html") for n, v in headers)
+    message["headers"] = headers + (_PAGES if is_page else _OTHERS)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Hashable, Mapping
 from time import monotonic
 from typing import NamedTuple
 
-from litestar.datastructures import MutableScopeHeaders
 from litestar.enums import ScopeType
 from litestar.types import Message, Scope
 
@@ -152,6 +151,8 @@ async def add_rate_headers(message: Message, scope: Scope) -> None:
         return
     rates = scope["state"].get(_STATE)
     if rates:
-        headers = MutableScopeHeaders.from_message(message)
-        for name, value in rate_headers(*rates.values()).items():
-            headers.setdefault(name, value)
+        headers = list(message["headers"])
+        if not any(name == b"ratelimit" for name, _ in headers):  # a 429 has them already
+            more = rate_headers(*rates.values()).items()
+            headers += [(name.lower().encode(), value.encode()) for name, value in more]
+            message["headers"] = headers

@@ -7,14 +7,15 @@ from typing import Any, ClassVar, Self
 
 import psycopg
 from psycopg import errors
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from blocks.domain.errors import Transient
-from blocks.store import interrupts
+from blocks.store import interrupts, transactions
 from blocks.store.interrupts import Interrupt
+from blocks.store.queries import Statement
 
-Transaction = psycopg.Connection[DictRow]
+Transaction = transactions.Transaction
 
 Rollback = psycopg.Rollback
 """Raised in a `tx.transaction()`, it undoes that, and the code after it goes on."""
@@ -37,6 +38,7 @@ _RECONNECT_S_MAX = 5.0
 SHORT_STATEMENTS = (
     "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off"
 )
+_ALLOW_TIME = Statement("select set_config('statement_timeout', %(time)s, true)")
 _CONNECTION: dict[str, Any] = {
     "connect_timeout": 10,
     # The server ends the statements of clients that have gone; it looks each second.
@@ -92,7 +94,11 @@ class Database:
     ) -> None:
         self._url = url
         waits = f"{_CONNECTION['options']} -c lock_timeout={lock_s_max * 1000:.0f}"
-        self._connection = _CONNECTION | {"row_factory": dict_row, "options": waits}
+        self._connection = _CONNECTION | {
+            "row_factory": dict_row,
+            "autocommit": True,
+            "options": waits,
+        }
         statements = (
             f"{SHORT_STATEMENTS} -c statement_timeout={statement_s_max * 1000:.0f} "
             f"-c idle_in_transaction_session_timeout={_IDLE_S_MAX * 1000:.0f}"
@@ -104,10 +110,10 @@ class Database:
             max_size=connections_max,
             timeout=_WAIT_FOR_CONNECTION_S,
             reconnect_timeout=_RECONNECT_S_MAX,
-            check=_begin,
+            check=Transaction.begin,
+            connection_class=Transaction,
             kwargs={
                 **self._connection,
-                "autocommit": True,  # `_begin` does what the driver would do on top of it
                 "options": f"{waits} {statements}",
             },
             open=False,
@@ -123,17 +129,19 @@ class Database:
                 thread's `Interrupt` has.
         """
         self._pool.open()
+        interrupt = interrupts.of_this_thread()
         with translated():
             connection = self._pool.getconn()
             try:
-                _refuse_interrupted()
+                if not interrupt.hold(connection):
+                    raise DatabaseUnavailable("The database has not answered in time.")
                 with connection:
                     try:
                         yield connection
                     except Rollback:
                         connection.rollback()
             finally:
-                interrupts.of_this_thread().let_go()
+                interrupt.let_go()
                 self._pool.putconn(connection)
 
     @contextmanager
@@ -152,12 +160,13 @@ class Database:
                 closing(self._connect_for_long()) as connection,
                 _interruptible(connection, interrupt or Interrupt()),
             ):
+                connection.begin()
                 yield connection
         finally:
             self._long_reads.release()
 
     def _connect_for_long(self) -> Transaction:
-        return psycopg.connect(self._url, **self._connection | {"application_name": LONG_READ})
+        return Transaction.connect(self._url, **self._connection | {"application_name": LONG_READ})
 
     def listen(self, channel: str, *, timeout_s: float, interrupt: Interrupt) -> Iterator[None]:
         """Yield once it listens, then after each notification, or after `timeout_s` without one.
@@ -188,25 +197,8 @@ class Database:
 
 def allow_time(tx: Transaction, seconds: int) -> None:
     """Let each statement of this transaction take so many seconds, where its work has no bound."""
-    tx.execute("select set_config('statement_timeout', %s, true)", [f"{seconds}s"])
+    tx.execute_later(_ALLOW_TIME, {"time": f"{seconds}s"})
     interrupts.of_this_thread().needs_s = seconds
-
-
-def _begin(connection: Transaction) -> None:
-    """Begin the transaction that the connection is taken for; this also shows that it works."""
-    interrupt = interrupts.of_this_thread()
-    if not interrupt.hold(connection):
-        return  # `transaction` raises
-    try:
-        connection.execute("begin")
-    except BaseException:
-        interrupt.let_go()
-        raise
-
-
-def _refuse_interrupted() -> None:
-    if interrupts.of_this_thread().has_fired:
-        raise DatabaseUnavailable("The database has not answered in time.")
 
 
 @contextmanager

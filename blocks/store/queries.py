@@ -9,13 +9,34 @@ from functools import cache
 from importlib import resources
 
 from psycopg import sql
+from psycopg.adapt import PyFormat
 
 _HEADING = re.compile(r"^-- (\w+) --$", re.MULTILINE)
 _SHARED = re.compile(r"\{(\w+)\}")
+_PARAMETER = re.compile(r"%\((\w+)\)s")
+
+
+class Statement(sql.SQL):
+    """A statement by its text.
+
+    `numbered` is the text as libpq takes it, with `$1` for the first of `names`, and so on.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.names = tuple(dict.fromkeys(_PARAMETER.findall(text)))
+        self.formats = [PyFormat.AUTO] * len(self.names)
+        self.may_be_several = not self.names and ";" in text  # if not in a comment
+        numbers = {name: f"${n}" for n, name in enumerate(self.names, start=1)}
+        self.numbered = _PARAMETER.sub(lambda match: numbers[match[1]], text).encode()
+
+    # Each is made once, and compared by what it is: its text has thousands of characters.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
 
 @cache
-def load(file: str) -> dict[str, sql.SQL]:
+def load(file: str) -> dict[str, Statement]:
     """Return the statements of `sql/<file>.sql` by their names."""
     text = (resources.files("blocks.store") / "sql" / f"{file}.sql").read_text("utf-8")
     _, *parts = _HEADING.split(text)
@@ -26,4 +47,4 @@ def load(file: str) -> dict[str, sql.SQL]:
     def whole(body: str) -> str:
         return _SHARED.sub(lambda match: whole(bodies[match[1]]), body)
 
-    return {name: sql.SQL(whole(body)) for name, body in bodies.items()}
+    return {name: Statement(whole(body)) for name, body in bodies.items()}
