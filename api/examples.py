@@ -65,7 +65,7 @@ from blocks.store.webhook_messages import Attempt, MessageStatus
 from blocks.store.webhooks import Event
 
 _JOB_ID = "job_0s2m8x4c7v1bq9kd6hzt5n"
-_TASK_IDS = [task_id(_JOB_ID, byte_offset) for byte_offset in (0, 74)]
+_TASK_IDS = [task_id(_JOB_ID, task_no) for task_no in (0, 1)]
 _DATA_URL = "https://images.example/cats/1.jpg"
 _QUESTION, _OPTIONS = "Is this a cat or a dog?", ["cat", "dog"]
 _MANIFEST_URL = "s3://manifests/cats.jsonl"

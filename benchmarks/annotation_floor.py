@@ -34,7 +34,7 @@ begin;
 \\if :lanes
 {take_lane};
 \\endif
-{describe_jobs};
+{describe};
 commit;
 begin;
 {submit_labels};
@@ -42,7 +42,7 @@ commit;
 """
 # The tasks that the annotator was just handed, read in SQL, so no statement waits for another's answer.
 _HELD = """(
-    select array_agg(o order by o) from leases, unnest(byte_offsets) as u (o)
+    select array_agg(o order by o) from leases, unnest(task_nos) as u (o)
     where annotator_no = :annotator_no
 )"""
 _WARM_S = 2
@@ -126,12 +126,12 @@ def _script(databases: Databases, batch: int) -> str:
         "leases_max": "100",
         "claim_key": "null",
         "claim_digest": "null",
-        "job_nos": "array[:job_no::bigint]",
+        "job_nos": f"array_fill(:job_no::bigint, array[{batch}])",
         "job_ids": f"array['{job_id}']",
         "labels": _array(OPTIONS),
         "ns": _array(range(batch)),
         "job_nths": _array([1] * batch),
-        "byte_offsets": _HELD,
+        "task_nos": _HELD,
         "label_nths": _array([1] * right + [2] * (batch - right)),
     }
     statements = {}

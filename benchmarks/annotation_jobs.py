@@ -15,10 +15,10 @@ OPTIONS = ["cat", "dog"]
 _CHUNK_TASKS = 50_000
 _LINE_BYTES = 140
 _TALLIES = """
-insert into tallies (job_no, byte_offset, labelled_at, chunk_no, latest, threshold, places, outcome,
+insert into tallies (job_no, task_no, labelled_at, latest, threshold, places, outcome,
                      stop_early, votes, annotators)
-select job_no, byte_offset, now(), chunk_no, 1, 3, 3, 1, false, '{2,1}', '{1,2,3}'
-from tasks where job_no = %s order by byte_offset
+select job_no, task_no(chunk_no, n), now(), 1, 3, 3, 1, false, '{2,1}', '{1,2,3}'
+from chunks cross join generate_series(0, tasks - 1) n where job_no = %s order by chunk_no, n
 """
 
 

@@ -61,7 +61,7 @@ def _label(databases: Databases, threshold: int, *, stop_early: bool) -> _Job:
         _work(databases.stack.api_url, key)
     with databases.connect() as connection:
         rows = connection.execute("""
-            select task_id(j.job_id, t.byte_offset), j.options[t.outcome], cardinality(t.annotators)
+            select task_id(j.job_id, t.task_no), j.options[t.outcome], cardinality(t.annotators)
             from tallies t join jobs j using (job_no)
             where j.job_no = (select max(job_no) from jobs) and t.outcome > 0
         """).fetchall()

@@ -4,7 +4,7 @@ import time
 
 from psycopg import sql
 
-from benchmarks import ours
+from benchmarks import ours, row_tasks
 from benchmarks.contender import Contender
 from benchmarks.manifest import Manifest
 from benchmarks.servers import Servers
@@ -17,18 +17,22 @@ class FloorFailed(Exception):
 
 
 def copy_contender(servers: Servers, manifest: Manifest) -> Contender:
-    """Return a COPY of a job's tasks, from a file on the server's disk into a table like `tasks`."""
+    """Return a COPY of a job's tasks, a row each, from a file on the server's disk."""
     servers.clear()
     ours.ingest(servers, manifest)
+    with servers.connect() as connection:
+        row = connection.execute("select max(job_no) from jobs").fetchone()
+        assert row is not None  # an aggregate returns one row
+    row_tasks.make(servers, int(str(row[0])))
     with servers.connect() as connection:
         row = connection.execute("show data_directory").fetchone()
         assert row is not None  # SHOW returns one row
         path = sql.Literal(f"{row[0]}/floor.bin")
-        connection.execute(sql.SQL("copy tasks to {} (format binary)").format(path))
+        connection.execute(sql.SQL("copy task_rows to {} (format binary)").format(path))
 
     def measure() -> dict[str, float]:
         with servers.connect() as connection:
-            connection.execute("create table floor (like tasks including all)")
+            connection.execute("create table floor (like task_rows including all)")
             begin = time.perf_counter()
             copied = connection.execute(sql.SQL("copy floor from {} (format binary)").format(path))
             seconds = time.perf_counter() - begin
@@ -36,7 +40,7 @@ def copy_contender(servers: Servers, manifest: Manifest) -> Contender:
             raise FloorFailed(f"{copied.rowcount} rows of {manifest.good_lines}")
         return {"floor: COPY of the same rows by the server": seconds}
 
-    settings = "binary file on the server's disk, table with the same key, one session"
+    settings = "a row a task, binary file on the server's disk, primary key, one session"
     return Contender("copy", settings, manifest.good_lines, measure, goal=0.5)
 
 

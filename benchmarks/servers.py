@@ -24,7 +24,7 @@ REGION = "us-east-1"
 # Peers make their tables in the same server, away from ours.
 PEERS_DATABASE = "peers"
 # The tables that an ingestion fills; customers and their keys stay.
-_INGESTED = ("tasks", "bad_lines", "chunks")
+_INGESTED = ("pages", "bad_lines", "chunks")
 # A flow's process ends some time after its last commit.
 _FLOW_END_TIMEOUT_S = 30.0
 _POLL_S = 0.05

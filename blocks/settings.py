@@ -76,7 +76,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How many chunks of a job are read, validated and committed at once; by default one more than there
     are cores, since there is always one that waits for a server."""
     chunks_per_wave_max: _Count = 1000
-    """How many chunks one Prefect `map` is given; larger manifests go in waves."""
+    """How many chunks one Prefect `map` is given, in groups; larger manifests go in waves."""
     chunk_runner: ChunkRunner = ChunkRunner.THREADS
     """Threads or processes of the flow's machine, or a Dask cluster."""
     dask_address: str = ""
@@ -110,6 +110,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     credentials_keep_s: _Count = 7 * 24 * 3600
     """How long a customer's credentials are kept after the job's end or its delivery's refusal."""
+    archive_after_s: Annotated[int, msgspec.Meta(ge=300)] = 3600
+    """How long after its end a job's labels move to the archive; labels that are just being counted have
+    to be committed by then."""
     lease_s: _Count = 600
     """How long a claimed task stays with its annotator where the claim does not say."""
     request_bytes_max: _Count = 4 * 1024 * 1024

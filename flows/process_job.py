@@ -13,14 +13,15 @@ from typing import Any, cast
 
 from prefect import flow, task, unmapped
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectFuture, as_completed
+from prefect.futures import PrefectFuture, wait
 from prefect.runtime import task_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner
 
 from blocks.domain.errors import LedgerMismatch, Terminal
-from blocks.store.chunks import ChunkCounts, IngestionCounts
-from flows.reading import ingestion
+from blocks.store.chunks import IngestionCounts
+from flows.reading import groups, ingestion
+from flows.reading.groups import GroupFailed
 from flows.reading.ingestion import Range
 from flows.running.deadlines import Deadline
 from flows.running.monitor import (
@@ -29,8 +30,10 @@ from flows.running.monitor import (
     mark_bad_lines,
     mark_run,
     run_log,
+    see_chunk,
     show_chunks,
     show_job,
+    ui_update,
 )
 from flows.running.policy import NETWORK_TASK, chunk_runner
 from flows.running.resources import (
@@ -42,6 +45,9 @@ from flows.running.resources import (
     settings,
 )
 from flows.running.setbacks import PROCESS_JOB, record_failures
+
+# While it waits for chunks, a run looks so often how far it is, and whether it is paused or out of time.
+_LOOKS_EVERY_S = 1.0
 
 
 # Left to itself, Prefect asks its server whether results are to be kept.
@@ -103,12 +109,18 @@ def plan_chunks(job_id: str) -> list[Range]:
     return ingestion.missing_ranges(job_id)
 
 
-@task(task_run_name="chunk {chunk_no}", **NETWORK_TASK)
-def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> ChunkSeen:
-    """Read the lines of one byte range, validate them, and commit them as tasks and bad lines."""
-    began_s = time.monotonic()
-    made = ingestion.create_tasks(job_id, chunk_no, start, end)
-    return _seen(job_id, chunk_no, made, began_s, (start, end))
+def _name_group(parameters: dict[str, Any]) -> str:
+    first, last = parameters["ranges"][0][0], parameters["ranges"][-1][0]
+    return f"chunk {first}" if first == last else f"chunks {first}-{last}"
+
+
+@task(task_run_name=cast(Any, _name_group), **NETWORK_TASK)
+def create_tasks(job_id: str, ranges: Sequence[Range], deadline: Deadline) -> list[ChunkSeen]:
+    """Read the lines of byte ranges, validate them, and commit each range's tasks and bad lines.
+
+    The chunks are retried, each by itself, and not the task.
+    """
+    return groups.create_tasks(job_id, ranges, deadline)
 
 
 @task(task_run_name="all chunks, in order", **NETWORK_TASK)
@@ -119,7 +131,8 @@ def create_tasks_of_compressed(
     seen = []
     began_s = time.monotonic()
     for chunk_no, made, share in ingestion.create_tasks_of_compressed(job_id, deadline):
-        seen.append(_seen(job_id, chunk_no, made, began_s))
+        retries = max(task_run.run_count - 1, 0)
+        seen.append(see_chunk(job_id, chunk_no, made, began_s, retries=retries))
         progress.move(share)
         began_s = time.monotonic()
     return seen
@@ -175,48 +188,42 @@ def _create_all(
         RunEnded: the run has no time left; chunks that are not begun are left to the next one.
     """
     run_log(job_id=job_id).info("wave.started", first_chunk=wave[0][0], last_chunk=wave[-1][0])
-    chunk_nos, starts, ends = zip(*wave, strict=True)
     parameters = {
         "job_id": unmapped(job_id),
-        "chunk_no": list(chunk_nos),
-        "start": list(starts),
-        "end": list(ends),
+        "ranges": groups.cut_groups(wave, settings().chunks_in_flight),
+        "deadline": unmapped(deadline),
     }
     futures: list[PrefectFuture[Any]] = list(runner.map(cast(Any, create_tasks), parameters))
-    size = load_job(job_id).manifest_bytes or 1
-    for done, future in enumerate(_until(deadline, futures), start=1):
-        made = future.result(raise_on_failure=False)
-        if isinstance(made, ChunkSeen):
-            seen.append(made)
-        progress.move((starts[0] + (ends[-1] - starts[0]) * done / len(wave)) / size)
-    for future in futures:
-        future.result()
-
-
-def _until(deadline: Deadline, futures: list[PrefectFuture[Any]]) -> Iterator[PrefectFuture[Any]]:
-    deadline.check()
+    done: set[PrefectFuture[Any]] = set()
     try:
-        yield from as_completed(futures, timeout=deadline.left_s)
-    except TimeoutError:
-        raise deadline.error() from None
+        while len(done) < len(futures):
+            deadline.check()
+            newly_done = wait(futures, timeout=min(deadline.left_s, _LOOKS_EVERY_S)).done - done
+            for future in newly_done:
+                seen += _chunks_of(future)
+            done |= newly_done
+            _show_progress(job_id, progress)
+    except BaseException:
+        deadline.end()  # or the run would not end before its groups do
+        raise
+    for future in futures:
+        _raise_error_of(future)
 
 
-def _seen(
-    job_id: str,
-    chunk_no: int,
-    made: ChunkCounts | None,
-    began_s: float,
-    limits: tuple[int, int] | tuple[None, None] = (None, None),
-) -> ChunkSeen:
-    seen = ChunkSeen(
-        chunk=chunk_no,
-        start=limits[0],
-        end=limits[1],
-        lines=made.lines if made else None,
-        bad_lines=made.bad_lines if made else None,
-        seconds=time.monotonic() - began_s,
-        retries=max(task_run.run_count - 1, 0),
-    )
-    event = "chunk.committed" if made else "chunk.there_already"
-    run_log(job_id=job_id).info(event, chunk=chunk_no, lines=seen.lines, bad_lines=seen.bad_lines)
-    return seen
+def _chunks_of(group: PrefectFuture[Any]) -> list[ChunkSeen]:
+    made = group.result(raise_on_failure=False)
+    if isinstance(made, GroupFailed):
+        return list(made.seen)
+    return made if isinstance(made, list) else []
+
+
+def _raise_error_of(group: PrefectFuture[Any]) -> None:
+    try:
+        group.result()
+    except GroupFailed as failed:
+        raise failed.error from None
+
+
+@ui_update
+def _show_progress(job_id: str, progress: Progress) -> None:
+    progress.move(ingestion.share_recorded(job_id))

@@ -20,6 +20,7 @@ from deployments.embedded.guard import Guard
 from deployments.embedded.object_stores import FakeGCS, ObjectStoreAddress, SeaweedFS
 from deployments.embedded.ports import Ports
 from deployments.embedded.postgres import Postgres
+from deployments.embedded.prefect_servers import NO_TELEMETRY
 from deployments.embedded.processes import ChildProcess, Program
 from tests.support.servers import KEY, DatabaseServer
 from tests.support.stacks import stack_of
@@ -172,3 +173,4 @@ def _no_settings_from_outside() -> None:
     for name in list(os.environ):
         if name.startswith(("REFINERY_", "ASG_", "AWS_", "PREFECT_", "GOOGLE_")):
             del os.environ[name]
+    os.environ.update(NO_TELEMETRY)  # nothing that a test starts may call its makers

@@ -9,8 +9,9 @@ _LENGTH = 22  # 110 bits: cannot be guessed, and does not collide
 JOB_ID = rf"job_[{_ALPHABET}]{{{_LENGTH}}}"
 """The pattern of a job's id, as a regular expression."""
 
+_ORDINAL_BITS = 32  # an inline job has one chunk, which grows
 _JOB = re.compile(JOB_ID)
-_TASK = re.compile(rf"tsk_([{_ALPHABET}]{{{_LENGTH}}})(0|[1-9a-f][0-9a-f]{{0,14}})")
+_TASK = re.compile(rf"tsk_([{_ALPHABET}]{{{_LENGTH}}})(0|[1-9][0-9]{{0,17}})")
 
 
 def _random() -> str:
@@ -27,13 +28,28 @@ def new_secret(prefix: str) -> str:
     return f"{prefix}_{secrets.token_urlsafe(32)}"
 
 
-def task_id(job_id: str, byte_offset: int) -> str:
-    """Return the id of the task from the line at `byte_offset` of the job's manifest.
+def task_no(chunk_no: int, ordinal: int) -> int:
+    """Return the number of a task by its chunk and its 0-based ordinal among the chunk's good lines."""
+    return (chunk_no << _ORDINAL_BITS) + ordinal
 
-    Ids are derived and not stored: a rerun makes the same ones, and the table needs no second key.
-    The SQL twin is `task_id` in the schema.
+
+def chunk_of(task_no: int) -> int:
+    """Return the number of the chunk that a task is in."""
+    return task_no >> _ORDINAL_BITS
+
+
+def task_id(job_id: str, task_no: int) -> str:
+    """Return the id of a task of a job.
+
+    Ids are derived and not stored: a rerun makes the same ones. The SQL twins of these three are in the
+    schema.
     """
-    return f"tsk_{job_id.removeprefix('job_')}{byte_offset:x}"
+    return f"{task_ids(job_id)}{task_no}"
+
+
+def task_ids(job_id: str) -> str:
+    """Return how the ids of all tasks of a job begin; their numbers follow."""
+    return f"tsk_{job_id.removeprefix('job_')}"
 
 
 def is_job_id(text: str) -> bool:
@@ -47,6 +63,6 @@ def job_of_task(text: str) -> str:
 
 
 def parse_task_id(text: str) -> tuple[str, int] | None:
-    """Return the job id and byte offset in a task id; None if it is not one of ours."""
+    """Return the job's id and the task's number in a task id; None if it is not one of ours."""
     match = _TASK.fullmatch(text)
-    return (f"job_{match[1]}", int(match[2], 16)) if match else None
+    return (f"job_{match[1]}", int(match[2])) if match else None

@@ -25,7 +25,6 @@ _ALIASES = frozenset(
     | {"source", "sourceref", "sourceurl", "src", "text", "textgcsuri", "texturl", "uri", "url"}
     | {"urls", "video", "videourl"}
 )
-_ESCAPED_LETTER = re.compile(rb"\\u00[567]")  # a key could be spelled with these
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -76,7 +75,10 @@ def _read(raw: bytes) -> tuple[str, str | None]:
     """Return the data URL and the text of the metadata."""
     if len(raw) > LINE_BYTES_MAX:
         raise _Fault(LineCode.LINE_TOO_LONG, "The line is longer than 1 MiB.")
-    fields = _plain_fields(raw) or _fields(_members(raw))
+    fields = _plain_fields(raw)
+    if fields is None:
+        fields = _fields(_members(raw))
+    _check_keys(fields)
     if not fields["data_url"].startswith('"'):
         raise _Fault(LineCode.INVALID_DATA_URL, _INVALID_URL)
     data_url = unescape(fields["data_url"])
@@ -89,17 +91,16 @@ def _read(raw: bytes) -> tuple[str, str | None]:
 
 
 def _plain_fields(raw: bytes) -> dict[str, str] | None:
-    """Return the fields, 20 times as fast, if no key can be repeated; a decoder would fold such."""
-    if raw.count(b"data_url") != 1 or raw.count(b"metadata") > 1 or _ESCAPED_LETTER.search(raw):
-        return None
+    """Return the fields, 20 times as fast, or None: the line is bad, or a key may stand there twice."""
     try:
         raw.decode()
-        fields = _DECODER.decode(raw)
+        values = _DECODER.decode(raw)
     except (ValueError, RecursionError):
         return None
-    if "data_url" not in fields or not fields.keys() <= _KEYS:
-        return None
-    return {key: bytes(value).decode() for key, value in fields.items()}
+    fields = {key: bytes(value).decode() for key, value in values.items()}
+    # The decoder keeps one of several equal keys, and the quotes of the others are missing here.
+    quotes = sum(value.count('"') for value in fields.values()) + 2 * len(fields)
+    return fields if quotes == raw.count(b'"') else None
 
 
 def _members(raw: bytes) -> list[Member]:
@@ -121,14 +122,18 @@ def _fields(found: list[Member]) -> dict[str, str]:
         if key in fields:
             raise _Fault(LineCode.DUPLICATE_KEY, f"The key {shown} stands there twice.")
         fields[key] = raw
+    return fields
+
+
+def _check_keys(fields: dict[str, str]) -> None:
+    if "data_url" in fields and fields.keys() <= _KEYS:
+        return
     unknown = [key for key in fields if key not in _KEYS]
     if "data_url" not in fields:
         raise _Fault(LineCode.MISSING_DATA_URL, _missing(unknown, fields))
-    if unknown:
-        shown = json.dumps(unknown[0][:64])
-        message = f"The field {shown} is not known; put fields of your own into metadata."
-        raise _Fault(LineCode.UNKNOWN_FIELD, message)
-    return fields
+    shown = json.dumps(unknown[0][:64])
+    message = f"The field {shown} is not known; put fields of your own into metadata."
+    raise _Fault(LineCode.UNKNOWN_FIELD, message)
 
 
 def _missing(unknown: list[str], fields: dict[str, str]) -> str:

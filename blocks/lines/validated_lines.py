@@ -17,7 +17,10 @@ TASK_COLUMNS = {
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Some lines of a chunk: `lines` counts blank ones too, `tasks` has `TASK_COLUMNS`."""
+    """Some lines of a chunk: `lines` counts blank ones too.
+
+    `tasks` has `TASK_COLUMNS`, sorted by `byte_offset`.
+    """
 
     lines: int
     tasks: pl.DataFrame

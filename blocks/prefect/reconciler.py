@@ -47,6 +47,8 @@ class Reconciled(msgspec.Struct, frozen=True):
     """Jobs that ended longer than the grace period ago and still held credentials."""
     notifications_purged: int = 0
     """Webhook notifications that ended more than a month ago."""
+    tasks_archived: int = 0
+    """Tasks of jobs that are over, whose labels were moved to the archive."""
     prefect_reachable: bool = True
 
     def __str__(self) -> str:
@@ -87,6 +89,7 @@ def reconcile(database: Database, prefect: PrefectApi, settings: Settings) -> Re
         keys_purged=kept.keys_purged,
         credentials_wiped=kept.credentials_wiped,
         notifications_purged=kept.notifications_purged,
+        tasks_archived=kept.tasks_archived,
         prefect_reachable=reachable,
     )
     if relaunched or added:

@@ -9,8 +9,8 @@ import msgspec
 
 from blocks.domain.ids import parse_task_id, task_id
 from blocks.domain.metadata import show_members
-from blocks.domain.model import LabelOutcome, TaskType
-from blocks.store import jobs, webhook_messages
+from blocks.domain.model import GoodLine, LabelOutcome, TaskType
+from blocks.store import archive, jobs, pages, webhook_messages
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -195,27 +195,28 @@ class _Claim:
             if not rows:
                 return
             self._holds_lanes |= query == "take_lane"
-            self.rows += ((job_no, row) for row in rows if row["byte_offset"] is not None)
+            self.rows += ((job_no, row) for row in rows if row["task_no"] is not None)
             window = _WINDOW_TASKS
 
 
 def describe_claimed(
     tx: Transaction, rows: Sequence[tuple[int, dict[str, Any]]]
 ) -> list[ClaimedTask]:
-    """Return the tasks of `rows` of (job number, task) as annotators are shown them."""
+    """Return the tasks of `rows` of (job number, task number and lease) as annotators are shown them."""
     if not rows:
         return []
-    job_nos = list({job_no for job_no, _ in rows})
-    described = tx.execute(_SQL["describe_jobs"], {"job_nos": job_nos}).fetchall()
-    jobs_by_no = {row["job_no"]: msgspec.convert(row, LabelledJob) for row in described}
-    return [_task(jobs_by_no[job_no], row) for job_no, row in rows]
+    keys = [(job_no, row["task_no"]) for job_no, row in rows]
+    found = tx.execute(_SQL["describe"], pages.columns(keys), binary=True).fetchall()
+    jobs_by_no = {row["job_no"]: msgspec.convert(row, LabelledJob) for row in found}
+    lines = pages.pick(found, keys)
+    return [_task(jobs_by_no[job_no], row, lines[job_no, row["task_no"]]) for job_no, row in rows]
 
 
-def _task(job: LabelledJob, row: dict[str, Any]) -> ClaimedTask:
+def _task(job: LabelledJob, row: dict[str, Any], line: GoodLine) -> ClaimedTask:
     return ClaimedTask(
-        task_id=task_id(job.job_id, row["byte_offset"]),
-        data_url=row["data_url"],
-        metadata=show_members(row["metadata"], job.shown_metadata),
+        task_id=task_id(job.job_id, row["task_no"]),
+        data_url=line.data_url,
+        metadata=show_members(line.metadata, job.shown_metadata),
         lease_expires_at=row["expires_at"],
         job=job,
     )
@@ -226,7 +227,7 @@ class _Entry(NamedTuple):
 
     n: int
     job_id: str
-    byte_offset: int
+    task_no: int
     label: str
 
 
@@ -243,12 +244,22 @@ def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[
     refused = [entry for entry in entries if entry.n not in outcomes]
     if refused:
         rows = tx.execute(_SQL["explain_refused"], _columns(refused, annotator_no)).fetchall()
-        outcomes |= {row["n"]: LabelOutcome(row["outcome"]) for row in rows}
+        outcomes |= {row["n"]: _explain(tx, annotator_no, row) for row in rows}
     webhook_messages.announce_tasks(
-        tx, [(row["job_id"], row["byte_offset"]) for row in accepted if _is_announced(row)]
+        tx,
+        [(row["job_no"], row["job_id"], row["task_no"]) for row in accepted if _is_announced(row)],
     )
     jobs.settle(tx, {row["job_no"] for row in accepted if row["chunk_done"]})
     return [outcomes.get(n, LabelOutcome.UNKNOWN_TASK) for n in range(len(labels))]
+
+
+def _explain(tx: Transaction, annotator_no: int, row: dict[str, Any]) -> LabelOutcome:
+    outcome = LabelOutcome(row["outcome"])
+    if row["has_ended"] and outcome is LabelOutcome.ALREADY_SETTLED:
+        labels = archive.read_labels_of(tx, row["job_no"], row["task_no"])
+        if annotator_no in labels["annotator_no"]:
+            return LabelOutcome.DUPLICATE
+    return outcome
 
 
 def _hand_back(tx: Transaction, annotator_no: int, rows: Sequence[dict[str, Any]]) -> None:
@@ -257,7 +268,7 @@ def _hand_back(tx: Transaction, annotator_no: int, rows: Sequence[dict[str, Any]
         values = {
             "annotator_no": annotator_no,
             "job_nos": [row["job_no"] for row in rows],
-            "byte_offsets": [row["byte_offset"] for row in rows],
+            "task_nos": [row["task_no"] for row in rows],
         }
         tx.execute(_SQL["hand_back"], values)
 
@@ -273,9 +284,9 @@ def _find_accepted(
     """Return the outcomes of accepted labels by their numbers; of equal ones the first was accepted."""
     first_of: dict[tuple[str, int, str], int] = {}
     for entry in entries:
-        first_of.setdefault((entry.job_id, entry.byte_offset, entry.label), entry.n)
+        first_of.setdefault((entry.job_id, entry.task_no, entry.label), entry.n)
     return {
-        first_of[row["job_id"], row["byte_offset"], row["label"]]: (
+        first_of[row["job_id"], row["task_no"], row["label"]]: (
             LabelOutcome.SETTLED if row["settled"] else LabelOutcome.ACCEPTED
         )
         for row in rows
@@ -296,27 +307,27 @@ def find_not_handed_out(tx: Transaction, annotator_no: int, task_ids: Iterable[s
     """Return those of `task_ids`, whose labels were refused as unknown, that nobody was handed yet."""
     keys = [key for key in map(parse_task_id, task_ids) if key]
     rows = tx.execute(_SQL["find_not_handed_out"], _keys(keys, annotator_no)).fetchall()
-    return {task_id(row["job_id"], row["byte_offset"]) for row in rows}
+    return {task_id(row["job_id"], row["task_no"]) for row in rows}
 
 
 def release(tx: Transaction, annotator_no: int, task_ids: Sequence[str]) -> set[str]:
     """Hand tasks back without a label; return the ids of those that the annotator held."""
     keys = [key for key in map(parse_task_id, task_ids) if key]
     rows = tx.execute(_SQL["release"], _keys(keys, annotator_no)).fetchall()
-    return {task_id(row["job_id"], row["byte_offset"]) for row in rows}
+    return {task_id(row["job_id"], row["task_no"]) for row in rows}
 
 
 def _keys(keys: Sequence[tuple[str, int]], annotator_no: int) -> dict[str, Any]:
     return {
         "annotator_no": annotator_no,
         "job_ids": [job_id for job_id, _ in keys],
-        "byte_offsets": [byte_offset for _, byte_offset in keys],
+        "task_nos": [task_no for _, task_no in keys],
     }
 
 
 def _columns(entries: Sequence[_Entry], annotator_no: int) -> dict[str, Any]:
     """Return labels as arrays; ids of jobs and texts that they share stand once."""
-    ns, job_ids, byte_offsets, labels = zip(*entries, strict=True) if entries else ((),) * 4
+    ns, job_ids, task_nos, labels = zip(*entries, strict=True) if entries else ((),) * 4
     job_nths = {job_id: nth for nth, job_id in enumerate(dict.fromkeys(job_ids), start=1)}
     label_nths = {label: nth for nth, label in enumerate(dict.fromkeys(labels), start=1)}
     return {
@@ -325,7 +336,7 @@ def _columns(entries: Sequence[_Entry], annotator_no: int) -> dict[str, Any]:
         "labels": list(label_nths),
         "ns": _array(ns),
         "job_nths": _array(job_nths[job_id] for job_id in job_ids),
-        "byte_offsets": _array(byte_offsets),
+        "task_nos": _array(task_nos),
         "label_nths": _array(label_nths[label] for label in labels),
     }
 

@@ -1,15 +1,16 @@
 """Chunks of manifests: commit each with its tasks and bad lines, exactly once."""
 
-import io
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
-import polars as pl
 
 from blocks.domain.errors import LedgerMismatch
+from blocks.domain.ids import task_no
 from blocks.domain.model import NOT_JSON, BadLine, LineCode
+from blocks.lines.pages import make_pages
 from blocks.lines.validated_lines import Batch, Counted
+from blocks.store import pages
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -84,16 +85,13 @@ def commit(
         return None
     lines = tasks = blank_lines = 0
     bad_codes: Counter[str] = Counter()
-    offsets: list[int] = []  # the first and the last of each batch
     for batch in batches:
-        _copy_tasks(tx, job_no, chunk_no, batch.tasks)
+        pages.write(tx, job_no, task_no(chunk_no, tasks), make_pages(batch.tasks))
         _copy_bad_lines(tx, job_no, chunk_no, batch.bad)
         lines += batch.lines
         tasks += len(batch.tasks)
         blank_lines += batch.blank
         bad_codes.update(line.code for line in batch.bad)
-        offsets += batch.tasks["byte_offset"].bottom_k(1).to_list()
-        offsets += batch.tasks["byte_offset"].top_k(1).to_list()
     bad_lines = bad_codes.total()
     read = counted or Counted(0, lines)
     if counted:
@@ -110,8 +108,7 @@ def commit(
         "begun_lines": read.lines,
         "bad_codes": msgspec.json.encode(bad_codes).decode(),
     }
-    extent = {"starts_at": min(offsets, default=0), "ends_at": max(offsets, default=0) + 1}
-    tx.execute(_SQL["fill_chunk"], chunk | counts | extent)
+    tx.execute(_SQL["fill_chunk"], chunk | counts)
     return ChunkCounts(lines, tasks, bad_lines, blank_lines)
 
 
@@ -146,25 +143,6 @@ def count_bad_codes(tx: Transaction, job_no: int) -> dict[str, int]:
     """Return how many lines of the committed chunks are bad, by code."""
     rows = tx.execute(_SQL["count_bad_codes"], {"job_no": job_no}).fetchall()
     return {row["code"]: row["lines"] for row in rows}
-
-
-def _copy_tasks(tx: Transaction, job_no: int, chunk_no: int, tasks: pl.DataFrame) -> None:
-    if tasks.is_empty():
-        return
-    text = pl.col("data_url", "metadata").str.replace_all("\\", r"\\", literal=True)
-    rows = tasks.select(  # in the order of the statement
-        pl.lit(job_no).alias("job_no"),
-        "byte_offset",
-        pl.lit(chunk_no).alias("chunk_no"),
-        "line",
-        text.str.replace_all("\r", r"\r", literal=True),
-    )
-    encoded = io.BytesIO()
-    rows.write_csv(
-        encoded, include_header=False, separator="\x02", quote_style="never", null_value=r"\N"
-    )
-    with tx.cursor().copy(_SQL["copy_tasks"]) as copy:
-        copy.write(encoded.getbuffer())
 
 
 def _copy_bad_lines(tx: Transaction, job_no: int, chunk_no: int, bad: Sequence[BadLine]) -> None:

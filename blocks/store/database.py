@@ -19,6 +19,9 @@ Transaction = psycopg.Connection[DictRow]
 Rollback = psycopg.Rollback
 """Raised in a `tx.transaction()`, it undoes that, and the code after it goes on."""
 
+LONG_READ = "refinery long read"
+"""The `application_name` of the connections of `Database.long_read`."""
+
 _WAIT_FOR_CONNECTION_S = 5.0
 # Exports that are read slowly must not take all the connections that the server has.
 _LONG_READS_MAX = 32
@@ -146,12 +149,15 @@ class Database:
             # Closed, not rolled back: that would wait for ever for a COPY that nobody reads.
             with (
                 translated(),
-                closing(psycopg.connect(self._url, **self._connection)) as connection,
+                closing(self._connect_for_long()) as connection,
                 _interruptible(connection, interrupt or Interrupt()),
             ):
                 yield connection
         finally:
             self._long_reads.release()
+
+    def _connect_for_long(self) -> Transaction:
+        return psycopg.connect(self._url, **self._connection | {"application_name": LONG_READ})
 
     def listen(self, channel: str, *, timeout_s: float, interrupt: Interrupt) -> Iterator[None]:
         """Yield once it listens, then after each notification, or after `timeout_s` without one.

@@ -34,17 +34,17 @@ def list_page(
 
     Return None if `after` is no task's id.
     """
-    job_no, byte_offset = 0, 0
+    job_no, task_no = 0, 0
     if after is not None:
         key = parse_task_id(after)
         row = tx.execute(_SQL["find_job_no"], {"job_id": key[0]}).fetchone() if key else None
         if key is None or row is None:
             return None
-        job_no, byte_offset = row["job_no"], key[1]
+        job_no, task_no = row["job_no"], key[1]
     values = {
         "annotator_no": annotator_no,
         "after_job_no": job_no,
-        "after_offset": byte_offset,
+        "after_task_no": task_no,
         "limit": limit,
     }
     rows = tx.execute(_SQL["list_page"], values).fetchall()

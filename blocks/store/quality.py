@@ -1,12 +1,15 @@
 """Measure how well annotators agree on the tasks of a job."""
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
+import polars as pl
 
+from blocks.store import archive
 from blocks.store.database import Transaction
 from blocks.store.queries import load
-from blocks.store.results import disable_nested_loops
 
 _SQL = load("quality")
 
@@ -45,7 +48,7 @@ class AnnotatorCount(msgspec.Struct, frozen=True):
 
 
 class Quality(msgspec.Struct, frozen=True):
-    """Counts over the tasks of a job that have labels."""
+    """Counts over the tasks of a job that have labels; options without a label are left out."""
 
     outcomes: Sequence[Outcomes]
     options: Sequence[OptionCount]
@@ -53,15 +56,61 @@ class Quality(msgspec.Struct, frozen=True):
 
 
 def measure(tx: Transaction, job_no: int) -> Quality:
-    """Count over all tallies and labels of the job; a million tasks take a second or two.
+    """Count over all labels of the job, archived or not; a million tasks take a second or two.
 
     This has to come first in its transaction, so that all counts are of one moment.
     """
     tx.execute(_SQL["one_snapshot"])
-    disable_nested_loops(tx)
-    values = {"job_no": job_no}
-    return Quality(
-        [Outcomes(**row) for row in tx.execute(_SQL["outcomes"], values)],
-        [OptionCount(**row) for row in tx.execute(_SQL["options"], values)],
-        [AnnotatorCount(**row) for row in tx.execute(_SQL["annotators"], values)],
+    tx.execute(_SQL["without_nested_loops"])
+    outcomes, options, annotators = (
+        tx.execute(_SQL[query], {"job_no": job_no}).fetchall()
+        for query in ("outcomes", "options", "annotators")
     )
+    for labels in archive.read_all(tx, job_no):
+        outcomes += _count_outcomes(labels)
+        options += _count_options(labels)
+        annotators += _count_annotators(labels)
+    rows = tx.execute(_SQL["annotator_ids"], {"nos": [row["annotator_no"] for row in annotators]})
+    ids = {row["annotator_no"]: row["annotator_id"] for row in rows}
+    named = [{"annotator_id": ids[row.pop("annotator_no")]} | row for row in annotators]
+    return Quality(
+        [Outcomes(**row) for row in _sum(outcomes, "settled", "labels", "agreed")],
+        [OptionCount(**row) for row in _sum(options, "option") if row["labels"] or row["open"]],
+        [AnnotatorCount(**row) for row in _sum(named, "annotator_id")],
+    )
+
+
+_IS_SETTLED = pl.col("outcome") > 0
+_AGREES = pl.col("option") == pl.col("outcome")
+_IS_OPEN = pl.col("outcome").is_null()
+
+
+def _count_outcomes(labels: pl.DataFrame) -> list[dict[str, Any]]:
+    tasks = labels.group_by("task_no").agg(
+        settled=_IS_SETTLED.first(), labels=pl.len(), agreed=_AGREES.sum()
+    )
+    return tasks.group_by("settled", "labels", "agreed").agg(tasks=pl.len()).to_dicts()
+
+
+def _count_options(labels: pl.DataFrame) -> list[dict[str, Any]]:
+    won = pl.col("task_no").filter(_AGREES).n_unique()
+    counts = labels.group_by("option").agg(labels=(~_IS_OPEN).sum(), tasks=won, open=_IS_OPEN.sum())
+    return counts.to_dicts()
+
+
+def _count_annotators(labels: pl.DataFrame) -> list[dict[str, Any]]:
+    counted = labels.filter(_IS_SETTLED | _IS_OPEN).group_by("annotator_no")
+    return counted.agg(
+        labels=_IS_SETTLED.sum(), agreed=_AGREES.sum(), open=_IS_OPEN.sum()
+    ).to_dicts()
+
+
+def _sum(rows: Iterable[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
+    """Add up rows that have equal values of `keys`, and return them in the order of those."""
+    sums: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        key = tuple(row[name] for name in keys)
+        sums[key].update({name: n for name, n in row.items() if name not in keys})
+    # As PostgreSQL orders them: false, true, null.
+    ordered = sorted(sums, key=lambda key: [(value is None, value) for value in key])
+    return [dict(zip(keys, key, strict=True)) | sums[key] for key in ordered]

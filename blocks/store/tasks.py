@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -11,7 +12,9 @@ from blocks.domain.errors import IdempotencyConflict
 from blocks.domain.ids import new_id, parse_task_id, task_id
 from blocks.domain.limits import FAILURE_THRESHOLD_PERCENT_DEFAULT, PRIORITY_DEFAULT
 from blocks.domain.model import JobStatus, TaskReason, TaskStatus, TaskType
+from blocks.lines.pages import make_inline_pages
 from blocks.secrets.vault import Vault
+from blocks.store import archive, pages
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -62,7 +65,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     consensus_threshold: int
     task_type: TaskType
     stop_early: bool
-    byte_offset: int
+    task_no: int
     data_url: str
     metadata: str | None
     created_at: datetime
@@ -76,7 +79,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def task_id(self) -> str:
-        return task_id(self.job_id, self.byte_offset)
+        return task_id(self.job_id, self.task_no)
 
     @property
     def status(self) -> TaskStatus:
@@ -141,9 +144,34 @@ def get(tx: Transaction, id_: str, *, customer_id: str) -> Task | None:
     key = parse_task_id(id_)
     if key is None:
         return None
-    values = {"job_id": key[0], "byte_offset": key[1], "customer_id": customer_id}
+    values = {"job_id": key[0], "task_no": key[1], "customer_id": customer_id}
     row = tx.execute(_SQL["get_task"], values).fetchone()
-    return msgspec.convert(row, Task) if row else None
+    if row is None:
+        return None
+    job_no = row.pop("job_no")
+    (line,) = pages.read(tx, [(job_no, key[1])]).values()
+    if row["votes"] is None and JobStatus(row["job_status"]).has_ended:
+        row |= _find_archived(tx, job_no, key[1], options=len(row["options"]))
+    lines_before = row.pop("lines_before")
+    found = {
+        "task_no": key[1],
+        "data_url": line.data_url,
+        "metadata": line.metadata,
+        "line": None if lines_before is None else lines_before + line.line,
+    }
+    return msgspec.convert(row | found, Task)
+
+
+def _find_archived(tx: Transaction, job_no: int, number: int, *, options: int) -> dict[str, Any]:
+    labels = archive.read_labels_of(tx, job_no, number)
+    if labels.is_empty():
+        return {}
+    said = labels["option"].to_list()
+    return {
+        "outcome": labels["outcome"][-1],
+        "votes": [said.count(option) for option in range(1, options + 1)],
+        "labelled_at": labels["created_at"][-1],
+    }
 
 
 def _find_keys(
@@ -164,9 +192,7 @@ def _find_keys(
             used_for: bytes = row["body_hash"]
             _check_same(task, is_same=vault.is_digest_of(used_for, task.body_hash))
     return {
-        key: CreatedTask(
-            task_id(row["job_id"], row["byte_offset"]), row["created_at"], replayed=True
-        )
+        key: CreatedTask(task_id(row["job_id"], row["task_no"]), row["created_at"], replayed=True)
         for key, row in rows.items()
     }
 
@@ -214,13 +240,16 @@ def _append(
     batch_id: str | None,
     vault: Vault,
 ) -> dict[int, CreatedTask]:
+    made = list(make_inline_pages([(task.data_url, task.metadata) for task in tasks.values()]))
     values = {
         "job_no": container["job_no"],
         "customer_id": customer_id,
         "batch_id": batch_id,
         "bytes": sum(stored_bytes(task) for task in tasks.values()),
-        "data_urls": [task.data_url for task in tasks.values()],
-        "metadata": [task.metadata for task in tasks.values()],
+        "tasks": len(tasks),
+        "page_skipped": list(accumulate((page.tasks for page in made), initial=0))[:-1],
+        "page_tasks": [page.tasks for page in made],
+        "page_contents": [page.content for page in made],
         "callback_urls": [task.callback_url for task in tasks.values()],
         "idempotency_keys": [task.idempotency_key for task in tasks.values()],
         "body_hashes": [
@@ -231,7 +260,7 @@ def _append(
     rows = tx.execute(_SQL["append_tasks"], values).fetchall()
     tx.execute(_SQL["reopen_container"], values)
     return {
-        n: CreatedTask(task_id(container["job_id"], row["byte_offset"]), row["created_at"])
+        n: CreatedTask(task_id(container["job_id"], row["task_no"]), row["created_at"])
         for n, row in zip(tasks, rows, strict=True)
     }
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from blocks.store import pages
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 from blocks.store.webhooks import Event, Webhook
@@ -79,11 +80,17 @@ class DueEndpoint(msgspec.Struct, frozen=True):
     is_due: bool
 
 
-def announce_tasks(tx: Transaction, tasks: Sequence[tuple[str, int]]) -> None:
-    """Add messages about tasks that have settled, each given by its job's id and its byte offset."""
+def announce_tasks(tx: Transaction, tasks: Sequence[tuple[int, str, int]]) -> None:
+    """Add messages about tasks that have settled, each given as (job number, job id, task number)."""
     if tasks:
-        job_ids, byte_offsets = zip(*tasks, strict=True)
-        values = {"job_ids": list(job_ids), "byte_offsets": list(byte_offsets)}
+        lines = pages.read(tx, [(job_no, task_no) for job_no, _, task_no in tasks])
+        found = [lines[job_no, task_no] for job_no, _, task_no in tasks]
+        values = {
+            "job_ids": [job_id for _, job_id, _ in tasks],
+            "task_nos": [task_no for _, _, task_no in tasks],
+            "data_urls": [line.data_url for line in found],
+            "metadata": [line.metadata for line in found],
+        }
         for query in ("name_endpoints", "announce_tasks"):
             tx.execute(_SQL[query], values)
 

@@ -9,32 +9,41 @@ from blocks.domain.data_urls import URL_CHARACTERS_MAX
 from blocks.domain.model import LINE_BYTES_MAX, BadLine, GoodLine
 from blocks.lines.exact_path import validate
 from blocks.lines.validated_lines import Batch, task_frame
-from flows.reading.good_line import GOOD_LINE, HEAD
+from flows.reading.good_line import GOOD_LINE, HEAD, TURNED_HEAD, TURNED_TAIL
 
 # A sweep costs a millisecond however few its lines are, so batches are large; yet their results have to
 # fit into memory however short the lines are: a bad line of two bytes takes more than two hundred.
 _BATCH_BYTES_MAX = 4 * 1024 * 1024
 _BATCH_LINES_MAX = 64 * 1024
+# Where a byte is not UTF-8, so many bytes around it are looked at line by line.
+_UTF8_WINDOW_BYTES = 4 * 1024
 _BOM = b"\xef\xbb\xbf"
 
+_TEXT = pl.col("text")
+_URL_AT, _URL_END = pl.col("url_at"), pl.col("url_end")
 
-def validate_lines(text: bytes, byte_offset: int) -> Iterator[Batch]:
-    """Yield the lines of `text`, which begins at `byte_offset` of the manifest, in bounded batches."""
+
+def validate_lines(text: bytes, byte_offset: int, lines: int | None = None) -> Iterator[Batch]:
+    """Yield the lines of `text`, which begins at `byte_offset` of the manifest, in bounded batches.
+
+    `lines` is how many they are, if that is known; then they need not be counted.
+    """
     number = 1
-    for start, end in _cuts(text):
+    for start, end in _cuts(text, lines):
         batch = _validate(text[start:end], byte_offset + start, number)
         number += batch.lines
         yield batch
 
 
-def _cuts(text: bytes) -> Iterator[tuple[int, int]]:
+def _cuts(text: bytes, lines: int | None) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of each batch, cut behind a line feed. A long line is a batch of its own."""
+    is_few = lines is not None and lines <= _BATCH_LINES_MAX
     start = 0
     while start < len(text):
         size = _BATCH_BYTES_MAX
         while True:
             end = text.find(b"\n", start + size - 1) + 1 or len(text)
-            if text.count(b"\n", start, end) <= _BATCH_LINES_MAX:
+            if is_few or text.count(b"\n", start, end) <= _BATCH_LINES_MAX:
                 break
             size //= 2
         yield start, end
@@ -42,43 +51,93 @@ def _cuts(text: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _validate(text: bytes, byte_offset: int, first_number: int) -> Batch:
-    lines = _sweep(_lines(text), byte_offset, first_number, any_cr=b"\r" in text)
-    tail, url_size = pl.col("tail"), pl.col("url_size")
-    rest = tail.str.slice(url_size)
-    tasks = lines.filter("good").select(
-        "byte_offset",
-        "line",
-        data_url=tail.str.slice(0, url_size),
-        metadata=rest.str.slice(rest.str.find("{", literal=True)).str.head(-1),
-    )
-    good, bad, blank = _validate_each(lines.remove("good"), text, byte_offset)
+    lines = _judge(_split(text, byte_offset, first_number))
+    tasks = _tasks(lines.filter("good"))
+    rest = lines.remove("good")
+    if rest.get_column("text").str.starts_with(TURNED_HEAD).any():
+        turned = _judge(_turn(rest)).filter("good")
+        tasks = tasks.merge_sorted(_tasks(turned), key="byte_offset")
+        rest = rest.join(turned, on="line", how="anti", maintain_order="left")
+    good, bad, blank = _validate_each(rest, text, byte_offset)
     if good:
-        tasks.extend(task_frame(good))
+        tasks = tasks.merge_sorted(task_frame(good), key="byte_offset")
     return Batch(len(lines), tasks, bad, blank)
 
 
-def _sweep(lines: pl.Series, byte_offset: int, first_number: int, *, any_cr: bool) -> pl.DataFrame:
-    """Return a row for each line, with its place and whether it is surely `good`.
+def _split(text: bytes, byte_offset: int, first_number: int) -> pl.DataFrame:
+    """Return a row for each line: its place, its `text` without the line's end, and its `size` in bytes.
 
-    `size` is in bytes; `tail` is the text after the opening quote of a good line's URL, and `url_size`
-    how many bytes of it come before the closing one.
+    The text of a line that is not UTF-8 is so many spaces.
     """
-    text, size = pl.col("text"), pl.col("size")
-    number = pl.int_range(pl.len(), dtype=pl.Int32)
+    # `pl.read_lines` drops carriage returns, and decompresses what begins like gzip, zlib or zstd.
+    try:
+        whole = pl.Series("text", [text]).cast(pl.String)
+    except ComputeError:
+        whole = pl.Series("text", [_blank_invalid(text)]).cast(pl.String)
+    lines = whole.str.split("\n").explode().to_frame()
+    size, number = pl.col("size"), pl.int_range(pl.len(), dtype=pl.Int32)
     return (
-        lines.to_frame("text")
-        .with_columns(size=text.str.len_bytes().cast(pl.Int64))
+        (lines.head(-1) if text.endswith(b"\n") else lines)
+        .with_columns(size=_TEXT.str.len_bytes().cast(pl.Int64))
         .with_columns(
-            text.str.strip_suffix("\r") if any_cr else text,
+            _TEXT.str.strip_suffix("\r") if b"\r" in text else _TEXT,
             byte_offset=size.cum_sum() - size + number + byte_offset,
             line=number + first_number,
         )
-        .with_columns(tail=text.str.slice(len(HEAD) + 1).str.strip_prefix('"'))
-        .with_columns(url_size=pl.col("tail").str.find('"', literal=True))
+    )
+
+
+def _judge(lines: pl.DataFrame) -> pl.DataFrame:
+    """Add whether each line is surely `good`, and where in the bytes of its text its URL would be."""
+    size = _TEXT.str.len_bytes()
+    return lines.with_columns(
+        url_at=len(HEAD) + 1 + _TEXT.str.starts_with(f"{HEAD} ").cast(pl.UInt32),
+        # There is no quote in a URL, and none before a comma in front of it.
+        url_end=_TEXT.str.find('",', literal=True).fill_null(size - len('"}')),
+    ).with_columns(
+        good=_TEXT.str.contains(GOOD_LINE)
+        & (size <= LINE_BYTES_MAX)
+        & (_URL_END - _URL_AT <= URL_CHARACTERS_MAX)
+    )
+
+
+def _tasks(good: pl.DataFrame) -> pl.DataFrame:
+    """Return good lines as tasks, by slices of their texts, which are copied nowhere."""
+    rest, brace = pl.col("rest"), pl.col("brace")
+    return (
+        good.with_columns(rest=_slice(_TEXT, _URL_END))
+        .with_columns(brace=rest.str.find("{", literal=True))
+        .select(
+            "byte_offset",
+            "line",
+            data_url=_slice(_TEXT, _URL_AT, _URL_END - _URL_AT),
+            metadata=pl.when(brace.is_not_null()).then(
+                _slice(rest, brace, rest.str.len_bytes() - 1 - brace)
+            ),
+        )
+    )
+
+
+def _slice(text: pl.Expr, start: pl.Expr, size: pl.Expr | None = None) -> pl.Expr:
+    # `str.slice` walks over characters from the start.
+    return text.cast(pl.Binary).bin.slice(start, size).cast(pl.String)
+
+
+def _turn(lines: pl.DataFrame) -> pl.DataFrame:
+    """Return the lines that have their metadata first, with the fields of `text` turned about."""
+    at = pl.col("tail_at")
+    return (
+        lines.filter(_TEXT.str.starts_with(TURNED_HEAD))
+        .with_columns(tail_at=_TEXT.str.find(TURNED_TAIL))
+        .filter(at.is_not_null())
         .with_columns(
-            good=text.str.contains(GOOD_LINE)
-            & (text.str.len_bytes() <= LINE_BYTES_MAX)
-            & (pl.col("url_size") <= URL_CHARACTERS_MAX)
+            text=pl.concat_str(
+                pl.lit("{"),
+                _slice(_TEXT, at + 1, _TEXT.str.len_bytes() - 2 - at).str.strip_chars_start(" \t"),
+                pl.lit(","),
+                _slice(_TEXT, pl.lit(1), at - 1),
+                pl.lit("}"),
+            )
         )
     )
 
@@ -103,25 +162,24 @@ def _validate_each(
     return good, bad, blank
 
 
-def _lines(text: bytes) -> pl.Series:
-    """Return the lines without their line feeds; one that is not UTF-8 as so many spaces."""
+def _blank_invalid(text: bytes) -> bytes:
+    """Return `text` with so many spaces for each line that is not UTF-8."""
+    windows = []
+    start = 0
+    while start < len(text):
+        end = text.find(b"\n", start + _UTF8_WINDOW_BYTES) + 1 or len(text)
+        window = text[start:end]
+        if not _is_utf8(window):
+            lines = window.split(b"\n")
+            window = b"\n".join(raw if _is_utf8(raw) else b" " * len(raw) for raw in lines)
+        windows.append(window)
+        start = end
+    return b"".join(windows)
+
+
+def _is_utf8(text: bytes) -> bool:
     try:
-        return _split(text)
-    except ComputeError:
-        return _split(b"\n".join(map(_utf8_or_spaces, text.split(b"\n"))))
-
-
-def _split(text: bytes) -> pl.Series:
-    # Polars drops one carriage return before a line feed, and the offsets would no longer be right.
-    text = text.replace(b"\r\n", b"\r\r\n")
-    end = b"\r" if text.endswith(b"\r") else b""
-    # Polars decompresses a text that begins like gzip, zlib or zstd. A line feed in front prevents that.
-    return pl.read_lines(b"".join((b"\n", text, end))).to_series()[1:]
-
-
-def _utf8_or_spaces(line: bytes) -> bytes:
-    try:
-        line.decode()
+        text.decode()
     except UnicodeDecodeError:
-        return b" " * len(line)
-    return line
+        return False
+    return True

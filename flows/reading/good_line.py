@@ -52,3 +52,13 @@ HEAD = '{"data_url":'
 
 GOOD_LINE = rf'^{re.escape(HEAD)} ?"(?:{_URL})"(?:,{_WS}"metadata"{_WS}:{_WS}{_METADATA})?\}}$'
 """Matches only good lines, but for the length of the line and of its URL."""
+
+TURNED_HEAD = '{"metadata"'
+"""How a line begins that has its fields in the other order."""
+
+TURNED_TAIL = rf',{_WS}"data_url":{_WS}"[^"\\]*"\}}$'
+"""Matches how such a line ends, from the comma before its URL on.
+
+If the fields before and after that comma make a good line in their usual order, the line is good: each
+field is followed by a comma or a closing brace in either order.
+"""

@@ -112,6 +112,14 @@ def missing_ranges(job_id: str) -> list[Range]:
     return [(n, *limits) for n, limits in enumerate(ranges) if n not in done]
 
 
+def share_recorded(job_id: str) -> float:
+    """Return how much of the manifest's bytes is recorded, from 0 to 1."""
+    job_no = load_job(job_id).job_no
+    with database().transaction() as tx:
+        ledger = chunks.read_ledger(tx, job_no)
+    return ledger.read_bytes / max(ledger.manifest_bytes, 1)
+
+
 def create_tasks(job_id: str, chunk_no: int, start: int, end: int) -> ChunkCounts | None:
     """Record the lines of one range; return None if they are recorded already, or the job has ended."""
     job = load_unread(job_id)
@@ -250,7 +258,8 @@ def _reader(job: Job) -> Read:
 
 def _commit(job: Job, chunk_no: int, at: int, text: bytes, counted: Counted) -> ChunkCounts | None:
     with database().transaction() as tx:
-        made = chunks.commit(tx, job.job_no, chunk_no, validate_lines(text, at), counted)
+        batches = validate_lines(text, at, counted.lines)
+        made = chunks.commit(tx, job.job_no, chunk_no, batches, counted)
         if made:
             waits.forget_failures(tx, job.job_no, PROCESS_JOB)
         return made

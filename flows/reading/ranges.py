@@ -57,14 +57,16 @@ def read_lines(read: Read, size: int, start: int, end: int) -> tuple[int, bytes,
     at = max(start - 1, 0)
     text = read(at, end)
     counted = _count(text, start)
+    skip = 0
     if start > 0:
         skip = text.find(b"\n") + 1
         if skip == 0 or at + skip == end:
             return end, b"", counted  # one line covers the range, and belongs to an earlier one
-        at, text = at + skip, text[skip:]
+    tail = b""
     if not text.endswith(b"\n"):
-        text += _read_tail(read, size, end, len(text) - (text.rfind(b"\n") + 1))
-    return at, text, counted
+        tail = _read_tail(read, size, end, len(text) - (text.rfind(b"\n") + 1))
+    # One copy of all of it, instead of one for each end.
+    return at + skip, b"".join((memoryview(text)[skip:], tail)), counted
 
 
 def _count(raw: bytes, start: int) -> Counted:

@@ -35,6 +35,7 @@ from blocks.domain.errors import Terminal, Transient
 from blocks.domain.model import DeliveryStatus
 from blocks.prefect import job_page
 from blocks.store import chunks
+from blocks.store.chunks import ChunkCounts
 from blocks.store.jobs import Job
 from flows.running.resources import database, destination_of, load_job, settings
 
@@ -59,6 +60,30 @@ class ChunkSeen(msgspec.Struct, frozen=True):
     bad_lines: int | None
     seconds: float
     retries: int
+
+
+def see_chunk(
+    job_id: str,
+    chunk_no: int,
+    made: ChunkCounts | None,
+    began_s: float,
+    *,
+    limits: tuple[int, int] | tuple[None, None] = (None, None),
+    retries: int,
+) -> ChunkSeen:
+    """Log a chunk that was begun at `began_s`, and return a description of it."""
+    seen = ChunkSeen(
+        chunk=chunk_no,
+        start=limits[0],
+        end=limits[1],
+        lines=made.lines if made else None,
+        bad_lines=made.bad_lines if made else None,
+        seconds=time.monotonic() - began_s,
+        retries=retries,
+    )
+    event = "chunk.committed" if made else "chunk.there_already"
+    run_log(job_id=job_id).info(event, chunk=chunk_no, lines=seen.lines, bad_lines=seen.bad_lines)
+    return seen
 
 
 def run_log(**fields: Any) -> BoundLogger:

@@ -1,5 +1,6 @@
 """Define the retries, bounds and cache rules of the flows, with their reasons."""
 
+from collections.abc import Callable
 from typing import Any
 
 from prefect import Task
@@ -8,6 +9,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 from tenacity import (
+    RetryCallState,
     Retrying,
     retry_if_exception_type,
     stop_after_attempt,
@@ -17,7 +19,7 @@ from tenacity import (
 
 from blocks.domain.errors import RunEnded, Transient
 from blocks.settings import ChunkRunner, Settings
-from flows.running.setbacks import WAIT_IN_RUN_S, is_tried_again
+from flows.running.setbacks import WAIT_IN_RUN_S, has_waited, is_tried_again, retry_recorder
 
 # 1, 2, 4, 8, 16 s and jitter: a store that is overloaded for half a minute costs time and nothing else.
 # A longer outage ends the run; the next one tries once, and finds what is done already.
@@ -57,6 +59,23 @@ RETRY = Retrying(
     reraise=True,
 )
 """The same retries for a step within a task that must not begin anew: `RETRY.wraps(step)`."""
+
+
+def step_retries(job_id: str, kind: str, *, tell: Callable[[RetryCallState], None]) -> Retrying:
+    """Return the retries of a step of a job, which are recorded on it and told to `tell`.
+
+    They end for all its steps once the job has failed for longer than a run waits.
+    """
+    record = retry_recorder(job_id, kind)
+
+    def before_sleep(state: RetryCallState) -> None:
+        record(state)
+        tell(state)
+
+    return RETRY.copy(
+        stop=lambda state: RETRY.stop(state) or has_waited(job_id, kind),
+        before_sleep=before_sleep,
+    )
 
 
 def chunk_runner(settings: Settings) -> TaskRunner[Any]:

@@ -88,7 +88,7 @@ def is_tried_again(task: Task[Any, Any], run: TaskRun, error: Transient) -> bool
     if not job_id or isinstance(error, _OUTAGES):
         return True
     kind = _kind_of(task)
-    if _failed_for_s(job_id, kind) > WAIT_IN_RUN_S:
+    if has_waited(job_id, kind):
         return False
     _record(job_id, kind, error, delay_s=_delay_s(task, run))
     return True
@@ -103,6 +103,11 @@ def retry_recorder(job_id: str, kind: str) -> Callable[[RetryCallState], None]:
             _record(job_id, kind, error, delay_s=state.upcoming_sleep)
 
     return record
+
+
+def has_waited(job_id: str, kind: str) -> bool:
+    """Return True if work of the job has failed for longer than a run tries it again."""
+    return _failed_for_s(job_id, kind) > WAIT_IN_RUN_S
 
 
 def _record(

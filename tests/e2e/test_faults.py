@@ -10,6 +10,7 @@ import psycopg
 import pytest
 import s3fs
 from gcsfs.core import GCSFileSystem
+from psycopg.rows import dict_row
 
 from deployments import names
 from deployments.embedded.stack import Stack
@@ -27,6 +28,7 @@ from tests.support.client import (
 from tests.support.faulty_store import FaultyStore
 from tests.support.held_chunk import held_chunk
 from tests.support.manifests import make_manifest
+from tests.support.task_rows import list_tasks
 
 pytestmark = pytest.mark.e2e
 
@@ -157,13 +159,15 @@ def test_a_killed_flow_rerun_in_prefect_makes_every_task_exactly_once(
     assert job["tasks_failed"] == len(manifest.bad)
     wait_for("the run to end", lambda: _ended_run(prefect, job_id)["state"]["type"] == "COMPLETED")
     check_errors(customer.http.get(f"/v1/jobs/{job_id}/errors").content, manifest)
-    with psycopg.connect(stack.database_url) as connection:
-        rows = connection.execute(
-            "select data_url, t.metadata from tasks t join jobs using (job_no) where job_id = %s "
-            "order by byte_offset",
-            [job_id],
-        ).fetchall()
-    assert rows == [(url, metadata) for _, url, metadata in manifest.good]
+    with psycopg.connect(stack.database_url, row_factory=dict_row) as connection:
+        rows = list_tasks(
+            lambda query, *values: connection.execute(query, values).fetchall(),
+            "job_id = %s",
+            job_id,
+        )
+    assert [(row["data_url"], row["metadata"]) for row in rows] == [
+        (url, metadata) for _, url, metadata in manifest.good
+    ]
 
     retry(prefect, run["id"])
     message = wait_for(

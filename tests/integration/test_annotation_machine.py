@@ -15,7 +15,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from blocks.domain.ids import parse_task_id, task_id
+from blocks.domain.ids import parse_task_id, task_id, task_no
 from blocks.domain.model import Pin, TaskType
 from blocks.secrets.vault import Vault
 from blocks.store import annotation, chunks, customers, jobs, tasks
@@ -38,7 +38,7 @@ from tests.support.annotation_machine import (
 )
 from tests.support.labelling import Job, Labelling
 from tests.support.side import Side
-from tests.support.store_shop import DELIVERY, LINE_BYTES, make_chunk
+from tests.support.store_shop import DELIVERY, make_chunk
 
 pytestmark = [
     pytest.mark.integration,
@@ -112,8 +112,8 @@ class Annotation(Checks):
         chunk = make_chunk(size, bad=bad, start=start)
         assert self.world.do(chunks.commit, job.job_no, chunk_no, chunk, None)
         for n in range(size):
-            offset = start + n * LINE_BYTES
-            self.model.add_task(job, task_id(job.job_id, offset), offset, chunk_no)
+            number = task_no(chunk_no, n)
+            self.model.add_task(job, task_id(job.job_id, number), number, chunk_no)
 
     @rule(which=picks)
     def finish_ingestion(self, which: int) -> None:
@@ -281,7 +281,7 @@ class AnnotationAtOnce(Annotation):
     def _label_again(self) -> None:
         """Have annotators label what they were handed while a label of theirs for it was counted."""
         query = """
-            select l.annotator_no, task_id(j.job_id, unnest(l.byte_offsets)) as id
+            select l.annotator_no, task_id(j.job_id, unnest(l.task_nos)) as id
             from leases l join jobs j using (job_no)
         """
         for row in self.world.run(query):

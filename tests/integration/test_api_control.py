@@ -159,7 +159,7 @@ def test_a_cancelled_job_keeps_what_settled_and_fails_the_rest(api: Api) -> None
     assert shown["progress_percent"] == 100
     export = api.get(f"/v1/jobs/{job.job_id}/export")
     assert [line["line"] for line in map(json.loads, export.text.splitlines())] == [1]
-    task = api.get(f"/v1/tasks/{task_id(job.job_id, LINE_BYTES)}").json()
+    task = api.get(f"/v1/tasks/{task_id(job.job_id, 1)}").json()
     assert (task["status"], task["reason"]) == ("failed", "cancelled")
 
 

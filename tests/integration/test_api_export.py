@@ -11,6 +11,7 @@ import pytest
 
 from blocks.settings import Settings
 from blocks.store import customers
+from blocks.store.database import LONG_READ
 from tests.support.api_world import serve
 from tests.support.side import wait_until
 from tests.support.store_shop import Shop, make_chunk
@@ -27,9 +28,10 @@ def export_url(shop: Shop) -> tuple[str, dict[str, str]]:
     """The path of a large export, and the headers of its owner."""
     job = shop.processing(make_chunk(ROWS))
     shop.run(
-        "insert into tallies (job_no, byte_offset, labelled_at, chunk_no, latest, threshold, places, outcome, "
+        "insert into tallies (job_no, task_no, labelled_at, latest, threshold, places, outcome, "
         "stop_early, votes, annotators) "
-        "select job_no, byte_offset, now(), 0, 1, 3, 3, 1, false, '{3,0,0}', '{1,2,3}' from tasks"
+        "select job_no, n, now(), 1, 3, 3, 1, false, '{3,0,0}', '{1,2,3}' "
+        "from chunks, generate_series(0, tasks - 1) n"
     )
     shop.run("update chunks set settled = tasks")
     shop.run("update jobs set status = 'completed', completed_at = now()")
@@ -44,10 +46,10 @@ def export_url(shop: Shop) -> tuple[str, dict[str, str]]:
 def exporting(shop: Shop) -> int:
     """How many connections are in the middle of an export."""
     query = (
-        "select count(*) from pg_stat_activity where query like '%%copy (%%' "
-        "and datname = current_database() and pid <> pg_backend_pid()"
+        "select count(*) from pg_stat_activity "
+        "where application_name = %s and datname = current_database()"
     )
-    count: int = shop.value(query)
+    count: int = shop.value(query, LONG_READ)
     return count
 
 

@@ -25,7 +25,7 @@ def vote(shop: Shop, job: Job, *votes: str) -> list[int]:
     shop.claim(annotators[0])  # labels are for tasks that somebody was handed
     for n, annotator in enumerate(annotators):
         labels = [
-            (task_id(job.job_id, task * 100), OPTION_OF[said[n]])
+            (task_id(job.job_id, task), OPTION_OF[said[n]])
             for task, said in enumerate(votes)
             if n < len(said)
         ]
@@ -226,11 +226,10 @@ class Interrupted:
         self._tx = tx
         self._meanwhile = meanwhile
 
-    def execute(self, *arguments: Any) -> list[dict[str, Any]]:
-        cursor = self._tx.execute(*arguments)
-        rows: list[dict[str, Any]] = cursor.fetchall() if cursor.description else []
+    def execute(self, *arguments: Any, **options: Any) -> Any:
+        cursor = self._tx.execute(*arguments, **options)
         self._meanwhile()
-        return rows
+        return cursor
 
 
 def test_labels_that_come_in_meanwhile_do_not_set_the_numbers_at_odds(shop: Shop) -> None:

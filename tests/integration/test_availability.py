@@ -88,7 +88,7 @@ def desk(few_places: Api) -> Desk:
 
 ROW = "select from jobs where job_id = '{job_id}' for update"
 TALLIES = "lock table tallies in access exclusive mode"
-TASKS = "lock table tasks in access exclusive mode"
+PAGES = "lock table pages in access exclusive mode"
 JOBS = "lock table jobs in access exclusive mode"
 RUNS = "lock table runs in access exclusive mode"
 CHUNKS = "select from chunks for update"
@@ -97,7 +97,7 @@ LEASES = "select from leases for update"
 BLOCKED = {
     ROW: {"cancel"},
     TALLIES: {"labels", "task"},
-    TASKS: {"claim", "labels", "leases", "task"},
+    PAGES: {"claim", "task"},
     JOBS: {"job", "jobs", "errors", "quality", "submit", "claim", "labels", "cancel", "task"},
     RUNS: {"submit", "cancel"},
     LEASES: {"labels", "release"},
@@ -105,7 +105,7 @@ BLOCKED = {
 FREE = {
     ROW: {"job", "jobs", "errors", "submit", "claim", "labels", "webhooks", "task"},
     TALLIES: {"submit", "leases", "webhooks"},
-    TASKS: {"submit", "webhooks"},
+    PAGES: {"submit", "webhooks"},
     JOBS: {"webhooks"},
     RUNS: {"claim", "labels", "webhooks"},
     LEASES: {"job", "jobs", "claim", "submit", "webhooks"},

@@ -154,4 +154,4 @@ def test_a_run_that_died_goes_on_in_the_middle_of_a_compressed_manifest(
 
 def test_a_step_that_must_not_begin_anew_is_tried_as_often_as_a_task() -> None:
     attempts, _ = RETRY.stop.stops  # type: ignore[union-attr]
-    assert attempts.max_attempt_number == 1 + tasks.create_tasks.retries
+    assert attempts.max_attempt_number == 1 + tasks.begin.retries

@@ -33,7 +33,7 @@ class Person:
 
 def labels(shop: Shop) -> list[int]:
     """The options that were chosen, by their numbers, in the order of the lines."""
-    return [row["option"] for row in shop.run("select option from labels order by byte_offset")]
+    return [row["option"] for row in shop.run("select option from labels order by task_no")]
 
 
 def held(shop: Shop) -> int:
@@ -116,10 +116,8 @@ def test_ctrl_c_loses_no_choice(
 
 def test_what_a_customer_wrote_is_no_command_to_the_terminal(person: Person, shop: Shop) -> None:
     nasty = "\x1b]0;owned\x07\u202e\u2028"
-    job = shop.processing(make_chunk(1), question=f"What{nasty}?", options=["cat" + nasty, "dog"])
-    shop.run(
-        "update tasks set metadata = %s where job_no = %s", json.dumps({"a": nasty}), job.job_no
-    )
+    chunk = make_chunk(1, metadata=json.dumps({"a": nasty}))
+    shop.processing(chunk, question=f"What{nasty}?", options=["cat" + nasty, "dog"])
     ran = person.types()
     assert r"What\x1b]0;owned\x07\u202e\u2028?" in ran.out
     assert not {"\x1b", "\x07", "\u202e", "\u2028"} & set(ran.out)

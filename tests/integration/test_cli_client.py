@@ -363,7 +363,7 @@ def test_what_is_safe_is_tried_again(cli: Cli, proxy: FaultyStore, shop: Shop) -
         proxy.script([Fault.HALF_BODY, *faults[1:]], lambda _: True)
         cli.done(*arguments)
     assert shop.value("select count(*) from jobs where manifest_url is not null") == 1
-    assert shop.value("select count(*) from tasks") == 1
+    assert len(shop.tasks()) == 1
     proxy.script(faults, lambda _: True)
     assert cli("webhooks", "add", "https://a.invalid/").code == 3  # it might be there twice
 

@@ -75,9 +75,7 @@ def test_a_file_of_tasks_is_taken_byte_for_byte_or_refused_with_the_place(
         b"\xef\xbb\xbf" + json.dumps(TASK).encode() + b"\r\n" + HEAD + content + b"}\n"
     )
     ran = check(cli("tasks", "batch", str(file)))
-    stored = [
-        row["metadata"] for row in shop.run("select metadata from tasks order by byte_offset")
-    ]
+    stored = [row["metadata"] for row in shop.tasks()]
     if said:
         assert ran.code in {Exit.USAGE, Exit.REFUSED}
         assert said in ran.err

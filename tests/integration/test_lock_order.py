@@ -16,7 +16,7 @@ def job_before_its_last_label(shop: Shop, first: int) -> Job:
     job = shop.processing(make_chunk(1), consensus_threshold=3, stop_early=True)
     (claimed,) = shop.claim(first, job_id=job.job_id)
     shop.label(first, (claimed.task_id, "cat"))
-    shop.run("insert into vacancies (job_no, byte_offset) values (%s, 0)", job.job_no)
+    shop.run("insert into vacancies (job_no, task_no) values (%s, 0)", job.job_no)
     return job
 
 

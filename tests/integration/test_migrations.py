@@ -56,7 +56,7 @@ def use_files(monkeypatch: pytest.MonkeyPatch, *files: tuple[str, str]) -> None:
 
 def test_a_fresh_database_gets_the_whole_schema(empty_url: str) -> None:
     assert migrate(empty_url) == FILES
-    assert {"jobs", "chunks", "tasks", "bad_lines", "labels", "tallies", "outbox"} <= tables(
+    assert {"jobs", "chunks", "pages", "bad_lines", "labels", "tallies", "outbox"} <= tables(
         empty_url
     )
 

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from blocks.domain.errors import Transient
-from blocks.domain.ids import new_id, parse_task_id, task_id
+from blocks.domain.ids import new_id, parse_task_id, task_id, task_no
 from blocks.domain.model import TaskType
 from blocks.store import annotation, chunks, customers, jobs
 from blocks.store.annotation import ClaimedTask, LabelledJob
@@ -54,7 +54,7 @@ def test_three_annotators_share_a_chunk_as_the_docs_have_it(shop: Shop) -> None:
     """The worked example of docs/annotation.md: four tasks, two labels each."""
     job = shop.processing(make_chunk(4), consensus_threshold=2)
     ann, bob, cas = shop.annotators(3)
-    tasks = [task_id(job.job_id, offset) for offset in (0, 100, 200, 300)]
+    tasks = [task_id(job.job_id, number) for number in range(4)]
     claimed = [ids(shop.claim(who, 2)) for who in (ann, bob, cas, bob, ann)]
     assert claimed == [tasks[:2], tasks[:2], tasks[2:], tasks[2:], []]
     assert shop.value("select count(*) from lanes") == 0
@@ -99,7 +99,7 @@ def test_annotators_who_claim_at_once_share_the_tasks(shop: Shop) -> None:
     taken = Counter(itertools.chain.from_iterable(claimed))
     assert all(len(set(mine)) == len(mine) for mine in claimed)
     assert set(taken) == {
-        task_id(job.job_id, start + n * 100) for start in (0, 10_000) for n in range(50)
+        task_id(job.job_id, task_no(chunk_no, n)) for chunk_no in (0, 1) for n in range(50)
     }
     assert max(taken.values()) <= 2
     check_books(shop, job)
@@ -164,7 +164,7 @@ def test_a_claim_can_be_for_one_job(shop: Shop) -> None:
     wanted = shop.processing(make_chunk(3))
     shop.claim(shop.annotator(), 2)
     claimed = shop.claim(shop.annotator(), job_id=wanted.job_id)
-    assert ids(claimed) == [task_id(wanted.job_id, n * 100) for n in range(3)]
+    assert ids(claimed) == [task_id(wanted.job_id, n) for n in range(3)]
     assert shop.claim(shop.annotator(), job_id=new_id("job")) == []
 
 
@@ -180,8 +180,8 @@ def test_fresh_tasks_of_a_job_with_higher_priority_come_first(shop: Shop) -> Non
     low, high, higher = (shop.processing(make_chunk(2), priority=n) for n in (1, 8, 9))
     claimed = ids(shop.claim(shop.annotator(), 5))
     assert claimed == [
-        *(task_id(higher.job_id, n) for n in (0, 100)),
-        *(task_id(high.job_id, n) for n in (0, 100)),
+        *(task_id(higher.job_id, n) for n in range(2)),
+        *(task_id(high.job_id, n) for n in range(2)),
         task_id(low.job_id, 0),
     ]
 
@@ -191,7 +191,7 @@ def test_begun_tasks_of_a_job_with_higher_priority_come_first(shop: Shop) -> Non
     shop.claim(shop.annotator())
     claimed = ids(shop.claim(shop.annotator(), 3))
     assert claimed == [
-        *(task_id(high.job_id, n) for n in (0, 100)),
+        *(task_id(high.job_id, n) for n in range(2)),
         task_id(low.job_id, 0),
     ]
 
@@ -294,7 +294,7 @@ def test_what_somebody_let_go_of_goes_to_others_first(shop: Shop) -> None:
     tasks = ids(shop.claim(one, 3))
     assert shop.release(one, tasks[0], tasks[2]) == {tasks[0], tasks[2]}
     check_books(shop, job)
-    assert ids(shop.claim(one, 9)) == [task_id(job.job_id, 300)]
+    assert ids(shop.claim(one, 9)) == [task_id(job.job_id, 3)]
     assert sorted(ids(shop.claim(two, 2))) == sorted((tasks[0], tasks[2]))
     check_books(shop, job)
 
@@ -314,7 +314,7 @@ def test_only_what_one_holds_can_be_released(shop: Shop) -> None:
     one, two = shop.annotators(2)
     tasks = ids(shop.claim(one, 3))
     shop.label(one, (tasks[0], "cat"))
-    fresh = task_id(job.job_id, 300)
+    fresh = task_id(job.job_id, 3)
     assert shop.release(two, tasks[1]) == set()
     assert shop.release(one, tasks[0], fresh, "rubbish", f"{new_id('tsk')}0", tasks[1]) == {
         tasks[1]
@@ -446,7 +446,7 @@ def test_of_two_labels_for_one_task_in_a_batch_the_first_counts(shop: Shop) -> N
     one, two = ids(shop.claim(annotator))
     outcomes = shop.label(annotator, (one, "dog"), (two, "cat"), (one, "cat"), (one, "dog"))
     assert outcomes == ["accepted", "accepted", "duplicate", "duplicate"]
-    assert shop.value("select option from labels where byte_offset = 0") == 2
+    assert shop.value("select option from labels where task_no = 0") == 2
     check_books(shop, job)
 
 
@@ -490,8 +490,9 @@ def test_a_task_that_nobody_was_handed_takes_no_label(shop: Shop) -> None:
 def test_a_line_that_is_no_task_takes_no_label(shop: Shop) -> None:
     job = shop.processing(make_chunk(1, bad=1))
     shop.claim(shop.annotator())
-    labels = [(task_id(job.job_id, offset), "cat") for offset in (1, 100, 10**15)]
-    assert shop.label(shop.annotator(), *labels) == ["unknown_task"] * 3
+    numbers = 1, task_no(1, 0), task_no(2**20, 0), 10**17
+    labels = [(task_id(job.job_id, number), "cat") for number in numbers]
+    assert shop.label(shop.annotator(), *labels) == ["unknown_task"] * 4
 
 
 def test_labels_for_a_failed_job_are_refused(shop: Shop) -> None:
@@ -650,8 +651,8 @@ def test_a_label_takes_its_task_off_the_lease_whatever_becomes_of_it(shop: Shop)
         "already_settled",
         "unknown_option",
     ]
-    held = "select byte_offsets from leases where annotator_no = %s"
-    assert shop.value(held, three) == [100, 200]
+    held = "select task_nos from leases where annotator_no = %s"
+    assert shop.value(held, three) == [1, 2]
     shop.label(three, (tasks[1], "cat"), (tasks[2], "cat"))
     assert shop.run(held, three) == []
     check_books(shop, job)

@@ -11,23 +11,13 @@ from blocks.domain.model import BadLine, GoodLine, LineCode
 from blocks.store import chunks, jobs, results
 from blocks.store.jobs import Job
 from blocks.store.results import LineError
+from tests.support import row_results
+from tests.support.mixed_job import METADATA, make_mixed_job
+from tests.support.row_results import RowResults
 from tests.support.side import Side
 from tests.support.store_shop import Chunk, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
-
-METADATA = [
-    None,
-    "{}",
-    '{"b":1,"a":2,"b":3}',
-    '{ "n" : 1.10, "e": 1E+5, "z": -0.0, "big": 12345678901234567890123456789012345678901 }',
-    '{\r"cr"\r:\r[1,\r2]\r}',
-    '{\t"tab":\t"\\t" }',
-    '{"text":"caf\\u00e9 \\ud83d\\ude00 \\u0000 \\\\ \\" \\/","raw":"🦊 \u2028\x7fé"}',
-    '{"backslashes":"\\\\\\\\N \\\\."}',
-    '{"deep":' + "[" * 50 + "]" * 50 + "}",
-    '{"long":"' + "x" * 300_000 + '"}',
-]
 
 
 def export(shop: Shop, job: Job, after: int = 0) -> list[bytes]:
@@ -181,7 +171,7 @@ def test_an_export_goes_on_after_any_line(shop: Shop) -> None:
 
 def test_an_export_of_many_blocks_has_only_whole_lines(shop: Shop) -> None:
     tasks = [
-        GoodLine(n * 2000, n + 1, f"https://x.example.com/{n}", '{\r"pad":"' + "x" * 1500 + '"}')
+        GoodLine(n * 10**5, n + 1, f"https://x.example.com/{n}", '{\r"pad":"' + "x" * 90_000 + '"}')
         for n in range(500)
     ]
     job = shop.processing(Chunk(500, tasks, []), consensus_threshold=2)
@@ -198,7 +188,7 @@ def test_an_export_of_many_blocks_has_only_whole_lines(shop: Shop) -> None:
 def test_tasks_without_a_consensus_are_left_out(shop: Shop) -> None:
     options = ["cat", "dog", "fox", "owl"]
     job = shop.processing(make_chunk(2), consensus_threshold=2, options=options)
-    good, split = (task_id(job.job_id, offset) for offset in (0, 100))
+    good, split = (task_id(job.job_id, number) for number in range(2))
     for option in options:
         annotator = shop.annotator()
         shop.claim(annotator)
@@ -222,10 +212,10 @@ def test_the_export_of_a_job_without_results_is_empty(shop: Shop) -> None:
 
 def test_the_server_makes_the_same_task_ids(shop: Shop) -> None:
     job = shop.submit()
-    for offset in [0, 1, 15, 16, 255, 4096, 2**40 + 7, 2**59]:
-        found = shop.value("select task_id(%s, %s)", job.job_id, offset)
-        assert found == task_id(job.job_id, offset)
-        assert parse_task_id(found) == (job.job_id, offset)
+    for number in [0, 1, 15, 16, 2**32 - 1, 2**40 + 7, 10**18 - 1]:
+        found = shop.value("select task_id(%s, %s)", job.job_id, number)
+        assert found == task_id(job.job_id, number)
+        assert parse_task_id(found) == (job.job_id, number)
 
 
 def test_bad_lines_are_numbered_up_to_the_first_chunk_that_is_missing(shop: Shop) -> None:
@@ -332,3 +322,19 @@ def test_what_is_open_of_a_job_that_ends_early_is_an_error(shop: Shop, end: str)
         (None, 2000, end), (None, 2100, "malformed_json"),
     ]  # fmt: skip
     assert shop.job(job).tasks_failed == len(found)
+
+
+@pytest.mark.parametrize("end", ["completed", "cancelled", "failed", "processing"])
+@pytest.mark.parametrize("options", [2, 11])
+def test_results_are_what_they_were_when_each_task_had_a_row(
+    shop: Shop, end: str, options: int
+) -> None:
+    """PostgreSQL's own functions for JSON, numbers and times are the oracle."""
+    job = make_mixed_job(shop, end, options)
+    with row_results.connect(shop) as connection:
+        rows = RowResults(shop, connection)
+        for after in (0, 1, 77, 10**6):
+            found = b"".join(line + b"\n" for line in export(shop, job, after))
+            assert found == rows.export(job, after)
+            assert found or after
+        assert errors(shop, job) == rows.errors(job)

@@ -215,9 +215,8 @@ def test_nobody_is_told_of_the_jobs_of_others(told: Api, endpoint: Endpoint) -> 
 
 def test_metadata_of_any_depth_is_told_as_it_was_written(told: Api, endpoint: Endpoint) -> None:
     secret = register(told, endpoint, events=["task.settled"])["secret"]
-    job = told.shop.processing(make_chunk(1), consensus_threshold=2)
     deep = '{"a":' + "[" * 50_000 + "1e5" + "]" * 50_000 + "}"
-    told.shop.run("update tasks set metadata = %s where job_no = %s", deep, job.job_no)
+    told.shop.processing(make_chunk(1, metadata=deep), consensus_threshold=2)
     for _ in range(2):
         told.shop.answer(told.shop.annotator(), "cat")
     received = endpoint.next()

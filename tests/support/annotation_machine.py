@@ -157,7 +157,7 @@ class Steps(RuleBasedStateMachine):
     def _check_vacancies(self, annotator: int, claimed: Sequence[str], job_id: str | None) -> None:
         """Nothing that is open to the annotator is left to them who wanted more."""
         query = """
-            select distinct task_id(j.job_id, v.byte_offset) as id
+            select distinct task_id(j.job_id, v.task_no) as id
             from vacancies v join jobs j using (job_no)
             where j.job_id = %s or %s::text is null
         """
@@ -216,7 +216,7 @@ class Checks(Steps):
 
     def _check_leases(self) -> None:
         query = """
-            select l.annotator_no, task_id(j.job_id, unnest(l.byte_offsets)) as id,
+            select l.annotator_no, task_id(j.job_id, unnest(l.task_nos)) as id,
                    l.expires_at < now() as is_overdue
             from leases l join jobs j using (job_no)
         """
@@ -231,7 +231,7 @@ class Checks(Steps):
 
     def _check_labels(self) -> None:
         query = """
-            select task_id(j.job_id, l.byte_offset) as id, l.annotator_no, j.options[l.option] as option
+            select task_id(j.job_id, l.task_no) as id, l.annotator_no, j.options[l.option] as option
             from labels l join jobs j using (job_no) where j.customer_id = %s
         """
         rows = self.world.run(query, self.world.customer_id)

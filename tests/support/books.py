@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from tests.support.consensus import decide, exhausted
 from tests.support.store_shop import Shop
+from tests.support.task_rows import list_tasks
 
 
 class Job(Protocol):
@@ -26,19 +27,19 @@ def check_books(shop: Shop, job: Job) -> None:
     votes: dict[int, list[int]] = {}
     annotators: dict[int, set[int]] = {}
     for row in shop.run("select * from labels where job_no = %s", job.job_no):
-        offset = row["byte_offset"]
-        votes.setdefault(offset, [0] * len(job.options))[row["option"] - 1] += 1
-        annotators.setdefault(offset, set()).add(row["annotator_no"])
+        number = row["task_no"]
+        votes.setdefault(number, [0] * len(job.options))[row["option"] - 1] += 1
+        annotators.setdefault(number, set()).add(row["annotator_no"])
     tallies = {
-        row["byte_offset"]: row
+        row["task_no"]: row
         for row in shop.run("select * from tallies where job_no = %s", job.job_no)
     }
     assert tallies.keys() == votes.keys()
-    for offset, row in tallies.items():
-        assert row["votes"] == votes[offset]
-        assert len(row["annotators"]) == sum(votes[offset])
-        assert set(row["annotators"]) == annotators[offset]
-        assert row["outcome"] == outcome(job, votes[offset])
+    for number, row in tallies.items():
+        assert row["votes"] == votes[number]
+        assert len(row["annotators"]) == sum(votes[number])
+        assert set(row["annotators"]) == annotators[number]
+        assert row["outcome"] == outcome(job, votes[number])
     check_counters(shop, job)
     status = shop.value("select status from jobs where job_no = %s", job.job_no)
     if status == "processing":
@@ -56,49 +57,50 @@ def outcome(job: Job, votes: Sequence[int]) -> int | None:
 def check_counters(shop: Shop, job: Job) -> None:
     query = """
         select c.chunk_no, c.tasks, c.settled, c.failed,
-            count(t) as task_rows, count(y) filter (where y.outcome > 0) as settled_rows,
-            count(y) filter (where y.outcome = 0) as failed_rows
-        from chunks c left join tasks t using (job_no, chunk_no)
-        left join tallies y using (job_no, byte_offset)
+            count(y) filter (where y.outcome > 0) as settled_rows,
+            count(y) filter (where y.outcome = 0) as failed_rows,
+            (select coalesce(sum(p.tasks), 0) from pages p
+             where p.job_no = c.job_no and chunk_of(p.first_task) = c.chunk_no) as tasks_rows
+        from chunks c left join tallies y on y.job_no = c.job_no and chunk_of(y.task_no) = c.chunk_no
         where c.job_no = %s group by c.job_no, c.chunk_no
     """
     for row in shop.run(query, job.job_no):
-        for name in ("task", "settled", "failed"):
-            assert row["tasks" if name == "task" else name] == row[f"{name}_rows"]
+        for name in ("tasks", "settled", "failed"):
+            assert row[name] == row[f"{name}_rows"]
 
 
 def check_places(shop: Shop, job: Job, tallies: dict[int, dict[str, Any]]) -> None:
     """Each open task has as many labels, holders, vacancies and lanes to come as it has places."""
-    ended = {offset for offset, row in tallies.items() if row["outcome"] is not None}
+    ended = {number for number, row in tallies.items() if row["outcome"] is not None}
     held: dict[int, list[int]] = {}
     for row in shop.run("select * from leases where job_no = %s", job.job_no):
-        assert row["byte_offsets"], "a lease of nothing"
-        assert row["byte_offsets"] == sorted(set(row["byte_offsets"]))
-        for offset in row["byte_offsets"]:
-            held.setdefault(offset, []).append(row["annotator_no"])
+        assert row["task_nos"], "a lease of nothing"
+        assert row["task_nos"] == sorted(set(row["task_nos"]))
+        for number in row["task_nos"]:
+            held.setdefault(number, []).append(row["annotator_no"])
     vacant = Counter(
-        row["byte_offset"]
-        for row in shop.run("select byte_offset from vacancies where job_no = %s", job.job_no)
+        row["task_no"]
+        for row in shop.run("select task_no from vacancies where job_no = %s", job.job_no)
     )
     lanes = {
         row["chunk_no"]: row
         for row in shop.run("select * from lanes where job_no = %s", job.job_no)
     }
     for row in lanes.values():
-        assert min(row["offsets"]) < row["ends_at"]
+        assert min(row["cursors"]) < row["ends_at"]
         mine = [number for number in row["annotators"] if number]
         assert len(mine) == len(set(mine)), "two lanes of one annotator"
-    for row in shop.run("select * from tasks where job_no = %s", job.job_no):
-        offset = row["byte_offset"]
-        if offset in ended:
+    for row in list_tasks(shop.run, "job_no = %s", job.job_no):
+        number = row["task_no"]
+        if number in ended:
             continue
         lane = lanes.get(row["chunk_no"])
-        to_come = sum(offset >= at for at in lane["offsets"]) if lane else 0
-        labelled = tallies[offset]["annotators"] if offset in tallies else []
-        holders = held.get(offset, [])
+        to_come = sum(number >= at for at in lane["cursors"]) if lane else 0
+        labelled = tallies[number]["annotators"] if number in tallies else []
+        holders = held.get(number, [])
         assert len(holders) == len(set(holders))
         assert not set(holders) & set(labelled), "somebody holds what they have labelled"
-        places = tallies[offset]["places"] if offset in tallies else job.consensus_threshold
+        places = tallies[number]["places"] if number in tallies else job.consensus_threshold
         if len(labelled) >= job.consensus_threshold:
             places = max(places, len(labelled) + 1)
-        assert len(labelled) + len(holders) + vacant[offset] + to_come == places
+        assert len(labelled) + len(holders) + vacant[number] + to_come == places

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import s3fs
 from prefect.client.schemas.objects import State
+from tenacity import wait_fixed
 
 from blocks.domain.model import TaskType
 from blocks.domain.object_urls import StoreType
@@ -20,9 +21,11 @@ from blocks.store.jobs import DeliveryTarget, Job, NewJob
 from deployments.embedded.object_stores import ObjectStoreAddress
 from flows import process_job as tasks
 from flows.running import resources
+from flows.running.policy import RETRY
 from tests.support.checks import truth
 from tests.support.manifests import Manifest
 from tests.support.servers import KEY
+from tests.support.task_rows import list_tasks
 
 
 @contextmanager
@@ -52,9 +55,9 @@ def flow_settings(
 
 
 def retry_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reading tasks wait for a moment only before they try again."""
-    for task in (tasks.begin, tasks.create_tasks):
-        monkeypatch.setattr(task, "retry_delay_seconds", 0.05)
+    """What reads waits for a moment only before it tries again."""
+    monkeypatch.setattr(tasks.begin, "retry_delay_seconds", 0.05)
+    monkeypatch.setattr(RETRY, "wait", wait_fixed(0.05))
 
 
 class FlowShop:
@@ -143,9 +146,10 @@ class FlowShop:
         return {path.rpartition("/")[2]: self.s3.cat_file(path) for path in paths}
 
     def rows(self, job_id: str) -> list[dict[str, Any]]:
-        query = "select t.* from tasks t join jobs using (job_no) where job_id = %s order by 2"
         with self.database.transaction() as tx:
-            return tx.execute(query, [job_id]).fetchall()
+            return list_tasks(
+                lambda query, *values: tx.execute(query, values).fetchall(), "job_id = %s", job_id
+            )
 
 
 def run(flow: Any, job_id: str) -> State[Any]:

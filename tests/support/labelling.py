@@ -51,7 +51,7 @@ class Task:
 
     job: Job
     task_id: str
-    byte_offset: int
+    task_no: int
     chunk_no: int
     labels: dict[int, str] = field(default_factory=dict)
     handed_to: set[int] = field(default_factory=set)
@@ -94,8 +94,8 @@ class Labelling:
         # The offset of the last task that an annotator's cursor may have passed, by job and chunk.
         self._passed: dict[tuple[int, int, int], int] = {}
 
-    def add_task(self, job: Job, task_id: str, byte_offset: int, chunk_no: int) -> None:
-        task = Task(job=job, task_id=task_id, byte_offset=byte_offset, chunk_no=chunk_no)
+    def add_task(self, job: Job, task_id: str, task_no: int, chunk_no: int) -> None:
+        task = Task(job=job, task_id=task_id, task_no=task_no, chunk_no=chunk_no)
         job.tasks.append(task)
         self.tasks[task_id] = task
         if job.is_inline:
@@ -176,14 +176,14 @@ class Labelling:
 
     def _has_passed(self, annotator: int, task: Task) -> bool:
         at = self._passed.get((annotator, task.job.job_no, task.chunk_no), -1)
-        return task.byte_offset <= at
+        return task.task_no <= at
 
     def _pass(self, annotator: int, claimed: Sequence[str], limit: int) -> None:
         """Remember how far the annotator's cursors may have come."""
         seen = [self.tasks[task_id] for task_id in claimed]
         for task in seen if len(claimed) == limit else self.tasks.values():
             key = (annotator, task.job.job_no, task.chunk_no)
-            self._passed[key] = max(self._passed.get(key, -1), task.byte_offset)
+            self._passed[key] = max(self._passed.get(key, -1), task.task_no)
 
     def label(self, annotator: int, labels: Sequence[tuple[str, str]]) -> list[str]:
         """Take the labels of one batch: what becomes of each."""

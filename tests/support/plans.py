@@ -7,7 +7,7 @@ from psycopg import sql
 
 from blocks.store.database import Rollback, Transaction
 
-LARGE = {"tasks", "tallies", "labels", "leases", "vacancies", "jobs", "chunks"}
+LARGE = {"pages", "tallies", "labels", "leases", "vacancies", "jobs", "chunks"}
 
 
 class Explained:
@@ -17,14 +17,17 @@ class Explained:
         self._tx = tx
         self.plans: list[dict[str, Any]] = []
 
-    def execute(self, query: sql.SQL, values: Any = None) -> Any:
+    def execute(self, query: sql.SQL, values: Any = None, **options: Any) -> Any:
         explain = sql.SQL("explain (analyze, buffers, timing off, format json) ")
         with self._tx.transaction():
             row = self._tx.execute(explain + query, values).fetchone()
             assert row is not None  # a plan
             self.plans.append(row["QUERY PLAN"][0]["Plan"])
             raise Rollback
-        return self._tx.execute(query, values)
+        return self._tx.execute(query, values, **options)
+
+    def commit(self) -> None:
+        """Do nothing: the transaction is the test's."""
 
     def nodes(self) -> Iterator[dict[str, Any]]:
         waiting = list(self.plans)

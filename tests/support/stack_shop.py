@@ -8,6 +8,7 @@ from blocks.settings import Settings
 from blocks.store.database import Database
 from tests.support.record_checks import Ballots
 from tests.support.store_shop import Shop
+from tests.support.task_rows import list_tasks
 
 
 @dataclass(frozen=True)
@@ -57,25 +58,24 @@ class StackShop(Shop):
     def jobs_of_tasks(self, job_ids: list[str]) -> dict[str, RuledJob]:
         """The job of each task, in the order of the manifests."""
         jobs = self.rules(job_ids)
-        query = """
-            select job_id, byte_offset from tasks join jobs using (job_no)
-            where job_id = any (%s) order by job_no, byte_offset
-        """
-        rows = self.run(query, job_ids)
-        return {task_id(row["job_id"], row["byte_offset"]): jobs[row["job_id"]] for row in rows}
+        rows = list_tasks(self.run, "j.job_id = any (%s)", job_ids)
+        return {task_id(row["job_id"], row["task_no"]): jobs[row["job_id"]] for row in rows}
 
     def open_tasks(self, job_ids: list[str]) -> list[dict[str, Any]]:
         """The first few that have not ended, with what they wait for."""
         query = """
-            select j.job_id, t.byte_offset, y.votes, y.places, (
+            select j.job_id, t.task_no, y.votes, y.places, (
                 select json_agg(l) from leases l
-                where l.job_no = t.job_no and t.byte_offset = any (l.byte_offsets)
+                where l.job_no = t.job_no and t.task_no = any (l.task_nos)
             ) as leases, (
                 select json_agg(v) from vacancies v
-                where (v.job_no, v.byte_offset) = (t.job_no, t.byte_offset)
+                where (v.job_no, v.task_no) = (t.job_no, t.task_no)
             ) as vacancies
-            from tasks t join jobs j using (job_no)
-            left join tallies y using (job_no, byte_offset)
+            from chunks c join jobs j using (job_no)
+            cross join lateral (
+                select c.job_no, task_no(c.chunk_no, n) as task_no from generate_series(0, c.tasks - 1) n
+            ) t
+            left join tallies y on (y.job_no, y.task_no) = (t.job_no, t.task_no)
             where j.job_id = any (%s) and y.outcome is null limit 5
         """
         return self.run(query, job_ids)
@@ -83,13 +83,13 @@ class StackShop(Shop):
     def ballots(self, job_ids: list[str]) -> Ballots:
         """The labels of each task, in the order in which they were counted."""
         query = """
-            select j.job_id, l.byte_offset, l.annotator_no, j.options[l.option] as option
-            from labels l join jobs j using (job_no) left join tallies y using (job_no, byte_offset)
+            select j.job_id, l.task_no, l.annotator_no, j.options[l.option] as option
+            from labels l join jobs j using (job_no) left join tallies y using (job_no, task_no)
             where j.job_id = any (%s)
-            order by l.job_no, l.byte_offset, array_position(y.annotators, l.annotator_no)
+            order by l.job_no, l.task_no, array_position(y.annotators, l.annotator_no)
         """
         found: dict[str, dict[int, str]] = {}
         for row in self.run(query, job_ids):
-            ballot = found.setdefault(task_id(row["job_id"], row["byte_offset"]), {})
+            ballot = found.setdefault(task_id(row["job_id"], row["task_no"]), {})
             ballot[row["annotator_no"]] = row["option"]
         return found

@@ -20,6 +20,7 @@ from blocks.store.database import Database, Rollback, Transaction
 from blocks.store.jobs import DeliveryTarget, Idempotency, Job, NewJob
 from blocks.store.runs import Launch
 from tests.support.side import WAIT_S
+from tests.support.task_rows import list_tasks
 
 if TYPE_CHECKING:
     pass
@@ -41,10 +42,12 @@ class Chunk(list[Batch]):
         self.lines, self.tasks, self.bad = lines, tasks, bad
 
 
-def make_chunk(tasks: int, *, bad: int = 0, start: int = 0) -> Chunk:
+def make_chunk(tasks: int, *, bad: int = 0, start: int = 0, metadata: str | None = None) -> Chunk:
     """A chunk of `tasks` good lines and then `bad` bad ones, each of 100 bytes."""
     good = [
-        GoodLine(start + n * LINE_BYTES, n + 1, f"https://img.example.com/{start + n}.jpg", None)
+        GoodLine(
+            start + n * LINE_BYTES, n + 1, f"https://img.example.com/{start + n}.jpg", metadata
+        )
         for n in range(tasks)
     ]
     wrong = [
@@ -76,6 +79,10 @@ class Shop:
         with psycopg.connect(self.url, row_factory=dict_row) as connection:
             cursor = connection.execute(cast(Any, statement), values)
             return cursor.fetchall() if cursor.description else []
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """All tasks of the store."""
+        return list_tasks(self.run)
 
     def value(self, statement: str, *values: object) -> Any:
         """The one value that a statement comes to."""

@@ -28,8 +28,7 @@ def outcome(data: bytes, chunk_bytes: int | None = None) -> Outcome:
             bad += [_bad(line, lines) for line in batch.bad]
             chunk_lines += batch.lines
         lines += chunk_lines
-    # A batch has those that were validated one by one behind the others.
-    return Outcome(lines, sorted(good, key=lambda line: line.line), bad)
+    return Outcome(lines, good, bad)
 
 
 def outcome_in_batches(data: bytes, *, bytes_max: int, lines_max: int) -> Outcome:

@@ -19,6 +19,7 @@ BLOCK = 64 * 1024
 BOM = b"\xef\xbb\xbf"
 A = b'{"data_url": "https://a.example.com/"}'
 B = b'{"data_url": "s3://bucket/b", "metadata": {"b": 1.0}}'
+HARD = b'{"data_url": "https://b\\u00fccher.example/"}'  # good, by the exact path alone
 
 Line = tuple[int, bytes]
 
@@ -71,10 +72,9 @@ def read_chunk(read: Read, size: int, start: int, end: int) -> Chunk:
     """The lines of a range, validated."""
     at, text, _ = read_lines(read, size, start, end)
     batches = list(validate_lines(text, at))
-    tasks = [GoodLine(*row) for batch in batches for row in batch.tasks.iter_rows()]
     return Chunk(
         sum(batch.lines for batch in batches),
-        sorted(tasks, key=lambda task: task.line),
+        [GoodLine(*row) for batch in batches for row in batch.tasks.iter_rows()],
         [line for batch in batches for line in batch.bad],
     )
 
@@ -166,6 +166,15 @@ def test_any_manifest_in_any_cut_gives_the_lines_of_the_whole(
 ) -> None:
     data = b"".join(parts)
     assert list(itertools.chain.from_iterable(cut(data, size))) == plain(data)
+
+
+@given(st.lists(st.sampled_from([A, B, HARD, b"", b"x", b"\xff"]), max_size=30))
+@example([HARD, A, b"\xff", HARD, B])
+def test_tasks_come_in_the_order_of_their_lines_however_each_was_judged(lines: list[bytes]) -> None:
+    data = b"\n".join(lines) + b"\n"
+    (batch,) = validate_lines(data, 0)
+    expected = [at for at, raw in plain(data) if raw in {A, B, HARD}]
+    assert batch.tasks["byte_offset"].to_list() == expected
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])

@@ -1,7 +1,7 @@
 -- The schema: all tables in the order of a line's life, then the functions, then the triggers.
 --
 -- Keys inside are bigint (job_no) and not the public text ids: with a text key an ingestion takes 1.45 times as long,
--- and with a foreign key from tasks to jobs 2.9 times. This is why tables of many rows have neither a foreign key nor
+-- and with a foreign key from a row for each task to jobs 2.9 times. This is why tables of many rows have neither a foreign key nor
 -- a second index. The measurements are in docs/decisions.md.
 --
 -- A change is made here and as a new file in migrations/; a test compares the databases that the two make.
@@ -93,6 +93,7 @@ create table jobs (
     ingested_at   timestamptz,                           -- every line is a task, a bad line or blank
     settled_at    timestamptz,                           -- every task is settled or failed
     completed_at  timestamptz,                           -- completed, failed or cancelled
+    archived_at   timestamptz,                           -- all of its labels are in archived_labels
 
     -- Where the results go; null: they are exported only.
     delivery_type        text check (delivery_type in ('s3', 'gcs')),
@@ -137,6 +138,8 @@ create index jobs_kept on jobs (customer_id) include (manifest_bytes, status, jo
     where manifest_bytes is not null;
 create index jobs_claimable on jobs (priority desc, job_no) where status = 'processing';
 create index jobs_sealed on jobs (job_no) where credentials is not null;
+create index jobs_to_archive on jobs (completed_at)
+    where archived_at is null and manifest_url is not null and not is_undelivered;
 -- Jobs that ought to have a row in runs; reconcile looks whether they have.
 create index jobs_unread on jobs (job_no) where is_unread;
 create index jobs_undelivered on jobs (job_no) where is_undelivered;
@@ -258,19 +261,20 @@ create table chunks (
     inline_bytes bigint not null default 0,              -- URLs and metadata of inline tasks, for the quota
     settled      bigint not null default 0,
     failed       bigint not null default 0,
+    archived     bigint not null default 0,              -- its first tasks, whose labels are in archived_labels
     created_at   timestamptz not null default now(),
     primary key (job_no, chunk_no)
 ) with (fillfactor = 50);
 
--- A good line. Written once, by COPY, and never updated: the state of a task is in tallies.
-create table tasks (
+-- Good lines: up to 256 tasks, compressed by blocks/lines/pages.py. Written once and never updated: the state of a
+-- task is in tallies. A task has no row: it is its number, which is (chunk, ordinal among the chunk's good lines), see
+-- task_no(). It exists if its ordinal is less than chunks.tasks.
+create table pages (
     job_no        bigint not null,
-    byte_offset   bigint not null,                       -- of the line's first byte; an inline task's number
-    chunk_no      integer not null,
-    line_in_chunk integer not null,                      -- 1-based
-    data_url      text not null,
-    metadata      text,                                  -- the manifest's bytes, verbatim
-    primary key (job_no, byte_offset)
+    first_task    bigint not null,                       -- the number of its first task
+    tasks         integer not null,
+    content       bytea storage external not null,
+    primary key (job_no, first_task)
 );
 
 create table bad_lines (
@@ -288,14 +292,14 @@ create table bad_lines (
 -- question and rule. Its one chunk grows.
 create table inline_tasks (
     job_no          bigint not null,
-    byte_offset     bigint not null,
+    task_no         bigint not null,
     customer_id     text not null references customers,
     batch_id        text,                                -- bat_…
     callback_url    text,
     idempotency_key text,
     body_hash       bytea,                               -- SHA-256 of the request, where it has a key
     created_at      timestamptz not null default now(),
-    primary key (job_no, byte_offset)
+    primary key (job_no, task_no)
 );
 
 create unique index inline_tasks_by_key on inline_tasks (customer_id, idempotency_key)
@@ -312,8 +316,8 @@ create unique index inline_tasks_by_key on inline_tasks (customer_id, idempotenc
 create table lanes (
     job_no      bigint not null,
     chunk_no    integer not null,
-    ends_at     bigint not null,                         -- the byte offset after the last task's
-    offsets     bigint[] not null,                       -- where each cursor goes on
+    ends_at     bigint not null,                         -- the number after the last task's
+    cursors     bigint[] not null,                       -- where each goes on
     annotators  integer[] not null,                      -- whose each is; 0: nobody's
     primary key (job_no, chunk_no)
 ) with (fillfactor = 50);
@@ -323,7 +327,7 @@ create table leases (
     lease_no     bigint generated always as identity primary key,
     job_no       bigint not null,
     annotator_no integer not null,
-    byte_offsets bigint[] not null,                      -- the tasks that are still held, in order
+    task_nos     bigint[] not null,                      -- the tasks that are still held, in order
     expires_at   timestamptz not null,
     -- A claim whose answer was lost can be repeated with its key, as long as its leases last.
     claim_key    text,
@@ -338,19 +342,20 @@ create index leases_by_expiry on leases (expires_at);
 create table vacancies (
     job_no       bigint not null,
     vacancy_no   bigint generated always as identity,
-    byte_offset  bigint not null,
+    task_no      bigint not null,
     annotator_no integer,                                -- whose place it was; null: nobody's
     primary key (job_no, vacancy_no)
 );
 
--- Every label, never updated: all results can be computed again from these.
+-- Every label, never updated: all results can be computed again from these. Those of jobs that are over are in
+-- archived_labels.
 create table labels (
     job_no       bigint not null,
-    byte_offset  bigint not null,
+    task_no      bigint not null,
     annotator_no integer not null,
     option       smallint not null,                      -- 1-based index into the job's options
     created_at   timestamptz not null default now(),
-    primary key (job_no, byte_offset, annotator_no)
+    primary key (job_no, task_no, annotator_no)
 );
 
 -- The votes of a task, from its first label on, and in the end its result. A task's state is:
@@ -362,9 +367,8 @@ create table labels (
 -- cursors that follow each other closely write before the first can be pruned.
 create table tallies (
     job_no       bigint not null,
-    byte_offset  bigint not null,
+    task_no      bigint not null,
     labelled_at  timestamptz not null,                   -- the latest label; the end, where there is an outcome
-    chunk_no     integer not null,
     latest       smallint not null,                      -- the option of the latest label
     threshold    smallint not null,                      -- the job's
     -- Labels given, leases, open places, and cursors still to come; one more where the labels are tied and all
@@ -374,8 +378,17 @@ create table tallies (
     stop_early   boolean not null,                       -- the job's
     votes        smallint[] not null,                    -- labels for each option
     annotators   integer[] not null,                     -- whose labels they are
-    primary key (job_no, byte_offset)
+    primary key (job_no, task_no)
 ) with (fillfactor = 34);
+
+-- When a job is over, its labels and tallies move here, page by page, compressed by blocks/lines/archived_labels.py.
+-- A page whose tasks have no labels has no row.
+create table archived_labels (
+    job_no       bigint not null,
+    first_task   bigint not null,                        -- the page's
+    content      bytea storage external not null,
+    primary key (job_no, first_task)
+);
 
 
 ---- 5. Its customer is told
@@ -471,10 +484,20 @@ insert into write_checks (slot) select * from generate_series(0, 63);
 
 ---- Functions
 
--- Return the public id of a task; the twin of blocks.domain.ids.task_id.
-create function task_id(job_id text, byte_offset bigint) returns text
+-- Return the number of a task by its chunk and its ordinal, 0-based, among the chunk's good lines. Numbers are in the
+-- order of the manifest. The twins of these three are in blocks/domain/ids.py.
+create function task_no(chunk_no integer, ordinal bigint) returns bigint
     language sql immutable parallel safe
-    return 'tsk_' || substr(job_id, 5) || to_hex(byte_offset);
+    return (chunk_no::bigint << 32) + ordinal;
+
+create function chunk_of(task_no bigint) returns integer
+    language sql immutable parallel safe
+    return (task_no >> 32)::integer;
+
+-- Return the public id of a task.
+create function task_id(job_id text, task_no bigint) returns text
+    language sql immutable parallel safe
+    return 'tsk_' || substr(job_id, 5) || task_no;
 
 -- Return the option that a task settles on, 1-based; 0 where there is none after twice the threshold; null while
 -- the task is open. Tests compare it with tests/support/consensus.py.
@@ -509,9 +532,9 @@ create function rfc3339(t timestamptz) returns text
     return to_char(t at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
 
 -- Return the place of the furthest cursor: no task from there on was handed out.
-create function furthest(offsets bigint[]) returns bigint
+create function furthest(cursors bigint[]) returns bigint
     language sql immutable parallel safe
-    return (select max(o) from unnest(offsets) o);
+    return (select max(c) from unnest(cursors) c);
 
 -- Make a public id that cannot be guessed.
 create function random_id(prefix text) returns text

@@ -1,7 +1,7 @@
 -- open_to_annotator --
 -- True for a row of `lanes` that may hold a task for this annotator: they have no lane in it, or theirs is not
 -- at the end. Their own lane may be through before the others are.
-coalesce(l.offsets[array_position(l.annotators, %(annotator_no)s)], -1) < l.ends_at;
+coalesce(l.cursors[array_position(l.annotators, %(annotator_no)s)], -1) < l.ends_at;
 
 -- has_key --
 -- True if the annotator has a key that is not revoked, or never had one.
@@ -16,7 +16,7 @@ coalesce(
 -- held_by_annotator --
 -- The tasks of one job that the annotator holds.
 held as materialized (
-    select unnest(byte_offsets) from leases
+    select unnest(task_nos) from leases
     where annotator_no = %(annotator_no)s and job_no = %(job_no)s
 );
 
@@ -24,9 +24,9 @@ held as materialized (
 -- One lease for all tasks of "given", which are of one job.
 leased as (
     insert into leases (
-        job_no, annotator_no, byte_offsets, expires_at, claim_key, claim_digest
+        job_no, annotator_no, task_nos, expires_at, claim_key, claim_digest
     )
-    select %(job_no)s, %(annotator_no)s, array_agg(byte_offset order by byte_offset),
+    select %(job_no)s, %(annotator_no)s, array_agg(task_no order by task_no),
            now() + make_interval(secs => %(lease_s)s),
            %(claim_key)s, %(claim_digest)s::bytea
     from given having count(*) > 0
@@ -36,32 +36,32 @@ leased as (
 -- let_go --
 -- Take the tasks of "input" off the annotator's leases. "held" has all tasks of those leases, marked.
 lease as materialized (
-    select l.lease_no, l.job_no, l.byte_offsets
+    select l.lease_no, l.job_no, l.task_nos
     from leases l
     where l.annotator_no = %(annotator_no)s and l.job_no in (select job_no from input)
     order by l.lease_no
     for update
 ), held as materialized (
-    select lease.lease_no, lease.job_no, o.byte_offset, input.job_no is not null as let_go
-    from lease cross join unnest(lease.byte_offsets) as o (byte_offset)
-    left join input using (job_no, byte_offset)
+    select lease.lease_no, lease.job_no, o.task_no, input.job_no is not null as let_go
+    from lease cross join unnest(lease.task_nos) as o (task_no)
+    left join input using (job_no, task_no)
 ), rest as materialized (
-    select lease_no, array_agg(byte_offset order by byte_offset) filter (where not let_go) as byte_offsets
+    select lease_no, array_agg(task_no order by task_no) filter (where not let_go) as task_nos
     from held group by lease_no having bool_or(let_go)
 ), lessened as (
-    update leases l set byte_offsets = rest.byte_offsets
-    from rest where l.lease_no = rest.lease_no and rest.byte_offsets is not null
+    update leases l set task_nos = rest.task_nos
+    from rest where l.lease_no = rest.lease_no and rest.task_nos is not null
 ), emptied as (
-    delete from leases l using rest where l.lease_no = rest.lease_no and rest.byte_offsets is null
+    delete from leases l using rest where l.lease_no = rest.lease_no and rest.task_nos is null
 );
 
 -- batch --
 -- The labels of a batch, by rows.
 (
-    select n, byte_offset, (%(job_ids)s::text[])[job_nth] as job_id, (%(labels)s::text[])[label_nth] as label
+    select n, task_no, (%(job_ids)s::text[])[job_nth] as job_id, (%(labels)s::text[])[label_nth] as label
     from unnest(
-        %(ns)s::integer[], %(job_nths)s::integer[], %(byte_offsets)s::bigint[], %(label_nths)s::integer[]
-    ) as i (n, job_nth, byte_offset, label_nth)
+        %(ns)s::integer[], %(job_nths)s::integer[], %(task_nos)s::bigint[], %(label_nths)s::integer[]
+    ) as i (n, job_nth, task_no, label_nth)
 );
 
 -- places_wanted --
@@ -76,14 +76,14 @@ coalesce(y.places > {places_wanted}, false);
 -- vacate_gone --
 -- The tasks of leases that are gone become vacant, where they still need a label.
 vacated as (
-    insert into vacancies (job_no, byte_offset, annotator_no)
-    select g.job_no, o.byte_offset, g.annotator_no
+    insert into vacancies (job_no, task_no, annotator_no)
+    select g.job_no, o.task_no, g.annotator_no
     from gone g
     join jobs j on j.job_no = g.job_no and j.status = 'processing'
-    cross join unnest(g.byte_offsets) as o (byte_offset)
+    cross join unnest(g.task_nos) as o (task_no)
     where not exists (
         select from tallies y
-        where (y.job_no, y.byte_offset) = (g.job_no, o.byte_offset) and y.outcome is not null
+        where (y.job_no, y.task_no) = (g.job_no, o.task_no) and y.outcome is not null
     )
 );
 
@@ -94,7 +94,7 @@ expired as materialized (
     for update skip locked
 ), gone as (
     delete from leases l using expired where l.lease_no = expired.lease_no
-    returning l.job_no, l.annotator_no, l.byte_offsets
+    returning l.job_no, l.annotator_no, l.task_nos
 ), {vacate_gone}
 
 -- return_leases --
@@ -117,9 +117,9 @@ with lease as materialized (
     for update
 ), gone as (
     delete from leases l using lease where l.lease_no = lease.lease_no
-    returning l.job_no, l.annotator_no, l.byte_offsets
+    returning l.job_no, l.annotator_no, l.task_nos
 ), {vacate_gone}
-select coalesce(sum(cardinality(byte_offsets)), 0)::integer as tasks from gone;
+select coalesce(sum(cardinality(task_nos)), 0)::integer as tasks from gone;
 
 -- begin_claim --
 -- Begin a claim. The claims of one annotator take turns, so that each sees what the one before it took.
@@ -131,7 +131,7 @@ select pg_advisory_xact_lock(%(lock)s, %(annotator_no)s);
 -- claim, first between customers and then between the jobs of each. So customers have equal shares, and so have the
 -- jobs of a customer, however large. Where a job has many vacancies, one that is not looked at may be for them.
 with held as materialized (
-    select l.job_no, o.byte_offset from leases l cross join unnest(l.byte_offsets) as o (byte_offset)
+    select l.job_no, o.task_no from leases l cross join unnest(l.task_nos) as o (task_no)
     where l.annotator_no = %(annotator_no)s
 )
 select job_no, lanes, vacancies
@@ -144,15 +144,15 @@ from (
            ) as lanes,
            exists (
                select from (
-                   select v.job_no, v.byte_offset from vacancies v
+                   select v.job_no, v.task_no from vacancies v
                    where v.job_no = j.job_no order by v.vacancy_no limit %(vacancies_max)s
                ) v
                left join lateral (
                    select y.annotators from tallies y
-                   where (y.job_no, y.byte_offset) = (v.job_no, v.byte_offset) offset 0
+                   where (y.job_no, y.task_no) = (v.job_no, v.task_no) offset 0
                ) y on true
                where not coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
-                 and (v.job_no, v.byte_offset) not in (table held)
+                 and (v.job_no, v.task_no) not in (table held)
            ) or exists (
                select from vacancies v where v.job_no = j.job_no offset %(vacancies_max)s
            ) as vacancies
@@ -178,22 +178,21 @@ with job as materialized (
            and (%(task_types)s::text[] is null or task_type = any (%(task_types)s)) as is_open
     from jobs where job_id = %(job_id)s and {for_annotator}
 ), candidate as materialized (
-    select job_no, byte_offset from (
-        select l.job_no, o.byte_offset
+    select job_no, task_no from (
+        select l.job_no, o.task_no
         from job cross join annotators a cross join lateral (
             select * from leases l where (l.annotator_no, l.job_no) = (a.annotator_no, job.job_no) offset 0
-        ) l cross join unnest(l.byte_offsets) as o (byte_offset)
+        ) l cross join unnest(l.task_nos) as o (task_no)
         where a.is_active
         union all
-        select v.job_no, v.byte_offset from job join vacancies v using (job_no)
+        select v.job_no, v.task_no from job join vacancies v using (job_no)
         union all
-        select t.job_no, t.byte_offset
-        from job join lanes l using (job_no) cross join lateral (
-            select t.job_no, t.byte_offset from tasks t
-            where t.job_no = l.job_no and t.byte_offset < l.ends_at
-              and t.byte_offset >= (select min(o) from unnest(l.offsets) as u (o))
-            order by t.byte_offset limit %(tasks_max)s + 1
-        ) t
+        select l.job_no, t.task_no
+        from job join lanes l using (job_no)
+        cross join lateral (select min(c) as goes_on_at from unnest(l.cursors) as u (c)) rearmost
+        cross join lateral generate_series(
+            goes_on_at, least(goes_on_at + %(tasks_max)s, l.ends_at - 1)
+        ) as t (task_no)
     ) c limit %(tasks_max)s + 1
 )
 select job.is_open and (
@@ -202,7 +201,7 @@ select job.is_open and (
            or exists (
                select from candidate c left join lateral (
                    select y.outcome, y.annotators from tallies y
-                   where (y.job_no, y.byte_offset) = (c.job_no, c.byte_offset) offset 0
+                   where (y.job_no, y.task_no) = (c.job_no, c.task_no) offset 0
                ) y on true
                where y.outcome is null and not coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
            )
@@ -215,7 +214,7 @@ from job;
 -- A tally that is just being written is passed over, and its vacancy left for the next time. A row comes back, if
 -- only an empty one, where something was done, so that another look is worth it.
 with {held_by_annotator}, candidate as materialized (
-    select v.vacancy_no, v.byte_offset, y.job_no is not null as has_tally
+    select v.vacancy_no, v.task_no, y.job_no is not null as has_tally
     from (
         select * from vacancies
         where job_no = %(job_no)s and vacancy_no >= (
@@ -225,16 +224,16 @@ with {held_by_annotator}, candidate as materialized (
         order by vacancy_no limit %(vacancies_max)s
     ) v
     left join lateral (
-        select * from tallies y where (y.job_no, y.byte_offset) = (v.job_no, v.byte_offset) offset 0
+        select * from tallies y where (y.job_no, y.task_no) = (v.job_no, v.task_no) offset 0
     ) y on true
     where y.outcome is not null
        or (%(own)s or v.annotator_no is distinct from %(annotator_no)s)
           and not coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
-          and v.byte_offset not in (table held)
+          and v.task_no not in (table held)
     order by v.vacancy_no
     limit %(limit)s
 ), vacancy as materialized (
-    select v.vacancy_no, v.byte_offset, c.has_tally
+    select v.vacancy_no, v.task_no, c.has_tally
     from candidate c cross join lateral (
         select * from vacancies v
         where (v.job_no, v.vacancy_no) = (%(job_no)s, c.vacancy_no)
@@ -243,36 +242,30 @@ with {held_by_annotator}, candidate as materialized (
     order by v.vacancy_no
 ), tally as materialized (
     select y.*
-    from (select distinct byte_offset from vacancy) v cross join lateral (
+    from (select distinct task_no from vacancy) v cross join lateral (
         select * from tallies y
-        where (y.job_no, y.byte_offset) = (%(job_no)s, v.byte_offset)
+        where (y.job_no, y.task_no) = (%(job_no)s, v.task_no)
         for update skip locked
     ) y
 ), judged as materialized (  -- of two vacancies of one task only the first
-    select distinct on (v.byte_offset) v.vacancy_no, v.byte_offset,
+    select distinct on (v.task_no) v.vacancy_no, v.task_no,
            y.outcome is not null as ended, {is_superfluous} as superfluous
-    from vacancy v left join tally y using (byte_offset)
+    from vacancy v left join tally y using (task_no)
     where y.job_no is not null or not v.has_tally
-    order by v.byte_offset, v.vacancy_no
+    order by v.task_no, v.vacancy_no
 ), filled as (
     delete from vacancies v using judged
     where v.job_no = %(job_no)s and v.vacancy_no = judged.vacancy_no
 ), lessened as (
     update tallies y set places = y.places - 1 from judged
-    where y.job_no = %(job_no)s and y.byte_offset = judged.byte_offset
+    where y.job_no = %(job_no)s and y.task_no = judged.task_no
       and judged.superfluous and not judged.ended
 ), given as materialized (
-    select byte_offset from judged where not ended and not superfluous
+    select task_no from judged where not ended and not superfluous
 ), {lease_given}
-select t.byte_offset, t.data_url, t.metadata, leased.expires_at
-from (select from judged limit 1) any_seen
-left join (
-    leased cross join given cross join lateral (
-        select t.byte_offset, t.data_url, t.metadata from tasks t
-        where (t.job_no, t.byte_offset) = (%(job_no)s, given.byte_offset) offset 0
-    ) t
-) on true
-order by t.byte_offset;
+select given.task_no, leased.expires_at
+from (select from judged limit 1) any_seen left join (leased cross join given) on true
+order by given.task_no;
 
 -- await_lane --
 -- Wait for the lanes of a chunk, while no others are held. So an annotator does not come back empty only because
@@ -296,66 +289,77 @@ with {held_by_annotator}, chunk as materialized (
     limit 1
     for update skip locked
 ), lane as materialized (
-    select chunk.*, n, offsets[n] as goes_on_at, furthest(offsets) as fresh_from
+    select chunk.*, n, cursors[n] as goes_on_at, furthest(cursors) as fresh_from
     from chunk cross join lateral (
         select (coalesce(
             array_position(chunk.annotators, %(annotator_no)s),
-            (select n from unnest(chunk.offsets) with ordinality as u (o, n) order by o, n limit 1)
+            (select n from unnest(chunk.cursors) with ordinality as u (o, n) order by o, n limit 1)
         ))::integer as n
     ) mine
 ), seen as materialized (
-    select t.byte_offset, t.data_url, t.metadata,
+    select t.task_no,
            y.outcome is not null as ended,
-           t.byte_offset < lane.fresh_from and (
+           t.task_no < lane.fresh_from and (
                {is_superfluous}
                or coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
-               or t.byte_offset in (table held)
+               or t.task_no in (table held)
            ) as left_vacant
-    from lane cross join lateral (
-        select * from tasks t
-        where t.job_no = lane.job_no and t.byte_offset >= lane.goes_on_at and t.byte_offset < lane.ends_at
-        order by t.byte_offset
-        limit %(window_tasks)s
-    ) t
+    from lane cross join lateral generate_series(
+        lane.goes_on_at, least(lane.goes_on_at + %(window_tasks)s, lane.ends_at) - 1
+    ) as t (task_no)
     left join lateral (
         select * from tallies y
-        where (y.job_no, y.byte_offset) = (t.job_no, t.byte_offset) and t.byte_offset < lane.fresh_from
+        where (y.job_no, y.task_no) = (lane.job_no, t.task_no) and t.task_no < lane.fresh_from
         offset 0
     ) y on true
 ), given as materialized (
-    select byte_offset, data_url, metadata from seen
+    select task_no from seen
     where not ended and not left_vacant
-    order by byte_offset limit %(limit)s
+    order by task_no limit %(limit)s
 ), upto as materialized (
     select coalesce(
-        (select max(byte_offset) + 1 from given having count(*) = %(limit)s),
-        (select max(byte_offset) + 1 from seen)
+        (select max(task_no) + 1 from given having count(*) = %(limit)s),
+        (select max(task_no) + 1 from seen)
     ) as goes_on_at
 ), vacated as (
-    insert into vacancies (job_no, byte_offset)
-    select %(job_no)s, byte_offset from seen, upto
-    where left_vacant and not ended and byte_offset < upto.goes_on_at
+    insert into vacancies (job_no, task_no)
+    select %(job_no)s, task_no from seen, upto
+    where left_vacant and not ended and task_no < upto.goes_on_at
 ), moved as materialized (
     select job_no, chunk_no, ends_at,
-           offsets[:n - 1] || upto.goes_on_at || offsets[n + 1:] as offsets,
+           cursors[:n - 1] || upto.goes_on_at || cursors[n + 1:] as cursors,
            annotators[:n - 1] || %(annotator_no)s::integer || annotators[n + 1:] as annotators
     from lane, upto
     where upto.goes_on_at is not null
 ), kept as (
-    update lanes l set offsets = m.offsets, annotators = m.annotators
+    update lanes l set cursors = m.cursors, annotators = m.annotators
     from moved m
-    where l.job_no = m.job_no and l.chunk_no = m.chunk_no and m.ends_at > any (m.offsets)
+    where l.job_no = m.job_no and l.chunk_no = m.chunk_no and m.ends_at > any (m.cursors)
 ), ended as (
     delete from lanes l using moved m
-    where l.job_no = m.job_no and l.chunk_no = m.chunk_no and m.ends_at <= all (m.offsets)
+    where l.job_no = m.job_no and l.chunk_no = m.chunk_no and m.ends_at <= all (m.cursors)
 ), {lease_given}
-select given.byte_offset, given.data_url, given.metadata, leased.expires_at
+select given.task_no, leased.expires_at
 from moved left join (leased cross join given) on true
-order by given.byte_offset;
+order by given.task_no;
 
--- describe_jobs --
--- Return what annotators are shown of jobs.
-select job_no, job_id, task_type, question, options, shown_metadata from jobs where job_no = any (%(job_nos)s);
+-- describe --
+-- Return the pages that some tasks are on, each with what annotators are shown of its job.
+with place as materialized (
+    select distinct i.job_no, p.first_task
+    from unnest(%(job_nos)s::bigint[], %(task_nos)s::bigint[]) as i (job_no, task_no)
+    cross join lateral (
+        select p.first_task from pages p where p.job_no = i.job_no and p.first_task <= i.task_no
+        order by p.first_task desc limit 1
+    ) p
+)
+select p.job_no, p.first_task, p.tasks, p.content,
+       j.job_id, j.task_type, j.question, j.options, j.shown_metadata
+from place
+cross join lateral (
+    select * from pages p where (p.job_no, p.first_task) = (place.job_no, place.first_task) offset 0
+) p
+cross join lateral (select * from jobs j where j.job_no = place.job_no offset 0) j;
 
 -- submit_labels --
 -- Take one batch of labels of one annotator: take the tasks off their leases, count and record the votes, settle
@@ -375,34 +379,39 @@ with job as materialized (
                ) as announces
         from jobs where job_id = i.job_id and status = 'processing' and {for_annotator} offset 0
     ) j
-), input as materialized (  -- of two labels for one task in a batch, the first counts
-    select distinct on (j.job_no, i.byte_offset)
-           j.job_no, i.byte_offset, t.chunk_no, array_position(j.options, i.label)::smallint as option,
+), valid as materialized (
+    select j.job_no, i.task_no, chunk_of(i.task_no) as chunk_no, i.n,
+           array_position(j.options, i.label)::smallint as option,
            j.threshold, j.stop_early, cardinality(j.options) as options
-    from {batch} i
-    join job j on j.job_id = i.job_id and i.label = any (j.options)
+    from {batch} i join job j on j.job_id = i.job_id and i.label = any (j.options)
+), handed_out as materialized (  -- how far each chunk was handed out; looked up once, whatever the number of labels
+    select job_no, chunk_no,
+           coalesce(furthest(l.cursors), task_no(chunk_no, c.tasks)) as ends_at
+    from (select distinct job_no, chunk_no from valid) v
     cross join lateral (
-        select t.job_no, t.chunk_no from tasks t
-        where (t.job_no, t.byte_offset) = (j.job_no, i.byte_offset) offset 0
-    ) t
+        select tasks from chunks c where (c.job_no, c.chunk_no) = (v.job_no, v.chunk_no) offset 0
+    ) c
     left join lateral (
-        select furthest(l.offsets) as fresh_from from lanes l
-        where (l.job_no, l.chunk_no) = (t.job_no, t.chunk_no) offset 0
+        select cursors from lanes l where (l.job_no, l.chunk_no) = (v.job_no, v.chunk_no) offset 0
     ) l on true
-    where i.byte_offset < coalesce(l.fresh_from, i.byte_offset + 1)
-    order by j.job_no, i.byte_offset, i.n
+), input as materialized (  -- of two labels for one task in a batch, the first counts
+    select distinct on (job_no, task_no)
+           job_no, task_no, option, threshold, stop_early, options
+    from valid join handed_out h using (job_no, chunk_no)
+    where task_no < h.ends_at
+    order by job_no, task_no, n
 ), {let_go}, counted as (
     insert into tallies as y (
-        job_no, byte_offset, labelled_at, chunk_no, latest, threshold, places, stop_early, votes, annotators
+        job_no, task_no, labelled_at, latest, threshold, places, stop_early, votes, annotators
     )
-    select job_no, byte_offset, now(), chunk_no, option, threshold,
+    select job_no, task_no, now(), option, threshold,
            threshold + (held.let_go is null)::integer, stop_early,
            array_fill(0::smallint, array[option - 1]) || 1::smallint
            || array_fill(0::smallint, array[options - option]),
            array[%(annotator_no)s::integer]
-    from input left join held using (job_no, byte_offset)
-    order by job_no, byte_offset
-    on conflict (job_no, byte_offset) do update
+    from input left join held using (job_no, task_no)
+    order by job_no, task_no
+    on conflict (job_no, task_no) do update
     set labelled_at = now(),
         latest = excluded.latest,
         -- One more for a label that held none; and from the threshold on at least one for each label.
@@ -419,19 +428,19 @@ with job as materialized (
                 y.threshold, y.stop_early)
         end
     where y.outcome is null and not y.annotators @> excluded.annotators
-    returning job_no, byte_offset, chunk_no, latest, outcome, places, threshold,
+    returning job_no, task_no, latest, outcome, places, threshold,
               cardinality(annotators) as labels
 ), recorded as (
-    insert into labels (job_no, byte_offset, annotator_no, option)
-    select job_no, byte_offset, %(annotator_no)s, latest from counted order by job_no, byte_offset
+    insert into labels (job_no, task_no, annotator_no, option)
+    select job_no, task_no, %(annotator_no)s, latest from counted order by job_no, task_no
 ), tied as (
-    insert into vacancies (job_no, byte_offset)
-    select job_no, byte_offset from counted
+    insert into vacancies (job_no, task_no)
+    select job_no, task_no from counted
     where outcome is null and labels >= threshold and places = labels
 ), by_chunk as (
-    select job_no, chunk_no, count(*) filter (where outcome > 0) as settled,
+    select job_no, chunk_of(task_no) as chunk_no, count(*) filter (where outcome > 0) as settled,
            count(*) filter (where outcome = 0) as failed
-    from counted where outcome is not null group by job_no, chunk_no
+    from counted where outcome is not null group by 1, 2
 ), chunk as materialized (
     select c.job_no, c.chunk_no, by_chunk.settled, by_chunk.failed
     from chunks c join by_chunk using (job_no, chunk_no)
@@ -442,23 +451,23 @@ with job as materialized (
     from chunk where c.job_no = chunk.job_no and c.chunk_no = chunk.chunk_no
     returning c.job_no, c.tasks = c.settled + c.failed as done
 )
-select job.job_id, job_no, byte_offset, job.options[latest] as label, coalesce(outcome > 0, false) as settled,
+select job.job_id, job_no, task_no, job.options[latest] as label, coalesce(outcome > 0, false) as settled,
        job.announces,
        job_no in (select job_no from moved where done) as chunk_done
 from counted join job using (job_no)
 union all  -- a task that was taken off a lease while its label did not count; see hand_back
-select job.job_id, job_no, byte_offset, null, false, false, false
-from held join job using (job_no) left join counted using (job_no, byte_offset)
+select job.job_id, job_no, task_no, null, false, false, false
+from held join job using (job_no) left join counted using (job_no, task_no)
 where held.let_go and counted.latest is null;
 
 -- hand_back --
 -- Leave tasks vacant that the annotator held although a label of theirs was counted before: it was being counted while a
 -- claim handed them the task. A statement of its own, as that label may have been committed after submit_labels began.
-insert into vacancies (job_no, byte_offset, annotator_no)
-select y.job_no, y.byte_offset, %(annotator_no)s
-from unnest(%(job_nos)s::bigint[], %(byte_offsets)s::bigint[]) as i (job_no, byte_offset)
+insert into vacancies (job_no, task_no, annotator_no)
+select y.job_no, y.task_no, %(annotator_no)s
+from unnest(%(job_nos)s::bigint[], %(task_nos)s::bigint[]) as i (job_no, task_no)
 cross join lateral (
-    select * from tallies y where (y.job_no, y.byte_offset) = (i.job_no, i.byte_offset) offset 0
+    select * from tallies y where (y.job_no, y.task_no) = (i.job_no, i.task_no) offset 0
 ) y
 where y.outcome is null and y.annotators @> array[%(annotator_no)s::integer];
 
@@ -466,22 +475,26 @@ where y.outcome is null and y.annotators @> array[%(annotator_no)s::integer];
 -- Say why labels were not taken. It runs after submit_labels, and so sees what other batches have settled.
 select i.n,
        case
-           when t.job_no is null then 'unknown_task'
+           when c.job_no is null then 'unknown_task'
            when array_position(j.options, i.label) is null then 'unknown_option'
            when y.annotators @> array[%(annotator_no)s::integer] then 'duplicate'
            when y.outcome is not null or j.status <> 'processing' then 'already_settled'
            else 'unknown_task'
-       end as outcome
+       end as outcome,
+       j.job_no, i.task_no, coalesce(j.status <> 'processing', false) and y.job_no is null as has_ended
 from {batch} i
 left join lateral (
     select * from jobs where job_id = i.job_id and {for_annotator} offset 0
 ) j on true
+left join lateral ({chunk_with}) c on true
 left join lateral (
-    select t.job_no from tasks t where (t.job_no, t.byte_offset) = (j.job_no, i.byte_offset) offset 0
-) t on true
-left join lateral (
-    select * from tallies y where (y.job_no, y.byte_offset) = (j.job_no, i.byte_offset) offset 0
+    select * from tallies y where (y.job_no, y.task_no) = (j.job_no, i.task_no) offset 0
 ) y on true;
+
+-- chunk_with --
+-- The chunk of a task i of a job j; no row where there is no such task.
+select c.job_no from chunks c
+where (c.job_no, c.chunk_no) = (j.job_no, chunk_of(i.task_no)) and i.task_no < task_no(c.chunk_no, c.tasks) offset 0;
 
 -- list_options --
 select job_id, options from jobs where job_id = any (%(job_ids)s);
@@ -489,25 +502,23 @@ select job_id, options from jobs where job_id = any (%(job_ids)s);
 -- find_not_handed_out --
 -- List those of some tasks that exist and that the annotator may be handed; they took no label, as nobody had been
 -- handed them yet.
-select i.job_id, i.byte_offset
-from unnest(%(job_ids)s::text[], %(byte_offsets)s::bigint[]) as i (job_id, byte_offset)
+select i.job_id, i.task_no
+from unnest(%(job_ids)s::text[], %(task_nos)s::bigint[]) as i (job_id, task_no)
 cross join lateral (
     select job_no from jobs where job_id = i.job_id and status = 'processing' and {for_annotator} offset 0
 ) j
-cross join lateral (
-    select from tasks t where (t.job_no, t.byte_offset) = (j.job_no, i.byte_offset) offset 0
-) t;
+cross join lateral ({chunk_with}) c;
 
 -- release --
 -- Make tasks vacant that the annotator holds; return those that they held.
 with input as materialized (
-    select distinct j.job_no, i.job_id, i.byte_offset
-    from unnest(%(job_ids)s::text[], %(byte_offsets)s::bigint[]) as i (job_id, byte_offset)
+    select distinct j.job_no, i.job_id, i.task_no
+    from unnest(%(job_ids)s::text[], %(task_nos)s::bigint[]) as i (job_id, task_no)
     join jobs j using (job_id)
 ), {let_go}, vacated as (
-    insert into vacancies (job_no, byte_offset, annotator_no)
-    select h.job_no, h.byte_offset, %(annotator_no)s
+    insert into vacancies (job_no, task_no, annotator_no)
+    select h.job_no, h.task_no, %(annotator_no)s
     from held h join jobs j on j.job_no = h.job_no and j.status = 'processing'
     where h.let_go
 )
-select input.job_id, byte_offset from held join input using (job_no, byte_offset);
+select input.job_id, task_no from held join input using (job_no, task_no);

@@ -21,18 +21,12 @@ with filled as (
     union all
     select 'bad_lines', code.key, code.value::bigint from filled, jsonb_each_text(bad_codes) code
 )
-insert into lanes (job_no, chunk_no, ends_at, offsets, annotators)
-select job_no, chunk_no, %(ends_at)s,
-       array_fill(%(starts_at)s::bigint, array[j.consensus_threshold::integer]),
+insert into lanes (job_no, chunk_no, ends_at, cursors, annotators)
+select job_no, chunk_no, task_no(chunk_no, filled.tasks),
+       array_fill(task_no(chunk_no, 0), array[j.consensus_threshold::integer]),
        array_fill(0, array[j.consensus_threshold::integer])
 from filled join jobs j using (job_no)
 where filled.tasks > 0;
-
--- copy_tasks --
--- The delimiter can stand neither in JSON nor in a URL, so tabs need no escape. CSV would need no escapes at all, but
--- costs the server a fifth more.
-copy tasks (job_no, byte_offset, chunk_no, line_in_chunk, data_url, metadata)
-from stdin (format text, delimiter E'\x02');
 
 -- copy_bad_lines --
 copy bad_lines (job_no, byte_offset, chunk_no, line_in_chunk, code, message, raw) from stdin;

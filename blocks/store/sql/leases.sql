@@ -1,24 +1,20 @@
 -- held --
 -- The tasks that an annotator holds, of jobs that still want labels.
-select l.lease_no, l.job_no, l.expires_at, l.claim_digest, t.byte_offset, t.data_url, t.metadata
+select l.lease_no, l.job_no, l.expires_at, l.claim_digest, o.task_no
 from leases l
 join jobs j on j.job_no = l.job_no and j.status = 'processing'
-cross join unnest(l.byte_offsets) as o (byte_offset)
-cross join lateral (
-    select t.byte_offset, t.data_url, t.metadata from tasks t
-    where (t.job_no, t.byte_offset) = (l.job_no, o.byte_offset) offset 0
-) t
+cross join unnest(l.task_nos) as o (task_no)
 where l.annotator_no = %(annotator_no)s and l.expires_at > now();
 
 -- find_claimed --
 -- List the tasks still held by the claim of one key, in the order of its answer.
 {held} and l.claim_key = %(claim_key)s
-order by l.lease_no, byte_offset;
+order by l.lease_no, task_no;
 
 -- list_page --
 -- List a page of all tasks that the annotator holds, from after a task on.
-{held} and (l.job_no, o.byte_offset) > (%(after_job_no)s, %(after_offset)s)
-order by l.job_no, byte_offset
+{held} and (l.job_no, o.task_no) > (%(after_job_no)s, %(after_task_no)s)
+order by l.job_no, task_no
 limit %(limit)s;
 
 -- find_job_no --

@@ -4,7 +4,7 @@ select pg_advisory_xact_lock(%(lock)s, hashtext(%(customer_id)s));
 
 -- find_keys --
 -- List the tasks that keys were used for, and the hashes of those requests.
-select i.idempotency_key, i.body_hash, i.byte_offset, i.created_at, j.job_id
+select i.idempotency_key, i.body_hash, i.task_no, i.created_at, j.job_id
 from inline_tasks i join jobs j using (job_no)
 where i.customer_id = %(customer_id)s and i.idempotency_key = any (%(keys)s);
 
@@ -29,40 +29,41 @@ with job as (
 insert into chunks (job_no, chunk_no, lines, tasks, bad_lines) select job_no, 0, 0, 0, 0 from job;
 
 -- append_tasks --
--- Add tasks to the end of the container's chunk, and let the lanes go on to them. A request that appends holds the
+-- Add tasks to the end of the container's chunk, with their pages, and let the lanes go on to them. A request that appends holds the
 -- chunk until its commit, so that a lane never passes over a task that is not visible yet.
 with place as (
-    update chunks set lines = lines + cardinality(%(data_urls)s::text[]),
-                      tasks = tasks + cardinality(%(data_urls)s::text[]),
+    update chunks set lines = lines + %(tasks)s, tasks = tasks + %(tasks)s,
                       inline_bytes = inline_bytes + %(bytes)s
     where job_no = %(job_no)s and chunk_no = 0
-    returning job_no, tasks - cardinality(%(data_urls)s::text[]) as starts_at, tasks as ends_at
+    returning job_no, tasks - %(tasks)s as starts_at, tasks as ends_at
 ), lane as (
-    insert into lanes as l (job_no, chunk_no, ends_at, offsets, annotators)
+    insert into lanes as l (job_no, chunk_no, ends_at, cursors, annotators)
     select p.job_no, 0, p.ends_at,
            array_fill(p.starts_at, array[j.consensus_threshold::integer]),
            array_fill(0, array[j.consensus_threshold::integer])
     from place p join jobs j using (job_no)
     on conflict (job_no, chunk_no) do update set ends_at = excluded.ends_at
 ), task as materialized (
-    select p.job_no, p.starts_at + n - 1 as byte_offset, n, data_url, metadata, callback_url,
-           idempotency_key, body_hash
+    select p.job_no, p.starts_at + n - 1 as task_no, n, callback_url, idempotency_key, body_hash
     from place p
     cross join unnest(
-        %(data_urls)s::text[], %(metadata)s::text[], %(callback_urls)s::text[],
-        %(idempotency_keys)s::text[], %(body_hashes)s::bytea[]
-    ) with ordinality as u (data_url, metadata, callback_url, idempotency_key, body_hash, n)
+        %(callback_urls)s::text[], %(idempotency_keys)s::text[], %(body_hashes)s::bytea[]
+    ) with ordinality as u (callback_url, idempotency_key, body_hash, n)
 ), written as (
-    insert into tasks (job_no, byte_offset, chunk_no, line_in_chunk, data_url, metadata)
-    select job_no, byte_offset, 0, 0, data_url, metadata from task
+    insert into pages (job_no, first_task, tasks, content)
+    select p.job_no, p.starts_at + page.skipped, page.tasks, page.content
+    from place p
+    cross join unnest(
+        %(page_skipped)s::bigint[], %(page_tasks)s::integer[], %(page_contents)s::bytea[]
+    ) as page (skipped, tasks, content)
 ), noted as (
     insert into inline_tasks (
-        job_no, byte_offset, customer_id, batch_id, callback_url, idempotency_key, body_hash
+        job_no, task_no, customer_id, batch_id, callback_url, idempotency_key, body_hash
     )
-    select job_no, byte_offset, %(customer_id)s, %(batch_id)s, callback_url, idempotency_key, body_hash
+    select job_no, task_no, %(customer_id)s, %(batch_id)s, callback_url, idempotency_key, body_hash
     from task
 )
-select byte_offset, now() as created_at from task order by n;
+select task_no, now() as created_at from task order by n;
 
 -- reopen_container --
 -- Reopen a container that was completed when all its tasks had ended, so that claims need not look at it. This is a
@@ -71,23 +72,23 @@ update jobs set status = 'processing', settled_at = null, completed_at = null
 where job_no = %(job_no)s and status = 'completed';
 
 -- get_task --
--- Find a task of a customer, from a manifest or inline. Its number in the manifest is known once all chunks before its
--- own are committed.
+-- Find a task of a customer, from a manifest or inline. The number of its line in the manifest is known once all chunks
+-- before its own are committed.
 select j.job_id, j.manifest_url is null as inline, j.status as job_status, j.question, j.options,
-       j.consensus_threshold, j.task_type, j.stop_early, t.byte_offset, t.data_url, t.metadata,
+       j.consensus_threshold, j.task_type, j.stop_early, j.job_no,
        coalesce(i.created_at, c.created_at) as created_at, i.batch_id,
        case when j.manifest_url is null then i.callback_url else j.callback_url end as callback_url,
        case when j.manifest_url is not null then (
-           select t.line_in_chunk + coalesce(sum(before.lines), 0)::bigint from chunks before
-           where before.job_no = t.job_no and before.chunk_no < t.chunk_no
-           having count(*) = t.chunk_no
-       ) end as line,
+           select coalesce(sum(before.lines), 0)::bigint from chunks before
+           where before.job_no = c.job_no and before.chunk_no < c.chunk_no
+           having count(*) = c.chunk_no
+       ) end as lines_before,
        y.outcome, y.votes, y.labelled_at,
-       coalesce(t.byte_offset >= furthest(l.offsets), false) and y.job_no is null as untouched
+       coalesce(%(task_no)s >= furthest(l.cursors), false) and y.job_no is null as untouched
 from jobs j
-join tasks t on t.job_no = j.job_no and t.byte_offset = %(byte_offset)s
-join chunks c on (c.job_no, c.chunk_no) = (t.job_no, t.chunk_no)
-left join inline_tasks i on (i.job_no, i.byte_offset) = (t.job_no, t.byte_offset)
-left join tallies y on (y.job_no, y.byte_offset) = (t.job_no, t.byte_offset)
-left join lanes l on (l.job_no, l.chunk_no) = (t.job_no, t.chunk_no)
-where j.job_id = %(job_id)s and j.customer_id = %(customer_id)s;
+join chunks c on (c.job_no, c.chunk_no) = (j.job_no, chunk_of(%(task_no)s))
+left join inline_tasks i on (i.job_no, i.task_no) = (j.job_no, %(task_no)s)
+left join tallies y on (y.job_no, y.task_no) = (j.job_no, %(task_no)s)
+left join lanes l on (l.job_no, l.chunk_no) = (c.job_no, c.chunk_no)
+where j.job_id = %(job_id)s and j.customer_id = %(customer_id)s
+  and %(task_no)s < task_no(c.chunk_no, c.tasks);

@@ -77,23 +77,20 @@ cross join lateral (
                - (select count(*) from unnest(j.annotators) as a (annotator_no)
                   where not coalesce(y.annotators @> array[a.annotator_no], false)) as wanted
         from (
-            (select v.byte_offset from vacancies v where v.job_no = j.job_no
+            (select v.task_no from vacancies v where v.job_no = j.job_no
              order by v.vacancy_no limit %(tasks_max)s)
             union all
-            (select t.byte_offset
+            (select t.task_no
              from (
-                 select (select min(o) from unnest(l.offsets) as o) as goes_on_at, l.ends_at
+                 select (select min(c) from unnest(l.cursors) as c) as goes_on_at, l.ends_at
                  from lanes l where l.job_no = j.job_no order by l.chunk_no limit 1
              ) lane
-             cross join lateral (
-                 select tasks.byte_offset from tasks
-                 where tasks.job_no = j.job_no and tasks.byte_offset >= lane.goes_on_at
-                   and tasks.byte_offset < lane.ends_at
-                 order by tasks.byte_offset limit %(tasks_max)s
-             ) t)
+             cross join lateral generate_series(
+                 goes_on_at, least(goes_on_at + %(tasks_max)s, ends_at) - 1
+             ) as t (task_no))
         ) c
         left join lateral (
-            select * from tallies y where (y.job_no, y.byte_offset) = (j.job_no, c.byte_offset) offset 0
+            select * from tallies y where (y.job_no, y.task_no) = (j.job_no, c.task_no) offset 0
         ) y on true
         where y.outcome is null
     ) s

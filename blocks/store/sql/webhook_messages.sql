@@ -4,10 +4,10 @@
 select webhook_named(customer_id, callback_url)
 from (
     select distinct i.customer_id, i.callback_url
-    from unnest(%(job_ids)s::text[], %(byte_offsets)s::bigint[]) as u (job_id, byte_offset)
+    from unnest(%(job_ids)s::text[], %(task_nos)s::bigint[]) as u (job_id, task_no)
     join jobs j on j.job_id = u.job_id
     cross join lateral (
-        select * from inline_tasks i where (i.job_no, i.byte_offset) = (j.job_no, u.byte_offset) offset 0
+        select * from inline_tasks i where (i.job_no, i.task_no) = (j.job_no, u.task_no) offset 0
     ) i
     where i.callback_url is not null
     order by i.customer_id, i.callback_url
@@ -18,27 +18,26 @@ from (
 -- the one that an inline task names. Metadata stays text, as reading it as JSON could fail.
 with settled as materialized (
     select j.job_id, j.customer_id, j.options, j.manifest_url is null as inline,
-           t.byte_offset, t.data_url, t.metadata, c.created_at as committed_at,
+           u.task_no, u.data_url, u.metadata, c.created_at as committed_at,
            i.created_at, i.batch_id, i.callback_url, y.outcome, y.votes, y.annotators, y.labelled_at
-    from unnest(%(job_ids)s::text[], %(byte_offsets)s::bigint[]) as u (job_id, byte_offset)
+    from unnest(
+        %(job_ids)s::text[], %(task_nos)s::bigint[], %(data_urls)s::text[], %(metadata)s::text[]
+    ) as u (job_id, task_no, data_url, metadata)
     join jobs j on j.job_id = u.job_id
     cross join lateral (
-        select * from tasks t where (t.job_no, t.byte_offset) = (j.job_no, u.byte_offset) offset 0
-    ) t
-    cross join lateral (
-        select * from tallies y where (y.job_no, y.byte_offset) = (j.job_no, u.byte_offset) offset 0
+        select * from tallies y where (y.job_no, y.task_no) = (j.job_no, u.task_no) offset 0
     ) y
     cross join lateral (
-        select * from chunks c where (c.job_no, c.chunk_no) = (j.job_no, t.chunk_no) offset 0
+        select * from chunks c where (c.job_no, c.chunk_no) = (j.job_no, chunk_of(u.task_no)) offset 0
     ) c
     left join lateral (
-        select * from inline_tasks i where (i.job_no, i.byte_offset) = (j.job_no, u.byte_offset) offset 0
+        select * from inline_tasks i where (i.job_no, i.task_no) = (j.job_no, u.task_no) offset 0
     ) i on true
 )
 insert into notifications (webhook_no, message_id, event, body)
 select w.webhook_no, random_id('msg'), 'task.settled',
     '{"type":"task.settled","timestamp":' || to_json(rfc3339(now()))
-    || ',"data":{"task_id":' || to_json(task_id(s.job_id, s.byte_offset))
+    || ',"data":{"task_id":' || to_json(task_id(s.job_id, s.task_no))
     || ',"job_id":' || case when s.inline then 'null' else to_json(s.job_id)::text end
     || ',"batch_id":' || coalesce(to_json(s.batch_id)::text, 'null')
     || ',"data_url":' || to_json(s.data_url)

@@ -1,0 +1,88 @@
+"""The layout of the labels of one page of tasks, once their job is over: columns, compressed together.
+
+    number of labels n (4 bytes), then columns of n values each:
+    the task's place on its page, 0-based   1 byte each
+    the task's outcome: 0 no consensus, 1-based option, 255 for an open task   1 byte each
+    the option, 1-based                     1 byte each
+    the annotator's number                  4 bytes each
+    the time, in µs since 2000-01-01 UTC    8 bytes each
+
+The labels of a task stand together, in the order in which they were counted. Numbers are little-endian.
+All of it is packed (`blocks/lines/packing.py`).
+"""
+
+import struct
+from collections.abc import Sequence
+
+import polars as pl
+import pyarrow as pa
+
+from blocks.lines.packing import pack, unpack
+
+OPEN = 255
+"""The outcome of a task that was still open when its job ended."""
+
+LABEL_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "task_no": pl.Int64,
+    "outcome": pl.UInt8,
+    "option": pl.UInt8,
+    "annotator_no": pl.UInt32,
+    "created_at": pl.Datetime("us", "UTC"),
+}
+"""A row is a label; `outcome` is that of its task, null for an open one; `option` is 1-based."""
+
+_COUNT = struct.Struct("<I")
+_STORED = (pa.uint8(), pa.uint8(), pa.uint8(), pa.uint32(), pa.int64())
+_EPOCH_US = 946_684_800_000_000
+
+
+def make_archived(labels: pl.DataFrame, first_task: int) -> bytes:
+    """Return the labels of one page, which begins with `first_task`, as they are stored."""
+    columns = labels.select(
+        (pl.col("task_no") - first_task).cast(pl.UInt8),
+        pl.col("outcome").fill_null(OPEN).cast(pl.UInt8),
+        pl.col("option").cast(pl.UInt8),
+        pl.col("annotator_no").cast(pl.UInt32),
+        pl.col("created_at").cast(pl.Int64) - _EPOCH_US,
+    ).rechunk()
+    values = (column.to_arrow().buffers()[1] for column in columns)
+    return pack(b"".join([_COUNT.pack(len(labels)), *values]))
+
+
+def read_archived(contents: Sequence[bytes], first_tasks: Sequence[int]) -> pl.DataFrame:
+    """Return the labels of some pages, which begin with `first_tasks`, as `LABEL_COLUMNS`.
+
+    Raises:
+        CorruptContent: one is not what was stored.
+    """
+    columns: list[list[memoryview]] = [[] for _ in _STORED]
+    counts = []
+    for content in contents:
+        raw = unpack(content)
+        (count,) = _COUNT.unpack_from(raw)
+        at = _COUNT.size
+        for column, kind in zip(columns, _STORED, strict=True):
+            end = at + count * (kind.bit_width // 8)
+            column.append(raw[at:end])
+            at = end
+        counts.append(count)
+    place, outcome, option, annotator_no, time = (
+        pl.Series(pl.from_arrow(pa.Array.from_buffers(kind, sum(counts), [None, joined])))
+        for kind, joined in zip(
+            _STORED, (pa.py_buffer(b"".join(column)) for column in columns), strict=True
+        )
+    )
+    firsts = (
+        pl.Series(first_tasks, dtype=pl.Int64)
+        .repeat_by(pl.Series(counts, dtype=pl.UInt32))
+        .explode()
+    )
+    return pl.DataFrame(
+        {
+            "task_no": firsts.drop_nulls() + place,
+            "outcome": outcome,
+            "option": option,
+            "annotator_no": annotator_no,
+            "created_at": (time + _EPOCH_US).cast(LABEL_COLUMNS["created_at"]),
+        }
+    ).with_columns(outcome=pl.when(pl.col("outcome") != OPEN).then("outcome"))

@@ -1,0 +1,192 @@
+"""The layout of a page: up to 256 tasks of one chunk, compressed together.
+
+    number of tasks n (4 bytes), bytes of all URLs (4), first byte offset (8), first line (4)
+    n numbers (4 bytes each): byte offset, less the one before; 0 for the first
+    n numbers: line, less the one before; 0 for the first
+    n numbers: bytes of the URL
+    n numbers: bytes of the metadata; 0 where there is none
+    the URLs, then the metadata, in UTF-8
+
+Numbers are little-endian and unsigned. All of it is packed (`blocks/lines/packing.py`). Equal tasks give
+equal bytes.
+"""
+
+import struct
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+
+from blocks.domain.model import GoodLine
+from blocks.lines.packing import pack, unpack
+
+_TASKS_MAX = 256
+_TEXT_BYTES_MAX = 64 * 1024  # a task with more is a page of its own
+_INNER = struct.Struct("<IIQI")
+_NUMBER_BYTES = 4
+_COLUMNS = 4
+_OLDEST = pl.CompatLevel.oldest()
+
+
+_Text = bytes | memoryview
+
+
+class Page(msgspec.Struct, frozen=True, gc=False):
+    """So many tasks, as they are stored."""
+
+    tasks: int
+    content: bytes
+
+
+def make_pages(tasks: pl.DataFrame) -> Iterator[Page]:
+    """Yield the pages of tasks of one chunk: rows of `TASK_COLUMNS`, in manifest order."""
+    if tasks.is_empty():
+        return
+    byte_offsets, lines = tasks["byte_offset"], tasks["line"]
+    urls, url_ends = _text(tasks["data_url"])
+    metadata, metadata_ends = _text(tasks["metadata"])
+    columns = (
+        _numbers(byte_offsets.diff().fill_null(0)),
+        _numbers(lines.diff().fill_null(0)),
+        _numbers(tasks["data_url"].str.len_bytes()),
+        _numbers(tasks["metadata"].str.len_bytes().fill_null(0)),
+    )
+    for start, end in _cuts(url_ends, metadata_ends):
+        yield _page(
+            (byte_offsets[start], lines[start]),
+            [column[start:end] for column in columns],
+            urls[url_ends[start] : url_ends[end]],
+            metadata[metadata_ends[start] : metadata_ends[end]],
+        )
+
+
+def make_inline_pages(texts: Sequence[tuple[str, str | None]]) -> Iterator[Page]:
+    """Yield the pages of tasks without a manifest, each a URL and its metadata."""
+    urls = [url.encode() for url, _ in texts]
+    metadata = [(text or "").encode() for _, text in texts]
+    sizes = [array("I", map(len, each)) for each in (urls, metadata)]
+    for start, end in _cuts(*(list(accumulate(each, initial=0)) for each in sizes)):
+        nowhere = array("I", bytes(_NUMBER_BYTES * (end - start)))
+        yield _page(
+            (0, 0),
+            [memoryview(each) for each in (nowhere, nowhere, *(s[start:end] for s in sizes))],
+            b"".join(urls[start:end]),
+            b"".join(metadata[start:end]),
+        )
+
+
+def _page(
+    first: tuple[int, int], columns: Sequence[memoryview], urls: _Text, metadata: _Text
+) -> Page:
+    byte_steps, line_steps, url_sizes, metadata_sizes = columns
+    tasks, zero = len(url_sizes), bytes(_NUMBER_BYTES)
+    head = _INNER.pack(tasks, len(urls), *first)
+    steps = zero, byte_steps[1:], zero, line_steps[1:]
+    return Page(tasks, pack(b"".join((head, *steps, url_sizes, metadata_sizes, urls, metadata))))
+
+
+def read_lines(content: bytes, places: Sequence[int]) -> list[GoodLine]:
+    """Return the tasks at some places of a page, 0-based.
+
+    Raises:
+        CorruptContent: it is not what was stored.
+    """
+    raw = unpack(content)
+    tasks, url_bytes, byte_offset, line = _INNER.unpack_from(raw)
+    texts_at = _INNER.size + _COLUMNS * _NUMBER_BYTES * tasks
+    numbers = raw[_INNER.size : texts_at].cast("I")
+    firsts = (byte_offset, line, texts_at, texts_at + url_bytes)
+    byte_offsets, lines, url_ends, metadata_ends = (
+        list(accumulate(numbers[n * tasks : (n + 1) * tasks].tolist(), initial=first))
+        for n, first in enumerate(firsts)
+    )
+    return [
+        GoodLine(
+            byte_offsets[n + 1],
+            lines[n + 1],
+            str(raw[url_ends[n] : url_ends[n + 1]], "utf-8"),
+            str(raw[metadata_ends[n] : metadata_ends[n + 1]], "utf-8") or None,
+        )
+        for n in places
+    ]
+
+
+def read_frame(contents: Sequence[bytes]) -> pl.DataFrame:
+    """Return all tasks of some pages, one page after the other, as `TASK_COLUMNS`.
+
+    Raises:
+        CorruptContent: one is not what was stored.
+    """
+    columns: list[list[memoryview]] = [[] for _ in range(_COLUMNS)]
+    urls, metadata = [], []
+    starts, byte_offsets, lines = [0], [], []
+    for content in contents:
+        raw = unpack(content)
+        tasks, url_bytes, byte_offset, line = _INNER.unpack_from(raw)
+        at = _INNER.size
+        for column in columns:
+            column.append(raw[at : at + _NUMBER_BYTES * tasks])
+            at += _NUMBER_BYTES * tasks
+        urls.append(raw[at : at + url_bytes])
+        metadata.append(raw[at + url_bytes :])
+        starts.append(starts[-1] + tasks)
+        byte_offsets.append(byte_offset)
+        lines.append(line)
+    total = starts.pop()
+    steps, line_steps, url_sizes, metadata_sizes = (
+        _series(pa.uint32(), total, [None, pa.py_buffer(b"".join(column))]) for column in columns
+    )
+    return pl.DataFrame(
+        {
+            "byte_offset": _sums(steps, starts, byte_offsets),
+            "line": _sums(line_steps, starts, lines).cast(pl.Int32),
+            "data_url": _texts(url_sizes, b"".join(urls)),
+            "metadata": _texts(metadata_sizes, b"".join(metadata)),
+        }
+    ).with_columns(pl.when(metadata_sizes > 0).then("metadata").alias("metadata"))
+
+
+def _cuts(url_ends: Sequence[int], metadata_ends: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield (first, last + 1) of the tasks of each page, bounded by their number and their text."""
+    start, total = 0, len(url_ends) - 1
+    while start < total:
+        end = min(start + _TASKS_MAX, total)
+        most = url_ends[start] + metadata_ends[start] + _TEXT_BYTES_MAX
+        if url_ends[end] + metadata_ends[end] > most:
+            ends = range(start + 1, end)
+            fitting = bisect_right(ends, most, key=lambda n: url_ends[n] + metadata_ends[n])
+            end = start + max(fitting, 1)
+        yield start, end
+        start = end
+
+
+def _text(texts: pl.Series) -> tuple[memoryview, memoryview]:
+    """Return the UTF-8 of all texts, and where each of them begins, and at last where they end."""
+    _, ends, data = texts.rechunk().to_arrow(compat_level=_OLDEST).buffers()
+    return memoryview(data or b""), memoryview(ends).cast("q")[: len(texts) + 1]
+
+
+def _numbers(numbers: pl.Series) -> memoryview:
+    return memoryview(numbers.cast(pl.UInt32).rechunk().to_arrow().buffers()[1]).cast("I")
+
+
+def _series(kind: pa.DataType, size: int, buffers: list[pa.Buffer | None]) -> pl.Series:
+    return pl.Series(pl.from_arrow(pa.Array.from_buffers(kind, size, buffers)))
+
+
+def _sums(steps: pl.Series, starts: Sequence[int], initial: Sequence[int]) -> pl.Series:
+    """Return running sums of `steps` that begin anew, with `initial`, at each of `starts`."""
+    sums = steps.cast(pl.Int64).cum_sum()
+    sizes = pl.Series([*starts[1:], len(steps)]) - pl.Series(starts)
+    shifts = pl.Series(initial, dtype=pl.Int64) - sums.gather(starts)
+    return sums + shifts.repeat_by(sizes).explode()
+
+
+def _texts(sizes: pl.Series, data: bytes) -> pl.Series:
+    ends = pl.concat([pl.Series([0], dtype=pl.Int64), sizes.cast(pl.Int64).cum_sum()])
+    (_, ends_buffer) = ends.rechunk().to_arrow().buffers()
+    return _series(pa.large_string(), len(sizes), [None, ends_buffer, pa.py_buffer(data)])

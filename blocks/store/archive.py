@@ -1,0 +1,147 @@
+"""Archive the labels of jobs that are over: from their tables to compressed columns beside the pages."""
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from blocks.domain.errors import InternalError, LedgerMismatch
+from blocks.domain.ids import task_no
+from blocks.lines.archived_labels import LABEL_COLUMNS, OPEN, make_archived, read_archived
+from blocks.lines.packing import CorruptContent, find_corrupt
+from blocks.store import arrays
+from blocks.store.database import Transaction
+from blocks.store.queries import load
+
+_SQL = load("archive")
+
+_COPIED = ["int8", "int8", "bytea"]
+_PAGES_A_STEP = 64
+_JOBS_MAX = 100
+_EVERYTHING = 2**31 - 1
+_END = 2**63 - 1
+
+
+class ArchiveCorrupt(InternalError):
+    """A page of archived labels is not what was stored: restore the table from a backup."""
+
+    code = "archive_corrupt"
+
+
+def archive_some(tx: Transaction, *, after_s: float) -> int:
+    """Archive the labels of up to 64 pages of tasks of a job that was over `after_s` seconds ago.
+
+    Return the number of tasks, 0 if there is nothing to archive. No label may come any more: after the
+    end of a job, labels that are being counted are committed within a minute.
+
+    Raises:
+        LedgerMismatch: the tables have other labels and votes than were read.
+    """
+    due = {"after_s": after_s, "jobs_max": _JOBS_MAX}
+    tx.execute(_SQL["mark_archived"], due)
+    chunk = tx.execute(_SQL["take_chunk"], due).fetchone()
+    if chunk is None:
+        return 0
+    job_no, chunk_no = chunk["job_no"], chunk["chunk_no"]
+    first = task_no(chunk_no, chunk["archived"])
+    place = {
+        "job_no": job_no,
+        "from_task": first,
+        "until_task": task_no(chunk_no + 1, 0),
+        "limit": _PAGES_A_STEP,
+    }
+    pages = tx.execute(_SQL["find_pages"], place).fetchall()
+    tasks: int = sum(page["tasks"] for page in pages)
+    place["until_task"] = first + tasks
+    labels = _read_labels(tx, place)
+    with tx.cursor().copy(_SQL["copy"]) as copy:
+        copy.set_types(_COPIED)
+        for page in pages:
+            ends_at = page["first_task"] + page["tasks"]
+            some = labels.filter(pl.col("task_no").is_between(page["first_task"], ends_at - 1))
+            if not some.is_empty():
+                copy.write_row(
+                    (job_no, page["first_task"], make_archived(some, page["first_task"]))
+                )
+    deleted = tx.execute(_SQL["delete_labels"], place).rowcount
+    counted = tx.execute(_SQL["delete_tallies"], place).rowcount
+    read = len(labels), labels["task_no"].n_unique()
+    if (deleted, counted) != read:
+        raise LedgerMismatch(
+            f"Job {job_no}, tasks from {first} on: {read[0]} labels of {read[1]} tasks were read, "
+            f"and {deleted} labels of {counted} tasks deleted."
+        )
+    archived = {"archived": chunk["archived"] + tasks, "job_no": job_no, "chunk_no": chunk_no}
+    tx.execute(_SQL["record"], archived)
+    return tasks
+
+
+def read_labels(tx: Transaction, job_no: int, from_task: int, until_task: int) -> pl.DataFrame:
+    """Return the archived labels of the pages that begin from `from_task` to before `until_task`.
+
+    They are `LABEL_COLUMNS`, in the order of the tasks, and within a task as they were counted.
+
+    Raises:
+        ArchiveCorrupt: one of the pages is.
+    """
+    values = {
+        "job_no": job_no, "from_task": from_task, "until_task": until_task, "limit": _EVERYTHING,
+    }  # fmt: skip
+    rows = tx.execute(_SQL["list"], values, binary=True).fetchall()
+    return _read(job_no, {row["first_task"]: row["content"] for row in rows})
+
+
+def read_all(tx: Transaction, job_no: int) -> Iterator[pl.DataFrame]:
+    """Yield all archived labels of a job in the order of their tasks, those of 64 pages at a time.
+
+    Raises:
+        ArchiveCorrupt: a page is.
+    """
+    first = 0
+    while True:
+        values = {"job_no": job_no, "from_task": first, "until_task": _END, "limit": _PAGES_A_STEP}
+        rows = tx.execute(_SQL["list"], values, binary=True).fetchall()
+        if rows:
+            yield _read(job_no, {row["first_task"]: row["content"] for row in rows})
+            first = rows[-1]["first_task"] + 1
+        if len(rows) < _PAGES_A_STEP:
+            return
+
+
+def read_labels_of(tx: Transaction, job_no: int, number: int) -> pl.DataFrame:
+    """Return the archived labels of one task.
+
+    Raises:
+        ArchiveCorrupt: its page is.
+    """
+    values = {"job_no": job_no, "task_no": number}
+    rows = tx.execute(_SQL["find"], values, binary=True).fetchall()
+    labels = _read(job_no, {row["first_task"]: row["content"] for row in rows})
+    return labels.filter(pl.col("task_no") == number)
+
+
+def _read(job_no: int, contents: dict[int, bytes]) -> pl.DataFrame:
+    try:
+        return read_archived(list(contents.values()), list(contents))
+    except CorruptContent as error:
+        first = find_corrupt(contents)
+        raise ArchiveCorrupt(
+            f"The archived labels of job {job_no} from task {first} on are corrupt: {error}."
+        ) from error
+
+
+def _read_labels(tx: Transaction, place: dict[str, int]) -> pl.DataFrame:
+    answer = tx.execute(_SQL["read_labels"], place | {"open": OPEN}, binary=True).pgresult
+    assert answer is not None  # a statement with rows
+    packed = [value for n in range(len(LABEL_COLUMNS)) if (value := answer.get_value(0, n))]
+    if not packed:
+        return pl.DataFrame(schema=LABEL_COLUMNS)
+    task_nos, outcomes, options, annotator_nos, created_at = packed
+    return pl.DataFrame(
+        {
+            "task_no": arrays.bigints(task_nos),
+            "outcome": arrays.smallints(outcomes),
+            "option": arrays.smallints(options),
+            "annotator_no": arrays.integers(annotator_nos),
+            "created_at": arrays.times(created_at),
+        }
+    )

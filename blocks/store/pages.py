@@ -1,0 +1,137 @@
+"""Pages of tasks: written in the transaction of their chunk, read by the numbers of their tasks."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import polars as pl
+
+from blocks.domain.errors import InternalError
+from blocks.domain.ids import task_no
+from blocks.domain.model import GoodLine
+from blocks.lines.packing import CorruptContent, count_bytes, find_corrupt
+from blocks.lines.pages import Page, read_frame, read_lines
+from blocks.store.database import Transaction
+from blocks.store.queries import load
+
+_SQL = load("pages")
+_COPIED = ["int8", "int8", "int4", "bytea"]
+_PAGES_AT_A_TIME = 64
+_FRAME_BYTES_MAX = 16 * 1024 * 1024  # decompressed; a page that has more is a frame of its own
+
+
+Key = tuple[int, int]
+"""Of a task: the number of its job, and its own."""
+
+
+class PageCorrupt(InternalError):
+    """A page of tasks in the database is not what was stored: restore the table from a backup."""
+
+    code = "page_corrupt"
+
+
+def write(tx: Transaction, job_no: int, first_task: int, pages: Iterable[Page]) -> None:
+    """Record pages of tasks whose numbers follow one another from `first_task` on."""
+    with tx.cursor().copy(_SQL["copy"]) as copy:
+        copy.set_types(_COPIED)
+        for page in pages:
+            copy.write_row((job_no, first_task, page.tasks, page.content))
+            first_task += page.tasks
+
+
+def read(tx: Transaction, keys: Sequence[Key]) -> dict[Key, GoodLine]:
+    """Return the lines of some tasks, of which some need not exist.
+
+    Raises:
+        PageCorrupt: one of their pages is.
+    """
+    if not keys:
+        return {}
+    return pick(tx.execute(_SQL["find"], columns(keys), binary=True).fetchall(), keys)
+
+
+def columns(keys: Sequence[Key]) -> dict[str, list[int]]:
+    """Return keys as the two arrays of a statement that finds their pages."""
+    return {"job_nos": [job_no for job_no, _ in keys], "task_nos": [number for _, number in keys]}
+
+
+def pick(rows: list[dict[str, Any]], keys: Sequence[Key]) -> dict[Key, GoodLine]:
+    """Return the lines of some tasks out of rows of `pages`, if those have them.
+
+    Raises:
+        PageCorrupt: one of the pages is.
+    """
+    rows.sort(key=_place)
+    places = [_place(row) for row in rows]
+    wanted: list[list[int]] = [[] for _ in rows]
+    for key in keys:
+        nth = bisect_right(places, key) - 1
+        if nth >= 0 and places[nth][0] == key[0] and key[1] - places[nth][1] < rows[nth]["tasks"]:
+            wanted[nth].append(key[1] - places[nth][1])
+    found: dict[Key, GoodLine] = {}
+    for (job_no, first_task), row, ordinals in zip(places, rows, wanted, strict=True):
+        lines = _lines(job_no, row, ordinals)
+        found |= {(job_no, first_task + n): line for n, line in zip(ordinals, lines, strict=True)}
+    return found
+
+
+def read_chunk(tx: Transaction, job_no: int, chunk_no: int) -> Iterator[pl.DataFrame]:
+    """Yield all tasks of a chunk in the order of the manifest: `TASK_COLUMNS`, and `task_no` (Int64).
+
+    Each frame is read by a statement of its own, and cut at the same places whenever it is read.
+
+    Raises:
+        PageCorrupt: a page is.
+    """
+    first, until = task_no(chunk_no, 0), task_no(chunk_no + 1, 0)
+    while True:
+        values = {
+            "job_no": job_no,
+            "from_task": first,
+            "until_task": until,
+            "limit": _PAGES_AT_A_TIME,
+        }
+        rows = tx.execute(_SQL["list"], values, binary=True).fetchall()
+        for some in _group(rows):
+            first = some[0]["first_task"]
+            frame = _frame(job_no, some)
+            yield frame.with_columns(task_no=pl.int_range(pl.len(), dtype=pl.Int64) + first)
+            first += len(frame)
+        if len(rows) < _PAGES_AT_A_TIME:
+            return
+
+
+def _group(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
+    """Yield rows together that come to at most `_FRAME_BYTES_MAX`, or one alone."""
+    start = total = 0
+    for n, row in enumerate(rows):
+        size = count_bytes(row["content"])
+        if n > start and total + size > _FRAME_BYTES_MAX:
+            yield rows[start:n]
+            start, total = n, 0
+        total += size
+    if rows:
+        yield rows[start:]
+
+
+def _frame(job_no: int, rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    try:
+        return read_frame([row["content"] for row in rows])
+    except CorruptContent as error:
+        first_task = find_corrupt({row["first_task"]: row["content"] for row in rows})
+        raise _corrupt(job_no, first_task, error) from error
+
+
+def _lines(job_no: int, row: dict[str, Any], ordinals: Sequence[int]) -> list[GoodLine]:
+    try:
+        return read_lines(row["content"], ordinals)
+    except CorruptContent as error:
+        raise _corrupt(job_no, row["first_task"], error) from error
+
+
+def _corrupt(job_no: int, first_task: int | None, error: CorruptContent) -> PageCorrupt:
+    return PageCorrupt(f"The page of job {job_no} from task {first_task} on is corrupt: {error}.")
+
+
+def _place(row: dict[str, Any]) -> Key:
+    return row["job_no"], row["first_task"]

@@ -1,0 +1,70 @@
+-- mark_archived --
+-- Record which jobs have no label left to archive.
+update jobs j set archived_at = now()
+where j.job_no in (
+    select job_no from jobs
+    where completed_at < now() - make_interval(secs => %(after_s)s)
+      and archived_at is null and manifest_url is not null and not is_undelivered
+    order by completed_at limit %(jobs_max)s
+    for update skip locked
+) and not exists (select from chunks c where c.job_no = j.job_no and c.archived < c.tasks);
+
+-- take_chunk --
+-- Hold a chunk whose labels are not all archived, of a job that is over. Chunks that others hold are passed over.
+select c.job_no, c.chunk_no, c.tasks, c.archived
+from (
+    select job_no from jobs
+    where completed_at < now() - make_interval(secs => %(after_s)s)
+      and archived_at is null and manifest_url is not null and not is_undelivered
+    order by completed_at limit %(jobs_max)s
+) j cross join lateral (
+    select * from chunks c where c.job_no = j.job_no and c.archived < c.tasks
+    order by c.chunk_no limit 1
+    for update skip locked
+) c
+limit 1;
+
+-- find_pages --
+-- List pages of a chunk, from the one that begins with a task on.
+select first_task, tasks from pages
+where job_no = %(job_no)s and first_task >= %(from_task)s and first_task < %(until_task)s
+order by first_task
+limit %(limit)s;
+
+-- read_labels --
+-- Return the labels of some tasks as arrays, in the order in which they were counted.
+select array_agg(task_no) as task_nos, array_agg(coalesce(outcome, %(open)s)::smallint) as outcomes,
+       array_agg(option) as options, array_agg(annotator_no) as annotator_nos,
+       array_agg(created_at) as created_at
+from (
+    select l.task_no, y.outcome, l.option, l.annotator_no, l.created_at
+    from labels l join tallies y on (y.job_no, y.task_no) = (l.job_no, l.task_no)
+    where l.job_no = %(job_no)s and l.task_no >= %(from_task)s and l.task_no < %(until_task)s
+    order by l.task_no, array_position(y.annotators, l.annotator_no)
+) l;
+
+-- copy --
+copy archived_labels (job_no, first_task, content) from stdin (format binary);
+
+-- delete_labels --
+delete from labels where job_no = %(job_no)s and task_no >= %(from_task)s and task_no < %(until_task)s;
+
+-- delete_tallies --
+delete from tallies where job_no = %(job_no)s and task_no >= %(from_task)s and task_no < %(until_task)s;
+
+-- record --
+update chunks set archived = %(archived)s where job_no = %(job_no)s and chunk_no = %(chunk_no)s;
+
+-- list --
+-- List archived pages of a job, up to a task.
+select first_task, content from archived_labels
+where job_no = %(job_no)s and first_task >= %(from_task)s and first_task < %(until_task)s
+order by first_task
+limit %(limit)s;
+
+-- find --
+-- Find the archived labels of the page that a task is on; the page may be another one, if it has none.
+select first_task, content from archived_labels
+where job_no = %(job_no)s and first_task <= %(task_no)s
+order by first_task desc
+limit 1;

@@ -1,0 +1,24 @@
+-- copy --
+copy pages (job_no, first_task, tasks, content) from stdin (format binary);
+
+-- find --
+-- Find the pages that some tasks are on, each once.
+with found as materialized (
+    select distinct i.job_no, p.first_task
+    from unnest(%(job_nos)s::bigint[], %(task_nos)s::bigint[]) as i (job_no, task_no)
+    cross join lateral (
+        select p.first_task from pages p where p.job_no = i.job_no and p.first_task <= i.task_no
+        order by p.first_task desc limit 1
+    ) p
+)
+select p.job_no, p.first_task, p.tasks, p.content
+from found cross join lateral (
+    select * from pages p where (p.job_no, p.first_task) = (found.job_no, found.first_task) offset 0
+) p;
+
+-- list --
+-- List pages of a job in the order of the manifest, from the one that begins with a task on, up to a task.
+select first_task, tasks, content from pages
+where job_no = %(job_no)s and first_task >= %(from_task)s and first_task < %(until_task)s
+order by first_task
+limit %(limit)s;
