@@ -18,6 +18,8 @@ USED: Mapping[type, tuple[str, ...]] = {
         "_cancel_run",
         "_emit_flow_run_executed_event",
         "_emit_flow_run_submitted_event",
+        "_give_worker_labels_to_flow_run",
+        "_propose_submitting_state",
         "_release_limit_slot",
         "_submit_run",
         "_submitting_flow_run_ids",

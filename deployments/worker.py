@@ -9,11 +9,13 @@ Start it as `python -m deployments` or `refinery`: a fork runs any other `__main
 """
 
 import asyncio
+import functools
 import multiprocessing
 import os
 import runpy
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from multiprocessing import forkserver
@@ -25,7 +27,9 @@ import anyio
 import anyio.to_thread
 import httpx
 from anyio.abc import TaskStatus
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import PrefectException
 from prefect.flows import load_flow_from_flow_run
 from prefect.logging.loggers import get_worker_logger
@@ -36,13 +40,15 @@ from prefect.workers.base import (
     BaseWorker,
     BaseWorkerResult,
 )
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from deployments.cancellation import CancellableContext, is_cancelling
 from deployments.lost_runs import end_dead_runs, take_up_lost_runs
 from deployments.names import WORKER_TYPE
 from deployments.prefect_internals import FlowRunExecutionResult, ProcessHandle
 from deployments.registration import prepare_for_worker
+from deployments.remembering_client import RememberingClient
+from deployments.wake import Waker
 
 # Polars' allocator and the C library's keep freed memory for each thread by default. With few arenas, a
 # run that reads a manifest peaks 15 % lower, and takes no more processor time.
@@ -52,6 +58,11 @@ PRELOADED = ["deployments.preload"]
 
 # Poll every 0.5 s: Prefect's default of 10 s would be most of the time from a POST to the first line.
 QUERY_S = 0.5
+# Poll so often while the launcher's word is heard: then nothing but runs that somebody else has made or
+# retried waits for it. A poll costs Prefect's server 20 ms.
+_IDLE_QUERY_S = 2.0
+# What begins with connecting to a customer's store, and can do so before Prefect is done with its own.
+_READS = "flows.process_job.process_job"
 # The least that Prefect allows. Its default of 180 s is longer than `automations.yaml` waits.
 HEARTBEAT_S = 30
 # A run that has been Running for so long has its process, or has lost it.
@@ -62,6 +73,31 @@ class ForkJobConfiguration(BaseJobConfiguration):
     """Hold what one run is started with."""
 
     working_dir: Path | None = Field(default=None)
+    _has_settings: bool = PrivateAttr(default=False)
+
+    @property
+    def has_settings(self) -> bool:
+        """Return whether pool, deployment or run have settings of Prefect that the worker has not."""
+        return self._has_settings
+
+    def prepare_for_flow_run(
+        self,
+        flow_run: FlowRun,
+        deployment: DeploymentResponse | None = None,
+        *others: Any,
+        **named: Any,
+    ) -> None:
+        """Tell the run's process which flow it is, so that it need not read the deployment again."""
+        self._has_settings = any(name.startswith("PREFECT_") for name in self.env)
+        super().prepare_for_flow_run(flow_run, deployment, *others, **named)
+        if deployment and deployment.entrypoint and _is_installed_here(deployment):
+            self.env["PREFECT__FLOW_ENTRYPOINT"] = deployment.entrypoint
+
+
+def _is_installed_here(deployment: DeploymentResponse) -> bool:
+    """Return whether the flow is a module that nothing has to be pulled or downloaded for."""
+    names_module = ":" not in (deployment.entrypoint or ":")
+    return names_module and not deployment.pull_steps
 
 
 class ForkVariables(BaseVariables):
@@ -98,6 +134,46 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
         self._executing: set[UUID] = set()
         # None once the runs of a predecessor have been looked for.
         self._lost_before: datetime | None = datetime.now(UTC)
+        self._polling = anyio.Lock()
+        self._waker = Waker()
+        self._polled_s = -_IDLE_QUERY_S
+
+    @functools.cached_property
+    def client(self) -> PrefectClient:
+        """Return the client of Prefect's API, which asks for the same deployment or flow once."""
+        return cast(PrefectClient, RememberingClient(super().client))
+
+    async def start(self, *arguments: Any, **named: Any) -> None:
+        """Serve until cancelled; look for runs now and then, and at once when one is launched."""
+        self._waker.start()
+        polling = asyncio.create_task(self._poll_when_woken())
+        try:
+            await super().start(*arguments, **named)
+        finally:
+            self._waker.stop()
+            polling.cancel()
+
+    async def _poll_when_woken(self) -> None:
+        while True:
+            await self._waker.wait()
+            try:
+                await self._poll()
+            except Exception as error:  # noqa: BLE001 - this loop must go on
+                # The regular look comes soon, and knows what to do where Prefect is away for long.
+                get_worker_logger(self).debug("Could not look for runs: %r", error)
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Take runs that are due, and return them; called every `QUERY_S`."""
+        is_early = time.monotonic() - self._polled_s < _IDLE_QUERY_S
+        return [] if is_early and self._waker.is_listening else await self._poll()
+
+    async def _poll(self) -> list[FlowRun]:
+        # Two looks at once could find one run, and the slower one would submit it again.
+        async with self._polling:
+            if not self.is_setup:
+                return []
+            self._polled_s = time.monotonic()
+            return await super().get_and_submit_flow_runs()
 
     async def sync_with_backend(self) -> None:
         """Tell Prefect that the worker is alive, then look after runs without a process.
@@ -143,6 +219,20 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
                 self._release_limit_slot(flow_run.id)
                 self._submitting_flow_run_ids.discard(flow_run.id)
 
+    async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
+        """Leave the run Pending until it is Running: the state between costs more than it tells."""
+
+    async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
+        """Leave that to `_label`, which does it while the process starts."""
+
+    async def _label(self, flow_run_id: UUID) -> None:
+        """Record whose the run is, for the worker's successor (`deployments.lost_runs`)."""
+        try:
+            await super()._give_worker_labels_to_flow_run(flow_run_id)
+        except (httpx.HTTPError, PrefectException) as error:
+            message = "Could not label flow run '%s': %r"
+            get_worker_logger(self).warning(message, flow_run_id, error)
+
     # Each event costs Prefect 5 kB and nine rows; the run's own events and its log say the same.
     def _emit_flow_run_submitted_event(self, configuration: BaseJobConfiguration) -> None:
         """Emit nothing."""
@@ -184,6 +274,7 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
                 executions.append(await executor.submit(task_status))
 
             async with anyio.create_task_group() as group:
+                group.start_soon(self._label, flow_run.id)
                 handle = await group.start(execute)
                 if task_status:
                     task_status.started(handle.pid)
@@ -210,7 +301,6 @@ class _ForkStarter:
         """Report the process as started, and return when it has ended."""
         port, token = self._control_channel.register(flow_run.id)
         environment = {
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
             **os.environ,
             **{k: v for k, v in self._configuration.env.items() if v is not None},
             "PREFECT__FLOW_RUN_ID": str(flow_run.id),
@@ -219,20 +309,39 @@ class _ForkStarter:
             "PREFECT__CONTROL_TOKEN": token,
         }
         folder = self._configuration.working_dir or Path.cwd()
-        process = _FORKS.Process(target=_run_engine, args=(environment, folder))
+        # A folder may have settings in a `prefect.toml`.
+        has_settings = self._configuration.has_settings or folder != Path.cwd()
+        process = _FORKS.Process(
+            target=_run_engine,
+            args=(environment, folder, flow_run),
+            kwargs={"has_settings": has_settings},
+        )
         await anyio.to_thread.run_sync(process.start)
         task_status.started(ProcessHandle(cast(Any, process)))
         await anyio.to_thread.run_sync(process.join)
 
 
-def _run_engine(environment: Mapping[str, str], folder: Path) -> None:
-    """Do in the fork what `python -m prefect.engine` does, without the start of Python."""
+def _run_engine(
+    environment: Mapping[str, str], folder: Path, flow_run: FlowRun, *, has_settings: bool
+) -> None:
+    """Do in the fork what `python -m prefect.engine` does, without the start of Python.
+
+    The engine need not read the run first, since the worker has read it just now. A run that has ended
+    or was cancelled since may not become Running.
+    """
+    from prefect import flow_engine
     from prefect.context import refresh_global_settings_context
 
+    from flows.running.warming import warm_up
+
+    flow_engine.load_flow_run = lambda flow_run_id: flow_run  # noqa: ARG005 - its name is Prefect's
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    refresh_global_settings_context()
+    if environment.get("PREFECT__FLOW_ENTRYPOINT") == _READS:
+        warm_up(str(flow_run.parameters.get("job_id")))
+    if has_settings:
+        refresh_global_settings_context()  # 50 ms
     sys.argv = ["prefect.engine"]
     sys.modules.pop("prefect.engine", None)
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
@@ -240,6 +349,8 @@ def _run_engine(environment: Mapping[str, str], folder: Path) -> None:
 
 def run_worker(pool: str, name: str | None, limit: int | None) -> None:
     """Serve the work pool until SIGTERM or SIGINT, with at most `limit` runs at once."""
+    # The fork server reads Prefect's settings once for all runs.
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_S))
     _FORKS.set_forkserver_preload(PRELOADED)
     # asyncio cancels the worker on SIGINT where that has Python's own handler; a shell's background jobs
     # start with SIGINT ignored. Prefect's handlers raise KeyboardInterrupt wherever the process happens

@@ -50,7 +50,8 @@ from flows.running.setbacks import PROCESS_JOB, record_failures
 _LOOKS_EVERY_S = 1.0
 
 
-@flow(name="process-job")
+# Left to itself, Prefect asks its server whether results are to be kept.
+@flow(name="process-job", persist_result=False)
 def process_job(job_id: str) -> State[Any]:
     """Pin the manifest, plan its chunks, create their tasks, and close the ingestion."""
     seen: list[ChunkSeen] = []

@@ -15,6 +15,9 @@ _SQL = load("runs")
 OURS = "refinery-"
 """The beginning of the idempotency keys of runs that a launcher has asked for."""
 
+LAUNCHED = "launched"
+"""The channel that workers listen on for runs that Prefect has been asked for."""
+
 # A number that nothing else locks.
 _TURN_LOCK = 7_310_563_213
 # A run costs two seconds of a core, most of them in Prefect. Where this many jobs of one customer wait,
@@ -127,9 +130,10 @@ def hand_over(
 
 
 def record_launch(tx: Transaction, launch: Launch, flow_run_id: str) -> None:
-    """Record Prefect's run of a launch, unless another launch has come since."""
+    """Record Prefect's run of a launch, unless another launch has come since; and wake the workers."""
     values = {"run_no": launch.run_no, "launches": launch.launches, "flow_run_id": flow_run_id}
     tx.execute(_SQL["record_launch"], values)
+    tx.execute(_SQL["wake_workers"], {"channel": LAUNCHED})
 
 
 def find_unanswered(tx: Transaction, *, after_s: float, limit: int) -> Sequence[Launch]:

@@ -148,7 +148,10 @@ class Postgres:
         return said == Ping.OK or (said == Ping.REJECT and self._is_recovering())
 
     def _is_recovering(self) -> bool:
-        return any("postgres: startup" in " ".join(each.cmdline()) for each in self._processes())
+        return any(
+            "postgres: startup" in " ".join(each.info["cmdline"] or ())
+            for each in self._processes()
+        )
 
     def _prepare(self) -> None:
         self._stop_orphans()
@@ -231,7 +234,8 @@ class Postgres:
 
     def _processes(self) -> Iterator[psutil.Process]:
         cluster = str(self._cluster.resolve())
-        for process in psutil.process_iter(["name", "cwd"]):
+        # All is read in one go, since a process may end at any time: each of our questions starts one.
+        for process in psutil.process_iter(["name", "cwd", "cmdline"]):
             if process.info["cwd"] == cluster and process.info["name"].startswith("postgres"):
                 yield process
 

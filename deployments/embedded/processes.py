@@ -90,6 +90,8 @@ class ChildProcess:
         self._exited.set()
         # A group can outlive its leader: the flow runs of a killed Prefect worker go on.
         self._groups: set[int] = set()
+        # The error that the last question ended with, as the end of a sentence.
+        self._mistake = ""
 
     @property
     def name(self) -> str:
@@ -105,10 +107,10 @@ class ChildProcess:
         Raises:
             OSError: the interpreter or the folder is missing.
         """
+        # An error of ours may have ended the watch over a process that runs on.
+        self.kill()
         self.program.prepare()
         self._forget_empty_groups()
-        self.exit_code = None
-        self._exited.clear()
         self._started.clear()
         failure: list[OSError] = []
         # The parent-death signal comes when the *thread* that started the child ends. This thread lives
@@ -125,9 +127,10 @@ class ChildProcess:
             process = self._popen()
         except OSError as error:
             failure.append(error)
-            self._exited.set()
             self._started.set()
             return
+        self.exit_code = None
+        self._exited.clear()
         self.pid = process.pid
         # It is read before the process is reaped, so it is known even if the program ended at once.
         self.create_time = _create_time(process.pid)
@@ -163,21 +166,44 @@ class ChildProcess:
             ServerFailed: it ended first, or gave no answer for `start_timeout_s` and was killed.
         """
         timeout_s = self.program.start_timeout_s
-        heard_s = asked_s = time.monotonic()
-        while not (self.program.is_ready() and self._listens()):
+        heard_s = polled_s = time.monotonic()
+        while True:
+            # The time is read before the questions: whatever holds them up (a busy machine, Ctrl-Z on
+            # ourselves) is no silence of the server. It is killed for a question that it was asked after
+            # the time-out and did not answer, and for no other.
+            asked_s = time.monotonic()
+            if self._is_ready():
+                return
+            if asked_s - polled_s >= ALIVE_POLL_S:
+                polled_s = asked_s
+                if self.program.is_alive and self.is_alive():
+                    heard_s = time.monotonic()
+                elif asked_s - heard_s >= timeout_s:
+                    self.kill()
+                    raise self.failure(f"was not ready within {timeout_s:.0f} s{self._mistake}")
             if self._exited.wait(READY_POLL_S):
                 raise self.failure(f"ended with exit code {self.exit_code} before it was ready")
-            if time.monotonic() - asked_s >= ALIVE_POLL_S:
-                asked_s = time.monotonic()
-                if self.program.is_alive and self.is_alive():
-                    heard_s = asked_s
-            if time.monotonic() - heard_s >= timeout_s:
-                self.kill()
-                raise self.failure(f"was not ready within {timeout_s:.0f} s")
+
+    def _is_ready(self) -> bool:
+        return self._answers_yes(self.program.is_ready) and self._listens()
 
     def is_alive(self) -> bool:
         """Return whether the program answers, as far as that can be asked."""
-        return self.program.is_alive is None or (self.program.is_alive() and self._listens())
+        is_alive = self.program.is_alive
+        return is_alive is None or (self._answers_yes(is_alive) and self._listens())
+
+    def _answers_yes(self, question: Callable[[], bool]) -> bool:
+        """Ask. An error is no answer, and the reason of a later failure names it.
+
+        Raised, it would end the watch over a program that runs, and a second one would be started.
+        """
+        try:
+            answer = question()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the program may answer next time
+            self._mistake = f" ({type(error).__name__}: {error})"
+            return False
+        self._mistake = ""
+        return answer
 
     def _listens(self) -> bool:
         if self.program.port is None:

@@ -1,14 +1,24 @@
 """The worker forks its runs from a process that has imported what they need."""
 
+import asyncio
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any, cast
+from uuid import UUID, uuid4
 
 import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.workers.base import BaseWorker
 
 from deployments import prefect_internals
+from deployments.remembering_client import RememberingClient
+from deployments.worker import ForkJobConfiguration
+from flows.running import warming
 
 PACKAGES = ("api", "blocks", "deployments", "flows")
 ROOT = Path(__file__).parents[2]
@@ -95,3 +105,88 @@ def test_private_modules_of_prefect_are_imported_in_one_file() -> None:
         path.name for path in files if re.search(r"prefect\.[a-z_.]*\._[a-z]", path.read_text())
     ]
     assert importing == ["prefect_internals.py"]
+
+
+class Prefect:
+    """Plays the client that the worker remembers the answers of."""
+
+    def __init__(self) -> None:
+        self.asked: list[UUID] = []
+
+    async def read_deployment(self, deployment_id: UUID) -> DeploymentResponse:
+        self.asked.append(deployment_id)
+        flow_id = uuid4()
+        return DeploymentResponse(
+            id=deployment_id, name="d", flow_id=flow_id, job_variables={}, labels={}
+        )
+
+
+def test_a_deployment_is_asked_for_once_for_a_run_and_again_for_a_later_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prefect, one, other = Prefect(), uuid4(), uuid4()
+    client = RememberingClient(cast(PrefectClient, prefect))
+
+    def read(deployment_id: UUID) -> DeploymentResponse:
+        return asyncio.run(client.read_deployment(deployment_id))
+
+    read(one).job_variables["env"] = {"of": "one run"}
+    assert read(one).job_variables == {}
+    read(other)
+    assert prefect.asked == [one, other]
+    monkeypatch.setattr("deployments.remembering_client._DEPLOYMENT_S", 0.0)
+    read(one)
+    assert prefect.asked == [one, other, one]
+
+
+@pytest.mark.parametrize(
+    "entrypoint, pull_steps, is_told",
+    [
+        ("flows.process_job.process_job", [], True),
+        ("flows/process_job.py:process_job", [], False),
+        ("theirs.flow", [{"prefect.deployments.steps.git_clone": {}}], False),
+    ],
+)
+def test_a_run_is_told_its_flow_where_nothing_is_pulled(
+    entrypoint: str, pull_steps: list[dict[str, Any]], is_told: bool
+) -> None:
+    flow_id = uuid4()
+    run = FlowRun(flow_id=flow_id, name="a")
+    deployment = DeploymentResponse(
+        id=uuid4(),
+        name="d",
+        flow_id=flow_id,
+        entrypoint=entrypoint,
+        pull_steps=pull_steps,
+        labels={},
+    )
+    configuration = ForkJobConfiguration()
+    configuration.prepare_for_flow_run(run, deployment)
+    told = configuration.env.get("PREFECT__FLOW_ENTRYPOINT")
+    assert told == (entrypoint if is_told else None)
+
+
+@pytest.mark.parametrize(
+    "env, has_settings",
+    [({"REFINERY_CHUNKS_IN_FLIGHT": "2"}, False), ({"PREFECT_LOGGING_LEVEL": "DEBUG"}, True)],
+)
+def test_settings_of_a_pool_are_read_by_its_runs(
+    env: dict[str, str | None], has_settings: bool
+) -> None:
+    configuration = ForkJobConfiguration(env=env)
+    configuration.prepare_for_flow_run(FlowRun(flow_id=uuid4(), name="a"))
+    assert configuration.has_settings is has_settings
+
+
+def test_connecting_early_changes_nothing_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = threading.Event()
+
+    def fail(job_id: str) -> None:
+        tried.set()
+        raise ConnectionError(job_id)
+
+    monkeypatch.setattr(warming, "database", lambda: None)
+    monkeypatch.setattr(warming, "load_job", fail)
+    warming.warm_up("job_1")
+    assert tried.wait(10)
+    warming._connect("job_1")

@@ -127,6 +127,9 @@ where j.job_id = %(job_id)s and r.job_no = j.job_no and r.kind = %(kind)s and r.
 update runs set flow_run_id = %(flow_run_id)s, failures = 0, last_error = null
 where run_no = %(run_no)s and launches = %(launches)s;
 
+-- wake_workers --
+select pg_notify(%(channel)s, '');
+
 -- find_unanswered --
 -- List launches whose run is not known: the launcher has died, or has lost the database before it could record it.
 select r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id, false as is_queue
