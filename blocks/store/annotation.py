@@ -114,7 +114,7 @@ def claim(
         "leases_max": _LEASES_RETURNED_MAX,
         "overdue_s_max": _OVERDUE_S_MAX,
     }
-    tx.execute(_SQL["begin_claim"], begin)
+    tx.execute_later(_SQL["begin_claim"], begin)
     survey = annotator | {
         "task_types": list(task_types) if task_types else None,
         "job_id": job_id,

@@ -26,6 +26,9 @@ class Explained:
             raise Rollback
         return self._tx.execute(query, values, **options)
 
+    def execute_later(self, query: sql.SQL, values: Any = None) -> None:
+        self.execute(query, values)
+
     def commit(self) -> None:
         """Do nothing: the transaction is the test's."""
 
