@@ -85,14 +85,20 @@ def test_a_job_that_is_cancelled_while_its_manifest_is_read_stops_in_prefect_as_
     s3_bucket: str,
     s3_credentials: dict[str, str],
 ) -> None:
-    s3.pipe_file(f"{s3_bucket}/m.jsonl", b'{"data_url": "https://a.example/1.jpg"}\n' * 3_000_000)
-    job_id = customer.submit(manifest_url=f"s3://{s3_bucket}/m.jsonl", credentials=s3_credentials)
-    wait_for("the first chunk", lambda: customer.job(job_id)["total_tasks"])
-    customer.http.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
-    cancelled = customer.job(job_id)
-    assert cancelled["status"] == "cancelled"
-    assert 0 < cancelled["tasks_failed"] == cancelled["total_tasks"] < 3_000_000
-    assert _ended_run(prefect, job_id)["state"]["type"] == "CANCELLED"
+    lines = 120_000
+    s3.pipe_file(f"{s3_bucket}/m.jsonl", b'{"data_url": "https://a.example/1.jpg"}\n' * lines)
+    with FaultyStore(s3_credentials["endpoint_url"]) as slow:
+        slow.slow_down(1.5, threading.Event())
+        job_id = customer.submit(
+            manifest_url=f"s3://{s3_bucket}/m.jsonl",
+            credentials=s3_credentials | {"endpoint_url": slow.url},
+        )
+        wait_for("the first chunk", lambda: customer.job(job_id)["total_tasks"])
+        customer.http.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
+        cancelled = customer.job(job_id)
+        assert cancelled["status"] == "cancelled"
+        assert 0 < cancelled["tasks_failed"] == cancelled["total_tasks"] < lines
+        assert _ended_run(prefect, job_id)["state"]["type"] == "CANCELLED"
     assert customer.job(job_id) == cancelled
     *_, page = wait_for("its page", lambda: artifacts(prefect, job_id, ""))
     assert "| status | cancelled |" in page["data"]

@@ -20,11 +20,9 @@ from deployments.embedded import postgres, process_log, processes, supervised, s
 from deployments.embedded.object_stores import FakeGCS
 from deployments.embedded.ports import free_port, is_free
 from deployments.embedded.postgres import Postgres
-from deployments.embedded.process_log import ProcessLog
 from deployments.embedded.state import State
 from deployments.embedded.supervised import Condition, Supervised
 from deployments.embedded.supervisor import Supervisor
-from deployments.embedded.teller import Teller
 from tests.support.child_programs import as_root, python_program
 from tests.support.client import wait_for
 
@@ -357,25 +355,6 @@ def test_an_errand_waits_for_what_it_needs_and_is_left_out_where_it_is_done(
     assert not (data_dir / "begun").exists()
 
 
-def test_nothing_waits_for_a_terminal_that_is_held() -> None:
-    teller, held = Teller(), threading.Event()
-    said: list[str] = []
-
-    def say(line: str) -> None:
-        held.wait()
-        said.append(line)
-        if line == "first":
-            raise OSError(ENOSPC, os.strerror(ENOSPC))
-
-    teller.start(say)
-    for line in ("first", "second"):
-        teller.say(line)
-    assert said == []
-    held.set()
-    teller.flush()
-    assert said == ["first", "second"]
-
-
 # Logs
 
 
@@ -397,39 +376,3 @@ def test_a_log_is_made_shorter_while_its_process_writes(
     assert log.path.stat().st_size + previous.stat().st_size < 30_000
     assert {path.stat().st_mode & 0o777 for path in (log.path, previous)} == {0o600}
     assert [path.name for path in (data_dir / "logs").iterdir() if path.suffix == ".new"] == []
-
-
-def test_no_line_is_lost_when_a_log_is_made_shorter(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(process_log, "LOG_BYTES_MAX", 100)
-    log = ProcessLog(data_dir / "logs" / "a.log")
-    descriptor = log.open()
-    lines = [f"line {n}\n" for n in range(100)]
-    os.write(descriptor, "".join(lines[:70]).encode())
-    log.rotate()
-    os.write(descriptor, "".join(lines[70:80]).encode())
-    log.rotate()
-    os.write(descriptor, "".join(lines[80:]).encode())
-    os.close(descriptor)
-    kept = [log.path.with_suffix(".log.1").read_text(), log.path.read_text()]
-    assert "".join(kept) == "".join(lines)
-    assert log.tail() == "".join(lines[85:]).rstrip()
-
-
-def test_a_log_that_cannot_be_copied_stays_as_it_is(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(process_log, "LOG_BYTES_MAX", 100)
-    log = ProcessLog(data_dir / "logs" / "a.log")
-    os.write(descriptor := log.open(), b"x" * 200)
-    os.close(descriptor)
-    monkeypatch.setattr(process_log, "_append_rest", _no_room)
-    with pytest.raises(OSError, match="No space left"):
-        log.rotate()
-    assert log.path.stat().st_size == 200
-    assert [path.name for path in (data_dir / "logs").iterdir()] == ["a.log"]
-
-
-def _no_room(*_: object) -> None:
-    raise OSError(ENOSPC, os.strerror(ENOSPC))
