@@ -220,7 +220,7 @@ def describe_claimed(
     if not rows:
         return []
     keys = [(job_no, row["task_no"]) for job_no, row in rows]
-    found = tx.execute(_SQL["describe"], pages.columns(keys), binary=True).fetchall()
+    found = tx.execute(_SQL["describe"], pages.find_runs(keys), binary=True).fetchall()
     jobs_by_no = {row["job_no"]: msgspec.convert(row, LabelledJob) for row in found}
     lines = pages.pick(found, keys)
     return [_task(jobs_by_no[job_no], row, lines[job_no, row["task_no"]]) for job_no, row in rows]

@@ -47,12 +47,24 @@ def read(tx: Transaction, keys: Sequence[Key]) -> dict[Key, GoodLine]:
     """
     if not keys:
         return {}
-    return pick(tx.execute(_SQL["find"], columns(keys), binary=True).fetchall(), keys)
+    return pick(tx.execute(_SQL["find"], find_runs(keys), binary=True).fetchall(), keys)
 
 
-def columns(keys: Sequence[Key]) -> dict[str, list[int]]:
-    """Return keys as the two arrays of a statement that finds their pages."""
-    return {"job_nos": [job_no for job_no, _ in keys], "task_nos": [number for _, number in keys]}
+def find_runs(keys: Sequence[Key]) -> dict[str, list[int]]:
+    """Return keys as runs of numbers that follow one another, for a statement that finds their pages.
+
+    Of each run there are its job's number, its first number and its last one.
+    """
+    runs: dict[str, list[int]] = {"job_nos": [], "firsts": [], "lasts": []}
+    before: Key | None = None
+    for key in sorted(keys):
+        if before is not None and key in (before, (before[0], before[1] + 1)):
+            runs["lasts"][-1] = key[1]
+        else:
+            for column, number in zip(runs.values(), (*key, key[1]), strict=True):
+                column.append(number)
+        before = key
+    return runs
 
 
 def pick(rows: list[dict[str, Any]], keys: Sequence[Key]) -> dict[Key, GoodLine]:

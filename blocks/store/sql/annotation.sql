@@ -372,13 +372,16 @@ from moved left join (leased cross join given) on true
 order by given.task_no;
 
 -- describe --
--- Return the pages that some tasks are on, each with what annotators are shown of its job.
+-- Return the pages that runs of tasks are on, each with what annotators are shown of its job.
 with place as materialized (
     select distinct i.job_no, p.first_task
-    from unnest(%(job_nos)s::bigint[], %(task_nos)s::bigint[]) as i (job_no, task_no)
+    from unnest(%(job_nos)s::bigint[], %(firsts)s::bigint[], %(lasts)s::bigint[]) as i (job_no, first, last)
     cross join lateral (
-        select p.first_task from pages p where p.job_no = i.job_no and p.first_task <= i.task_no
-        order by p.first_task desc limit 1
+        (select p.first_task from pages p where p.job_no = i.job_no and p.first_task <= i.first
+         order by p.first_task desc limit 1)
+        union all
+        select p.first_task from pages p
+        where p.job_no = i.job_no and p.first_task > i.first and p.first_task <= i.last
     ) p
 )
 select p.job_no, p.first_task, p.tasks, p.content,
