@@ -1,7 +1,7 @@
 """SQL by name: a file holds `-- name --` lines, each followed by its statement.
 
-A part that several statements share has a name of its own, and stands in them as `{name}`; parts may
-share parts.
+A part that several statements share has a name of its own, and stands in them as `{name}`, or as
+`{file.name}` where it is in another file; parts may share parts.
 """
 
 import re
@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.adapt import PyFormat
 
 _HEADING = re.compile(r"^-- (\w+) --$", re.MULTILINE)
-_SHARED = re.compile(r"\{(\w+)\}")
+_SHARED = re.compile(r"\{(?:(\w+)\.)?(\w+)\}")
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
 
@@ -38,13 +38,23 @@ class Statement(sql.SQL):
 @cache
 def load(file: str) -> dict[str, Statement]:
     """Return the statements of `sql/<file>.sql` by their names."""
+    return {name: Statement(_whole(file, body)) for name, body in _bodies(file).items()}
+
+
+@cache
+def _bodies(file: str) -> dict[str, str]:
     text = (resources.files("blocks.store") / "sql" / f"{file}.sql").read_text("utf-8")
     _, *parts = _HEADING.split(text)
-    bodies = {
+    return {
         name: body.strip().rstrip(";") for name, body in zip(parts[::2], parts[1::2], strict=True)
     }
 
-    def whole(body: str) -> str:
-        return _SHARED.sub(lambda match: whole(bodies[match[1]]), body)
 
-    return {name: Statement(whole(body)) for name, body in bodies.items()}
+def _whole(file: str, body: str) -> str:
+    """Return a statement of `file` with the parts in it that it shares."""
+
+    def part(match: re.Match[str]) -> str:
+        other, name = match[1] or file, match[2]
+        return _whole(other, _bodies(other)[name])
+
+    return _SHARED.sub(part, body)

@@ -4,7 +4,7 @@
 coalesce(l.cursors[array_position(l.annotators, %(annotator_no)s)], -1) < l.ends_at;
 
 -- lanes_of --
--- The row of `lanes` of a chunk o of `open_chunks`.
+-- The row of `lanes` of a chunk o, given by its job_no and chunk_no; no row where all of it was handed out.
 select * from lanes l where (l.job_no, l.chunk_no) = (o.job_no, o.chunk_no) order by l.version desc limit 1;
 
 -- has_key --
@@ -373,24 +373,9 @@ order by given.task_no;
 
 -- describe --
 -- Return the pages that runs of tasks are on, each with what annotators are shown of its job.
-with place as materialized (
-    select distinct i.job_no, p.first_task
-    from unnest(%(job_nos)s::bigint[], %(firsts)s::bigint[], %(lasts)s::bigint[]) as i (job_no, first, last)
-    cross join lateral (
-        (select p.first_task from pages p where p.job_no = i.job_no and p.first_task <= i.first
-         order by p.first_task desc limit 1)
-        union all
-        select p.first_task from pages p
-        where p.job_no = i.job_no and p.first_task > i.first and p.first_task <= i.last
-    ) p
-)
-select p.job_no, p.first_task, p.tasks, p.content,
-       j.job_id, j.task_type, j.question, j.options, j.shown_metadata
-from place
-cross join lateral (
-    select * from pages p where (p.job_no, p.first_task) = (place.job_no, place.first_task) offset 0
-) p
-cross join lateral (select * from jobs j where j.job_no = place.job_no offset 0) j;
+with {pages.on_runs}
+select page.*, j.job_id, j.task_type, j.question, j.options, j.shown_metadata
+from page cross join lateral (select * from jobs j where j.job_no = page.job_no offset 0) j;
 
 -- submit_labels --
 -- Take one batch of labels of one annotator: take the tasks off their leases, count and record the votes, settle

@@ -1,9 +1,9 @@
 -- copy --
 copy pages (job_no, first_task, tasks, content) from stdin (format binary);
 
--- find --
--- Find the pages that runs of tasks are on, each once.
-with found as materialized (
+-- on_runs --
+-- The pages that runs of tasks are on, each once.
+place as materialized (
     select distinct i.job_no, p.first_task
     from unnest(%(job_nos)s::bigint[], %(firsts)s::bigint[], %(lasts)s::bigint[]) as i (job_no, first, last)
     cross join lateral (
@@ -13,11 +13,16 @@ with found as materialized (
         select p.first_task from pages p
         where p.job_no = i.job_no and p.first_task > i.first and p.first_task <= i.last
     ) p
-)
-select p.job_no, p.first_task, p.tasks, p.content
-from found cross join lateral (
-    select * from pages p where (p.job_no, p.first_task) = (found.job_no, found.first_task) offset 0
-) p;
+), page as materialized (
+    select p.job_no, p.first_task, p.tasks, p.content
+    from place cross join lateral (
+        select * from pages p where (p.job_no, p.first_task) = (place.job_no, place.first_task) offset 0
+    ) p
+);
+
+-- find --
+with {on_runs}
+table page;
 
 -- list --
 -- List pages of a job in the order of the manifest, from the one that begins with a task on, up to a task.

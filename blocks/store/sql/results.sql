@@ -1,7 +1,7 @@
 -- chunks --
 -- List the committed chunks of a job, with how many lines come before each: null behind a chunk that is missing, where
 -- that is not known.
-select chunk_no, lines, tasks, bad_lines, settled, failed, created_at,
+select chunk_no, lines, tasks, settled, failed, created_at,
        case when row_number() over (order by chunk_no) - 1 = chunk_no
             then (sum(lines) over (order by chunk_no) - lines)::bigint end as lines_before
 from chunks where job_no = %(job_no)s

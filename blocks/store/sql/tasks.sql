@@ -91,21 +91,19 @@ where job_no = %(job_no)s and status = 'completed';
 -- before its own are committed.
 select j.job_id, j.manifest_url is null as inline, j.status as job_status, j.question, j.options,
        j.consensus_threshold, j.task_type, j.stop_early, j.job_no,
-       coalesce(i.created_at, c.created_at) as created_at, i.batch_id,
+       coalesce(i.created_at, o.created_at) as created_at, i.batch_id,
        case when j.manifest_url is null then i.callback_url else j.callback_url end as callback_url,
        case when j.manifest_url is not null then (
            select coalesce(sum(before.lines), 0)::bigint from chunks before
-           where before.job_no = c.job_no and before.chunk_no < c.chunk_no
-           having count(*) = c.chunk_no
+           where before.job_no = o.job_no and before.chunk_no < o.chunk_no
+           having count(*) = o.chunk_no
        ) end as lines_before,
        y.outcome, y.votes, y.labelled_at,
        coalesce(%(task_no)s >= furthest(l.cursors), false) and y.job_no is null as untouched
 from jobs j
-join chunks c on (c.job_no, c.chunk_no) = (j.job_no, chunk_of(%(task_no)s))
+join chunks o on (o.job_no, o.chunk_no) = (j.job_no, chunk_of(%(task_no)s))
 left join inline_tasks i on (i.job_no, i.task_no) = (j.job_no, %(task_no)s)
 left join tallies y on (y.job_no, y.task_no) = (j.job_no, %(task_no)s)
-left join lateral (
-    select cursors from lanes l where (l.job_no, l.chunk_no) = (c.job_no, c.chunk_no) order by l.version desc limit 1
-) l on true
+left join lateral ({annotation.lanes_of}) l on true
 where j.job_id = %(job_id)s and j.customer_id = %(customer_id)s
-  and %(task_no)s < task_no(c.chunk_no, c.tasks);
+  and %(task_no)s < task_no(o.chunk_no, o.tasks);

@@ -83,10 +83,7 @@ cross join lateral (
             (select t.task_no
              from (
                  select (select min(c) from unnest(l.cursors) as c) as goes_on_at, l.ends_at
-                 from open_chunks o cross join lateral (
-                     select * from lanes l where (l.job_no, l.chunk_no) = (o.job_no, o.chunk_no)
-                     order by l.version desc limit 1
-                 ) l
+                 from open_chunks o cross join lateral ({annotation.lanes_of}) l
                  where o.job_no = j.job_no order by o.chunk_no limit 1
              ) lane
              cross join lateral generate_series(
