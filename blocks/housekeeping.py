@@ -30,7 +30,7 @@ class Tidied(msgspec.Struct, frozen=True):
 
 
 def keep_house(database: Database, settings: Settings) -> Tidied:
-    """Return leases that ran out, purge what is old, wipe credentials, archive labels, and fold counts.
+    """Return leases that ran out, purge what is old, wipe credentials, fold counts, and archive labels.
 
     Raises:
         DatabaseUnavailable: the steps before it are done.

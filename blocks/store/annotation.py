@@ -1,7 +1,8 @@
 """Hand out tasks and take labels. The rules are in `sql/annotation.sql`."""
 
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -258,7 +259,8 @@ def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[
     refused = [entry for entry in entries if entry.n not in outcomes]
     if refused:
         rows = tx.execute(_SQL["explain_refused"], _columns(refused, annotator_no)).fetchall()
-        outcomes |= {row["n"]: _explain(tx, annotator_no, row) for row in rows}
+        outcomes |= {row["n"]: LabelOutcome(row["outcome"]) for row in rows}
+        outcomes |= dict.fromkeys(_find_archived(tx, annotator_no, rows), LabelOutcome.DUPLICATE)
     webhook_messages.announce_tasks(
         tx,
         [(row["job_no"], row["job_id"], row["task_no"]) for row in accepted if _is_announced(row)],
@@ -267,13 +269,18 @@ def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[
     return [outcomes.get(n, LabelOutcome.UNKNOWN_TASK) for n in range(len(labels))]
 
 
-def _explain(tx: Transaction, annotator_no: int, row: dict[str, Any]) -> LabelOutcome:
-    outcome = LabelOutcome(row["outcome"])
-    if row["has_ended"] and outcome is LabelOutcome.ALREADY_SETTLED:
-        labels = archive.read_labels_of(tx, row["job_no"], row["task_no"])
-        if annotator_no in labels["annotator_no"]:
-            return LabelOutcome.DUPLICATE
-    return outcome
+def _find_archived(
+    tx: Transaction, annotator_no: int, refused: Sequence[dict[str, Any]]
+) -> Iterator[int]:
+    """Yield the numbers of refused labels whose tasks have an archived one of the annotator."""
+    tasks: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for row in refused:
+        if row["may_be_archived"] and row["outcome"] == LabelOutcome.ALREADY_SETTLED:
+            tasks[row["job_no"]][row["task_no"]].append(row["n"])
+    for job_no, numbers in tasks.items():
+        labels = archive.read_labels_of(tx, job_no, list(numbers))
+        for number in set(labels.filter(annotator_no=annotator_no)["task_no"]):
+            yield from numbers[number]
 
 
 def _hand_back(tx: Transaction, annotator_no: int, rows: Sequence[dict[str, Any]]) -> None:

@@ -1,9 +1,10 @@
 """Archive the labels of jobs that are over: from their tables to compressed columns beside the pages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
+from blocks import logs
 from blocks.domain.errors import InternalError, LedgerMismatch
 from blocks.domain.ids import task_no
 from blocks.lines.archived_labels import LABEL_COLUMNS, OPEN, make_archived, read_archived
@@ -12,12 +13,13 @@ from blocks.store import arrays
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
+logger = logs.get_logger("refinery.archive")
+
 _SQL = load("archive")
 
 _COPIED = ["int8", "int8", "bytea"]
 _PAGES_A_STEP = 64
 _JOBS_MAX = 100
-_EVERYTHING = 2**31 - 1
 _END = 2**63 - 1
 
 
@@ -28,29 +30,41 @@ class ArchiveCorrupt(InternalError):
 
 
 def archive_some(tx: Transaction, *, after_s: float) -> int:
-    """Archive the labels of up to 64 pages of tasks of a job that was over `after_s` seconds ago.
+    """Archive the labels of up to 64 pages of tasks, of jobs that were over `after_s` seconds ago.
 
     Return the number of tasks, 0 if there is nothing to archive. No label may come any more: after the
-    end of a job, labels that are being counted are committed within a minute.
-
-    Raises:
-        LedgerMismatch: the tables have other labels and votes than were read.
+    end of a job, labels that are being counted are committed within a minute. A chunk whose tables have
+    other labels or votes than were read stays as it is, and an error of the log names it.
     """
     due = {"after_s": after_s, "jobs_max": _JOBS_MAX}
     tx.execute(_SQL["mark_archived"], due)
-    chunk = tx.execute(_SQL["take_chunk"], due).fetchone()
-    if chunk is None:
-        return 0
+    pages = tasks = 0
+    for chunk in tx.execute(_SQL["take_chunks"], due).fetchall():
+        if pages >= _PAGES_A_STEP:
+            break
+        try:
+            with tx.transaction():
+                found = _archive(tx, chunk, pages_max=_PAGES_A_STEP - pages)
+        except LedgerMismatch as error:  # the other jobs do not wait for it
+            logger.error("archive.mismatch", reason=error.message)  # noqa: TRY400 - nobody's code is at fault
+            continue
+        pages += len(found)
+        tasks += sum(page["tasks"] for page in found)
+    return tasks
+
+
+def _archive(tx: Transaction, chunk: dict[str, int], *, pages_max: int) -> list[dict[str, int]]:
+    """Archive the labels of the next pages of a chunk, and return the pages."""
     job_no, chunk_no = chunk["job_no"], chunk["chunk_no"]
     first = task_no(chunk_no, chunk["archived"])
     place = {
         "job_no": job_no,
         "from_task": first,
         "until_task": task_no(chunk_no + 1, 0),
-        "limit": _PAGES_A_STEP,
+        "limit": pages_max,
     }
-    pages = tx.execute(_SQL["find_pages"], place).fetchall()
-    tasks: int = sum(page["tasks"] for page in pages)
+    pages: list[dict[str, int]] = tx.execute(_SQL["find_pages"], place).fetchall()
+    tasks = sum(page["tasks"] for page in pages)
     place["until_task"] = first + tasks
     labels = _read_labels(tx, place)
     with tx.cursor().copy(_SQL["copy"]) as copy:
@@ -72,7 +86,7 @@ def archive_some(tx: Transaction, *, after_s: float) -> int:
         )
     archived = {"archived": chunk["archived"] + tasks, "job_no": job_no, "chunk_no": chunk_no}
     tx.execute(_SQL["record"], archived)
-    return tasks
+    return pages
 
 
 def read_labels(tx: Transaction, job_no: int, from_task: int, until_task: int) -> pl.DataFrame:
@@ -84,7 +98,7 @@ def read_labels(tx: Transaction, job_no: int, from_task: int, until_task: int) -
         ArchiveCorrupt: one of the pages is.
     """
     values = {
-        "job_no": job_no, "from_task": from_task, "until_task": until_task, "limit": _EVERYTHING,
+        "job_no": job_no, "from_task": from_task, "until_task": until_task, "limit": None,
     }  # fmt: skip
     rows = tx.execute(_SQL["list"], values, binary=True).fetchall()
     return _read(job_no, {row["first_task"]: row["content"] for row in rows})
@@ -107,16 +121,16 @@ def read_all(tx: Transaction, job_no: int) -> Iterator[pl.DataFrame]:
             return
 
 
-def read_labels_of(tx: Transaction, job_no: int, number: int) -> pl.DataFrame:
-    """Return the archived labels of one task.
+def read_labels_of(tx: Transaction, job_no: int, numbers: Sequence[int]) -> pl.DataFrame:
+    """Return the archived labels of some tasks of a job, as `read_labels` does.
 
     Raises:
-        ArchiveCorrupt: its page is.
+        ArchiveCorrupt: one of their pages is.
     """
-    values = {"job_no": job_no, "task_no": number}
+    values = {"job_no": job_no, "task_nos": list(numbers)}
     rows = tx.execute(_SQL["find"], values, binary=True).fetchall()
     labels = _read(job_no, {row["first_task"]: row["content"] for row in rows})
-    return labels.filter(pl.col("task_no") == number)
+    return labels.filter(pl.col("task_no").is_in(list(numbers)))
 
 
 def _read(job_no: int, contents: dict[int, bytes]) -> pl.DataFrame:

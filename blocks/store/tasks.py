@@ -163,7 +163,7 @@ def get(tx: Transaction, id_: str, *, customer_id: str) -> Task | None:
 
 
 def _find_archived(tx: Transaction, job_no: int, number: int, *, options: int) -> dict[str, Any]:
-    labels = archive.read_labels_of(tx, job_no, number)
+    labels = archive.read_labels_of(tx, job_no, [number])
     if labels.is_empty():
         return {}
     said = labels["option"].to_list()

@@ -174,8 +174,32 @@ def test_a_label_that_comes_again_after_all_is_still_a_duplicate(shop: Shop) -> 
         shop.answer(annotator, "cat")
     archive_all(shop)
     again = (task_id(job.job_id, 0), "cat")
-    assert shop.label(people[0], again) == [LabelOutcome.DUPLICATE]
+    assert shop.label(people[0], again, again) == [LabelOutcome.DUPLICATE] * 2
     assert shop.label(people[2], again) == [LabelOutcome.ALREADY_SETTLED]
+    wrong = (task_id(job.job_id, 0), "horse")
+    assert shop.label(people[0], wrong) == [LabelOutcome.UNKNOWN_OPTION]
+
+
+def test_labels_of_many_small_jobs_are_archived_in_one_step(shop: Shop) -> None:
+    annotators = shop.annotators(2)
+    for _ in range(30):
+        shop.processing(make_chunk(2), consensus_threshold=2)
+    for annotator in annotators:
+        while shop.answer(annotator, "cat", 500):
+            pass
+    assert shop.do(archive_some, after_s=0) == 60
+    assert rows(shop) == (0, 0)
+
+
+def test_a_job_whose_votes_do_not_add_up_is_left_alone_and_holds_up_no_other(shop: Shop) -> None:
+    jobs_ = [shop.processing(make_chunk(2), consensus_threshold=2) for _ in range(2)]
+    for annotator in shop.annotators(2):
+        shop.answer(annotator, "cat", 500)
+    broken = jobs_[0].job_no
+    shop.run("delete from tallies where job_no = %s and task_no = 0", broken)
+    assert archive_all(shop) == 2
+    assert rows(shop) == (4, 1)
+    assert shop.value("select job_no from chunks where archived = 0") == broken
 
 
 @pytest.mark.parametrize(

@@ -495,7 +495,7 @@ select i.n,
            when y.outcome is not null or j.status <> 'processing' then 'already_settled'
            else 'unknown_task'
        end as outcome,
-       j.job_no, i.task_no, coalesce(j.status <> 'processing', false) and y.job_no is null as has_ended
+       j.job_no, i.task_no, c.job_no is not null and y.job_no is null and j.status <> 'processing' as may_be_archived
 from {batch} i
 left join lateral (
     select * from jobs where job_id = i.job_id and {for_annotator} offset 0

@@ -1,28 +1,25 @@
+-- due --
+-- Some of the jobs that were over for so long, and still have labels to archive; those that ended first.
+select job_no from jobs
+where completed_at < now() - make_interval(secs => %(after_s)s)
+  and archived_at is null and manifest_url is not null and not is_undelivered
+order by completed_at limit %(jobs_max)s;
+
 -- mark_archived --
 -- Record which jobs have no label left to archive.
 update jobs j set archived_at = now()
-where j.job_no in (
-    select job_no from jobs
-    where completed_at < now() - make_interval(secs => %(after_s)s)
-      and archived_at is null and manifest_url is not null and not is_undelivered
-    order by completed_at limit %(jobs_max)s
-    for update skip locked
-) and not exists (select from chunks c where c.job_no = j.job_no and c.archived < c.tasks);
+where j.job_no in ({due} for update skip locked)
+  and not exists (select from chunks c where c.job_no = j.job_no and c.archived < c.tasks);
 
--- take_chunk --
--- Hold a chunk whose labels are not all archived, of a job that is over. Chunks that others hold are passed over.
+-- take_chunks --
+-- Hold a chunk of each job whose labels are not all archived. Chunks that others hold are passed over.
 select c.job_no, c.chunk_no, c.tasks, c.archived
-from (
-    select job_no from jobs
-    where completed_at < now() - make_interval(secs => %(after_s)s)
-      and archived_at is null and manifest_url is not null and not is_undelivered
-    order by completed_at limit %(jobs_max)s
-) j cross join lateral (
+from ({due}) j cross join lateral (
     select * from chunks c where c.job_no = j.job_no and c.archived < c.tasks
     order by c.chunk_no limit 1
     for update skip locked
 ) c
-limit 1;
+order by c.job_no;
 
 -- find_pages --
 -- List pages of a chunk, from the one that begins with a task on.
@@ -63,8 +60,14 @@ order by first_task
 limit %(limit)s;
 
 -- find --
--- Find the archived labels of the page that a task is on; the page may be another one, if it has none.
-select first_task, content from archived_labels
-where job_no = %(job_no)s and first_task <= %(task_no)s
-order by first_task desc
-limit 1;
+-- Find the archived labels of the pages that some tasks are on; a page may be another one, if theirs has none.
+with place as materialized (
+    select distinct a.first_task from unnest(%(task_nos)s::bigint[]) as i (task_no) cross join lateral (
+        select a.first_task from archived_labels a where a.job_no = %(job_no)s and a.first_task <= i.task_no
+        order by a.first_task desc limit 1
+    ) a
+)
+select a.first_task, a.content from place cross join lateral (
+    select * from archived_labels a where (a.job_no, a.first_task) = (%(job_no)s, place.first_task) offset 0
+) a
+order by a.first_task;
