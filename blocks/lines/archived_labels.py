@@ -5,7 +5,7 @@
     the task's outcome: 0 no consensus, 1-based option, 255 for an open task   1 byte each
     the option, 1-based                     1 byte each
     the annotator's number                  4 bytes each
-    the time, in µs since 2000-01-01 UTC    8 bytes each
+    the time, in µs since 1970-01-01 UTC    8 bytes each
 
 The labels of a task stand together, in the order in which they were counted. Numbers are little-endian.
 All of it is packed (`blocks/lines/packing.py`).
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import polars as pl
 import pyarrow as pa
 
+from blocks.lines import columns
 from blocks.lines.packing import pack, unpack
 
 OPEN = 255
@@ -27,25 +28,24 @@ LABEL_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "outcome": pl.UInt8,
     "option": pl.UInt8,
     "annotator_no": pl.UInt32,
-    "created_at": pl.Datetime("us", "UTC"),
+    "created_at": columns.TIME,
 }
 """A row is a label; `outcome` is that of its task, null for an open one; `option` is 1-based."""
 
 _COUNT = struct.Struct("<I")
 _STORED = (pa.uint8(), pa.uint8(), pa.uint8(), pa.uint32(), pa.int64())
-_EPOCH_US = 946_684_800_000_000
 
 
 def make_archived(labels: pl.DataFrame, first_task: int) -> bytes:
     """Return the labels of one page, which begins with `first_task`, as they are stored."""
-    columns = labels.select(
+    stored = labels.select(
         (pl.col("task_no") - first_task).cast(pl.UInt8),
         pl.col("outcome").fill_null(OPEN).cast(pl.UInt8),
         pl.col("option").cast(pl.UInt8),
         pl.col("annotator_no").cast(pl.UInt32),
-        pl.col("created_at").cast(pl.Int64) - _EPOCH_US,
+        pl.col("created_at").cast(pl.Int64),
     ).rechunk()
-    values = (column.to_arrow().buffers()[1] for column in columns)
+    values = (column.to_arrow().buffers()[1] for column in stored)
     return pack(b"".join([_COUNT.pack(len(labels)), *values]))
 
 
@@ -55,22 +55,20 @@ def read_archived(contents: Sequence[bytes], first_tasks: Sequence[int]) -> pl.D
     Raises:
         CorruptContent: one is not what was stored.
     """
-    columns: list[list[memoryview]] = [[] for _ in _STORED]
+    parts: list[list[memoryview]] = [[] for _ in _STORED]
     counts = []
     for content in contents:
         raw = unpack(content)
         (count,) = _COUNT.unpack_from(raw)
         at = _COUNT.size
-        for column, kind in zip(columns, _STORED, strict=True):
+        for column, kind in zip(parts, _STORED, strict=True):
             end = at + count * (kind.bit_width // 8)
             column.append(raw[at:end])
             at = end
         counts.append(count)
     place, outcome, option, annotator_no, time = (
-        pl.Series(pl.from_arrow(pa.Array.from_buffers(kind, sum(counts), [None, joined])))
-        for kind, joined in zip(
-            _STORED, (pa.py_buffer(b"".join(column)) for column in columns), strict=True
-        )
+        columns.of_values(kind, sum(counts), b"".join(column))
+        for kind, column in zip(_STORED, parts, strict=True)
     )
     firsts = (
         pl.Series(first_tasks, dtype=pl.Int64)
@@ -83,6 +81,6 @@ def read_archived(contents: Sequence[bytes], first_tasks: Sequence[int]) -> pl.D
             "outcome": outcome,
             "option": option,
             "annotator_no": annotator_no,
-            "created_at": (time + _EPOCH_US).cast(LABEL_COLUMNS["created_at"]),
+            "created_at": time.cast(columns.TIME),
         }
     ).with_columns(outcome=pl.when(pl.col("outcome") != OPEN).then("outcome"))

@@ -22,6 +22,7 @@ import polars as pl
 import pyarrow as pa
 
 from blocks.domain.model import GoodLine
+from blocks.lines import columns
 from blocks.lines.packing import pack, unpack
 
 _TASKS_MAX = 256
@@ -29,7 +30,6 @@ _TEXT_BYTES_MAX = 64 * 1024  # a task with more is a page of its own
 _INNER = struct.Struct("<IIQI")
 _NUMBER_BYTES = 4
 _COLUMNS = 4
-_OLDEST = pl.CompatLevel.oldest()
 
 
 _Text = bytes | memoryview
@@ -47,9 +47,9 @@ def make_pages(tasks: pl.DataFrame) -> Iterator[Page]:
     if tasks.is_empty():
         return
     byte_offsets, lines = tasks["byte_offset"], tasks["line"]
-    urls, url_ends = _text(tasks["data_url"])
-    metadata, metadata_ends = _text(tasks["metadata"])
-    columns = (
+    urls, url_ends = columns.join(tasks["data_url"])
+    metadata, metadata_ends = columns.join(tasks["metadata"])
+    numbers = (
         _numbers(byte_offsets.diff().fill_null(0)),
         _numbers(lines.diff().fill_null(0)),
         _numbers(tasks["data_url"].str.len_bytes()),
@@ -58,7 +58,7 @@ def make_pages(tasks: pl.DataFrame) -> Iterator[Page]:
     for start, end in _cuts(url_ends, metadata_ends):
         yield _page(
             (byte_offsets[start], lines[start]),
-            [column[start:end] for column in columns],
+            [column[start:end] for column in numbers],
             urls[url_ends[start] : url_ends[end]],
             metadata[metadata_ends[start] : metadata_ends[end]],
         )
@@ -80,9 +80,9 @@ def make_inline_pages(texts: Sequence[tuple[str, str | None]]) -> Iterator[Page]
 
 
 def _page(
-    first: tuple[int, int], columns: Sequence[memoryview], urls: _Text, metadata: _Text
+    first: tuple[int, int], numbers: Sequence[memoryview], urls: _Text, metadata: _Text
 ) -> Page:
-    byte_steps, line_steps, url_sizes, metadata_sizes = columns
+    byte_steps, line_steps, url_sizes, metadata_sizes = numbers
     tasks, zero = len(url_sizes), bytes(_NUMBER_BYTES)
     head = _INNER.pack(tasks, len(urls), *first)
     steps = zero, byte_steps[1:], zero, line_steps[1:]
@@ -121,14 +121,14 @@ def read_frame(contents: Sequence[bytes]) -> pl.DataFrame:
     Raises:
         CorruptContent: one is not what was stored.
     """
-    columns: list[list[memoryview]] = [[] for _ in range(_COLUMNS)]
+    parts: list[list[memoryview]] = [[] for _ in range(_COLUMNS)]
     urls, metadata = [], []
     starts, byte_offsets, lines = [0], [], []
     for content in contents:
         raw = unpack(content)
         tasks, url_bytes, byte_offset, line = _INNER.unpack_from(raw)
         at = _INNER.size
-        for column in columns:
+        for column in parts:
             column.append(raw[at : at + _NUMBER_BYTES * tasks])
             at += _NUMBER_BYTES * tasks
         urls.append(raw[at : at + url_bytes])
@@ -138,14 +138,14 @@ def read_frame(contents: Sequence[bytes]) -> pl.DataFrame:
         lines.append(line)
     total = starts.pop()
     steps, line_steps, url_sizes, metadata_sizes = (
-        _series(pa.uint32(), total, [None, pa.py_buffer(b"".join(column))]) for column in columns
+        columns.of_values(pa.uint32(), total, b"".join(column)) for column in parts
     )
     return pl.DataFrame(
         {
             "byte_offset": _sums(steps, starts, byte_offsets),
             "line": _sums(line_steps, starts, lines).cast(pl.Int32),
-            "data_url": _texts(url_sizes, b"".join(urls)),
-            "metadata": _texts(metadata_sizes, b"".join(metadata)),
+            "data_url": columns.of_parts(pa.large_string(), url_sizes, b"".join(urls)),
+            "metadata": columns.of_parts(pa.large_string(), metadata_sizes, b"".join(metadata)),
         }
     ).with_columns(pl.when(metadata_sizes > 0).then("metadata").alias("metadata"))
 
@@ -164,18 +164,8 @@ def _cuts(url_ends: Sequence[int], metadata_ends: Sequence[int]) -> Iterator[tup
         start = end
 
 
-def _text(texts: pl.Series) -> tuple[memoryview, memoryview]:
-    """Return the UTF-8 of all texts, and where each of them begins, and at last where they end."""
-    _, ends, data = texts.rechunk().to_arrow(compat_level=_OLDEST).buffers()
-    return memoryview(data or b""), memoryview(ends).cast("q")[: len(texts) + 1]
-
-
 def _numbers(numbers: pl.Series) -> memoryview:
     return memoryview(numbers.cast(pl.UInt32).rechunk().to_arrow().buffers()[1]).cast("I")
-
-
-def _series(kind: pa.DataType, size: int, buffers: list[pa.Buffer | None]) -> pl.Series:
-    return pl.Series(pl.from_arrow(pa.Array.from_buffers(kind, size, buffers)))
 
 
 def _sums(steps: pl.Series, starts: Sequence[int], initial: Sequence[int]) -> pl.Series:
@@ -184,9 +174,3 @@ def _sums(steps: pl.Series, starts: Sequence[int], initial: Sequence[int]) -> pl
     sizes = pl.Series([*starts[1:], len(steps)]) - pl.Series(starts)
     shifts = pl.Series(initial, dtype=pl.Int64) - sums.gather(starts)
     return sums + shifts.repeat_by(sizes).explode()
-
-
-def _texts(sizes: pl.Series, data: bytes) -> pl.Series:
-    ends = pl.concat([pl.Series([0], dtype=pl.Int64), sizes.cast(pl.Int64).cum_sum()])
-    (_, ends_buffer) = ends.rechunk().to_arrow().buffers()
-    return _series(pa.large_string(), len(sizes), [None, ends_buffer, pa.py_buffer(data)])

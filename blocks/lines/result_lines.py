@@ -6,6 +6,7 @@ import msgspec
 import polars as pl
 
 from blocks.domain.ids import task_ids
+from blocks.lines import columns
 
 RESULT_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "task_no": pl.Int64,
@@ -13,15 +14,14 @@ RESULT_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "data_url": pl.String,
     "metadata": pl.String,
     "ballot": pl.UInt32,
-    "created_at": pl.Datetime("us", "UTC"),
-    "settled_at": pl.Datetime("us", "UTC"),
+    "created_at": columns.TIME,
+    "settled_at": columns.TIME,
 }
 """A row is a settled task: `line` is 1-based in the manifest, null where that is not known; `metadata`
 is verbatim JSON, or null; `ballot` is the index of its votes in `Results.ballots`."""
 
 _RFC3339 = "%Y-%m-%dT%H:%M:%S%.6fZ"
 _TO_BE_ESCAPED = r'["\\\x00-\x1f]'
-_OLDEST = pl.CompatLevel.oldest()
 
 
 class Ballot(msgspec.Struct, frozen=True):
@@ -60,9 +60,8 @@ def to_json_lines(results: Results) -> bytes:
     pieces = _pieces(results)
     texts = [pl.lit(piece) if isinstance(piece, str) else piece for piece in pieces]
     lines = _columns(results).select(pl.concat_str(texts)).to_series()
-    # The texts of a column stand one after the other, each with its line feed.
-    _, _, data = lines.rechunk().to_arrow(compat_level=_OLDEST).buffers()
-    return bytes(data or b"")
+    data, _ = columns.join(lines)
+    return bytes(data)
 
 
 def count_line_bytes(results: Results) -> int:

@@ -9,39 +9,44 @@ from array import array
 import polars as pl
 import pyarrow as pa
 
-_HEAD_BYTES, _DIMENSION_BYTES, _LENGTH_BYTES, _SMALLINT_BYTES = 12, 8, 4, 2
+from blocks.lines import columns
+
+_HEAD_BYTES, _DIMENSION_BYTES = 12, 8
 # PostgreSQL counts time from 2000 on.
 _EPOCH_US = 946_684_800_000_000
-TIME = pl.Datetime("us", "UTC")
 
 
 def smallints(packed: bytes) -> pl.Series:
     """Return the elements of a `smallint[]` without nulls."""
-    return _series(pa.uint16(), _numbers(packed, "H")[2::3])  # two words of each are its length
+    numbers = _numbers(packed, "H")[2::3]  # two words of each are its length
+    return columns.of_values(pa.uint16(), len(numbers), numbers)
 
 
 def integers(packed: bytes) -> pl.Series:
     """Return the elements of an `integer[]` without nulls."""
-    return _series(pa.uint32(), _numbers(packed, "I")[1::2])
+    return _column(_numbers(packed, "I")[1::2])
 
 
 def bigints(packed: bytes) -> pl.Series:
     """Return the elements of a `bigint[]` without nulls."""
     words = _numbers(packed, "I")  # of each: its length, the high half, the low half
-    high, low = (_series(pa.uint32(), words[n::3]).cast(pl.Int64) for n in (1, 2))
+    high, low = (_column(words[n::3]).cast(pl.Int64) for n in (1, 2))
     return high * 2**32 + low
 
 
 def times(packed: bytes) -> pl.Series:
     """Return the elements of a `timestamptz[]` without nulls."""
-    return (bigints(packed) + _EPOCH_US).cast(TIME)
+    return (bigints(packed) + _EPOCH_US).cast(columns.TIME)
 
 
 def rows_of_smallints(packed: bytes, rows: int) -> pl.Series:
-    """Return the rows of a `smallint[][]` without nulls, each as bytes: `pack_smallints` of it."""
+    """Return the rows of a `smallint[][]` without nulls, each as bytes."""
     raw = packed[_HEAD_BYTES + 2 * _DIMENSION_BYTES :]
-    kind = pa.binary(len(raw) // rows)
-    return pl.Series(pl.from_arrow(pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(raw)])))
+    return columns.of_values(pa.binary(len(raw) // rows), rows, raw)
+
+
+def _column(numbers: "array[int]") -> pl.Series:
+    return columns.of_values(pa.uint32(), len(numbers), numbers)
 
 
 def _numbers(packed: bytes, code: str) -> "array[int]":
@@ -50,8 +55,3 @@ def _numbers(packed: bytes, code: str) -> "array[int]":
     if sys.byteorder == "little":
         numbers.byteswap()
     return numbers
-
-
-def _series(kind: pa.DataType, values: "array[int]") -> pl.Series:
-    buffers = [None, pa.py_buffer(values)]
-    return pl.Series(pl.from_arrow(pa.Array.from_buffers(kind, len(values), buffers)))

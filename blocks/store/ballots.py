@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import polars as pl
 import pyarrow as pa
 
+from blocks.lines import columns
 from blocks.store import archive, arrays
 from blocks.store.database import Transaction
 from blocks.store.queries import load
@@ -16,7 +17,7 @@ BALLOT_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "task_no": pl.Int64,
     "outcome": pl.UInt16,
     "votes": pl.Binary,
-    "labelled_at": arrays.TIME,
+    "labelled_at": columns.TIME,
 }
 """A row is a task that has ended: `outcome` is the option that won, 1-based, or 0; `unpack_votes` reads
 `votes`."""
@@ -76,7 +77,8 @@ def _count_votes(labels: pl.DataFrame, options: int) -> pl.DataFrame:
         pl.len().alias("labels"),
     )
     # The options of the labels of a task, in order, are bytes that stand for its votes.
-    said = _binaries(ended.sort("task_no", "option")["option"], tasks["labels"])
+    options_said = ended.sort("task_no", "option")["option"].rechunk().to_arrow().buffers()[1]
+    said = columns.of_parts(pa.large_binary(), tasks["labels"], options_said)
     kinds = said.unique()
     packed = [
         _pack_votes([option in kind and kind.count(option) for option in range(1, options + 1)])
@@ -85,11 +87,3 @@ def _count_votes(labels: pl.DataFrame, options: int) -> pl.DataFrame:
     return tasks.with_columns(
         votes=said.replace_strict(kinds, pl.Series(packed, dtype=pl.Binary), return_dtype=pl.Binary)
     ).select(*BALLOT_COLUMNS)
-
-
-def _binaries(data: pl.Series, sizes: pl.Series) -> pl.Series:
-    """Return bytes that stand one after the other as many values, of so many bytes each."""
-    ends = pl.concat([pl.Series([0], dtype=pl.Int64), sizes.cast(pl.Int64).cum_sum()])
-    buffers = [None, ends.rechunk().to_arrow().buffers()[1], data.rechunk().to_arrow().buffers()[1]]
-    kind = pa.large_binary()
-    return pl.Series(pl.from_arrow(pa.Array.from_buffers(kind, len(sizes), buffers)))
