@@ -200,10 +200,11 @@ class _Shop:
 
     def copy_to_file(self) -> tuple[float, int, float | None]:
         """Have PostgreSQL compose the same lines from a row for each task, to a file on its disk."""
+        values = {"job_no": self._job.job_no, "after": 0}
         with self._servers.connect() as connection:
             for setting in ("nestloop", "hashjoin", "sort"):  # else it would sort the lines
                 connection.execute(f"set enable_{setting} = off")
-            return self._copy(connection, row_tasks.EXPORT, {"job_no": self._job.job_no})
+            return self._copy(connection, row_tasks.build_export(len(OPTIONS)), values)
 
     def copy_columns(self) -> tuple[float, int, float | None]:
         """Copy the columns of the lines without making JSON: no export could be faster."""

@@ -33,15 +33,10 @@ def task_no(chunk_no: int, ordinal: int) -> int:
     return (chunk_no << _ORDINAL_BITS) + ordinal
 
 
-def chunk_of(task_no: int) -> int:
-    """Return the number of the chunk that a task is in."""
-    return task_no >> _ORDINAL_BITS
-
-
 def task_id(job_id: str, task_no: int) -> str:
     """Return the id of a task of a job.
 
-    Ids are derived and not stored: a rerun makes the same ones. The SQL twins of these three are in the
+    Ids are derived and not stored: a rerun makes the same ones. This and `task_no` have twins in the
     schema.
     """
     return f"{task_ids(job_id)}{task_no}"

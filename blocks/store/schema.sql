@@ -497,7 +497,7 @@ insert into write_checks (slot) select * from generate_series(0, 63);
 ---- Functions
 
 -- Return the number of a task by its chunk and its ordinal, 0-based, among the chunk's good lines. Numbers are in the
--- order of the manifest. The twins of these three are in blocks/domain/ids.py.
+-- order of the manifest. It and task_id have twins in blocks/domain/ids.py.
 create function task_no(chunk_no integer, ordinal bigint) returns bigint
     language sql immutable parallel safe
     return (chunk_no::bigint << 32) + ordinal;

@@ -5,54 +5,11 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from benchmarks.row_tasks import TABLE, build_export
 from blocks.store.jobs import Job
 from blocks.store.results import LineError
 from tests.support.store_shop import Shop
 
-_TASKS = """
-create temporary table tasks (
-    job_no bigint, task_no bigint, byte_offset bigint, chunk_no integer, line_in_chunk integer,
-    data_url text, metadata text
-)
-"""
-_EXPORT = """
-copy (
-    with chunk as (
-        select n.chunk_no,
-               -- A cancelled job may lack chunks before this one; then the number of a line is not known.
-               case when count(c.chunk_no) over (order by n.chunk_no) = n.chunk_no + 1
-                    then (sum(c.lines) over (order by n.chunk_no) - c.lines)::bigint else -1 end as lines_before,
-               rfc3339(coalesce(c.created_at, now()))::name as created_at
-        from generate_series(0, (select max(chunk_no) from chunks where job_no = %(job_no)s)) n (chunk_no)
-        left join chunks c on c.job_no = %(job_no)s and c.chunk_no = n.chunk_no
-    ), job as materialized (
-        select job_id,
-               array(select to_json(o)::text || ':' from unnest(options) o) as keys,
-               array(select to_json(o)::text from unnest(options) o) as names,
-               array(select lines_before from chunk order by chunk_no) as lines_before,
-               array(select created_at from chunk order by chunk_no) as created_at
-        from jobs where job_no = %(job_no)s
-    )
-    select '{"task_id":"' || task_id((select job_id from job), t.task_no)
-        || '","line":' || coalesce(line::text, 'null')
-        || ',"data_url":' || to_json(t.data_url)
-        || ',"metadata":' || coalesce(t.metadata, 'null')
-        || ',"status":"settled","consensus_label":' || (select names from job)[y.outcome]
-        || ',"confidence":' || y.votes[y.outcome]::float8 / cardinality(y.annotators)
-        || ',"worker_count":' || cardinality(y.annotators)
-        || ',"agreement_count":' || y.votes[y.outcome]
-        || ',"votes":{' || $votes$ || '},"created_at":"' || (select created_at from job)[t.chunk_no + 1]
-        || '","settled_at":"' || rfc3339(y.labelled_at) || '"}'
-    from tasks t
-    join tallies y on y.job_no = t.job_no and y.task_no = t.task_no
-    cross join lateral (
-        select nullif((select lines_before from job)[t.chunk_no + 1], -1) + t.line_in_chunk as line
-    ) as numbered
-    where t.job_no = %(job_no)s and y.job_no = %(job_no)s and y.outcome > 0
-      and coalesce(line > %(after)s, true)
-    order by t.task_no
-) to stdout (format csv, delimiter E'\x02', quote E'\x01')
-"""
 _ERRORS = """
 with job as materialized (
     select options, status in ('cancelled', 'failed') as cut_short,
@@ -80,7 +37,7 @@ select (c.lines_before + t.line_in_chunk)::bigint, t.byte_offset, 'no_consensus'
        substring(raw from 1 for %(raw_bytes_max)s)
 from tallies y
 join shown c on c.chunk_no = chunk_of(y.task_no) and c.failed > 0
-join tasks t on t.job_no = y.job_no and t.task_no = y.task_no
+join task_rows t on t.job_no = y.job_no and t.task_no = y.task_no
 cross join lateral convert_to(
     '{"data_url":' || to_json(t.data_url) || coalesce(',"metadata":' || t.metadata, '') || '}', 'UTF8'
 ) as raw
@@ -88,7 +45,7 @@ where y.job_no = %(job_no)s and t.job_no = %(job_no)s and y.outcome = 0
 union all
 select (c.lines_before + t.line_in_chunk)::bigint, t.byte_offset, job.code, job.message,
        substring(raw from 1 for %(raw_bytes_max)s)
-from tasks t
+from task_rows t
 join shown c using (chunk_no)
 cross join job
 left join tallies y on y.job_no = %(job_no)s and y.task_no = t.task_no
@@ -105,17 +62,15 @@ class RowResults:
 
     def __init__(self, shop: Shop, connection: psycopg.Connection[dict[str, Any]]) -> None:
         self._connection = connection
-        connection.execute(_TASKS)
-        columns = "job_no", "task_no", "byte_offset", "chunk_no", "line", "data_url", "metadata"
-        with connection.cursor().copy("copy tasks from stdin") as copy:
+        connection.execute(TABLE)
+        connection.execute("alter table task_rows add byte_offset bigint")
+        columns = "job_no", "task_no", "chunk_no", "line", "data_url", "metadata", "byte_offset"
+        with connection.cursor().copy("copy task_rows from stdin") as copy:
             for row in shop.tasks():
                 copy.write_row([row[column] for column in columns])
 
     def export(self, job: Job, after: int) -> bytes:
-        votes = " || ',' || ".join(
-            f"(select keys from job)[{n}] || y.votes[{n}]" for n in range(1, len(job.options) + 1)
-        )
-        statement: Any = _EXPORT.replace("$votes$", votes)
+        statement: Any = build_export(len(job.options))
         values = {"job_no": job.job_no, "after": after}
         with self._connection.cursor().copy(statement, values) as copy:
             return b"".join(copy).replace(b"\x01", b"")
