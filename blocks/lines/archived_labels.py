@@ -44,8 +44,8 @@ def make_archived(labels: pl.DataFrame, first_task: int) -> bytes:
         pl.col("option").cast(pl.UInt8),
         pl.col("annotator_no").cast(pl.UInt32),
         pl.col("created_at").cast(pl.Int64),
-    ).rechunk()
-    values = (column.to_arrow().buffers()[1] for column in stored)
+    )
+    values = (columns.values_of(column) for column in stored)
     return pack(b"".join([_COUNT.pack(len(labels)), *values]))
 
 

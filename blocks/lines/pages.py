@@ -165,7 +165,7 @@ def _cuts(url_ends: Sequence[int], metadata_ends: Sequence[int]) -> Iterator[tup
 
 
 def _numbers(numbers: pl.Series) -> memoryview:
-    return memoryview(numbers.cast(pl.UInt32).rechunk().to_arrow().buffers()[1]).cast("I")
+    return columns.values_of(numbers.cast(pl.UInt32)).cast("I")
 
 
 def _sums(steps: pl.Series, starts: Sequence[int], initial: Sequence[int]) -> pl.Series:

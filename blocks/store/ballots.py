@@ -77,7 +77,7 @@ def _count_votes(labels: pl.DataFrame, options: int) -> pl.DataFrame:
         pl.len().alias("labels"),
     )
     # The options of the labels of a task, in order, are bytes that stand for its votes.
-    options_said = ended.sort("task_no", "option")["option"].rechunk().to_arrow().buffers()[1]
+    options_said = columns.values_of(ended.sort("task_no", "option")["option"])
     said = columns.of_parts(pa.large_binary(), tasks["labels"], options_said)
     kinds = said.unique()
     packed = [

@@ -1,5 +1,6 @@
 """Labels of jobs that are over move to the archive, and nobody sees a difference but on the disk."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from blocks.store.jobs import Job
 from blocks.store.pages import PageCorrupt
 from tests.support.mixed_job import make_mixed_job
 from tests.support.side import at_once
-from tests.support.store_shop import DELIVERY, Shop, make_chunk
+from tests.support.store_shop import DELIVERY, OPTIONS, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
 
@@ -73,14 +74,34 @@ def test_nothing_changes_for_a_customer_at_any_step(
     assert shop.value("select sum(tasks - archived) from chunks") == 0
 
 
-def test_archived_labels_are_those_that_were_counted(shop: Shop) -> None:
+def make_job_of_many_pages(shop: Shop) -> None:
+    """Every few tasks have other annotators, labels and times."""
+    rng = random.Random(1)
+    job = shop.processing(make_chunk(1500))
+    for annotator in shop.annotators(9):
+        while tasks := shop.claim(annotator, rng.randrange(1, 90)):
+            shop.label(annotator, *((task.task_id, rng.choice(OPTIONS)) for task in tasks))
+            if rng.random() < 0.2:
+                break
+    shop.do(jobs.cancel, job.job_no)
+
+
+def make_cancelled_job(shop: Shop) -> None:
     make_mixed_job(shop, "cancelled", options=3)
+
+
+@pytest.mark.parametrize("make", [make_cancelled_job, make_job_of_many_pages])
+def test_archived_labels_are_those_that_were_counted(
+    shop: Shop, make: Callable[[Shop], None]
+) -> None:
+    make(shop)
     query = """
         select l.task_no, y.outcome, l.option, l.annotator_no, l.created_at
         from labels l join tallies y using (job_no, task_no)
         order by task_no, array_position(y.annotators, l.annotator_no)
     """
     before = shop.run(query)
+    assert len({row["annotator_no"] for row in before}) > 3
     archive_all(shop)
     with shop.database.transaction() as tx:
         found = [row for frame in archive.read_all(tx, 1) for row in frame.to_dicts()]
