@@ -255,12 +255,13 @@ class Operator:
         wait_for(f"{cell} to be {state}", is_there)
 
     def _done(self, cell: Cell) -> dict[str, Any] | None:
-        job = cell.customer.job(cell.job_id)
         with self._store.transaction() as tx:
             row = tx.execute(
                 "select ingested_at is not null as is_read from jobs where job_id = %s",
                 [cell.job_id],
             ).fetchone()
+        # After that: a job looked at before may lack what was committed between the two looks.
+        job = cell.customer.job(cell.job_id)
         is_done = job["status"] == "completed" if cell.kind == DELIVER else row and row["is_read"]
         return job if is_done else None
 
