@@ -129,10 +129,10 @@ def claim(
         "claim_digest": key.digest if key else None,
     }
     taking = _Claim(tx, annotator | lease, limit)
-    taking.fill(survey)
-    if not taking.rows and return_leases(tx, limit=_LEASES_RETURNED_MAX):
-        taking.fill(survey)
-    return describe_claimed(tx, taking.rows)
+    found = taking.fill(survey)
+    if not found and return_leases(tx, limit=_LEASES_RETURNED_MAX):
+        found = taking.fill(survey)
+    return found
 
 
 def may_come(
@@ -162,14 +162,28 @@ class _Claim:
         self._limit = limit
         self._looks = 0
         self._holds_lanes = False
-        self.rows: list[tuple[int, dict[str, Any]]] = []
+        self._rows: list[tuple[int, dict[str, Any]]] = []
 
-    def fill(self, survey: dict[str, Any]) -> None:
-        """Take tasks of the jobs that a `survey` finds, one after the other."""
+    def fill(self, survey: dict[str, Any]) -> list[ClaimedTask]:
+        """Take tasks of the jobs that a `survey` finds, one after the other; return them.
+
+        Those on corrupt pages are left on the lease, so that other tasks come instead of them.
+        """
+        found: list[ClaimedTask] = []
+        while True:
+            self._take_some(survey)
+            taken, self._rows = self._rows, []
+            some = describe_claimed(self._tx, taken)
+            found += some
+            self._limit -= len(some)
+            if len(some) == len(taken):
+                return found
+
+    def _take_some(self, survey: dict[str, Any]) -> None:
         claimable = self._tx.execute(_SQL["claimable_jobs"], survey).fetchall()
         for job in claimable:
             self._take_of(job)
-        if claimable and not self.rows:
+        if claimable and not self._rows:
             self._insist(claimable)
 
     def _take_of(self, job: dict[str, Any]) -> None:
@@ -196,9 +210,9 @@ class _Claim:
 
     def _take(self, job_no: int, query: str, **more: Any) -> None:
         window = 0
-        while len(self.rows) < self._limit and self._looks < _LOOKS_MAX:
+        while len(self._rows) < self._limit and self._looks < _LOOKS_MAX:
             self._looks += 1
-            wanted = self._limit - len(self.rows)
+            wanted = self._limit - len(self._rows)
             bounds = {
                 "job_no": job_no,
                 "limit": wanted,
@@ -210,21 +224,28 @@ class _Claim:
             if not rows:
                 return
             self._holds_lanes |= query == "take_lane"
-            self.rows += ((job_no, row) for row in rows if row["task_no"] is not None)
+            self._rows += ((job_no, row) for row in rows if row["task_no"] is not None)
             window = _WINDOW_TASKS
 
 
 def describe_claimed(
     tx: Transaction, rows: Sequence[tuple[int, dict[str, Any]]]
 ) -> list[ClaimedTask]:
-    """Return the tasks of `rows` of (job number, task number and lease) as annotators are shown them."""
+    """Return the tasks of `rows` of (job number, task number and lease) as annotators are shown them.
+
+    Those on corrupt pages are left out.
+    """
     if not rows:
         return []
     keys = [(job_no, row["task_no"]) for job_no, row in rows]
     found = tx.execute(_SQL["describe"], pages.find_runs(keys), binary=True).fetchall()
     jobs_by_no = {row["job_no"]: msgspec.convert(row, LabelledJob) for row in found}
-    lines = pages.pick(found, keys)
-    return [_task(jobs_by_no[job_no], row, lines[job_no, row["task_no"]]) for job_no, row in rows]
+    lines = pages.pick_whole(found, keys)
+    return [
+        _task(jobs_by_no[key[0]], row, lines[key])
+        for key, (_, row) in zip(keys, rows, strict=True)
+        if key in lines
+    ]
 
 
 def _task(job: LabelledJob, row: dict[str, Any], line: GoodLine) -> ClaimedTask:

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from blocks import logs
 from blocks.domain.errors import InternalError
 from blocks.domain.ids import task_no
 from blocks.domain.model import GoodLine
@@ -13,6 +14,8 @@ from blocks.lines.packing import CorruptContent, count_bytes, find_corrupt
 from blocks.lines.pages import Page, read_frame, read_lines
 from blocks.store.database import Transaction
 from blocks.store.queries import load
+
+logger = logs.get_logger("refinery.pages")
 
 _SQL = load("pages")
 _COPIED = ["int8", "int8", "int4", "bytea"]
@@ -47,7 +50,22 @@ def read(tx: Transaction, keys: Sequence[Key]) -> dict[Key, GoodLine]:
     """
     if not keys:
         return {}
-    return pick(tx.execute(_SQL["find"], find_runs(keys), binary=True).fetchall(), keys)
+    lines, corrupt = _pick(_find(tx, keys), keys)
+    if corrupt:
+        raise corrupt[0]
+    return lines
+
+
+def read_whole(tx: Transaction, keys: Sequence[Key]) -> dict[Key, GoodLine]:
+    """Return the lines of some tasks, but for those on corrupt pages, which are logged.
+
+    For work on tasks of several jobs, which must not hold one another up.
+    """
+    return pick_whole(_find(tx, keys), keys) if keys else {}
+
+
+def _find(tx: Transaction, keys: Sequence[Key]) -> list[dict[str, Any]]:
+    return tx.execute(_SQL["find"], find_runs(keys), binary=True).fetchall()
 
 
 def find_runs(keys: Sequence[Key]) -> dict[str, list[int]]:
@@ -67,12 +85,18 @@ def find_runs(keys: Sequence[Key]) -> dict[str, list[int]]:
     return runs
 
 
-def pick(rows: list[dict[str, Any]], keys: Sequence[Key]) -> dict[Key, GoodLine]:
-    """Return the lines of some tasks out of rows of `pages`, if those have them.
+def pick_whole(rows: list[dict[str, Any]], keys: Sequence[Key]) -> dict[Key, GoodLine]:
+    """Return the lines of some tasks out of rows of `pages`, but for corrupt ones, which are logged."""
+    lines, corrupt = _pick(rows, keys)
+    for error in corrupt:
+        logger.error(error.code, reason=error.message)
+    return lines
 
-    Raises:
-        PageCorrupt: one of the pages is.
-    """
+
+def _pick(
+    rows: list[dict[str, Any]], keys: Sequence[Key]
+) -> tuple[dict[Key, GoodLine], list[PageCorrupt]]:
+    """Return the lines of some tasks out of rows of `pages`, if those have them, and what is corrupt."""
     rows.sort(key=_place)
     places = [_place(row) for row in rows]
     wanted: list[list[int]] = [[] for _ in rows]
@@ -81,10 +105,15 @@ def pick(rows: list[dict[str, Any]], keys: Sequence[Key]) -> dict[Key, GoodLine]
         if nth >= 0 and places[nth][0] == key[0] and key[1] - places[nth][1] < rows[nth]["tasks"]:
             wanted[nth].append(key[1] - places[nth][1])
     found: dict[Key, GoodLine] = {}
+    corrupt = []
     for (job_no, first_task), row, ordinals in zip(places, rows, wanted, strict=True):
-        lines = _lines(job_no, row, ordinals)
+        try:
+            lines = read_lines(row["content"], ordinals)
+        except CorruptContent as error:
+            corrupt.append(_corrupt(job_no, first_task, error))
+            continue
         found |= {(job_no, first_task + n): line for n, line in zip(ordinals, lines, strict=True)}
-    return found
+    return found, corrupt
 
 
 def read_chunk(tx: Transaction, job_no: int, chunk_no: int) -> Iterator[pl.DataFrame]:
@@ -132,13 +161,6 @@ def _frame(job_no: int, rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
     except CorruptContent as error:
         first_task = find_corrupt({row["first_task"]: row["content"] for row in rows})
         raise _corrupt(job_no, first_task, error) from error
-
-
-def _lines(job_no: int, row: dict[str, Any], ordinals: Sequence[int]) -> list[GoodLine]:
-    try:
-        return read_lines(row["content"], ordinals)
-    except CorruptContent as error:
-        raise _corrupt(job_no, row["first_task"], error) from error
 
 
 def _corrupt(job_no: int, first_task: int | None, error: CorruptContent) -> PageCorrupt:

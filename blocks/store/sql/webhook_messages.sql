@@ -40,7 +40,7 @@ select w.webhook_no, random_id('msg'), 'task.settled',
     || ',"data":{"task_id":' || to_json(task_id(s.job_id, s.task_no))
     || ',"job_id":' || case when s.inline then 'null' else to_json(s.job_id)::text end
     || ',"batch_id":' || coalesce(to_json(s.batch_id)::text, 'null')
-    || ',"data_url":' || to_json(s.data_url)
+    || ',"data_url":' || coalesce(to_json(s.data_url)::text, 'null')
     || ',"metadata":' || coalesce(s.metadata, 'null')
     || ',"status":"settled","consensus_label":' || to_json(s.options[s.outcome])
     || ',"confidence":' || s.votes[s.outcome]::float8 / cardinality(s.annotators)
