@@ -21,7 +21,13 @@ class LoaderFailed(Exception):
 
 def plain_contender(servers: Servers, manifest: Manifest, console: Console) -> Contender:
     return _contender(
-        _Loader("executemany", "plain", "plain_loader", "plain loader: boto3, json, executemany"),
+        _Loader(
+            "executemany",
+            "plain",
+            "plain_loader",
+            "plain loader: boto3, json, executemany",
+            goal=7,
+        ),
         "boto3 1.44 get_object as a stream, json.loads, psycopg 3.3 executemany (pipeline mode) "
         "of 10,000 rows a transaction; primary key (line), metadata json",
         (servers, manifest, console),
@@ -30,7 +36,7 @@ def plain_contender(servers: Servers, manifest: Manifest, console: Console) -> C
 
 def dlt_jsonl_contender(servers: Servers, manifest: Manifest, console: Console) -> Contender:
     return _contender(
-        _Loader("dlt-jsonl", "dlt", "dlt_jsonl", "dlt from JSONL", goal=8),
+        _Loader("dlt-jsonl", "dlt", "dlt_jsonl", "dlt from JSONL", goal=6),
         "dlt 1.31: pages of 10,000 lines parsed by orjson, loader format csv, buffers of 100,000, "
         "files of 50,000 rows uncompressed, 2 normalize processes, 20 load threads, "
         "max_table_nesting=0, metadata json, no indexes",
@@ -40,7 +46,7 @@ def dlt_jsonl_contender(servers: Servers, manifest: Manifest, console: Console) 
 
 def dlt_arrow_contender(servers: Servers, manifest: Manifest, console: Console) -> Contender:
     return _contender(
-        _Loader("dlt-arrow", "dlt", "dlt_arrow", "dlt from an Arrow table", goal=3),
+        _Loader("dlt-arrow", "dlt", "dlt_arrow", "dlt from an Arrow table", goal=1.8),
         "dlt 1.31: Polars read_ndjson, metadata back to text by struct.json_encode, one Arrow "
         "table, loader format csv (pyarrow's writer, COPY), uncompressed, no indexes",
         (servers, manifest, console),

@@ -25,7 +25,7 @@ _HOLD_BATCH = 500
 _HOLD_LEASE_S = 24 * 3600
 # A claim costs more, the more its own annotator holds; hardly any annotator holds so many.
 _HELD_BY_ONE_MAX = 50_000
-_GOAL = 2.0
+_GOAL = 1.3
 
 
 class NotOpened(Exception):

@@ -77,7 +77,7 @@ def _table(seconds: Mapping[str, list[float]], behind_s: float, sizes: Sizes) ->
     own = Latency.of(seconds[WORK_POOL])
     for pool, found in seconds.items():
         latency = Latency.of(found)
-        goal = "p50 ≤ 2000, p95 ≤ 4000" if pool == WORK_POOL else ""
+        goal = "p50 ≤ 450, p95 ≤ 800" if pool == WORK_POOL else ""
         ratio = f"{latency.p50_ms / own.p50_ms:.2f}"
         table.add_row(pool, str(len(found)), str(latency), ratio, goal)
     ratio = f"{behind_s * 1000 / own.p50_ms:.2f}"
