@@ -97,9 +97,9 @@ class Servers(Databases):
 
     def flow_runs(self) -> list[list[psutil.Process]]:
         """Return the processes of each flow run, which is a fork, and whatever that starts."""
-        servers = psutil.Process(self.pid("Prefect worker")).children()
-        forks = [fork for server in servers for fork in server.children()]
-        return [[fork, *_descendants(fork)] for fork in forks]
+        servers = _children(psutil.Process(self.pid("Prefect worker")))
+        forks = [fork for server in servers for fork in _children(server)]
+        return [[fork, *_children(fork, recursive=True)] for fork in forks]
 
     def clear(self) -> None:
         """Prepare for a measurement: remove rows of earlier ones, and flush everything.
@@ -117,9 +117,9 @@ class Servers(Databases):
             connection.execute("checkpoint")
 
 
-def _descendants(process: psutil.Process) -> list[psutil.Process]:
+def _children(process: psutil.Process, *, recursive: bool = False) -> list[psutil.Process]:
     try:
-        return process.children(recursive=True)
+        return process.children(recursive=recursive)
     except psutil.NoSuchProcess:
         return []
 
