@@ -106,6 +106,13 @@ class TaskType(StrEnum):
     MODERATION = "moderation"
 
 
+class InferenceMethod(StrEnum):
+    """How the true options of tasks are inferred from their labels."""
+
+    ONE_COIN = "one_coin"
+    DAWID_SKENE = "dawid_skene"
+
+
 class LabelOutcome(StrEnum):
     """The outcome of one label that was handed in."""
 
