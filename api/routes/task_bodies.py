@@ -73,7 +73,8 @@ class TaskBody(Body, frozen=True, kw_only=True):
     label_spec: LabelSpecBody
     """The question, and the options to choose from."""
     consensus_threshold: ConsensusThreshold = limits.CONSENSUS_THRESHOLD_DEFAULT
-    """How many labels the task collects before agreement is looked at."""
+    """How many labels the task collects before agreement is looked at. With 1, the first label is the
+    result."""
     stop_early: bool = False
     """Settle the task as soon as no other option can win any more."""
     callback_url: HttpsUrl | None = None

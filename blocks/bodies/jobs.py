@@ -250,7 +250,8 @@ class JobBody(Body, frozen=True, kw_only=True):
     label_spec: LabelSpecBody
     """The question, and the options to choose from."""
     consensus_threshold: ConsensusThreshold = limits.CONSENSUS_THRESHOLD_DEFAULT
-    """How many labels a task collects before agreement is looked at."""
+    """How many labels a task collects before agreement is looked at. With 1, the first label is the
+    result."""
     task_type: TaskType = TaskType.IMAGE_CLASSIFICATION
     """What annotators are asked to do."""
     callback_url: HttpsUrl | None = None

@@ -69,7 +69,7 @@ class JobOptions(_Form):
         default=limits.CONSENSUS_THRESHOLD_DEFAULT,
         ge=limits.CONSENSUS_THRESHOLD_MIN,
         le=limits.CONSENSUS_THRESHOLD_MAX,
-        description="With how many labels a task is settled.",
+        description="With how many labels a task is settled; with 1, the first label is the result.",
     )
     task_type: TaskType = Field(
         default=TaskType.IMAGE_CLASSIFICATION, description="What annotators are shown."

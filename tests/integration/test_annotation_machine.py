@@ -119,7 +119,7 @@ class Annotation(Checks):
     def finish_ingestion(self, which: int) -> None:
         self._finish_ingestion(self._job(which))
 
-    @rule(threshold=st.integers(2, 3), stop_early=st.booleans(), count=st.integers(1, 2))
+    @rule(threshold=st.integers(1, 3), stop_early=st.booleans(), count=st.integers(1, 2))
     def post_inline(self, threshold: int, stop_early: bool, count: int) -> None:
         job = next((job for job in self.model.jobs.values() if job.is_inline), None)
         if job and (job.consensus_threshold, job.stop_early) != (threshold, stop_early):

@@ -553,7 +553,7 @@ def test_what_a_route_takes_is_in_the_reference_as_it_is(schema: dict[str, Any])
     body = resolve(schema, create["requestBody"]["content"]["application/json"]["schema"])
     assert set(body["required"]) == {"manifest_url", "label_spec"}
     threshold = body["properties"]["consensus_threshold"]
-    assert (threshold["minimum"], threshold["maximum"], threshold["default"]) == (2, 10, 3)
+    assert (threshold["minimum"], threshold["maximum"], threshold["default"]) == (1, 10, 3)
     (header,) = [each for each in create["parameters"] if each["in"] == "header"]
     assert (header["name"], header["in"], header.get("required", False)) == (
         "Idempotency-Key", "header", False,

@@ -38,7 +38,7 @@ PICKS = 24
 picks = st.integers(0, PICKS - 1)
 options = st.sampled_from([*OPTIONS, *OPTIONS[:2], *OPTIONS[:2], UNKNOWN])
 few = st.integers(1, 4)
-thresholds = st.integers(2, 4)
+thresholds = st.integers(1, 4)
 
 
 class World(Shop):

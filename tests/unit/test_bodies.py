@@ -176,7 +176,7 @@ def test_an_unknown_field_is_refused_with_a_suggestion(
         ("consensus_threshold", 3.5),
         ("consensus_threshold", True),
         ("consensus_threshold", None),
-        ("consensus_threshold", 1),
+        ("consensus_threshold", 0),
         ("consensus_threshold", 11),
         ("consensus_threshold", 10**40),
         ("task_type", "IMAGE_CLASSIFICATION"),
@@ -220,7 +220,7 @@ def test_a_value_of_another_type_or_range_is_refused(field: str, value: Any) -> 
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("consensus_threshold", 2),
+        ("consensus_threshold", 1),
         ("consensus_threshold", 10),
         ("callback_url", None),
         ("callback_url", "https://example.com:8443/hook?x=1"),

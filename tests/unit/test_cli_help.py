@@ -41,9 +41,9 @@ NEEDED = {
 # Numbers and closed lists, of which the API tells the command line.
 RANGES = [
     ("jobs submit", "--priority", ["-1", "10"], "From 0 to 9"),
-    ("jobs submit", "--threshold", ["1", "11"], "From 2 to 10"),
+    ("jobs submit", "--threshold", ["0", "11"], "From 1 to 10"),
     ("jobs submit", "--failure-threshold-percent", ["-0.1", "100.1"], "From 0 to 100"),
-    ("tasks submit", "--threshold", ["1", "11"], "From 2 to 10"),
+    ("tasks submit", "--threshold", ["0", "11"], "From 1 to 10"),
     ("annotate", "--at-once", ["0", "101"], "from 1 to 100"),
     ("jobs list", "--limit", ["0"], "from 1 on"),
     ("webhooks deliveries", "--limit", ["0", "101"], "from 1 to 100"),

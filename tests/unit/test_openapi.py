@@ -212,7 +212,7 @@ S3 = {"type": "s3", "bucket": "results"}
     [
         {"priorty": 1},
         {"priority": 10},
-        {"consensus_threshold": 1},
+        {"consensus_threshold": 0},
         {"manifest_url": "ftp://manifests/a.jsonl"},
         {"callback_url": "http://hooks.example/"},
         {"label_spec": {"question": " ", "options": ["a", "b"]}},
