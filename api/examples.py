@@ -10,16 +10,18 @@ from api.routes.annotation import (
     Claimed,
     ClaimedTasks,
     HeldTasks,
+    InstructionsToRead,
     Release,
     ReleaseBody,
     Releases,
 )
 from api.routes.deliveries import DeliverBody
 from api.routes.health import Live, Ready
-from api.routes.job_control import JobsPage
+from api.routes.job_control import JobInstructions, JobsPage
 from api.routes.job_views import Delivery, JobView, LabelSpec, Manifest
 from api.routes.jobs import JobAccepted
 from api.routes.labels import LabelsBody, Outcome, Outcomes
+from api.routes.own_work import JobToLabel
 from api.routes.quality import (
     AnnotatorQuality,
     ConfidenceBin,
@@ -69,6 +71,8 @@ _TASK_IDS = [task_id(_JOB_ID, task_no) for task_no in (0, 1)]
 _DATA_URL = "https://images.example/cats/1.jpg"
 _QUESTION, _OPTIONS = "Is this a cat or a dog?", ["cat", "dog"]
 _MANIFEST_URL = "s3://manifests/cats.jsonl"
+_INSTRUCTIONS = "# Cats and dogs\n\nIf there are both, take the **larger** one.\n"
+_INSTRUCTIONS_VERSION = "5f0c1d8e9a7b3c42"
 _HOOK = "https://hooks.example/refinery"
 _SECRET = "whsec_cmVmaW5lcnktam9icy1leGFtcGxlLXNlY3JldA=="  # noqa: S105 - of nobody
 
@@ -91,6 +95,7 @@ _TASK = {
     "data_url": _DATA_URL,
     "label_spec": _LABEL_SPEC,
     "metadata": {"page": 4},
+    "instructions": _INSTRUCTIONS,
 }
 
 REQUESTS: Requests = {
@@ -103,6 +108,7 @@ REQUESTS: Requests = {
             "credentials": _CREDENTIALS,
             "delivery": _DELIVERY,
             "metadata": {"team": "vision"},
+            "instructions": _INSTRUCTIONS,
         },
     ),
     "deliver_job": Taken(DeliverBody, {"credentials": _CREDENTIALS, "delivery": _DELIVERY}),
@@ -151,6 +157,7 @@ _JOB = JobView(
     failure_threshold_percent=100.0,
     metadata=msgspec.Raw(b'{"team":"vision"}'),
     show_metadata=True,
+    instructions_version=_INSTRUCTIONS_VERSION,
     error=None,
     waiting_for=Waiting(
         what=WaitsFor.ANNOTATORS,
@@ -177,6 +184,7 @@ _CLAIMED = Claimed(
     metadata=msgspec.Raw(b'{"page":4}'),
     task_type=TaskType.IMAGE_CLASSIFICATION,
     label_spec=LabelSpec(_QUESTION, _OPTIONS),
+    instructions=InstructionsToRead(_JOB_ID, _INSTRUCTIONS_VERSION),
     lease_expires_at=_at("10:10:00"),
 )
 _RESULT = TaskResult(
@@ -256,6 +264,7 @@ ANSWERS: Answers = {
     "create_job": (Answer(202, JobAccepted(_JOB_ID, JobStatus.ACCEPTED)),),
     "list_jobs": (Answer(200, JobsPage([_JOB], None)),),
     "get_job": (Answer(200, _JOB),),
+    "get_job_instructions": (Answer(200, JobInstructions(_INSTRUCTIONS_VERSION, _INSTRUCTIONS)),),
     "cancel_job": (Answer(202, _CANCELLED),),
     "deliver_job": (Answer(202, _DELIVERING),),
     "export_job": (
@@ -298,6 +307,7 @@ ANSWERS: Answers = {
                 batch_id=None,
                 created_at=_at("09:00:03"),
                 settled_at=None,
+                instructions_version=_INSTRUCTIONS_VERSION,
             ),
         ),
     ),
@@ -327,6 +337,19 @@ ANSWERS: Answers = {
         ),
     ),
     "release_tasks": (Answer(200, Releases([Release(_TASK_IDS[1], ReleaseOutcome.RELEASED)])),),
+    "get_job_to_label": (
+        Answer(
+            200,
+            JobToLabel(
+                job_id=_JOB_ID,
+                task_type=TaskType.IMAGE_CLASSIFICATION,
+                label_spec=LabelSpec(_QUESTION, _OPTIONS),
+                instructions=_INSTRUCTIONS,
+                instructions_version=_INSTRUCTIONS_VERSION,
+                is_open=True,
+            ),
+        ),
+    ),
     "create_webhook": (
         Answer(201, NewWebhookView(**msgspec.structs.asdict(_WEBHOOK), secret=_SECRET)),
     ),

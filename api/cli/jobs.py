@@ -19,7 +19,8 @@ from api.cli.exits import UsageError
 from api.cli.export import download, stream
 from api.cli.fields import field_option, ranged
 from api.cli.files import is_stand_in, read_object, replaced
-from api.cli.output import note, print_fields, print_json, print_table
+from api.cli.guidance import GUIDANCE, Guidance
+from api.cli.output import note, print_fields, print_json, print_table, print_text
 from api.cli.watch import check_success, list_stage, wait_sentence
 from api.cli.watch import watch as watch_job
 from blocks.bodies.jobs import DeliveryBody, JobBody
@@ -136,6 +137,7 @@ def submit(
     *,
     file: _Body = None,
     spec: Spec = _SPEC,
+    guidance: Guidance = GUIDANCE,
     preflight: Annotated[bool, Parameter(negative=(), help="Try everything out first.")] = False,
     idempotency_key: Annotated[
         str | None,
@@ -152,7 +154,8 @@ def submit(
         s3://bucket/key or gs://bucket/key.
     """
     body: dict[str, Any] = dict(read_object(file)) if file else {}
-    body |= spec.body() | ({"manifest_url": manifest_url} if manifest_url else {})
+    body |= spec.body() | guidance.body()
+    body |= {"manifest_url": manifest_url} if manifest_url else {}
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     params = {"preflight": "true"} if preflight else {}
     with common.client() as client:
@@ -195,6 +198,18 @@ def show(job_id: _JobId, *, common: Common = COMMON) -> None:
     """Show the state and progress of a job."""
     with common.client() as client:
         _print_job(client.get(path("jobs", job_id)), common)
+
+
+def instructions(job_id: _JobId, *, common: Common = COMMON) -> None:
+    """Print what annotators of a job read before they label."""
+    with common.client() as client:
+        found = client.get(path("jobs", job_id, "instructions"))
+    if common.as_json:
+        print_json(found)
+    elif found["text"] is None:
+        note(f"{job_id} has no instructions")
+    else:
+        print_text(found["text"])
 
 
 def watch(job_id: _JobId, *, common: Common = COMMON) -> None:
@@ -292,7 +307,7 @@ def add_commands(app: App) -> None:
     jobs = app.command(App(name="jobs", help=__doc__))
     jobs.command(index, name="list")
     for command in (
-        submit, show, watch, errors, export, cancel, deliver, delete_credentials, quality,
+        submit, show, instructions, watch, errors, export, cancel, deliver, delete_credentials, quality,
     ):  # fmt: skip
         jobs.command(command)
 

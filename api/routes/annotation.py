@@ -23,6 +23,7 @@ from blocks.store import annotation, leases
 from blocks.store.annotation import ClaimKey
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
+from blocks.store.instructions import version_of
 
 _BATCH_MAX = 500
 _PAGE_DEFAULT = 100
@@ -56,6 +57,15 @@ class ClaimBody(Body, frozen=True, kw_only=True):
     """Only tasks of this job; null is all."""
 
 
+class InstructionsToRead(msgspec.Struct, frozen=True):
+    """Which instructions a task has. `GET /v1/annotation/jobs/{job_id}` has the text."""
+
+    job_id: str
+    """The job that has them."""
+    version: str
+    """Changes with the text, so that one that was read need not be asked for again."""
+
+
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """A task that is the annotator's until `lease_expires_at`."""
 
@@ -69,6 +79,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """What to do."""
     label_spec: LabelSpec
     """The question, and the options to choose from."""
+    instructions: InstructionsToRead | msgspec.UnsetType = msgspec.UNSET
+    """What to read before labelling; missing where the job has no instructions."""
     lease_expires_at: datetime
     """Until when the task is held; then others may get it."""
 
@@ -220,8 +232,14 @@ def _claimed(task: annotation.ClaimedTask) -> Claimed:
         metadata=metadata,
         task_type=task.job.task_type,
         label_spec=LabelSpec(task.job.question, task.job.options),
+        instructions=_instructions(task.job),
         lease_expires_at=task.lease_expires_at,
     )
+
+
+def _instructions(job: annotation.LabelledJob) -> InstructionsToRead | msgspec.UnsetType:
+    version = version_of(job.instructions_digest)
+    return InstructionsToRead(job.job_id, version) if version else msgspec.UNSET
 
 
 HANDLERS = [claim, index, release]

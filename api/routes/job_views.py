@@ -9,6 +9,7 @@ from blocks.domain.model import Compression, DeliveryStatus, JobStatus, ResultFo
 from blocks.domain.object_urls import StoreType
 from blocks.store import waits
 from blocks.store.database import Transaction
+from blocks.store.instructions import version_of
 from blocks.store.jobs import Job
 from blocks.store.waits import Waiting
 
@@ -114,6 +115,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     show_metadata: bool | list[str]
     """What annotators see of each line's `metadata`: all of it, none, or the members that are
     named here."""
+    instructions_version: str | msgspec.UnsetType = msgspec.UNSET
+    """Changes with the text of the job's instructions; missing where it has none."""
     error: JobError | None
     """Why the job failed; null if it did not."""
     waiting_for: Waiting | None
@@ -158,6 +161,7 @@ def _view(job: Job, waiting: Waiting | None) -> JobView:
         failure_threshold_percent=job.failure_threshold_percent,
         metadata=as_written(job.metadata),
         show_metadata=_show_metadata(job),
+        instructions_version=version_of(job.instructions_digest) or msgspec.UNSET,
         error=JobError(job.error_code, job.error_message or "") if job.error_code else None,
         waiting_for=waiting,
     )

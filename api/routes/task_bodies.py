@@ -11,8 +11,10 @@ from blocks.bodies.jobs import (
     Checks,
     ConsensusThreshold,
     HttpsUrl,
+    Instructions,
     LabelSpecBody,
     check_https_url,
+    check_instructions,
     normalize_callback_url,
 )
 from blocks.domain import limits
@@ -64,6 +66,7 @@ class TaskBody(Body, frozen=True, kw_only=True):
         "data_url": _check_data_url,
         "callback_url": check_https_url,
         "metadata": _check_metadata,
+        "instructions": check_instructions,
     }
 
     type: TaskType
@@ -80,6 +83,8 @@ class TaskBody(Body, frozen=True, kw_only=True):
     callback_url: HttpsUrl | None = None
     """Where to tell that the task is settled: https, without a user and a password."""
     show_metadata: ShowMetadata = True
+    instructions: Instructions | None = None
+    """What annotators read before they label: Markdown, of at most 64 KiB of UTF-8."""
     metadata: JsonObject = msgspec.field(default_factory=lambda: _NO_METADATA)
     """An object of your own, of at most 64 KiB, which results show again byte for byte."""
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
@@ -96,6 +101,7 @@ class TaskBody(Body, frozen=True, kw_only=True):
                 consensus_threshold=self.consensus_threshold,
                 stop_early=self.stop_early,
                 shown_metadata=list_shown_members(self.show_metadata),
+                instructions=self.instructions,
             ),
             data_url=self.data_url,
             metadata=None if self.metadata == _NO_METADATA else bytes(self.metadata).decode(),

@@ -7,6 +7,7 @@ import msgspec
 
 from api.routes.job_views import LabelSpec, as_written
 from blocks.domain.model import TaskReason, TaskStatus, TaskType
+from blocks.store.instructions import version_of
 from blocks.store.tasks import Task
 
 
@@ -83,6 +84,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """When it was recorded."""
     settled_at: datetime | None
     """When it was settled, or no option had won; null before."""
+    instructions_version: str | msgspec.UnsetType = msgspec.UNSET
+    """Changes with the text of the instructions; missing where there are none."""
 
 
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +138,7 @@ def view(task: Task) -> TaskView:
         batch_id=task.batch_id,
         created_at=task.created_at,
         settled_at=_settled_at(task),
+        instructions_version=version_of(task.instructions_digest) or msgspec.UNSET,
     )
 
 

@@ -40,6 +40,15 @@ HttpsUrl = Annotated[
         }
     ),
 ]
+Instructions = Annotated[
+    str,
+    Meta(
+        extra_json_schema={
+            "pattern": r"\S",
+            "maxLength": limits.INSTRUCTIONS_BYTES_MAX,
+        }
+    ),
+]
 _NULL = msgspec.Raw(b"null")
 Checks = Mapping[str, Callable[[Any], object]]
 
@@ -61,6 +70,21 @@ def _check_options(options: list[str]) -> None:
         raise ValueError("An option must not be empty.")
     if len(set(options)) != len(options):
         raise ValueError("The options must be distinct.")
+
+
+def check_instructions(text: str) -> None:
+    """Pass if annotators can be given these instructions.
+
+    Raises:
+        ValueError: they are blank, or too long.
+    """
+    if not text.strip():
+        raise ValueError("The instructions must not be empty; null stands for none.")
+    if (size := len(text.encode())) > limits.INSTRUCTIONS_BYTES_MAX:
+        raise ValueError(
+            f"The instructions must be at most {limits.INSTRUCTIONS_BYTES_MAX:,} bytes of UTF-8; "
+            f"these are {size:,}."
+        )
 
 
 def _check_bucket(bucket: str) -> None:
@@ -242,6 +266,7 @@ class JobBody(Body, frozen=True, kw_only=True):
     checks: ClassVar[Checks] = {
         "manifest_url": _check_manifest_url,
         "callback_url": check_https_url,
+        "instructions": check_instructions,
     }
 
     manifest_url: _Url
@@ -275,6 +300,8 @@ class JobBody(Body, frozen=True, kw_only=True):
     ] = limits.FAILURE_THRESHOLD_PERCENT_DEFAULT
     """Fail the job once more than this share of its lines is bad; 100 is never."""
     show_metadata: ShowMetadata = True
+    instructions: Instructions | None = None
+    """What annotators read before they label: Markdown, of at most 64 KiB of UTF-8."""
 
     @classmethod
     def related_faults(cls, raw: RawObject) -> Iterator[Fault]:
@@ -311,6 +338,7 @@ class JobBody(Body, frozen=True, kw_only=True):
             credentials=self.credentials.encode(self._store) if self.credentials else None,
             delivery=self.delivery.to_target() if self.delivery else None,
             shown_metadata=list_shown_members(self.show_metadata),
+            instructions=self.instructions,
         )
 
     @property

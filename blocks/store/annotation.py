@@ -41,6 +41,7 @@ class LabelledJob(msgspec.Struct, frozen=True):
     question: str
     options: list[str]
     shown_metadata: list[str] | None = None
+    instructions_digest: bytes | None = None
 
 
 class ClaimedTask(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from blocks.domain.limits import FAILURE_THRESHOLD_PERCENT_DEFAULT, PRIORITY_DEF
 from blocks.domain.model import JobStatus, TaskReason, TaskStatus, TaskType
 from blocks.lines.pages import make_inline_pages
 from blocks.secrets.vault import Vault
-from blocks.store import archive, pages
+from blocks.store import archive, instructions, pages
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -33,6 +33,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     consensus_threshold: int
     stop_early: bool
     shown_metadata: list[str] | None = None
+    instructions: str | None = None
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +77,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     votes: list[int] | None
     labelled_at: datetime | None
     untouched: bool
+    instructions_digest: bytes | None = None
 
     @property
     def task_id(self) -> str:
@@ -225,6 +227,7 @@ def _container(
             "failure_threshold_percent": FAILURE_THRESHOLD_PERCENT_DEFAULT,
         }
         rule = next(iter(tasks.values())).rule
+        new["instructions_digest"] = instructions.record(tx, rule.instructions)
         tx.execute(_SQL["insert_container"], new | msgspec.structs.asdict(rule))
         found = tx.execute(_SQL["find_container"], values).fetchone()
         assert found is not None  # this request or another has inserted it

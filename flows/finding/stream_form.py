@@ -102,6 +102,10 @@ class JobOptions(_Form):
         default=True,
         description="What annotators see of a line's metadata: all, none, or the members named here.",
     )
+    instructions: str | None = Field(
+        default=None,
+        description="What annotators read before they label: Markdown, of at most 64 KiB.",
+    )
 
 
 class Find(_Form):

@@ -224,6 +224,8 @@ S3 = {"type": "s3", "bucket": "results"}
         {"delivery": S3 | {"compression": "xz"}},
         {"delivery": S3 | {"type": "gcs", "acl": "private"}},
         {"metadata": {"a": 1}},
+        {"instructions": "\n"},
+        {"instructions": "x" * 65_537},
     ],
     ids=str,
 )

@@ -45,6 +45,13 @@ create index api_keys_by_annotator on api_keys (annotator_no) where annotator_no
 
 ---- 1. A job is posted
 
+-- What annotators read before they label. A text is stored once, however many jobs have it, such as those of a stream:
+-- lists of jobs and claims carry its digest alone.
+create table instructions (
+    digest bytea primary key,                            -- SHA-256 of the text
+    text   text not null                                 -- Markdown
+);
+
 create table jobs (
     job_no      bigint generated always as identity primary key,
     job_id      text not null unique,                   -- job_…
@@ -73,6 +80,7 @@ create table jobs (
     callback_url                text,
     metadata                    text,                    -- a JSON object, as the customer wrote it
     shown_metadata              text[],                  -- members of a line's metadata that annotators see; null: all
+    instructions_digest         bytea references instructions,
 
     -- Its buckets are opened by a sealed envelope, or by a block of Prefect (aws-credentials/etl).
     credentials                 bytea,                   -- null once wiped
