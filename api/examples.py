@@ -83,7 +83,14 @@ def _at(clock: str) -> datetime:
 
 # What routes take
 
-_LABEL_SPEC = {"question": _QUESTION, "options": _OPTIONS}
+_LABEL_SPEC = {
+    "question": _QUESTION,
+    "options": _OPTIONS,
+    "option_details": [
+        {"option": "cat", "description": "Domestic cats alone; no lynx.", "hotkey": "c"},
+        {"option": "dog", "hotkey": "d"},
+    ],
+}
 _CREDENTIALS = {
     "access_key_id": "AKIAIOSFODNN7EXAMPLE",
     "secret_access_key": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
@@ -124,6 +131,7 @@ REQUESTS: Requests = {
 
 # What routes answer
 
+_LABEL_SPEC_VIEW = msgspec.convert(_LABEL_SPEC, LabelSpec)
 _DELIVERY_VIEW = Delivery(
     type=StoreType.S3,
     bucket="results",
@@ -148,7 +156,7 @@ _JOB = JobView(
     completed_at=None,
     manifest=Manifest(_MANIFEST_URL, 91_204, '"5d41402abc4b2a76b9719d911017c592"', 1000),
     delivery=_DELIVERY_VIEW,
-    label_spec=LabelSpec(_QUESTION, _OPTIONS),
+    label_spec=_LABEL_SPEC_VIEW,
     consensus_threshold=3,
     task_type=TaskType.IMAGE_CLASSIFICATION,
     callback_url=_HOOK,
@@ -183,7 +191,7 @@ _CLAIMED = Claimed(
     data_url=_DATA_URL,
     metadata=msgspec.Raw(b'{"page":4}'),
     task_type=TaskType.IMAGE_CLASSIFICATION,
-    label_spec=LabelSpec(_QUESTION, _OPTIONS),
+    label_spec=_LABEL_SPEC_VIEW,
     instructions=InstructionsToRead(_JOB_ID, _INSTRUCTIONS_VERSION),
     lease_expires_at=_at("10:10:00"),
 )
@@ -296,7 +304,7 @@ ANSWERS: Answers = {
                 reason=None,
                 type=TaskType.IMAGE_CLASSIFICATION,
                 data_url=_DATA_URL,
-                label_spec=LabelSpec(_QUESTION, _OPTIONS),
+                label_spec=_LABEL_SPEC_VIEW,
                 consensus_threshold=3,
                 stop_early=False,
                 labels=1,
@@ -343,7 +351,7 @@ ANSWERS: Answers = {
             JobToLabel(
                 job_id=_JOB_ID,
                 task_type=TaskType.IMAGE_CLASSIFICATION,
-                label_spec=LabelSpec(_QUESTION, _OPTIONS),
+                label_spec=_LABEL_SPEC_VIEW,
                 instructions=_INSTRUCTIONS,
                 instructions_version=_INSTRUCTIONS_VERSION,
                 is_open=True,

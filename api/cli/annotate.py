@@ -4,7 +4,7 @@ import json
 import textwrap
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -17,6 +17,7 @@ from blocks.domain.model import TaskType
 _AT_ONCE_MAX = 100
 _COLUMNS = 78
 _HELP = "a number chooses, s skips, u undoes, q ends"
+_COMMANDS = frozenset("suqi")
 _GOOD = ("accepted", "settled")
 
 _AtOnce = Annotated[
@@ -182,9 +183,22 @@ class _Sitting:
 
 
 def _choices(task: Mapping[str, Any]) -> dict[str, str | None]:
-    """Return what stands for each option, and `s` for none."""
-    options = task["label_spec"]["options"]
-    return {str(n): option for n, option in enumerate(options, start=1)} | {"s": None}
+    """Return what stands for each option, and `s` for none.
+
+    A hotkey that means something else here, such as a digit, stands for no option.
+    """
+    spec = task["label_spec"]
+    choices = {str(n): option for n, option in enumerate(spec["options"], start=1)} | {"s": None}
+    hotkeys = {
+        each["hotkey"].lower(): each["option"]
+        for each in spec.get("option_details", ())
+        if _is_free(each.get("hotkey", "0"))
+    }
+    return hotkeys | choices
+
+
+def _is_free(hotkey: str) -> bool:
+    return not hotkey.isdecimal() and hotkey.lower() not in _COMMANDS
 
 
 def _help(task: Mapping[str, Any]) -> tuple[str, str]:
@@ -203,6 +217,23 @@ def _shown(task: Mapping[str, Any], number: int, of: int) -> str:
         *textwrap.wrap(printable(spec["question"]), _COLUMNS),
         f"  {printable(task['data_url'])}",
         *textwrap.wrap(printable(metadata), _COLUMNS, initial_indent="  ", subsequent_indent="  "),
-        *(f"{n:>4}  {printable(option)}" for n, option in enumerate(spec["options"], start=1)),
+        *_options(spec),
     ]
     return "\n".join(lines)
+
+
+def _options(spec: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each option, with its hotkey and its description."""
+    details = {each["option"]: each for each in spec.get("option_details", ())}
+    for n, option in enumerate(spec["options"], start=1):
+        detail = details.get(option, {})
+        hotkey = detail.get("hotkey", "0")
+        key = f" [{printable(hotkey)}]" if _is_free(hotkey) else ""
+        yield f"{n:>4}  {printable(option)}{key}"
+        indent = " " * 6
+        yield from textwrap.wrap(
+            printable(detail.get("description", "")),
+            _COLUMNS,
+            initial_indent=indent,
+            subsequent_indent=indent,
+        )

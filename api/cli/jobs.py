@@ -111,8 +111,8 @@ class Spec:
     ] = None
     credentials_file: _CredentialsFile = None
 
-    def body(self) -> dict[str, Any]:
-        """Return the fields of the API that were given."""
+    def body(self, guidance: Guidance) -> dict[str, Any]:
+        """Return the fields of the API that were given, and of `guidance` those of the label_spec."""
         found = {
             "consensus_threshold": self.threshold,
             "task_type": self.task_type,
@@ -124,8 +124,10 @@ class Spec:
             "delivery": _delivery(self.delivery, vars(self)),
             "credentials": self.credentials_file and read_object(self.credentials_file),
         }
+        details = guidance.details(self.option)
         if self.question is not None or self.option:
-            found["label_spec"] = {"question": self.question or "", "options": list(self.option)}
+            asked = {"question": self.question or "", "options": list(self.option)}
+            found["label_spec"] = asked | details
         return {name: value for name, value in found.items() if value is not None}
 
 
@@ -154,7 +156,7 @@ def submit(
         s3://bucket/key or gs://bucket/key.
     """
     body: dict[str, Any] = dict(read_object(file)) if file else {}
-    body |= spec.body() | guidance.body()
+    body |= spec.body(guidance) | guidance.body()
     body |= {"manifest_url": manifest_url} if manifest_url else {}
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     params = {"preflight": "true"} if preflight else {}

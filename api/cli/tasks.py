@@ -57,7 +57,8 @@ def submit(
     body: dict[str, Any] = {
         "type": type,
         "data_url": data_url,
-        "label_spec": {"question": asked.question, "options": list(asked.option)},
+        "label_spec": {"question": asked.question, "options": list(asked.option)}
+        | guidance.details(asked.option),
         "consensus_threshold": asked.threshold,
         "callback_url": callback_url,
         "idempotency_key": idempotency_key or str(uuid.uuid4()),

@@ -15,7 +15,7 @@ from api.http.errors import not_found, unknown_cursor
 from api.http.parameters import PAGE_LIMIT, Cursor
 from api.http.refusals import refusals
 from api.metrics import Metrics
-from api.routes.job_views import LabelSpec
+from api.routes.job_views import LabelSpec, label_spec_of
 from blocks.bodies.fields import Body
 from blocks.domain.model import ReleaseOutcome, TaskType
 from blocks.settings import Settings
@@ -231,7 +231,7 @@ def _claimed(task: annotation.ClaimedTask) -> Claimed:
         data_url=task.data_url,
         metadata=metadata,
         task_type=task.job.task_type,
-        label_spec=LabelSpec(task.job.question, task.job.options),
+        label_spec=label_spec_of(task.job),
         instructions=_instructions(task.job),
         lease_expires_at=task.lease_expires_at,
     )

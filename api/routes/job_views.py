@@ -2,10 +2,18 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Protocol
 
 import msgspec
 
-from blocks.domain.model import Compression, DeliveryStatus, JobStatus, ResultFormat, TaskType
+from blocks.domain.model import (
+    Compression,
+    DeliveryStatus,
+    JobStatus,
+    OptionDetail,
+    ResultFormat,
+    TaskType,
+)
 from blocks.domain.object_urls import StoreType
 from blocks.store import waits
 from blocks.store.database import Transaction
@@ -68,6 +76,24 @@ class LabelSpec(msgspec.Struct, frozen=True):
     """What annotators are asked."""
     options: list[str]
     """What they can choose from."""
+    option_details: list[OptionDetail] | msgspec.UnsetType = msgspec.UNSET
+    """Descriptions and hotkeys of options; missing where there are none."""
+
+
+class _Asked(Protocol):
+    """A job or a task, about which something is asked."""
+
+    @property
+    def question(self) -> str: ...
+    @property
+    def options(self) -> list[str]: ...
+    @property
+    def option_details(self) -> list[OptionDetail] | None: ...
+
+
+def label_spec_of(asked: _Asked) -> LabelSpec:
+    """Return what is asked about a job's tasks, or about a task."""
+    return LabelSpec(asked.question, asked.options, asked.option_details or msgspec.UNSET)
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +178,7 @@ def _view(job: Job, waiting: Waiting | None) -> JobView:
             job.manifest_url, job.manifest_bytes, job.manifest_version, job.lines_read
         ),
         delivery=_delivery(job),
-        label_spec=LabelSpec(job.question, job.options),
+        label_spec=label_spec_of(job),
         consensus_threshold=job.consensus_threshold,
         task_type=job.task_type,
         callback_url=job.callback_url,

@@ -10,7 +10,7 @@ from litestar.params import PathParameter
 from api.auth import annotator_no
 from api.http.errors import not_found
 from api.http.refusals import refusals
-from api.routes.job_views import LabelSpec
+from api.routes.job_views import LabelSpec, label_spec_of
 from blocks.domain.model import TaskType
 from blocks.store import own_work
 from blocks.store.customers import Principal
@@ -57,7 +57,7 @@ def read_job(request: _Request, job_id: _JobId, database: NamedDependency[Databa
     return JobToLabel(
         job_id=job.job_id,
         task_type=job.task_type,
-        label_spec=LabelSpec(job.question, job.options),
+        label_spec=label_spec_of(job),
         instructions=job.instructions,
         instructions_version=version_of(job.instructions_digest),
         is_open=job.is_open,

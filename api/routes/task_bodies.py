@@ -6,17 +6,16 @@ import msgspec
 from msgspec import Meta
 
 from api.http.bodies import digest
-from blocks.bodies.fields import Body, JsonObject, check_json
+from blocks.bodies.fields import Body, Checks, JsonObject, check_json
 from blocks.bodies.jobs import (
-    Checks,
     ConsensusThreshold,
     HttpsUrl,
     Instructions,
-    LabelSpecBody,
     check_https_url,
     check_instructions,
     normalize_callback_url,
 )
+from blocks.bodies.label_spec import LabelSpecBody
 from blocks.domain import limits
 from blocks.domain.data_urls import URL_CHARACTERS_MAX, is_data_url
 from blocks.domain.metadata import list_shown_members
@@ -98,6 +97,7 @@ class TaskBody(Body, frozen=True, kw_only=True):
                 task_type=self.type,
                 question=self.label_spec.question,
                 options=self.label_spec.options,
+                option_details=self.label_spec.list_details(),
                 consensus_threshold=self.consensus_threshold,
                 stop_early=self.stop_early,
                 shown_metadata=list_shown_members(self.show_metadata),

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from api.routes.job_views import LabelSpec, as_written
+from api.routes.job_views import LabelSpec, as_written, label_spec_of
 from blocks.domain.model import TaskReason, TaskStatus, TaskType
 from blocks.store.instructions import version_of
 from blocks.store.tasks import Task
@@ -127,7 +127,7 @@ def view(task: Task) -> TaskView:
         reason=task.reason,
         type=task.task_type,
         data_url=task.data_url,
-        label_spec=LabelSpec(task.question, task.options),
+        label_spec=label_spec_of(task),
         consensus_threshold=task.consensus_threshold,
         stop_early=task.stop_early,
         labels=sum(task.votes or ()),

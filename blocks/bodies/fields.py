@@ -29,6 +29,9 @@ JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": ["object", "
 The `checks` refuse what is not an object."""
 
 
+Checks = Mapping[str, Callable[[Any], object]]
+"""Rules on fields beyond their types: a function returns, or raises ValueError with a sentence."""
+
 RawObject = Mapping[str, msgspec.Raw]
 """An object of which only the names are decoded; `value_of` decodes a value."""
 
@@ -39,7 +42,11 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     They are applied by `read_body`, after the types and the lengths of everything.
     """
 
-    checks: ClassVar[Mapping[str, Callable[[Any], object]]] = {}
+    checks: ClassVar[Checks] = {}
+
+    def joint_faults(self) -> Iterator[Fault]:
+        """Yield faults in how fields go together, each of which is right by itself; paths begin here."""
+        yield from ()
 
     @classmethod
     def related_faults(cls, raw: RawObject) -> Iterator[Fault]:
@@ -110,8 +117,14 @@ def value_of(raw: bytes | msgspec.Raw | None, expected: type[_T]) -> _T | None:
 def check_faults(value: Any, path: str) -> Iterator[Fault]:
     """Yield what the `checks` of a body, and of bodies in it, find wrong; `path` is where it stands."""
     if isinstance(value, Body):
+        is_clean = True
         for field in value.__struct_fields__:
-            yield from _field_faults(value, field, getattr(value, field), path)
+            for fault in _field_faults(value, field, getattr(value, field), path):
+                is_clean = False
+                yield fault
+        for fault in value.joint_faults() if is_clean else ():
+            inner = f"{path}.{fault.field}" if path else fault.field
+            yield msgspec.structs.replace(fault, field=inner)
     elif isinstance(value, list) and value and isinstance(value[0], Body):
         for n, item in enumerate(value):
             yield from check_faults(item, f"{path}[{n}]")

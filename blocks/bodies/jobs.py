@@ -1,12 +1,13 @@
 """The body of a job with every rule on it, for `POST /v1/jobs` and for streams of manifests."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
 
-from blocks.bodies.fields import Body, Fault, RawObject, struct_faults, value_of
+from blocks.bodies.fields import Body, Checks, Fault, RawObject, struct_faults, value_of
+from blocks.bodies.label_spec import LabelSpecBody
 from blocks.domain import limits
 from blocks.domain.data_urls import URL_CHARACTERS_MAX, has_user, is_data_url, normalize_url
 from blocks.domain.errors import Terminal
@@ -17,9 +18,7 @@ from blocks.domain.show_metadata import ShowMetadata
 from blocks.secrets.credentials import credentials_type
 from blocks.store.jobs import DeliveryTarget, NewJob
 
-# Rules of the `checks`, for the schema alone: as patterns of the types their messages would be worse.
-_NOT_BLANK = {"pattern": r"\S"}
-_DISTINCT = {"uniqueItems": True}
+# A rule of the `checks`, for the schema alone: as a pattern of the type its message would be worse.
 _MANIFEST_URL = {"pattern": "^([sS]3|[gG][sS]|[hH][tT][tT][pP][sS])://"}
 
 _Url = Annotated[
@@ -50,7 +49,6 @@ Instructions = Annotated[
     ),
 ]
 _NULL = msgspec.Raw(b"null")
-Checks = Mapping[str, Callable[[Any], object]]
 
 
 def _check_manifest_url(url: str) -> None:
@@ -58,18 +56,6 @@ def _check_manifest_url(url: str) -> None:
         parse_object_url(url)
     except Terminal as error:
         raise ValueError(error.message) from error
-
-
-def _check_question(question: str) -> None:
-    if not question.strip():
-        raise ValueError("The question must not be empty.")
-
-
-def _check_options(options: list[str]) -> None:
-    if not all(option.strip() for option in options):
-        raise ValueError("An option must not be empty.")
-    if len(set(options)) != len(options):
-        raise ValueError("The options must be distinct.")
 
 
 def check_instructions(text: str) -> None:
@@ -125,35 +111,6 @@ def normalize_callback_url(url: str | None) -> str | None:
 
 def _encode(metadata: dict[str, str] | None) -> str | None:
     return None if metadata is None else msgspec.json.encode(metadata).decode()
-
-
-class LabelSpecBody(Body, frozen=True, kw_only=True):
-    """The question, and the options to choose from."""
-
-    checks: ClassVar[Checks] = {"question": _check_question, "options": _check_options}
-
-    question: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            max_length=limits.QUESTION_CHARACTERS_MAX,
-            extra_json_schema=_NOT_BLANK,
-        ),
-    ]
-    """What annotators are asked about each task; not blank."""
-    options: Annotated[
-        list[
-            Annotated[
-                str, Meta(max_length=limits.OPTION_CHARACTERS_MAX, extra_json_schema=_NOT_BLANK)
-            ]
-        ],
-        Meta(
-            min_length=limits.OPTIONS_MIN,
-            max_length=limits.OPTIONS_MAX,
-            extra_json_schema=_DISTINCT,
-        ),
-    ]
-    """What they can choose from: distinct texts, none of them blank."""
 
 
 class DeliveryBody(Body, frozen=True, kw_only=True):
@@ -328,6 +285,7 @@ class JobBody(Body, frozen=True, kw_only=True):
             manifest_url=self.manifest_url,
             question=self.label_spec.question,
             options=self.label_spec.options,
+            option_details=self.label_spec.list_details(),
             consensus_threshold=self.consensus_threshold,
             task_type=self.task_type,
             callback_url=normalize_callback_url(self.callback_url),

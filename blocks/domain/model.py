@@ -106,6 +106,17 @@ class TaskType(StrEnum):
     MODERATION = "moderation"
 
 
+class OptionDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What helps annotators to choose one of the options."""
+
+    option: str
+    """The option that this is about."""
+    description: str | None = None
+    """When it is the right one, in a sentence or two."""
+    hotkey: str | None = None
+    """One character; the key that chooses it."""
+
+
 class LabelOutcome(StrEnum):
     """The outcome of one label that was handed in."""
 

@@ -10,7 +10,7 @@ import msgspec
 
 from blocks.domain.ids import parse_task_id, task_id
 from blocks.domain.metadata import show_members
-from blocks.domain.model import GoodLine, LabelOutcome, TaskType
+from blocks.domain.model import GoodLine, LabelOutcome, OptionDetail, TaskType
 from blocks.store import archive, jobs, pages, webhook_messages
 from blocks.store.database import Transaction
 from blocks.store.queries import load
@@ -42,6 +42,7 @@ class LabelledJob(msgspec.Struct, frozen=True):
     options: list[str]
     shown_metadata: list[str] | None = None
     instructions_digest: bytes | None = None
+    option_details: list[OptionDetail] | None = None
 
 
 class ClaimedTask(msgspec.Struct, frozen=True):

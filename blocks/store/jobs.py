@@ -12,6 +12,7 @@ from blocks.domain.model import (
     Compression,
     DeliveryStatus,
     JobStatus,
+    OptionDetail,
     Pin,
     ResultFormat,
     TaskType,
@@ -79,6 +80,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     block_delivers_to: str | None = None
     shown_metadata: list[str] | None = None
     instructions: str | None = None
+    option_details: list[OptionDetail] | None = None
 
 
 class Job(NewJob, frozen=True, kw_only=True):
@@ -181,8 +183,14 @@ def find_earlier(
 
 def _values(new: NewJob, job_id: str, vault: Vault) -> dict[str, Any]:
     values = msgspec.structs.asdict(new) | {"job_id": job_id} | _columns(new.delivery)
+    values["option_details"] = encode_details(new.option_details)
     values["credentials"] = job_credentials.seal(new.credentials, job_id, new.customer_id, vault)
     return values
+
+
+def encode_details(details: Sequence[OptionDetail] | None) -> str | None:
+    """Return details of options as they are stored; None for none."""
+    return None if details is None else msgspec.json.encode(details).decode()
 
 
 def _columns(delivery: DeliveryTarget | None) -> dict[str, Any]:
@@ -220,6 +228,7 @@ def _job(row: dict[str, Any]) -> Job:
     target = {f: row[f"delivery_{f}"] for f in DeliveryTarget.__struct_fields__}
     row["delivery"] = msgspec.convert(target, DeliveryTarget) if row["delivery_type"] else None
     row["instructions"] = None
+    row["option_details"] = msgspec.convert(row["option_details"], list[OptionDetail] | None)
     row["status"] = JobStatus(row["status"])
     row["task_type"] = TaskType(row["task_type"])
     row["delivery_status"] = row["delivery_status"] and DeliveryStatus(row["delivery_status"])

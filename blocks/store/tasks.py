@@ -11,10 +11,10 @@ import msgspec
 from blocks.domain.errors import IdempotencyConflict
 from blocks.domain.ids import new_id, parse_task_id, task_id
 from blocks.domain.limits import FAILURE_THRESHOLD_PERCENT_DEFAULT, PRIORITY_DEFAULT
-from blocks.domain.model import JobStatus, TaskReason, TaskStatus, TaskType
+from blocks.domain.model import JobStatus, OptionDetail, TaskReason, TaskStatus, TaskType
 from blocks.lines.pages import make_inline_pages
 from blocks.secrets.vault import Vault
-from blocks.store import archive, instructions, pages
+from blocks.store import archive, instructions, jobs, pages
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -34,6 +34,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     stop_early: bool
     shown_metadata: list[str] | None = None
     instructions: str | None = None
+    option_details: list[OptionDetail] | None = None
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +79,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     labelled_at: datetime | None
     untouched: bool
     instructions_digest: bytes | None = None
+    option_details: list[OptionDetail] | None = None
 
     @property
     def task_id(self) -> str:
@@ -227,8 +229,12 @@ def _container(
             "failure_threshold_percent": FAILURE_THRESHOLD_PERCENT_DEFAULT,
         }
         rule = next(iter(tasks.values())).rule
-        new["instructions_digest"] = instructions.record(tx, rule.instructions)
-        tx.execute(_SQL["insert_container"], new | msgspec.structs.asdict(rule))
+        new |= msgspec.structs.asdict(rule)
+        new |= {
+            "instructions_digest": instructions.record(tx, rule.instructions),
+            "option_details": jobs.encode_details(rule.option_details),
+        }
+        tx.execute(_SQL["insert_container"], new)
         found = tx.execute(_SQL["find_container"], values).fetchone()
         assert found is not None  # this request or another has inserted it
     return found

@@ -52,6 +52,20 @@ class _Form(BaseModel):
         return given
 
 
+class OptionDetail(_Form):
+    """What helps annotators to choose one of the options."""
+
+    option: str = Field(description="The option that this is about, as it stands in `options`.")
+    description: str | None = Field(
+        default=None,
+        description="When it is the right one: at most "
+        f"{limits.OPTION_DESCRIPTION_CHARACTERS_MAX} characters.",
+    )
+    hotkey: str | None = Field(
+        default=None, description="One character: the key that chooses it. Each is another one."
+    )
+
+
 class LabelSpec(_Form):
     """What annotators are asked."""
 
@@ -59,6 +73,9 @@ class LabelSpec(_Form):
     options: list[str] = Field(
         description="The answers to choose from: "
         f"{limits.OPTIONS_MIN} to {limits.OPTIONS_MAX}, each different."
+    )
+    option_details: list[OptionDetail] = Field(
+        default=[], description="Descriptions and hotkeys of options, for those that need any."
     )
 
 

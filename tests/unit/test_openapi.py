@@ -200,7 +200,7 @@ def test_examples_have_no_fields_that_the_specification_does_not(document: dict[
             assert set(example) == {"value"}, (name, status)
 
 
-BODY = {
+BODY: dict[str, Any] = {
     "manifest_url": "s3://manifests/a.jsonl",
     "label_spec": {"question": "?", "options": ["a", "b"]},
 }
@@ -219,6 +219,13 @@ S3 = {"type": "s3", "bucket": "results"}
         {"label_spec": {"question": "?", "options": ["a", "a"]}},
         {"label_spec": {"question": "?", "options": ["a", " "]}},
         {"label_spec": {"question": "?", "options": ["a"]}},
+        {"label_spec": BODY["label_spec"] | {"option_details": [{"option": "a", "hotkey": "ab"}]}},
+        {"label_spec": BODY["label_spec"] | {"option_details": [{"option": "a", "hotkey": " "}]}},
+        {"label_spec": BODY["label_spec"] | {"option_details": [{"description": "?"}]}},
+        {
+            "label_spec": BODY["label_spec"]
+            | {"option_details": [{"option": "a", "description": ""}]}
+        },
         {"credentials": {}},
         {"delivery": S3 | {"bucket": "a"}},
         {"delivery": S3 | {"compression": "xz"}},

@@ -72,6 +72,7 @@ create table jobs (
     inline_key                  bytea,                   -- SHA-256 of the question and the rule of such tasks
     question                    text not null,
     options                     text[] not null check (cardinality(options) between 2 and 100),
+    option_details              jsonb,                   -- [{"option", "description", "hotkey"}]; null: none
     consensus_threshold         smallint not null check (consensus_threshold between 1 and 10),
     stop_early                  boolean not null,
     task_type                   text not null,

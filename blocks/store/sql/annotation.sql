@@ -374,7 +374,8 @@ order by given.task_no;
 -- describe --
 -- Return the pages that runs of tasks are on, each with what annotators are shown of its job.
 with {pages.on_runs}
-select page.*, j.job_id, j.task_type, j.question, j.options, j.shown_metadata, j.instructions_digest
+select page.*, j.job_id, j.task_type, j.question, j.options, j.option_details, j.shown_metadata,
+       j.instructions_digest
 from page cross join lateral (select * from jobs j where j.job_no = page.job_no offset 0) j;
 
 -- submit_labels --
