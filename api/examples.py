@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from api.http.document import Answer, Answers, Requests, Taken
+from api.own_work_examples import OWN_WORK_ANSWERS, OWN_WORK_REQUESTS
 from api.routes.annotation import (
     ClaimBody,
     Claimed,
@@ -21,7 +22,6 @@ from api.routes.job_control import JobInstructions, JobsPage
 from api.routes.job_views import Delivery, JobView, LabelSpec, Manifest
 from api.routes.jobs import JobAccepted
 from api.routes.labels import LabelsBody, Outcome, Outcomes
-from api.routes.own_work import JobToLabel
 from api.routes.quality import (
     AnnotatorQuality,
     ConfidenceBin,
@@ -106,6 +106,7 @@ _TASK = {
 }
 
 REQUESTS: Requests = {
+    **OWN_WORK_REQUESTS,
     "create_job": Taken(
         JobBody,
         {
@@ -263,6 +264,7 @@ _QUALITY = QualityView(
 _READY = Ready("ready", "ok", "ok")
 
 ANSWERS: Answers = {
+    **OWN_WORK_ANSWERS,
     "health_live": (Answer(200, Live()),),
     "health_ready": (
         Answer(200, _READY),
@@ -345,19 +347,6 @@ ANSWERS: Answers = {
         ),
     ),
     "release_tasks": (Answer(200, Releases([Release(_TASK_IDS[1], ReleaseOutcome.RELEASED)])),),
-    "get_job_to_label": (
-        Answer(
-            200,
-            JobToLabel(
-                job_id=_JOB_ID,
-                task_type=TaskType.IMAGE_CLASSIFICATION,
-                label_spec=_LABEL_SPEC_VIEW,
-                instructions=_INSTRUCTIONS,
-                instructions_version=_INSTRUCTIONS_VERSION,
-                is_open=True,
-            ),
-        ),
-    ),
     "create_webhook": (
         Answer(201, NewWebhookView(**msgspec.structs.asdict(_WEBHOOK), secret=_SECRET)),
     ),

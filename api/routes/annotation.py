@@ -1,4 +1,4 @@
-"""Tasks in the hands of annotators: claimed, listed, handed back. Their labels are in `labels`."""
+"""Tasks in the hands of annotators: claimed, listed, renewed, handed back; labels are in `labels`."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from api.http.refusals import refusals
 from api.metrics import Metrics
 from api.routes.job_views import LabelSpec, label_spec_of
 from blocks.bodies.fields import Body
-from blocks.domain.model import ReleaseOutcome, TaskType
+from blocks.domain.model import ReleaseOutcome, RenewOutcome, TaskType
 from blocks.settings import Settings
 from blocks.store import annotation, leases
 from blocks.store.annotation import ClaimKey
@@ -102,6 +102,33 @@ class ClaimedTasks(msgspec.Struct, frozen=True):
     retry_after_s: int | msgspec.UnsetType | None = msgspec.UNSET
     """Only where `tasks` is empty: in how many seconds to ask again, as more may come. Null where the
     `job_id` that was asked for has nothing left for this annotator, now or later."""
+
+
+class RenewBody(Body, frozen=True, kw_only=True):
+    """Tasks that the annotator holds and needs for longer."""
+
+    task_ids: Annotated[list[str], Meta(min_length=1, max_length=_BATCH_MAX)]
+    """The tasks to hold on to."""
+    lease_seconds: Annotated[int, Meta(ge=1, le=_LEASE_S_MAX)] | None = None
+    """How long to hold them from now on; null is as long as the service is set to."""
+
+
+class Renewal(msgspec.Struct, frozen=True):
+    """What became of one task that was to be held for longer."""
+
+    task_id: str
+    """The task."""
+    outcome: RenewOutcome
+    """Whether it is held for longer; `not_held` where it is not the annotator's, or not any more."""
+    lease_expires_at: datetime | msgspec.UnsetType = msgspec.UNSET
+    """Until when the task is held now; missing where it is not."""
+
+
+class Renewals(msgspec.Struct, frozen=True):
+    """One for each task, in their order."""
+
+    results: list[Renewal]
+    """What became of each task."""
 
 
 class ReleaseBody(Body, frozen=True, kw_only=True):
@@ -207,6 +234,37 @@ def index(
 
 
 @post(
+    "/renew",
+    operation_id="renew_leases",
+    summary="Hold tasks for longer",
+    responses=refusals(takes=RenewBody),
+    status_code=200,
+    sync_to_thread=True,
+)
+def renew(
+    request: _Request,
+    data: JSONBody[RenewBody],
+    database: NamedDependency[Database],
+    settings: NamedDependency[Settings],
+) -> Renewals:
+    """Hold tasks for longer, with the rest of the claims that they are of; never for a shorter time.
+
+    A lease that has run out is not renewed, even where nobody else was handed the task yet.
+    """
+    lease_s = data.lease_seconds or settings.lease_s
+    with database.transaction() as tx:
+        ends = leases.renew(tx, annotator_no(request), data.task_ids, lease_s=lease_s)
+    return Renewals(
+        [
+            Renewal(id_, RenewOutcome.RENEWED, ends[id_])
+            if id_ in ends
+            else Renewal(id_, RenewOutcome.NOT_HELD)
+            for id_ in data.task_ids
+        ]
+    )
+
+
+@post(
     "/release",
     operation_id="release_tasks",
     summary="Hand tasks back",
@@ -242,4 +300,4 @@ def _instructions(job: annotation.LabelledJob) -> InstructionsToRead | msgspec.U
     return InstructionsToRead(job.job_id, version) if version else msgspec.UNSET
 
 
-HANDLERS = [claim, index, release]
+HANDLERS = [claim, index, renew, release]

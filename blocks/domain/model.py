@@ -97,6 +97,13 @@ class ReleaseOutcome(StrEnum):
     NOT_HELD = "not_held"
 
 
+class RenewOutcome(StrEnum):
+    """The outcome of holding one task longer."""
+
+    RENEWED = "renewed"
+    NOT_HELD = "not_held"
+
+
 class TaskType(StrEnum):
     """What annotators are asked to do."""
 

@@ -379,6 +379,28 @@ create table labels (
     primary key (job_no, task_no, annotator_no)
 );
 
+-- What each annotator has handed in lately, for their own history and counts: a row for each request and job. The labels
+-- themselves are in labels, whose key does not lead from an annotator to them: an index there would cost every label.
+-- Rows are only appended, so that the requests of an annotator do not wait for each other; the oldest of many are
+-- folded into annotator_days.
+create table label_batches (
+    annotator_no integer not null,
+    batch_no     bigint generated always as identity,
+    job_no       bigint not null,
+    settled      integer not null,                       -- how many of the tasks these labels have settled
+    created_at   timestamptz not null default now(),
+    task_nos     bigint[] not null,                      -- of each label, in order
+    primary key (annotator_no, batch_no)
+);
+
+create table annotator_days (
+    annotator_no integer not null,
+    day          date not null,                          -- in UTC
+    labels       bigint not null,
+    settled      bigint not null,
+    primary key (annotator_no, day)
+);
+
 -- The votes of a task, from its first label on, and in the end its result. A task's state is:
 --   pending      no row, and no lease
 --   in_progress  a lease, or a row without an outcome

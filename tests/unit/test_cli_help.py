@@ -46,6 +46,8 @@ RANGES = [
     ("tasks submit", "--threshold", ["0", "11"], "From 1 to 10"),
     ("annotate", "--at-once", ["0", "101"], "from 1 to 100"),
     ("jobs list", "--limit", ["0"], "from 1 on"),
+    ("me labels", "--limit", ["0"], "from 1 on"),
+    ("me renew", "--lease-seconds", ["0", "86401"], "from 1 to 86400"),
     ("webhooks deliveries", "--limit", ["0", "101"], "from 1 to 100"),
     ("streams show", "--limit", ["0"], "from 1 on"),
     ("streams failed", "--limit", ["-1"], "from 1 on"),
