@@ -215,11 +215,22 @@ def _shown(task: Mapping[str, Any], number: int, of: int) -> str:
     lines = [
         f"\n{number} of {of}",
         *textwrap.wrap(printable(spec["question"]), _COLUMNS),
-        f"  {printable(task['data_url'])}",
+        *_data(task),
         *textwrap.wrap(printable(metadata), _COLUMNS, initial_indent="  ", subsequent_indent="  "),
         *_options(spec),
     ]
     return "\n".join(lines)
+
+
+def _data(task: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of what a task is about."""
+    if "text" not in task:
+        yield f"  {printable(task['data_url'])}"
+        return
+    for line in task["text"].splitlines():
+        yield from textwrap.wrap(
+            printable(line, keep="\t"), _COLUMNS, initial_indent="  ", subsequent_indent="  "
+        ) or [""]
 
 
 def _options(spec: Mapping[str, Any]) -> Iterator[str]:

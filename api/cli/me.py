@@ -1,6 +1,6 @@
 """`refinery me …`: what annotators hold, have labelled and could label, with an annotator's key."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -12,6 +12,7 @@ from api.cli.output import print_fields, print_json, print_table, print_text
 _PAGE = 100
 _RENEWED_AT_ONCE_MAX = 500
 _LEASE_S_MAX = 24 * 3600
+_DATA_SHOWN = 200
 
 _JobId = Annotated[str, Parameter(help="The id of a job that has tasks for you.")]
 
@@ -59,7 +60,7 @@ def leases(*, common: Common = COMMON) -> None:
         return
     print_table(
         ("task", "until", "data"),
-        ((task["task_id"], _time(task["lease_expires_at"]), task["data_url"]) for task in found),
+        ((task["task_id"], _time(task["lease_expires_at"]), _data(task)) for task in found),
     )
 
 
@@ -141,6 +142,12 @@ def _held(client: Client) -> Sequence[dict[str, Any]]:
         cursor = page["next_cursor"]
         if cursor is None:
             return found
+
+
+def _data(task: Mapping[str, Any]) -> str:
+    """Return the URL of a task, or the beginning of its text."""
+    found: str = task.get("text") or task["data_url"]
+    return found if len(found) <= _DATA_SHOWN else f"{found[:_DATA_SHOWN]}…"
 
 
 def _time(at: str) -> str:

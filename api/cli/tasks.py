@@ -30,6 +30,9 @@ class Asked:
     option: Annotated[
         tuple[str, ...], Parameter(help="What they choose from, once for each: 2 to 100.")
     ]
+    text: Annotated[
+        str | None, Parameter(help="What to read, instead of a URL; not for image_classification.")
+    ] = None
     threshold: Annotated[
         int | None,
         field_option(JobBody, "consensus_threshold", "Labels before agreement is looked at."),
@@ -38,8 +41,8 @@ class Asked:
 
 def submit(
     data_url: Annotated[
-        str, Parameter(help="What to look at: an absolute http, https, s3 or gs URL.")
-    ],
+        str | None, Parameter(help="What to look at: an absolute http, https, s3 or gs URL.")
+    ] = None,
     *,
     type: Annotated[  # noqa: A002 - its name
         str, field_option(JobBody, "task_type", "What annotators are asked to do.", name="--type")
@@ -57,6 +60,7 @@ def submit(
     body: dict[str, Any] = {
         "type": type,
         "data_url": data_url,
+        "text": asked.text,
         "label_spec": {"question": asked.question, "options": list(asked.option)}
         | guidance.details(asked.option),
         "consensus_threshold": asked.threshold,

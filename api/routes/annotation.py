@@ -71,8 +71,10 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
 
     task_id: str
     """The id to send with the label."""
-    data_url: str
-    """What to look at."""
+    data_url: str | None
+    """What to look at; null where there is a `text`."""
+    text: str | msgspec.UnsetType = msgspec.UNSET
+    """What to read, where the task has a text and no URL; else missing."""
     metadata: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     """What the customer shows of the task's metadata; missing where that is nothing."""
     task_type: TaskType
@@ -287,6 +289,7 @@ def _claimed(task: annotation.ClaimedTask) -> Claimed:
     return Claimed(
         task_id=task.task_id,
         data_url=task.data_url,
+        text=msgspec.UNSET if task.text is None else task.text,
         metadata=metadata,
         task_type=task.job.task_type,
         label_spec=label_spec_of(task.job),

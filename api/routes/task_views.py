@@ -60,8 +60,10 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """Why it failed; null if it did not."""
     type: TaskType
     """What annotators are asked to do."""
-    data_url: str
-    """What they look at."""
+    data_url: str | None
+    """What they look at; null where there is a `text`."""
+    text: str | msgspec.UnsetType = msgspec.UNSET
+    """What they read, where the task has a text and no URL; else missing."""
     label_spec: LabelSpec
     """The question, and the options to choose from."""
     consensus_threshold: int
@@ -95,8 +97,10 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     """The id of the task."""
     line: int | None
     """Its line in the manifest, from 1 on; null if it was submitted inline."""
-    data_url: str
-    """What annotators looked at."""
+    data_url: str | None
+    """What annotators looked at; null where there is a `text`."""
+    text: str | msgspec.UnsetType = msgspec.UNSET
+    """What annotators read, where the task has a text and no URL; else missing."""
     metadata: msgspec.Raw
     """The value that was posted or stands in the manifest; null if there is none."""
     status: TaskStatus
@@ -127,6 +131,7 @@ def view(task: Task) -> TaskView:
         reason=task.reason,
         type=task.task_type,
         data_url=task.data_url,
+        text=msgspec.UNSET if task.text is None else task.text,
         label_spec=label_spec_of(task),
         consensus_threshold=task.consensus_threshold,
         stop_early=task.stop_early,
@@ -151,6 +156,7 @@ def result(task: Task) -> TaskResult:
         task_id=task.task_id,
         line=task.line,
         data_url=task.data_url,
+        text=msgspec.UNSET if task.text is None else task.text,
         metadata=as_written(task.metadata),
         status=task.status,
         reason=task.reason or msgspec.UNSET,

@@ -45,7 +45,13 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     checks: ClassVar[Checks] = {}
 
     def joint_faults(self) -> Iterator[Fault]:
-        """Yield faults in how fields go together, each of which is right by itself; paths begin here."""
+        """Yield faults in how fields go together whose types are right; their paths begin here."""
+        yield from ()
+
+    @classmethod
+    def raw_faults(cls, raw: RawObject) -> Iterator[Fault]:
+        """Yield such faults where some type is wrong, so that one fault does not hide the next."""
+        del raw
         yield from ()
 
     @classmethod
@@ -117,14 +123,9 @@ def value_of(raw: bytes | msgspec.Raw | None, expected: type[_T]) -> _T | None:
 def check_faults(value: Any, path: str) -> Iterator[Fault]:
     """Yield what the `checks` of a body, and of bodies in it, find wrong; `path` is where it stands."""
     if isinstance(value, Body):
-        is_clean = True
         for field in value.__struct_fields__:
-            for fault in _field_faults(value, field, getattr(value, field), path):
-                is_clean = False
-                yield fault
-        for fault in value.joint_faults() if is_clean else ():
-            inner = f"{path}.{fault.field}" if path else fault.field
-            yield msgspec.structs.replace(fault, field=inner)
+            yield from _field_faults(value, field, getattr(value, field), path)
+        yield from _within(path, value.joint_faults())
     elif isinstance(value, list) and value and isinstance(value[0], Body):
         for n, item in enumerate(value):
             yield from check_faults(item, f"{path}[{n}]")
@@ -210,6 +211,15 @@ def struct_faults(
             yield from _faults_within(raw[name], field.type, error, f"{prefix}{name}", hints)
         else:
             yield from _field_faults(model, name, value, path)
+    if issubclass(model, Body):
+        yield from _within(path, model.raw_faults(raw))
+
+
+def _within(path: str, faults: Iterator[Fault]) -> Iterator[Fault]:
+    """Yield faults of an object that stands at `path`."""
+    for fault in faults:
+        inner = f"{path}.{fault.field}" if path else fault.field
+        yield msgspec.structs.replace(fault, field=inner)
 
 
 def struct_in(expected: Any) -> type[msgspec.Struct] | None:

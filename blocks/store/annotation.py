@@ -49,10 +49,11 @@ class ClaimedTask(msgspec.Struct, frozen=True):
     """A task in an annotator's hands until `lease_expires_at`; `metadata` is what they may see of it."""
 
     task_id: str
-    data_url: str
+    data_url: str | None
     metadata: str | None
     lease_expires_at: datetime
     job: LabelledJob
+    text: str | None = None
 
 
 class ClaimKey(NamedTuple):
@@ -257,6 +258,7 @@ def _task(job: LabelledJob, row: dict[str, Any], line: GoodLine) -> ClaimedTask:
         metadata=show_members(line.metadata, job.shown_metadata),
         lease_expires_at=row["expires_at"],
         job=job,
+        text=line.text,
     )
 
 

@@ -118,8 +118,8 @@ def _find_archived(
             continue
         if labels.is_empty():
             continue
-        row = tx.execute(_SQL["list_options"], {"job_no": job_no}).fetchone()
-        assert row is not None  # it has labels
+        job = tx.execute(_SQL["list_options"], {"job_no": job_no}).fetchone()
+        assert job is not None  # it has labels
         for number, option in zip(labels["task_no"], labels["option"], strict=True):
-            found[job_no, number] = row["options"][option - 1]
+            found[job_no, number] = job["options"][option - 1]
     return found

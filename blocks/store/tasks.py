@@ -11,7 +11,7 @@ import msgspec
 from blocks.domain.errors import IdempotencyConflict
 from blocks.domain.ids import new_id, parse_task_id, task_id
 from blocks.domain.limits import FAILURE_THRESHOLD_PERCENT_DEFAULT, PRIORITY_DEFAULT
-from blocks.domain.model import JobStatus, OptionDetail, TaskReason, TaskStatus, TaskType
+from blocks.domain.model import GoodLine, JobStatus, OptionDetail, TaskReason, TaskStatus, TaskType
 from blocks.lines.pages import make_inline_pages
 from blocks.secrets.vault import Vault
 from blocks.store import archive, instructions, jobs, pages
@@ -38,14 +38,22 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
-    """An inline task; `metadata` is a JSON object as text, `body_hash` the SHA-256 of the request."""
+    """An inline task, with a URL or a text.
+
+    `metadata` is a JSON object as text, `body_hash` the SHA-256 of the request.
+    """
 
     rule: Rule
-    data_url: str
+    data_url: str | None
     metadata: str | None
     callback_url: str | None
     idempotency_key: str | None
     body_hash: bytes
+    text: str | None = None
+
+    def as_line(self) -> GoodLine:
+        """Return it as the line of a manifest, at no place."""
+        return GoodLine(0, 0, self.data_url, self.metadata, self.text)
 
 
 class CreatedTask(msgspec.Struct, frozen=True):
@@ -68,7 +76,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     task_type: TaskType
     stop_early: bool
     task_no: int
-    data_url: str
+    data_url: str | None
+    text: str | None
     metadata: str | None
     created_at: datetime
     batch_id: str | None
@@ -160,6 +169,7 @@ def get(tx: Transaction, id_: str, *, customer_id: str) -> Task | None:
     found = {
         "task_no": key[1],
         "data_url": line.data_url,
+        "text": line.text,
         "metadata": line.metadata,
         "line": None if lines_before is None else lines_before + line.line,
     }
@@ -249,7 +259,7 @@ def _append(
     batch_id: str | None,
     vault: Vault,
 ) -> dict[int, CreatedTask]:
-    made = list(make_inline_pages([(task.data_url, task.metadata) for task in tasks.values()]))
+    made = list(make_inline_pages([task.as_line() for task in tasks.values()]))
     values = {
         "job_no": container["job_no"],
         "customer_id": customer_id,
@@ -278,5 +288,5 @@ def _append(
 
 def stored_bytes(task: NewTask) -> int:
     """Return the UTF-8 bytes of the customer's texts in the task, without its container's question."""
-    texts = (task.data_url, task.metadata, task.callback_url, task.idempotency_key)
+    texts = (task.data_url, task.text, task.metadata, task.callback_url, task.idempotency_key)
     return sum(len(text.encode()) for text in texts if text)

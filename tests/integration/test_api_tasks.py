@@ -771,7 +771,7 @@ def test_answers_are_as_the_reference_says(api: Api) -> None:
 def test_what_a_task_takes_is_in_the_reference_as_it_is(api: Api) -> None:
     schemas = api.client.get("/schema/openapi.json").json()["components"]["schemas"]
     task, batch = schemas["TaskBody"], schemas["TasksBody"]
-    assert set(task["required"]) == {"type", "data_url", "label_spec"}
+    assert set(task["required"]) == {"type", "label_spec"}
     assert task["properties"]["metadata"]["type"] == ["object", "null"]
     threshold = task["properties"]["consensus_threshold"]
     assert (threshold["minimum"], threshold["maximum"], threshold["default"]) == (1, 10, 3)

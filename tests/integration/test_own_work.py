@@ -46,7 +46,7 @@ def history(api: Api, limit: int = 100, headers: Headers | None = None) -> Itera
         cursor = page.json()["next_cursor"]
 
 
-def said(found: Iterator[Any]) -> list[tuple[str, str]]:
+def said(found: Iterator[Any]) -> list[tuple[str, str | None]]:
     return [(each["task_id"], each["label"]) for each in found]
 
 

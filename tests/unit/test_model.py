@@ -153,6 +153,7 @@ def test_the_codes_of_bad_lines_are_the_closed_list_of_the_contract() -> None:
         "invalid_utf8",
         "line_too_long",
         "unknown_field",
+        "invalid_text",  # an extension of it
     ]
     assert {"malformed_json", "invalid_utf8"} == NOT_JSON
 
