@@ -208,7 +208,8 @@ class _Claim:
             self._tx.execute(_SQL["await_lane"], self._values | {"job_no": waited_for["job_no"]})
             self._take(waited_for["job_no"], "take_lane")
         for job in claimable:
-            for start_at in (0.0, random.random()) if job["vacancies"] else ():  # noqa: S311
+            # A lane that this claim has moved may have left a task vacant that needs no more places.
+            for start_at in (0.0, random.random()) if job["vacancies"] or self._holds_lanes else ():  # noqa: S311
                 self._take(job["job_no"], "take_vacancies", own=True, start_at=start_at)
 
     def _take(self, job_no: int, query: str, **more: Any) -> None:
