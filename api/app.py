@@ -38,6 +38,7 @@ from api.routes import (
     job_results,
     jobs,
     labels,
+    own_work,
     quality,
     tasks,
     webhook_messages,
@@ -163,7 +164,7 @@ def _routers() -> list[Router]:
     nouns = (jobs, job_control, job_results, deliveries, quality, inference)
     of_jobs = [handler for noun in nouns for handler in noun.HANDLERS]
     of_webhooks = [*webhooks.HANDLERS, *webhook_messages.HANDLERS]
-    of_annotation = [*annotation.HANDLERS, *labels.HANDLERS]
+    of_annotation = [*annotation.HANDLERS, *labels.HANDLERS, *own_work.HANDLERS]
     return [
         Router("/", route_handlers=health.HANDLERS, tags=["Operations"], security=[{}]),
         Router("/v1/jobs", route_handlers=of_jobs, tags=["Jobs"], opt=CUSTOMERS_ONLY),

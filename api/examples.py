@@ -5,11 +5,13 @@ from datetime import UTC, datetime
 import msgspec
 
 from api.http.document import Answer, Answers, Requests, Taken
+from api.own_work_examples import OWN_WORK_ANSWERS, OWN_WORK_REQUESTS
 from api.routes.annotation import (
     ClaimBody,
     Claimed,
     ClaimedTasks,
     HeldTasks,
+    InstructionsToRead,
     Release,
     ReleaseBody,
     Releases,
@@ -17,7 +19,7 @@ from api.routes.annotation import (
 from api.routes.deliveries import DeliverBody
 from api.routes.health import Live, Ready
 from api.routes.inference import AnnotatorAccuracy, InferenceView, LabelChange, OptionPrior
-from api.routes.job_control import JobsPage
+from api.routes.job_control import JobInstructions, JobsPage
 from api.routes.job_views import Delivery, JobView, LabelSpec, Manifest
 from api.routes.jobs import JobAccepted
 from api.routes.labels import LabelsBody, Outcome, Outcomes
@@ -71,6 +73,8 @@ _TASK_IDS = [task_id(_JOB_ID, task_no) for task_no in (0, 1)]
 _DATA_URL = "https://images.example/cats/1.jpg"
 _QUESTION, _OPTIONS = "Is this a cat or a dog?", ["cat", "dog"]
 _MANIFEST_URL = "s3://manifests/cats.jsonl"
+_INSTRUCTIONS = "# Cats and dogs\n\nIf there are both, take the **larger** one.\n"
+_INSTRUCTIONS_VERSION = "5f0c1d8e9a7b3c42"
 _HOOK = "https://hooks.example/refinery"
 _SECRET = "whsec_cmVmaW5lcnktam9icy1leGFtcGxlLXNlY3JldA=="  # noqa: S105 - of nobody
 
@@ -81,7 +85,14 @@ def _at(clock: str) -> datetime:
 
 # What routes take
 
-_LABEL_SPEC = {"question": _QUESTION, "options": _OPTIONS}
+_LABEL_SPEC = {
+    "question": _QUESTION,
+    "options": _OPTIONS,
+    "option_details": [
+        {"option": "cat", "description": "Domestic cats alone; no lynx.", "hotkey": "c"},
+        {"option": "dog", "hotkey": "d"},
+    ],
+}
 _CREDENTIALS = {
     "access_key_id": "AKIAIOSFODNN7EXAMPLE",
     "secret_access_key": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
@@ -93,9 +104,11 @@ _TASK = {
     "data_url": _DATA_URL,
     "label_spec": _LABEL_SPEC,
     "metadata": {"page": 4},
+    "instructions": _INSTRUCTIONS,
 }
 
 REQUESTS: Requests = {
+    **OWN_WORK_REQUESTS,
     "create_job": Taken(
         JobBody,
         {
@@ -105,6 +118,7 @@ REQUESTS: Requests = {
             "credentials": _CREDENTIALS,
             "delivery": _DELIVERY,
             "metadata": {"team": "vision"},
+            "instructions": _INSTRUCTIONS,
         },
     ),
     "deliver_job": Taken(DeliverBody, {"credentials": _CREDENTIALS, "delivery": _DELIVERY}),
@@ -120,6 +134,7 @@ REQUESTS: Requests = {
 
 # What routes answer
 
+_LABEL_SPEC_VIEW = msgspec.convert(_LABEL_SPEC, LabelSpec)
 _DELIVERY_VIEW = Delivery(
     type=StoreType.S3,
     bucket="results",
@@ -144,7 +159,7 @@ _JOB = JobView(
     completed_at=None,
     manifest=Manifest(_MANIFEST_URL, 91_204, '"5d41402abc4b2a76b9719d911017c592"', 1000),
     delivery=_DELIVERY_VIEW,
-    label_spec=LabelSpec(_QUESTION, _OPTIONS),
+    label_spec=_LABEL_SPEC_VIEW,
     consensus_threshold=3,
     task_type=TaskType.IMAGE_CLASSIFICATION,
     callback_url=_HOOK,
@@ -153,6 +168,7 @@ _JOB = JobView(
     failure_threshold_percent=100.0,
     metadata=msgspec.Raw(b'{"team":"vision"}'),
     show_metadata=True,
+    instructions_version=_INSTRUCTIONS_VERSION,
     error=None,
     waiting_for=Waiting(
         what=WaitsFor.ANNOTATORS,
@@ -178,7 +194,8 @@ _CLAIMED = Claimed(
     data_url=_DATA_URL,
     metadata=msgspec.Raw(b'{"page":4}'),
     task_type=TaskType.IMAGE_CLASSIFICATION,
-    label_spec=LabelSpec(_QUESTION, _OPTIONS),
+    label_spec=_LABEL_SPEC_VIEW,
+    instructions=InstructionsToRead(_JOB_ID, _INSTRUCTIONS_VERSION),
     lease_expires_at=_at("10:10:00"),
 )
 _RESULT = TaskResult(
@@ -266,6 +283,7 @@ _INFERENCE = InferenceView(
 _READY = Ready("ready", "ok", "ok")
 
 ANSWERS: Answers = {
+    **OWN_WORK_ANSWERS,
     "health_live": (Answer(200, Live()),),
     "health_ready": (
         Answer(200, _READY),
@@ -275,6 +293,7 @@ ANSWERS: Answers = {
     "create_job": (Answer(202, JobAccepted(_JOB_ID, JobStatus.ACCEPTED)),),
     "list_jobs": (Answer(200, JobsPage([_JOB], None)),),
     "get_job": (Answer(200, _JOB),),
+    "get_job_instructions": (Answer(200, JobInstructions(_INSTRUCTIONS_VERSION, _INSTRUCTIONS)),),
     "cancel_job": (Answer(202, _CANCELLED),),
     "deliver_job": (Answer(202, _DELIVERING),),
     "export_job": (
@@ -320,7 +339,7 @@ ANSWERS: Answers = {
                 reason=None,
                 type=TaskType.IMAGE_CLASSIFICATION,
                 data_url=_DATA_URL,
-                label_spec=LabelSpec(_QUESTION, _OPTIONS),
+                label_spec=_LABEL_SPEC_VIEW,
                 consensus_threshold=3,
                 stop_early=False,
                 labels=1,
@@ -331,6 +350,7 @@ ANSWERS: Answers = {
                 batch_id=None,
                 created_at=_at("09:00:03"),
                 settled_at=None,
+                instructions_version=_INSTRUCTIONS_VERSION,
             ),
         ),
     ),

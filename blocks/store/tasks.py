@@ -11,10 +11,10 @@ import msgspec
 from blocks.domain.errors import IdempotencyConflict
 from blocks.domain.ids import new_id, parse_task_id, task_id
 from blocks.domain.limits import FAILURE_THRESHOLD_PERCENT_DEFAULT, PRIORITY_DEFAULT
-from blocks.domain.model import JobStatus, TaskReason, TaskStatus, TaskType
+from blocks.domain.model import GoodLine, JobStatus, OptionDetail, TaskReason, TaskStatus, TaskType
 from blocks.lines.pages import make_inline_pages
 from blocks.secrets.vault import Vault
-from blocks.store import archive, pages
+from blocks.store import archive, instructions, jobs, pages
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -33,17 +33,27 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     consensus_threshold: int
     stop_early: bool
     shown_metadata: list[str] | None = None
+    instructions: str | None = None
+    option_details: list[OptionDetail] | None = None
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
-    """An inline task; `metadata` is a JSON object as text, `body_hash` the SHA-256 of the request."""
+    """An inline task, with a URL or a text.
+
+    `metadata` is a JSON object as text, `body_hash` the SHA-256 of the request.
+    """
 
     rule: Rule
-    data_url: str
+    data_url: str | None
     metadata: str | None
     callback_url: str | None
     idempotency_key: str | None
     body_hash: bytes
+    text: str | None = None
+
+    def as_line(self) -> GoodLine:
+        """Return it as the line of a manifest, at no place."""
+        return GoodLine(0, 0, self.data_url, self.metadata, self.text)
 
 
 class CreatedTask(msgspec.Struct, frozen=True):
@@ -66,7 +76,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     task_type: TaskType
     stop_early: bool
     task_no: int
-    data_url: str
+    data_url: str | None
+    text: str | None
     metadata: str | None
     created_at: datetime
     batch_id: str | None
@@ -76,6 +87,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     votes: list[int] | None
     labelled_at: datetime | None
     untouched: bool
+    instructions_digest: bytes | None = None
+    option_details: list[OptionDetail] | None = None
 
     @property
     def task_id(self) -> str:
@@ -156,6 +169,7 @@ def get(tx: Transaction, id_: str, *, customer_id: str) -> Task | None:
     found = {
         "task_no": key[1],
         "data_url": line.data_url,
+        "text": line.text,
         "metadata": line.metadata,
         "line": None if lines_before is None else lines_before + line.line,
     }
@@ -225,7 +239,12 @@ def _container(
             "failure_threshold_percent": FAILURE_THRESHOLD_PERCENT_DEFAULT,
         }
         rule = next(iter(tasks.values())).rule
-        tx.execute(_SQL["insert_container"], new | msgspec.structs.asdict(rule))
+        new |= msgspec.structs.asdict(rule)
+        new |= {
+            "instructions_digest": instructions.record(tx, rule.instructions),
+            "option_details": jobs.encode_details(rule.option_details),
+        }
+        tx.execute(_SQL["insert_container"], new)
         found = tx.execute(_SQL["find_container"], values).fetchone()
         assert found is not None  # this request or another has inserted it
     return found
@@ -240,7 +259,7 @@ def _append(
     batch_id: str | None,
     vault: Vault,
 ) -> dict[int, CreatedTask]:
-    made = list(make_inline_pages([(task.data_url, task.metadata) for task in tasks.values()]))
+    made = list(make_inline_pages([task.as_line() for task in tasks.values()]))
     values = {
         "job_no": container["job_no"],
         "customer_id": customer_id,
@@ -269,5 +288,5 @@ def _append(
 
 def stored_bytes(task: NewTask) -> int:
     """Return the UTF-8 bytes of the customer's texts in the task, without its container's question."""
-    texts = (task.data_url, task.metadata, task.callback_url, task.idempotency_key)
+    texts = (task.data_url, task.text, task.metadata, task.callback_url, task.idempotency_key)
     return sum(len(text.encode()) for text in texts if text)

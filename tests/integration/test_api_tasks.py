@@ -152,7 +152,7 @@ def test_every_fault_of_a_task_is_told_at_once(api: Api) -> None:
         "type": "guessing",
         "data_url": "ftp://x/y",
         "label_spec": {"question": " ", "options": ["a", "a"], "extra": 1},
-        "consensus_threshold": 1,
+        "consensus_threshold": 0,
         "stop_early": "yes",
         "callback_url": "http://insecure.example.com",
         "metadata": [],
@@ -771,10 +771,10 @@ def test_answers_are_as_the_reference_says(api: Api) -> None:
 def test_what_a_task_takes_is_in_the_reference_as_it_is(api: Api) -> None:
     schemas = api.client.get("/schema/openapi.json").json()["components"]["schemas"]
     task, batch = schemas["TaskBody"], schemas["TasksBody"]
-    assert set(task["required"]) == {"type", "data_url", "label_spec"}
+    assert set(task["required"]) == {"type", "label_spec"}
     assert task["properties"]["metadata"]["type"] == ["object", "null"]
     threshold = task["properties"]["consensus_threshold"]
-    assert (threshold["minimum"], threshold["maximum"], threshold["default"]) == (2, 10, 3)
+    assert (threshold["minimum"], threshold["maximum"], threshold["default"]) == (1, 10, 3)
     tasks = batch["properties"]["tasks"]
     assert (tasks["minItems"], tasks["maxItems"]) == (1, 1000)
     assert batch["required"] == ["tasks"]

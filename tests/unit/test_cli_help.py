@@ -42,11 +42,13 @@ NEEDED = {
 # Numbers and closed lists, of which the API tells the command line.
 RANGES = [
     ("jobs submit", "--priority", ["-1", "10"], "From 0 to 9"),
-    ("jobs submit", "--threshold", ["1", "11"], "From 2 to 10"),
+    ("jobs submit", "--threshold", ["0", "11"], "From 1 to 10"),
     ("jobs submit", "--failure-threshold-percent", ["-0.1", "100.1"], "From 0 to 100"),
-    ("tasks submit", "--threshold", ["1", "11"], "From 2 to 10"),
+    ("tasks submit", "--threshold", ["0", "11"], "From 1 to 10"),
     ("annotate", "--at-once", ["0", "101"], "from 1 to 100"),
     ("jobs list", "--limit", ["0"], "from 1 on"),
+    ("me labels", "--limit", ["0"], "from 1 on"),
+    ("me renew", "--lease-seconds", ["0", "86401"], "from 1 to 86400"),
     ("webhooks deliveries", "--limit", ["0", "101"], "from 1 to 100"),
     ("streams show", "--limit", ["0"], "from 1 on"),
     ("streams failed", "--limit", ["-1"], "from 1 on"),
