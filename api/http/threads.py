@@ -22,7 +22,7 @@ _PROBE_S_MAX = 5.0
 _LOOK_S = 0.25
 _PARSING_MAX = 1  # parsing holds the interpreter: two at once would only hold up the event loop
 _LONG_READS_MAX = 32
-_INFERENCES_MAX = 1  # each may take some hundred MB, and a core for some seconds
+_INFERENCES_MAX = 1  # each may take 700 MB, and a core for some seconds
 PREFLIGHTS_MAX = 32
 
 
