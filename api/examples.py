@@ -54,12 +54,14 @@ from blocks.domain.model import (
     LabelOutcome,
     ReleaseOutcome,
     ResultFormat,
+    SkipReason,
     TaskStatus,
     TaskType,
     WaitsFor,
 )
 from blocks.domain.object_urls import StoreType
 from blocks.store.results import LineError
+from blocks.store.tasks import Skip
 from blocks.store.waits import Waiting
 from blocks.store.webhook_messages import Attempt, MessageStatus
 from blocks.store.webhooks import Event
@@ -109,7 +111,15 @@ REQUESTS: Requests = {
     "create_task": Taken(TaskBody, _TASK),
     "create_tasks": Taken(TasksBody, {"tasks": [_TASK], "callback_url": _HOOK}),
     "claim_tasks": Taken(ClaimBody, {"limit": 10, "lease_seconds": 600}),
-    "submit_labels": Taken(LabelsBody, {"labels": [{"task_id": _TASK_IDS[0], "label": "cat"}]}),
+    "submit_labels": Taken(
+        LabelsBody,
+        {
+            "labels": [
+                {"task_id": _TASK_IDS[0], "label": "cat"},
+                {"task_id": _TASK_IDS[1], "skip": "unclear", "note": "It is too dark."},
+            ]
+        },
+    ),
     "release_tasks": Taken(ReleaseBody, {"task_ids": _TASK_IDS[1:]}),
     "create_webhook": Taken(WebhookBody, {"callback_url": _HOOK, "events": ["job.completed"]}),
     "rotate_webhook_secret": Taken(SecretBody, {"secret": _SECRET}),
@@ -148,6 +158,7 @@ _JOB = JobView(
     callback_url=_HOOK,
     priority=5,
     stop_early=False,
+    skips_max=3,
     failure_threshold_percent=100.0,
     metadata=msgspec.Raw(b'{"team":"vision"}'),
     show_metadata=True,
@@ -179,6 +190,7 @@ _CLAIMED = Claimed(
     label_spec=LabelSpec(_QUESTION, _OPTIONS),
     lease_expires_at=_at("10:10:00"),
 )
+_SKIP = Skip(SkipReason.UNCLEAR, "It is too dark.", _at("10:00:12"))
 _RESULT = TaskResult(
     task_id=_TASK_IDS[0],
     line=1,
@@ -290,7 +302,9 @@ ANSWERS: Answers = {
                 label_spec=LabelSpec(_QUESTION, _OPTIONS),
                 consensus_threshold=3,
                 stop_early=False,
+                skips_max=3,
                 labels=1,
+                skips=[_SKIP],
                 metadata=msgspec.Raw(b'{"page":4}'),
                 callback_url=None,
                 job_id=_JOB_ID,
@@ -317,6 +331,7 @@ ANSWERS: Answers = {
             Outcomes(
                 [
                     Outcome(_TASK_IDS[0], LabelOutcome.ACCEPTED),
+                    Outcome(_TASK_IDS[1], LabelOutcome.SKIPPED),
                     Outcome(
                         _TASK_IDS[1],
                         LabelOutcome.UNKNOWN_OPTION,

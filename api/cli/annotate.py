@@ -12,12 +12,17 @@ from cyclopts import App, Parameter
 from api.cli.client import COMMON, Client, Common, path
 from api.cli.fields import ranged
 from api.cli.output import note, printable
+from blocks.domain.limits import SKIP_NOTE_CHARACTERS_MAX
 from blocks.domain.model import TaskType
 
 _AT_ONCE_MAX = 100
 _COLUMNS = 78
-_HELP = "a number chooses, s skips, u undoes, q ends"
-_GOOD = ("accepted", "settled")
+_SKIPS = {"?": "unclear", "b": "broken", "n": "none_of_these"}
+_HELP = (
+    "a number chooses; ? unclear, b broken, n none of these skip it, and a note may follow;\n"
+    "s hands it back, u undoes, q ends"
+)
+_GOOD = ("accepted", "settled", "skipped")
 
 _AtOnce = Annotated[
     int, ranged(f"Tasks that are claimed at once, from 1 to {_AT_ONCE_MAX}.", 1, _AT_ONCE_MAX)
@@ -44,6 +49,9 @@ def annotate(
     common: Common = COMMON,
 ) -> None:
     """Label tasks in the terminal, by numbers.
+
+    Tasks that cannot be labelled are skipped: `?` it is unclear, `b` it is broken, `n` it is none of the
+    options. A note may follow, as in `b the picture is black`. `s` hands a task back without a reason.
 
     The key is an annotator's: REFINERY_ANNOTATOR_KEY, or REFINERY_API_KEY, or that of a profile. Choices
     are sent when all tasks of a claim were seen, and at the end; until then they can be undone.
@@ -95,8 +103,8 @@ class _Sitting:
 
     def __init__(self, tasks: Sequence[Mapping[str, Any]]) -> None:
         self._tasks = tasks
-        # The label of each task that was shown, in their order; None for a task that was skipped.
-        self._labels: list[str | None] = []
+        # What is said of each task that was shown, in their order; None for one that is handed back.
+        self._labels: list[dict[str, str] | None] = []
 
     def go_through(self) -> bool:
         """Ask about each task; return True if the annotator has had enough."""
@@ -105,26 +113,30 @@ class _Sitting:
             if number < len(self._tasks):
                 task = self._tasks[number]
                 options = task["label_spec"]["options"]
-                choices = {str(n): option for n, option in enumerate(options, start=1)} | {
-                    "s": None
-                }
+                choices = {
+                    str(n): {"label": option} for n, option in enumerate(options, start=1)
+                } | {"s": None}
                 print(_shown(task, number + 1, len(self._tasks)))
-                prompt, wrong = _HELP, f"Type a number from 1 to {len(options)}, s, u or q."
+                prompt = _HELP
+                wrong = f"Type a number from 1 to {len(options)}, ?, b, n, s, u or q."
             else:
                 choices = {}
                 chosen = sum(label is not None for label in self._labels)
-                prompt = f"Enter sends {chosen} labels, u undoes, q sends and ends"
+                prompt = f"Enter sends {chosen} labels and skips, u undoes, q sends and ends"
                 wrong = "Type Enter, u or q."
             try:
-                word = input(f"{prompt} > ").strip().lower()
+                typed = input(f"{prompt} > ").strip()
             except EOFError:
                 return True
+            word = typed.lower()
             if word == "q":
                 return True
             if word == "u":
                 self._undo()
             elif word in choices:
                 self._labels.append(choices[word])
+            elif choices and (skip := _skip(typed)):
+                self._labels.append(skip)
             elif word or choices:
                 print(wrong)
             else:
@@ -137,12 +149,10 @@ class _Sitting:
             print("There is nothing to undo: what was sent stays.")
 
     def send(self, client: Client) -> Counter[str]:
-        """Hand in the chosen labels and hand back the other tasks; return the outcomes of the labels."""
+        """Hand in labels and skips, and hand back the other tasks; return the outcomes of the former."""
         ids = [task["task_id"] for task in self._tasks]
         labels = dict(zip(ids, self._labels, strict=False))
-        chosen = [
-            {"task_id": id_, "label": label} for id_, label in labels.items() if label is not None
-        ]
+        chosen = [{"task_id": id_} | said for id_, said in labels.items() if said is not None]
         back = [id_ for id_ in ids if labels.get(id_) is None]
         results: list[dict[str, str]] = []
         if chosen:
@@ -155,6 +165,16 @@ class _Sitting:
             if result["outcome"] not in _GOOD:
                 note(f"{result['task_id']}: {result.get('message') or result['outcome']}")
         return Counter(result["outcome"] for result in results)
+
+
+def _skip(typed: str) -> dict[str, str] | None:
+    """Return what is sent for a skip; None if it is none."""
+    word, _, note = typed.partition(" ")
+    reason = _SKIPS.get(word.lower())
+    if reason is None:
+        return None
+    note = note.strip()[:SKIP_NOTE_CHARACTERS_MAX]
+    return {"skip": reason} | ({"note": note} if note else {})
 
 
 def _shown(task: Mapping[str, Any], number: int, of: int) -> str:

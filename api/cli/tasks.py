@@ -1,6 +1,7 @@
 """`refinery tasks …`: tasks without a manifest, for customers."""
 
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,24 @@ _CallbackUrl = Annotated[
 ]
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """When a task is decided."""
+
+    threshold: Annotated[
+        int | None,
+        field_option(JobBody, "consensus_threshold", "Labels before agreement is looked at."),
+    ] = None
+    skips_max: Annotated[
+        int | None,
+        field_option(JobBody, "skips_max", "Skips of one reason with which the task fails."),
+    ] = None
+
+
+_RULE = Rule()
+
+
 def submit(
     data_url: Annotated[
         str, Parameter(help="What to look at: an absolute http, https, s3 or gs URL.")
@@ -31,10 +50,7 @@ def submit(
     option: Annotated[
         tuple[str, ...], Parameter(help="What they choose from, once for each: 2 to 100.")
     ],
-    threshold: Annotated[
-        int | None,
-        field_option(JobBody, "consensus_threshold", "Labels before agreement is looked at."),
-    ] = None,
+    rule: Rule = _RULE,
     callback_url: _CallbackUrl = None,
     idempotency_key: Annotated[
         str | None,
@@ -47,7 +63,8 @@ def submit(
         "type": type,
         "data_url": data_url,
         "label_spec": {"question": question, "options": list(option)},
-        "consensus_threshold": threshold,
+        "consensus_threshold": rule.threshold,
+        "skips_max": rule.skips_max,
         "callback_url": callback_url,
         "idempotency_key": idempotency_key or str(uuid.uuid4()),
     }

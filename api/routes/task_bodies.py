@@ -12,6 +12,7 @@ from blocks.bodies.jobs import (
     ConsensusThreshold,
     HttpsUrl,
     LabelSpecBody,
+    SkipsMax,
     check_https_url,
     normalize_callback_url,
 )
@@ -76,6 +77,8 @@ class TaskBody(Body, frozen=True, kw_only=True):
     """How many labels the task collects before agreement is looked at."""
     stop_early: bool = False
     """Settle the task as soon as no other option can win any more."""
+    skips_max: SkipsMax = limits.SKIPS_MAX_DEFAULT
+    """The task fails once so many annotators have skipped it for the same reason."""
     callback_url: HttpsUrl | None = None
     """Where to tell that the task is settled: https, without a user and a password."""
     show_metadata: ShowMetadata = True
@@ -94,6 +97,7 @@ class TaskBody(Body, frozen=True, kw_only=True):
                 options=self.label_spec.options,
                 consensus_threshold=self.consensus_threshold,
                 stop_early=self.stop_early,
+                skips_max=self.skips_max,
                 shown_metadata=list_shown_members(self.show_metadata),
             ),
             data_url=self.data_url,

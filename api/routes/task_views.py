@@ -7,7 +7,7 @@ import msgspec
 
 from api.routes.job_views import LabelSpec, as_written
 from blocks.domain.model import TaskReason, TaskStatus, TaskType
-from blocks.store.tasks import Task
+from blocks.store.tasks import Skip, Task
 
 
 class TaskAccepted(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -67,8 +67,12 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """How many labels it collects before agreement is looked at."""
     stop_early: bool
     """Whether it settles as soon as no other option can win any more."""
+    skips_max: int
+    """It fails once so many annotators have skipped it for the same reason."""
     labels: int
     """How many labels it has, of all annotators."""
+    skips: list[Skip]
+    """Why annotators have skipped it, in their order; also those who have labelled it since."""
     metadata: msgspec.Raw
     """The value that was posted or stands in the manifest; null if there is none."""
     callback_url: str | None
@@ -82,7 +86,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     """When it was recorded."""
     settled_at: datetime | None
-    """When it was settled, or no option had won; null before."""
+    """When it was settled, or failed for its labels or skips; null before."""
 
 
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +131,9 @@ def view(task: Task) -> TaskView:
         label_spec=LabelSpec(task.question, task.options),
         consensus_threshold=task.consensus_threshold,
         stop_early=task.stop_early,
+        skips_max=task.skips_max,
         labels=sum(task.votes or ()),
+        skips=task.skips,
         metadata=as_written(task.metadata),
         callback_url=task.callback_url,
         job_id=None if task.inline else task.job_id,
@@ -141,7 +147,7 @@ def view(task: Task) -> TaskView:
 def result(task: Task) -> TaskResult:
     """Return the result of a task that is settled or failed."""
     votes = task.votes or [0] * len(task.options)
-    winner = task.outcome - 1 if task.outcome else None
+    winner = task.outcome - 1 if task.outcome is not None and task.outcome > 0 else None
     labels = sum(votes)
     return TaskResult(
         task_id=task.task_id,

@@ -1,7 +1,7 @@
 """Faults of the fields of a body, each found on its own, so that all are told at once."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import chain
 from types import UnionType
@@ -36,7 +36,7 @@ RawObject = Mapping[str, msgspec.Raw]
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
     """A request body. `checks` are rules on a field beyond its type: they raise ValueError.
 
-    They are applied by `read_body`, after the types and the lengths of everything.
+    They and `related_checks` are applied by `read_body`, after the types and the lengths of everything.
     """
 
     checks: ClassVar[Mapping[str, Callable[[Any], object]]] = {}
@@ -46,6 +46,10 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         """Yield faults in how fields go together; `raw` may have other faults as well."""
         del raw
         yield from ()
+
+    def related_checks(self) -> Iterable[tuple[str, str]]:
+        """Return fields that do not go together, each with what is wrong with it."""
+        return ()
 
 
 _T = TypeVar("_T")
@@ -110,11 +114,32 @@ def value_of(raw: bytes | msgspec.Raw | None, expected: type[_T]) -> _T | None:
 def check_faults(value: Any, path: str) -> Iterator[Fault]:
     """Yield what the `checks` of a body, and of bodies in it, find wrong; `path` is where it stands."""
     if isinstance(value, Body):
-        for field in value.__struct_fields__:
+        for field in _checked_fields(type(value)):
             yield from _field_faults(value, field, getattr(value, field), path)
+        for field, message in value.related_checks():
+            yield Fault(f"{path}.{field}" if path else field, message)
     elif isinstance(value, list) and value and isinstance(value[0], Body):
         for n, item in enumerate(value):
             yield from check_faults(item, f"{path}[{n}]")
+
+
+@cache
+def _checked_fields(model: type[Body]) -> tuple[str, ...]:
+    """Return the fields that have checks, or may have bodies with checks in them.
+
+    A batch of labels has hundreds of bodies; a look at all of their fields would take a while.
+    """
+    return tuple(
+        field.name
+        for field in msgspec.structs.fields(model)
+        if field.name in model.checks or _may_have_bodies(field.type)
+    )
+
+
+def _may_have_bodies(kind: Any) -> bool:
+    if parts := get_args(kind):
+        return any(_may_have_bodies(part) for part in parts)
+    return isinstance(kind, type) and issubclass(kind, Body)
 
 
 def _field_faults(

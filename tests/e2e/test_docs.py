@@ -1,4 +1,4 @@
-"""Whatever `README.md`, `docs/etl.md` and `docs/operators.md` have a reader type, typed."""
+"""Whatever `README.md` and the pages for users and operators have a reader type, typed."""
 
 import os
 import re
@@ -70,7 +70,7 @@ def typed(blocks: list[str], stack: Stack, checkout: Path) -> str:
 
 
 def test_the_readme_takes_a_reader_from_nothing_to_results(stack: Stack, checkout: Path) -> None:
-    said = typed(commands("README.md"), stack, checkout)
+    said = typed([*commands("README.md"), *commands("docs/annotation.md")], stack, checkout)
     for words in (": whole (2 objects, 1,000 rows", '"metadata":{"sku": "A-2"}'):
         assert words in said, said
     # Nothing that holds a key is left where somebody may commit it.
