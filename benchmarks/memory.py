@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -48,8 +47,8 @@ def measure(stacks: Stacks, sizes: Sizes, console: Console) -> Table:
 class Watch:
     """Poll the processes of a stack; the attributes have their values when the block has ended.
 
-    Every descendant of the worker's fork server is a flow's process. `flow_bytes` is the sum of the
-    peaks of those that lived at once, so no less than the true peak.
+    `flow_bytes` is that of the largest flow run: the sum of the peaks of its processes that lived at
+    once, so no less than the true peak.
     """
 
     def __init__(self, servers: Servers) -> None:
@@ -82,13 +81,10 @@ class Watch:
 
     def _poll(self) -> None:
         while not self._is_over.wait(_POLL_S):
-            peaks = [peak for peak in self._flow_peaks() if peak]
-            self.flow_bytes = max(self.flow_bytes, sum(peaks))
-            self.flow_processes = max(self.flow_processes, len(peaks))
-
-    def _flow_peaks(self) -> Iterator[int]:
-        for process in self._servers.flow_processes():
-            yield peak_bytes(process.pid)
+            for processes in self._servers.flow_runs():
+                peaks = [peak for process in processes if (peak := peak_bytes(process.pid))]
+                self.flow_bytes = max(self.flow_bytes, sum(peaks))
+                self.flow_processes = max(self.flow_processes, len(peaks))
 
 
 def peak_bytes(pid: int) -> int:

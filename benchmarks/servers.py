@@ -92,9 +92,14 @@ class Servers(Databases):
         return self.database_url_of(PEERS_DATABASE)
 
     def flow_processes(self) -> list[psutil.Process]:
-        """Return the processes of flow runs: descendants of the worker's fork server."""
-        children = psutil.Process(self.pid("Prefect worker")).children()
-        return [fork for child in children for fork in child.children(recursive=True)]
+        """Return the processes of all flow runs."""
+        return [process for processes in self.flow_runs() for process in processes]
+
+    def flow_runs(self) -> list[list[psutil.Process]]:
+        """Return the processes of each flow run, which is a fork, and whatever that starts."""
+        servers = _children(psutil.Process(self.pid("Prefect worker")))
+        forks = [fork for server in servers for fork in _children(server)]
+        return [[fork, *_children(fork, recursive=True)] for fork in forks]
 
     def clear(self) -> None:
         """Prepare for a measurement: remove rows of earlier ones, and flush everything.
@@ -110,6 +115,13 @@ class Servers(Databases):
             connection.execute(f"truncate {', '.join(_INGESTED)}")
             connection.execute("drop table if exists floor")
             connection.execute("checkpoint")
+
+
+def _children(process: psutil.Process, *, recursive: bool = False) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=recursive)
+    except psutil.NoSuchProcess:
+        return []
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, NamedTuple
 
-_PART_BYTES = 8 * 1024 * 1024
+# The least that S3 takes, since several parts are kept in memory.
+_PART_BYTES = 5 * 1024 * 1024
 # S3 takes 10,000 parts of an object: each time after so many they become larger by as much again.
 _PARTS_OF_A_SIZE = 2000
 # Parts are sent while the next one is made; each part under way is kept in memory.

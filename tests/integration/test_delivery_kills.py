@@ -18,7 +18,6 @@ import pytest
 import s3fs
 
 from api.cli.verify import check_folder
-from blocks.buckets import uploads
 from blocks.domain.object_urls import StoreType
 from blocks.secrets.credentials import S3Credentials
 from blocks.store.jobs import DeliveryTarget, Job
@@ -42,7 +41,6 @@ STEPS = [
 def deliver(environment: Mapping[str, str], job_id: str) -> None:
     """Run the flow in a process of its own, with plain functions as its tasks, tried again by the same rule."""
     os.environ.update(environment)
-    uploads._PART_BYTES = 5 * 1024 * 1024  # the least that a store takes
     for step in STEPS:
         setattr(module, step, RETRY.wraps(getattr(module, step).fn))
     state = module.deliver_job.fn(job_id)
