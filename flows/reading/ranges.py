@@ -18,7 +18,7 @@ if its size is not known."""
 _BOM = b"\xef\xbb\xbf"
 _TAIL_BLOCK_BYTES = 64 * 1024
 # A request takes as long as reading so many bytes does, so small chunks share one.
-_REQUEST_BYTES_MIN = 2 * 1024 * 1024
+_REQUEST_BYTES_MIN = 4 * 1024 * 1024
 # Most lines that go on behind their range end within so many bytes.
 _AHEAD_BYTES = 4 * 1024
 # A manifest makes so many chunks for each that is in flight, within the bounds on a chunk's size, so
