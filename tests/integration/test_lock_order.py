@@ -93,6 +93,25 @@ def test_two_batches_that_change_tasks_in_other_orders_do_not_wait_in_a_circle(s
     check_books(shop, job)
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_who_was_handed_what_they_were_just_labelling_may_change_the_label(
+    shop: Shop, is_replaced: bool
+) -> None:
+    job, task = skippable(shop)
+    one, two = shop.annotators(2)
+    shop.claim(one)
+    shop.release(one, task)
+    with shop.held() as tx:
+        annotation.submit(tx, one, [Label(task, "cat")])
+        assert len(shop.claim(one)) == 1  # it does not see the label yet
+    entry = Replacement(task, "dog") if is_replaced else Withdrawal(task)
+    assert shop.enter(one, entry) == ["replaced" if is_replaced else "withdrawn"]
+    assert shop.value("select count(*) from leases") == 0
+    check_books(shop, job)
+    assert shop.answer(two, "dog") == ["settled" if is_replaced else "accepted"]
+    check_books(shop, job)
+
+
 def test_a_skip_waits_for_the_label_that_settles_its_task(shop: Shop) -> None:
     job, task = skippable(shop, skips_max=1)
     one, two, three = shop.annotators(3)
