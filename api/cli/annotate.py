@@ -17,9 +17,9 @@ from blocks.domain.model import TaskType
 
 _AT_ONCE_MAX = 100
 _COLUMNS = 78
-_SKIPS = {"?": "unclear", "b": "broken", "n": "none_of_these"}
+_SKIPS = {"?": "unclear", "!": "broken", "-": "none_of_these"}
 _HELP = (
-    "a number chooses; ? unclear, b broken, n none of these skip it, and a note may follow;\n"
+    "a number chooses; ? unclear, ! broken, - none of these skip it, and a note may follow;\n"
     "s hands it back, u undoes, q ends"
 )
 _GOOD = ("accepted", "settled", "skipped")
@@ -50,8 +50,8 @@ def annotate(
 ) -> None:
     """Label tasks in the terminal, by numbers.
 
-    Tasks that cannot be labelled are skipped: `?` it is unclear, `b` it is broken, `n` it is none of the
-    options. A note may follow, as in `b the picture is black`. `s` hands a task back without a reason.
+    Tasks that cannot be labelled are skipped: `?` it is unclear, `!` it is broken, `-` it is none of the
+    options. A note may follow, as in `! the picture is black`. `s` hands a task back without a reason.
 
     The key is an annotator's: REFINERY_ANNOTATOR_KEY, or REFINERY_API_KEY, or that of a profile. Choices
     are sent when all tasks of a claim were seen, and at the end; until then they can be undone.
@@ -118,7 +118,7 @@ class _Sitting:
                 } | {"s": None}
                 print(_shown(task, number + 1, len(self._tasks)))
                 prompt = _HELP
-                wrong = f"Type a number from 1 to {len(options)}, ?, b, n, s, u or q."
+                wrong = f"Type a number from 1 to {len(options)}, ?, !, -, s, u or q."
             else:
                 choices = {}
                 chosen = sum(label is not None for label in self._labels)
@@ -170,7 +170,7 @@ class _Sitting:
 def _skip(typed: str) -> dict[str, str] | None:
     """Return what is sent for a skip; None if it is none."""
     word, _, note = typed.partition(" ")
-    reason = _SKIPS.get(word.lower())
+    reason = _SKIPS.get(word)
     if reason is None:
         return None
     note = note.strip()[:SKIP_NOTE_CHARACTERS_MAX]

@@ -1,7 +1,7 @@
 """Labels: what annotators say of tasks, or that they skip them, each taken or refused by itself."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Any, ClassVar
 
@@ -16,7 +16,7 @@ from api.auth import annotator_no
 from api.http.refusals import refusals
 from api.http.requesters import current
 from api.metrics import Metrics
-from blocks.bodies.fields import Body
+from blocks.bodies.fields import Body, Fault
 from blocks.domain.ids import job_of_task, parse_task_id
 from blocks.domain.limits import SKIP_NOTE_CHARACTERS_MAX
 from blocks.domain.model import LabelOutcome, SkipReason
@@ -83,19 +83,19 @@ class LabelBody(Body, frozen=True, kw_only=True):
     withdraw: bool = False
     """Take this annotator's label back, as long as the task is open."""
 
-    def related_checks(self) -> Iterable[tuple[str, str]]:
-        """Return the fields that do not go together, and why."""
+    def joint_faults(self) -> Iterator[Fault]:
+        """Return the faults of fields that do not go together."""
         is_label = self.label is not None and self.skip is None and not self.withdraw
-        return () if is_label and self.note is None else self._list_faults()
+        return iter(()) if is_label and self.note is None else self._list_faults()
 
-    def _list_faults(self) -> Iterator[tuple[str, str]]:
+    def _list_faults(self) -> Iterator[Fault]:
         said = (self.label is not None) + (self.skip is not None) + self.withdraw
         if said != 1:
-            yield "label", "There must be one of `label`, `skip` and `withdraw`."
+            yield Fault("label", "There must be one of label, skip and withdraw.")
         if self.replace and self.label is None:
-            yield "replace", "This is for a label."
+            yield Fault("replace", "This is for a label.")
         if self.note is not None and self.skip is None:
-            yield "note", "A note is for a skip."
+            yield Fault("note", "A note is for a skip.")
 
     def to_entry(self) -> Entry:
         """Return the entry to record."""

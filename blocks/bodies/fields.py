@@ -1,7 +1,7 @@
 """Faults of the fields of a body, each found on its own, so that all are told at once."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import chain
 from types import UnionType
@@ -36,20 +36,20 @@ RawObject = Mapping[str, msgspec.Raw]
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
     """A request body. `checks` are rules on a field beyond its type: they raise ValueError.
 
-    They and `related_checks` are applied by `read_body`, after the types and the lengths of everything.
+    They are applied by `read_body`, after the types and the lengths of everything.
     """
 
     checks: ClassVar[Mapping[str, Callable[[Any], object]]] = {}
+
+    def joint_faults(self) -> Iterator[Fault]:
+        """Yield faults in how fields go together whose types are right; their paths begin here."""
+        yield from ()
 
     @classmethod
     def related_faults(cls, raw: RawObject) -> Iterator[Fault]:
         """Yield faults in how fields go together; `raw` may have other faults as well."""
         del raw
         yield from ()
-
-    def related_checks(self) -> Iterable[tuple[str, str]]:
-        """Return fields that do not go together, each with what is wrong with it."""
-        return ()
 
 
 _T = TypeVar("_T")
@@ -116,8 +116,7 @@ def check_faults(value: Any, path: str) -> Iterator[Fault]:
     if isinstance(value, Body):
         for field in _checked_fields(type(value)):
             yield from _field_faults(value, field, getattr(value, field), path)
-        for field, message in value.related_checks():
-            yield Fault(f"{path}.{field}" if path else field, message)
+        yield from _within(path, value.joint_faults())
     elif isinstance(value, list) and value and isinstance(value[0], Body):
         for n, item in enumerate(value):
             yield from check_faults(item, f"{path}[{n}]")
@@ -222,6 +221,13 @@ def struct_faults(
             yield from _faults_within(raw[name], field.type, error, f"{prefix}{name}", hints)
         else:
             yield from _field_faults(model, name, value, path)
+
+
+def _within(path: str, faults: Iterator[Fault]) -> Iterator[Fault]:
+    """Yield faults of an object that stands at `path`."""
+    for fault in faults:
+        inner = f"{path}.{fault.field}" if path else fault.field
+        yield msgspec.structs.replace(fault, field=inner)
 
 
 def struct_in(expected: Any) -> type[msgspec.Struct] | None:
