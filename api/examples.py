@@ -5,18 +5,21 @@ from datetime import UTC, datetime
 import msgspec
 
 from api.http.document import Answer, Answers, Requests, Taken
+from api.own_work_examples import OWN_WORK_ANSWERS, OWN_WORK_REQUESTS
 from api.routes.annotation import (
     ClaimBody,
     Claimed,
     ClaimedTasks,
     HeldTasks,
+    InstructionsToRead,
     Release,
     ReleaseBody,
     Releases,
 )
 from api.routes.deliveries import DeliverBody
 from api.routes.health import Live, Ready
-from api.routes.job_control import JobsPage
+from api.routes.inference import AnnotatorAccuracy, InferenceView, LabelChange, OptionPrior
+from api.routes.job_control import JobInstructions, JobsPage
 from api.routes.job_views import Delivery, JobView, LabelSpec, Manifest
 from api.routes.jobs import JobAccepted
 from api.routes.labels import LabelsBody, Outcome, Outcomes
@@ -50,6 +53,7 @@ from blocks.domain.ids import task_id
 from blocks.domain.model import (
     Compression,
     DeliveryStatus,
+    InferenceMethod,
     JobStatus,
     LabelOutcome,
     ReleaseOutcome,
@@ -71,6 +75,8 @@ _TASK_IDS = [task_id(_JOB_ID, task_no) for task_no in (0, 1)]
 _DATA_URL = "https://images.example/cats/1.jpg"
 _QUESTION, _OPTIONS = "Is this a cat or a dog?", ["cat", "dog"]
 _MANIFEST_URL = "s3://manifests/cats.jsonl"
+_INSTRUCTIONS = "# Cats and dogs\n\nIf there are both, take the **larger** one.\n"
+_INSTRUCTIONS_VERSION = "5f0c1d8e9a7b3c42"
 _HOOK = "https://hooks.example/refinery"
 _SECRET = "whsec_cmVmaW5lcnktam9icy1leGFtcGxlLXNlY3JldA=="  # noqa: S105 - of nobody
 
@@ -81,7 +87,14 @@ def _at(clock: str) -> datetime:
 
 # What routes take
 
-_LABEL_SPEC = {"question": _QUESTION, "options": _OPTIONS}
+_LABEL_SPEC = {
+    "question": _QUESTION,
+    "options": _OPTIONS,
+    "option_details": [
+        {"option": "cat", "description": "Domestic cats alone; no lynx.", "hotkey": "c"},
+        {"option": "dog", "hotkey": "d"},
+    ],
+}
 _CREDENTIALS = {
     "access_key_id": "AKIAIOSFODNN7EXAMPLE",
     "secret_access_key": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
@@ -93,9 +106,11 @@ _TASK = {
     "data_url": _DATA_URL,
     "label_spec": _LABEL_SPEC,
     "metadata": {"page": 4},
+    "instructions": _INSTRUCTIONS,
 }
 
 REQUESTS: Requests = {
+    **OWN_WORK_REQUESTS,
     "create_job": Taken(
         JobBody,
         {
@@ -105,6 +120,7 @@ REQUESTS: Requests = {
             "credentials": _CREDENTIALS,
             "delivery": _DELIVERY,
             "metadata": {"team": "vision"},
+            "instructions": _INSTRUCTIONS,
         },
     ),
     "deliver_job": Taken(DeliverBody, {"credentials": _CREDENTIALS, "delivery": _DELIVERY}),
@@ -128,6 +144,7 @@ REQUESTS: Requests = {
 
 # What routes answer
 
+_LABEL_SPEC_VIEW = msgspec.convert(_LABEL_SPEC, LabelSpec)
 _DELIVERY_VIEW = Delivery(
     type=StoreType.S3,
     bucket="results",
@@ -152,7 +169,7 @@ _JOB = JobView(
     completed_at=None,
     manifest=Manifest(_MANIFEST_URL, 91_204, '"5d41402abc4b2a76b9719d911017c592"', 1000),
     delivery=_DELIVERY_VIEW,
-    label_spec=LabelSpec(_QUESTION, _OPTIONS),
+    label_spec=_LABEL_SPEC_VIEW,
     consensus_threshold=3,
     task_type=TaskType.IMAGE_CLASSIFICATION,
     callback_url=_HOOK,
@@ -162,6 +179,7 @@ _JOB = JobView(
     failure_threshold_percent=100.0,
     metadata=msgspec.Raw(b'{"team":"vision"}'),
     show_metadata=True,
+    instructions_version=_INSTRUCTIONS_VERSION,
     error=None,
     waiting_for=Waiting(
         what=WaitsFor.ANNOTATORS,
@@ -187,7 +205,8 @@ _CLAIMED = Claimed(
     data_url=_DATA_URL,
     metadata=msgspec.Raw(b'{"page":4}'),
     task_type=TaskType.IMAGE_CLASSIFICATION,
-    label_spec=LabelSpec(_QUESTION, _OPTIONS),
+    label_spec=_LABEL_SPEC_VIEW,
+    instructions=InstructionsToRead(_JOB_ID, _INSTRUCTIONS_VERSION),
     lease_expires_at=_at("10:10:00"),
 )
 _SKIP = Skip(SkipReason.UNCLEAR, "It is too dark.", _at("10:00:12"))
@@ -256,9 +275,27 @@ _QUALITY = QualityView(
     open=OpenQuality(1, 1),
     annotators=[AnnotatorQuality("ann_5bq43f8k2m9x7c1vd6hzt5", 4, 3, 0.75, 1)],
 )
+_CHANGE = LabelChange(_TASK_IDS[1], "dog", "cat", 0.9312)
+_INFERENCE = InferenceView(
+    method=InferenceMethod.DAWID_SKENE,
+    iterations=14,
+    converged=True,
+    tasks=4,
+    labels=12,
+    priors=[OptionPrior("cat", 0.7812), OptionPrior("dog", 0.2188)],
+    annotators=[
+        AnnotatorAccuracy(
+            "ann_5bq43f8k2m9x7c1vd6hzt5", 4, 0.8341, [[0.8824, 0.1176], [0.2733, 0.7267]]
+        )
+    ],
+    labels_changed=1,
+    labels_added=0,
+    changes=[_CHANGE],
+)
 _READY = Ready("ready", "ok", "ok")
 
 ANSWERS: Answers = {
+    **OWN_WORK_ANSWERS,
     "health_live": (Answer(200, Live()),),
     "health_ready": (
         Answer(200, _READY),
@@ -268,6 +305,7 @@ ANSWERS: Answers = {
     "create_job": (Answer(202, JobAccepted(_JOB_ID, JobStatus.ACCEPTED)),),
     "list_jobs": (Answer(200, JobsPage([_JOB], None)),),
     "get_job": (Answer(200, _JOB),),
+    "get_job_instructions": (Answer(200, JobInstructions(_INSTRUCTIONS_VERSION, _INSTRUCTIONS)),),
     "cancel_job": (Answer(202, _CANCELLED),),
     "deliver_job": (Answer(202, _DELIVERING),),
     "export_job": (
@@ -280,7 +318,21 @@ ANSWERS: Answers = {
             "One JSON object for each line of the manifest that has no result.",
         ),
     ),
-    "get_job_quality": (Answer(200, _QUALITY),),
+    "get_job_quality": (
+        Answer(200, _QUALITY),
+        Answer(
+            200,
+            msgspec.structs.replace(_QUALITY, inference=_INFERENCE),
+            name="with a method",
+        ),
+    ),
+    "list_label_changes": (
+        Answer(
+            200,
+            msgspec.json.encode(_CHANGE).decode() + "\n",
+            "One JSON object for each task whose label would be another.",
+        ),
+    ),
     "create_task": (
         Answer(202, TaskAccepted(_TASK_IDS[0], TaskStatus.PENDING, _at("09:00:03"))),
         Answer(
@@ -299,7 +351,7 @@ ANSWERS: Answers = {
                 reason=None,
                 type=TaskType.IMAGE_CLASSIFICATION,
                 data_url=_DATA_URL,
-                label_spec=LabelSpec(_QUESTION, _OPTIONS),
+                label_spec=_LABEL_SPEC_VIEW,
                 consensus_threshold=3,
                 stop_early=False,
                 skips_max=3,
@@ -312,6 +364,7 @@ ANSWERS: Answers = {
                 batch_id=None,
                 created_at=_at("09:00:03"),
                 settled_at=None,
+                instructions_version=_INSTRUCTIONS_VERSION,
             ),
         ),
     ),

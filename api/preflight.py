@@ -122,7 +122,11 @@ class _Trial:
 
 def _probes(new: NewJob, settings: Settings) -> Iterator[tuple[str, Probe]]:
     url = parse_object_url(new.manifest_url)
-    yield "manifest_url", lambda: _read(_open(new, settings, url.store, url.bucket), url.key)
+    takes_text = new.task_type.takes_text
+    yield (
+        "manifest_url",
+        lambda: _read(_open(new, settings, url.store, url.bucket), url.key, takes_text=takes_text),
+    )
     target = new.delivery
     if target:
         key = f"{target.prefix}/{_PROBE}".lstrip("/")
@@ -155,7 +159,7 @@ def _open(new: NewJob, settings: Settings, store: StoreType, name: str) -> Bucke
     )
 
 
-def _read(bucket: Bucket, key: str) -> None:
+def _read(bucket: Bucket, key: str, *, takes_text: bool) -> None:
     pin = bucket.stat(key)
     if not pin.size:
         return
@@ -163,7 +167,7 @@ def _read(bucket: Bucket, key: str) -> None:
     if magic.codec_of(key):
         return
     whole = pin.size <= len(text)
-    bad = find_bad_start(text, whole=whole, lines_max=_FIRST_LINES)
+    bad = find_bad_start(text, whole=whole, lines_max=_FIRST_LINES, takes_text=takes_text)
     if bad:
         raise NoValidLines(
             "None of the manifest's first lines is usable. "

@@ -123,5 +123,6 @@ def _frame(first: int, tasks: int) -> pl.DataFrame:
             f'{{"sku": "A-{n:08d}", "shelf": {n % 40}, "size": {{"w": 640, "h": {n % 480}}}}}'
             for n in numbers
         ],
+        "text": [None] * tasks,
     }
     return pl.DataFrame(columns, schema=TASK_COLUMNS)

@@ -78,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def build() -> App:
     """Return the whole command, with everything that it can do."""
-    from api.cli import admin, annotate, jobs, streams, tasks, verify, webhooks
+    from api.cli import admin, annotate, jobs, me, streams, tasks, verify, webhooks
 
     app = App(
         name="refinery",
@@ -86,7 +86,7 @@ def build() -> App:
         version=lambda: metadata.version("refinery-jobs"),
         default_parameter=Parameter(negative_iterable=()),  # no --empty-option
     )
-    for module in (admin, annotate, jobs, streams, tasks, verify, webhooks):
+    for module in (admin, annotate, jobs, me, streams, tasks, verify, webhooks):
         module.add_commands(app)
     for command in (up, env, demo, worker, deploy):
         app.command(command)

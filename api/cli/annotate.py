@@ -4,14 +4,14 @@ import json
 import textwrap
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from api.cli.client import COMMON, Client, Common, path
 from api.cli.fields import ranged
-from api.cli.output import note, printable
+from api.cli.output import note, print_text, printable
 from blocks.domain.limits import SKIP_NOTE_CHARACTERS_MAX
 from blocks.domain.model import TaskType
 
@@ -22,7 +22,10 @@ _HELP = (
     "a number chooses; ? unclear, ! broken, - none of these skip it, and a note may follow;\n"
     "s hands it back, u undoes, q ends"
 )
+_COMMANDS = frozenset("suqi") | _SKIPS.keys()
 _GOOD = ("accepted", "settled", "skipped")
+
+_Said = dict[str, str]
 
 _AtOnce = Annotated[
     int, ranged(f"Tasks that are claimed at once, from 1 to {_AT_ONCE_MAX}.", 1, _AT_ONCE_MAX)
@@ -61,13 +64,14 @@ def annotate(
     wanted |= {"task_types": list(type)} if type else {}
     outcomes: Counter[str] = Counter()
     with common.annotator() as client:
+        instructions = _Instructions(client)
         held = [task for task in _held(client, at_once) if _is_wanted(task, job, type)]
         while True:
             tasks = held or _claimed(client, wanted)
             held = []
             if not tasks:
                 break
-            sitting = _Sitting(tasks)
+            sitting = _Sitting(tasks, instructions)
             try:
                 is_over = sitting.go_through()
             finally:  # after Ctrl-C too: until then nobody else is handed these tasks
@@ -98,27 +102,47 @@ def _claimed(client: Client, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+class _Instructions:
+    """The instructions of jobs: each version is asked for once, and shown when it first comes."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._texts: dict[str, str] = {}
+
+    def show_new(self, task: Mapping[str, Any]) -> None:
+        """Print the instructions of a task if they were not shown yet."""
+        if "instructions" in task and task["instructions"]["version"] not in self._texts:
+            self.show(task)
+
+    def show(self, task: Mapping[str, Any]) -> None:
+        """Print the instructions of a task that has some."""
+        version = task["instructions"]["version"]
+        if version not in self._texts:
+            job = self._client.get(path("annotation", "jobs", task["instructions"]["job_id"]))
+            self._texts[version] = job["instructions"]
+        print()
+        print_text(self._texts[version])
+
+
 class _Sitting:
     """The tasks of one claim, and the options that were chosen for them."""
 
-    def __init__(self, tasks: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, tasks: Sequence[Mapping[str, Any]], instructions: _Instructions) -> None:
         self._tasks = tasks
+        self._instructions = instructions
         # What is said of each task that was shown, in their order; None for one that is handed back.
-        self._labels: list[dict[str, str] | None] = []
+        self._labels: list[_Said | None] = []
 
     def go_through(self) -> bool:
         """Ask about each task; return True if the annotator has had enough."""
         while True:
             number = len(self._labels)
-            if number < len(self._tasks):
-                task = self._tasks[number]
-                options = task["label_spec"]["options"]
-                choices = {
-                    str(n): {"label": option} for n, option in enumerate(options, start=1)
-                } | {"s": None}
+            task = self._tasks[number] if number < len(self._tasks) else None
+            if task:
+                self._instructions.show_new(task)
                 print(_shown(task, number + 1, len(self._tasks)))
-                prompt = _HELP
-                wrong = f"Type a number from 1 to {len(options)}, ?, !, -, s, u or q."
+                choices = _choices(task)
+                prompt, wrong = _help(task)
             else:
                 choices = {}
                 chosen = sum(label is not None for label in self._labels)
@@ -133,6 +157,8 @@ class _Sitting:
                 return True
             if word == "u":
                 self._undo()
+            elif word == "i" and task and "instructions" in task:
+                self._instructions.show(task)
             elif word in choices:
                 self._labels.append(choices[word])
             elif choices and (skip := _skip(typed)):
@@ -177,14 +203,69 @@ def _skip(typed: str) -> dict[str, str] | None:
     return {"skip": reason} | ({"note": note} if note else {})
 
 
+def _choices(task: Mapping[str, Any]) -> dict[str, _Said | None]:
+    """Return what stands for each option, and `s` for none.
+
+    A hotkey that means something else here, such as a digit, stands for no option.
+    """
+    spec = task["label_spec"]
+    numbers = {str(n): {"label": option} for n, option in enumerate(spec["options"], start=1)}
+    hotkeys = {
+        each["hotkey"].lower(): {"label": each["option"]}
+        for each in spec.get("option_details", ())
+        if _is_free(each.get("hotkey", "0"))
+    }
+    return hotkeys | numbers | {"s": None}
+
+
+def _is_free(hotkey: str) -> bool:
+    return not hotkey.isdecimal() and hotkey.lower() not in _COMMANDS
+
+
+def _help(task: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what can be typed at a task, and what is said where it was something else."""
+    numbers = f"a number from 1 to {len(task['label_spec']['options'])}"
+    if "instructions" in task:
+        return f"{_HELP}, i shows the instructions", f"Type {numbers}, ?, !, -, s, u, i or q."
+    return _HELP, f"Type {numbers}, ?, !, -, s, u or q."
+
+
 def _shown(task: Mapping[str, Any], number: int, of: int) -> str:
     spec = task["label_spec"]
     metadata = json.dumps(task["metadata"], ensure_ascii=False) if "metadata" in task else ""
     lines = [
         f"\n{number} of {of}",
         *textwrap.wrap(printable(spec["question"]), _COLUMNS),
-        f"  {printable(task['data_url'])}",
+        *_data(task),
         *textwrap.wrap(printable(metadata), _COLUMNS, initial_indent="  ", subsequent_indent="  "),
-        *(f"{n:>4}  {printable(option)}" for n, option in enumerate(spec["options"], start=1)),
+        *_options(spec),
     ]
     return "\n".join(lines)
+
+
+def _data(task: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of what a task is about."""
+    if "text" not in task:
+        yield f"  {printable(task['data_url'])}"
+        return
+    for line in task["text"].splitlines():
+        yield from textwrap.wrap(
+            printable(line, keep="\t"), _COLUMNS, initial_indent="  ", subsequent_indent="  "
+        ) or [""]
+
+
+def _options(spec: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each option, with its hotkey and its description."""
+    details = {each["option"]: each for each in spec.get("option_details", ())}
+    for n, option in enumerate(spec["options"], start=1):
+        detail = details.get(option, {})
+        hotkey = detail.get("hotkey", "0")
+        key = f" [{printable(hotkey)}]" if _is_free(hotkey) else ""
+        yield f"{n:>4}  {printable(option)}{key}"
+        indent = " " * 6
+        yield from textwrap.wrap(
+            printable(detail.get("description", "")),
+            _COLUMNS,
+            initial_indent=indent,
+            subsequent_indent=indent,
+        )

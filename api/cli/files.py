@@ -50,6 +50,19 @@ def read_objects(file: Path) -> list[msgspec.Raw]:
     return found
 
 
+def read_text(file: Path) -> str:
+    """Return the text in a file; `-` is standard input.
+
+    Raises:
+        UsageError: it is not UTF-8; it says in which line.
+    """
+    content = _read(file)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(content, _name(file), 1, error) from error
+
+
 def _name(file: Path) -> str:
     return "standard input" if str(file) == "-" else str(file)
 
@@ -76,9 +89,7 @@ def _check_object(text: bytes, name: str, first_line: int) -> None:
             text.decode(), parse_int=str, parse_float=str, parse_constant=_refuse_constant
         )
     except UnicodeDecodeError as error:
-        line = first_line + text.count(b"\n", 0, error.start)
-        byte = error.start - text.rfind(b"\n", 0, error.start)
-        raise UsageError(f"{name}, line {line}: This is not UTF-8, from byte {byte} on.") from error
+        raise _not_utf8(text, name, first_line, error) from error
     except json.JSONDecodeError as error:
         place = f"{name}, line {first_line + error.lineno - 1}, column {error.colno}"
         raise UsageError(f"{place}: This is not JSON: {error.msg}.") from error
@@ -93,6 +104,12 @@ def _check_object(text: bytes, name: str, first_line: int) -> None:
     except msgspec.DecodeError as error:  # the rest of what Python takes for JSON
         message = r"An escape such as \ud800 is half a character"
         raise UsageError(f"{name}, line {first_line}: {message}.") from error
+
+
+def _not_utf8(text: bytes, name: str, first_line: int, error: UnicodeDecodeError) -> UsageError:
+    line = first_line + text.count(b"\n", 0, error.start)
+    byte = error.start - text.rfind(b"\n", 0, error.start)
+    return UsageError(f"{name}, line {line}: This is not UTF-8, from byte {byte} on.")
 
 
 class _NotJson(Exception):

@@ -19,7 +19,9 @@ from api.cli.exits import UsageError
 from api.cli.export import download, stream
 from api.cli.fields import field_option, ranged
 from api.cli.files import is_stand_in, read_object, replaced
-from api.cli.output import note, print_fields, print_json, print_table
+from api.cli.guidance import GUIDANCE, Guidance
+from api.cli.output import note, print_fields, print_json, print_table, print_text
+from api.cli.quality import quality
 from api.cli.watch import check_success, list_stage, wait_sentence
 from api.cli.watch import watch as watch_job
 from blocks.bodies.jobs import DeliveryBody, JobBody
@@ -114,8 +116,8 @@ class Spec:
     ] = None
     credentials_file: _CredentialsFile = None
 
-    def body(self) -> dict[str, Any]:
-        """Return the fields of the API that were given."""
+    def body(self, guidance: Guidance) -> dict[str, Any]:
+        """Return the fields of the API that were given, and of `guidance` those of the label_spec."""
         found = {
             "consensus_threshold": self.threshold,
             "task_type": self.task_type,
@@ -128,8 +130,10 @@ class Spec:
             "delivery": _delivery(self.delivery, vars(self)),
             "credentials": self.credentials_file and read_object(self.credentials_file),
         }
+        details = guidance.details(self.option)
         if self.question is not None or self.option:
-            found["label_spec"] = {"question": self.question or "", "options": list(self.option)}
+            asked = {"question": self.question or "", "options": list(self.option)}
+            found["label_spec"] = asked | details
         return {name: value for name, value in found.items() if value is not None}
 
 
@@ -141,6 +145,7 @@ def submit(
     *,
     file: _Body = None,
     spec: Spec = _SPEC,
+    guidance: Guidance = GUIDANCE,
     preflight: Annotated[bool, Parameter(negative=(), help="Try everything out first.")] = False,
     idempotency_key: Annotated[
         str | None,
@@ -157,7 +162,8 @@ def submit(
         s3://bucket/key or gs://bucket/key.
     """
     body: dict[str, Any] = dict(read_object(file)) if file else {}
-    body |= spec.body() | ({"manifest_url": manifest_url} if manifest_url else {})
+    body |= spec.body(guidance) | guidance.body()
+    body |= {"manifest_url": manifest_url} if manifest_url else {}
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     params = {"preflight": "true"} if preflight else {}
     with common.client() as client:
@@ -200,6 +206,18 @@ def show(job_id: _JobId, *, common: Common = COMMON) -> None:
     """Show the state and progress of a job."""
     with common.client() as client:
         _print_job(client.get(path("jobs", job_id)), common)
+
+
+def instructions(job_id: _JobId, *, common: Common = COMMON) -> None:
+    """Print what annotators of a job read before they label."""
+    with common.client() as client:
+        found = client.get(path("jobs", job_id, "instructions"))
+    if common.as_json:
+        print_json(found)
+    elif found["text"] is None:
+        note(f"{job_id} has no instructions")
+    else:
+        print_text(found["text"])
 
 
 def watch(job_id: _JobId, *, common: Common = COMMON) -> None:
@@ -285,19 +303,12 @@ def delete_credentials(job_id: _JobId, *, common: Common = COMMON) -> None:
         note(f"{job_id}: there are no credentials of it any more")
 
 
-def quality(job_id: _JobId, *, common: Common = COMMON) -> None:
-    """Show agreement: by confidence, option and annotator."""
-    with common.client() as client:
-        found = client.get(path("jobs", job_id, "quality"))
-    print_json(found) if common.as_json else print_fields(found)
-
-
 def add_commands(app: App) -> None:
     """Add `jobs …` to the command."""
     jobs = app.command(App(name="jobs", help=__doc__))
     jobs.command(index, name="list")
     for command in (
-        submit, show, watch, errors, export, cancel, deliver, delete_credentials, quality,
+        submit, show, instructions, watch, errors, export, cancel, deliver, delete_credentials, quality,
     ):  # fmt: skip
         jobs.command(command)
 

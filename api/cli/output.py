@@ -28,6 +28,11 @@ def note(text: str, style: str = "") -> None:
     notes().print(Text(printable(text, keep="\n"), style), soft_wrap=True)
 
 
+def print_text(text: str) -> None:
+    """Print a text of several lines, whatever characters it has."""
+    print(printable(text.replace("\r\n", "\n"), keep="\n\t"))
+
+
 def print_json(value: Any) -> None:
     """Print a value as one JSON document, and nothing else, to standard output."""
     _print_document(json.dumps(value, ensure_ascii=False, indent=2))

@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from api.cli.client import COMMON, Common, path
 from api.cli.fields import field_option
 from api.cli.files import read_objects
+from api.cli.guidance import GUIDANCE, Guidance
 from api.cli.output import print_answer, print_fields, print_json
 from blocks.bodies.jobs import JobBody
 
@@ -22,9 +23,16 @@ _CallbackUrl = Annotated[
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Rule:
-    """When a task is decided."""
+class Asked:
+    """What is asked, and of how many."""
 
+    question: Annotated[str, Parameter(help="What annotators are asked.")]
+    option: Annotated[
+        tuple[str, ...], Parameter(help="What they choose from, once for each: 2 to 100.")
+    ]
+    text: Annotated[
+        str | None, Parameter(help="What to read, instead of a URL; not for image_classification.")
+    ] = None
     threshold: Annotated[
         int | None,
         field_option(JobBody, "consensus_threshold", "Labels before agreement is looked at."),
@@ -35,22 +43,16 @@ class Rule:
     ] = None
 
 
-_RULE = Rule()
-
-
 def submit(
     data_url: Annotated[
-        str, Parameter(help="What to look at: an absolute http, https, s3 or gs URL.")
-    ],
+        str | None, Parameter(help="What to look at: an absolute http, https, s3 or gs URL.")
+    ] = None,
     *,
     type: Annotated[  # noqa: A002 - its name
         str, field_option(JobBody, "task_type", "What annotators are asked to do.", name="--type")
     ] = "image_classification",
-    question: Annotated[str, Parameter(help="What annotators are asked.")],
-    option: Annotated[
-        tuple[str, ...], Parameter(help="What they choose from, once for each: 2 to 100.")
-    ],
-    rule: Rule = _RULE,
+    asked: Asked,
+    guidance: Guidance = GUIDANCE,
     callback_url: _CallbackUrl = None,
     idempotency_key: Annotated[
         str | None,
@@ -62,15 +64,17 @@ def submit(
     body: dict[str, Any] = {
         "type": type,
         "data_url": data_url,
-        "label_spec": {"question": question, "options": list(option)},
-        "consensus_threshold": rule.threshold,
-        "skips_max": rule.skips_max,
+        "text": asked.text,
+        "label_spec": {"question": asked.question, "options": list(asked.option)}
+        | guidance.details(asked.option),
+        "consensus_threshold": asked.threshold,
+        "skips_max": asked.skips_max,
         "callback_url": callback_url,
         "idempotency_key": idempotency_key or str(uuid.uuid4()),
     }
     given = {name: value for name, value in body.items() if value is not None}
     with common.client() as client:
-        answer = client.post(path("tasks"), given, again=True)
+        answer = client.post(path("tasks"), given | guidance.body(), again=True)
     print_json(answer) if common.as_json else print(answer["task_id"])
 
 

@@ -1,4 +1,4 @@
-"""Tasks in the hands of annotators: claimed, listed, handed back. Their labels are in `labels`."""
+"""Tasks in the hands of annotators: claimed, listed, renewed, handed back; labels are in `labels`."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -15,14 +15,15 @@ from api.http.errors import not_found, unknown_cursor
 from api.http.parameters import PAGE_LIMIT, Cursor
 from api.http.refusals import refusals
 from api.metrics import Metrics
-from api.routes.job_views import LabelSpec
+from api.routes.job_views import LabelSpec, label_spec_of
 from blocks.bodies.fields import Body
-from blocks.domain.model import ReleaseOutcome, TaskType
+from blocks.domain.model import ReleaseOutcome, RenewOutcome, TaskType
 from blocks.settings import Settings
 from blocks.store import annotation, leases
 from blocks.store.annotation import ClaimKey
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
+from blocks.store.instructions import version_of
 
 _BATCH_MAX = 500
 _PAGE_DEFAULT = 100
@@ -56,19 +57,32 @@ class ClaimBody(Body, frozen=True, kw_only=True):
     """Only tasks of this job; null is all."""
 
 
+class InstructionsToRead(msgspec.Struct, frozen=True):
+    """Which instructions a task has. `GET /v1/annotation/jobs/{job_id}` has the text."""
+
+    job_id: str
+    """The job that has them."""
+    version: str
+    """Changes with the text, so that one that was read need not be asked for again."""
+
+
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """A task that is the annotator's until `lease_expires_at`."""
 
     task_id: str
     """The id to send with the label."""
-    data_url: str
-    """What to look at."""
+    data_url: str | None
+    """What to look at; null where there is a `text`."""
+    text: str | msgspec.UnsetType = msgspec.UNSET
+    """What to read, where the task has a text and no URL; else missing."""
     metadata: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     """What the customer shows of the task's metadata; missing where that is nothing."""
     task_type: TaskType
     """What to do."""
     label_spec: LabelSpec
     """The question, and the options to choose from."""
+    instructions: InstructionsToRead | msgspec.UnsetType = msgspec.UNSET
+    """What to read before labelling; missing where the job has no instructions."""
     lease_expires_at: datetime
     """Until when the task is held; then others may get it."""
 
@@ -90,6 +104,33 @@ class ClaimedTasks(msgspec.Struct, frozen=True):
     retry_after_s: int | msgspec.UnsetType | None = msgspec.UNSET
     """Only where `tasks` is empty: in how many seconds to ask again, as more may come. Null where the
     `job_id` that was asked for has nothing left for this annotator, now or later."""
+
+
+class RenewBody(Body, frozen=True, kw_only=True):
+    """Tasks that the annotator holds and needs for longer."""
+
+    task_ids: Annotated[list[str], Meta(min_length=1, max_length=_BATCH_MAX)]
+    """The tasks to hold on to."""
+    lease_seconds: Annotated[int, Meta(ge=1, le=_LEASE_S_MAX)] | None = None
+    """How long to hold them from now on; null is as long as the service is set to."""
+
+
+class Renewal(msgspec.Struct, frozen=True):
+    """What became of one task that was to be held for longer."""
+
+    task_id: str
+    """The task."""
+    outcome: RenewOutcome
+    """Whether it is held for longer; `not_held` where it is not the annotator's, or not any more."""
+    lease_expires_at: datetime | msgspec.UnsetType = msgspec.UNSET
+    """Until when the task is held now; missing where it is not."""
+
+
+class Renewals(msgspec.Struct, frozen=True):
+    """One for each task, in their order."""
+
+    results: list[Renewal]
+    """What became of each task."""
 
 
 class ReleaseBody(Body, frozen=True, kw_only=True):
@@ -195,6 +236,37 @@ def index(
 
 
 @post(
+    "/renew",
+    operation_id="renew_leases",
+    summary="Hold tasks for longer",
+    responses=refusals(takes=RenewBody),
+    status_code=200,
+    sync_to_thread=True,
+)
+def renew(
+    request: _Request,
+    data: JSONBody[RenewBody],
+    database: NamedDependency[Database],
+    settings: NamedDependency[Settings],
+) -> Renewals:
+    """Hold tasks for longer, with the rest of the claims that they are of; never for a shorter time.
+
+    A lease that has run out is not renewed, even where nobody else was handed the task yet.
+    """
+    lease_s = data.lease_seconds or settings.lease_s
+    with database.transaction() as tx:
+        ends = leases.renew(tx, annotator_no(request), data.task_ids, lease_s=lease_s)
+    return Renewals(
+        [
+            Renewal(id_, RenewOutcome.RENEWED, ends[id_])
+            if id_ in ends
+            else Renewal(id_, RenewOutcome.NOT_HELD)
+            for id_ in data.task_ids
+        ]
+    )
+
+
+@post(
     "/release",
     operation_id="release_tasks",
     summary="Hand tasks back",
@@ -217,11 +289,18 @@ def _claimed(task: annotation.ClaimedTask) -> Claimed:
     return Claimed(
         task_id=task.task_id,
         data_url=task.data_url,
+        text=msgspec.UNSET if task.text is None else task.text,
         metadata=metadata,
         task_type=task.job.task_type,
-        label_spec=LabelSpec(task.job.question, task.job.options),
+        label_spec=label_spec_of(task.job),
+        instructions=_instructions(task.job),
         lease_expires_at=task.lease_expires_at,
     )
 
 
-HANDLERS = [claim, index, release]
+def _instructions(job: annotation.LabelledJob) -> InstructionsToRead | msgspec.UnsetType:
+    version = version_of(job.instructions_digest)
+    return InstructionsToRead(job.job_id, version) if version else msgspec.UNSET
+
+
+HANDLERS = [claim, index, renew, release]

@@ -1,4 +1,4 @@
-"""Jobs: list them, cancel one, wipe its credentials."""
+"""Jobs: list them, show the instructions of one, cancel it, wipe its credentials."""
 
 from typing import Annotated, Any
 
@@ -14,9 +14,10 @@ from api.http.refusals import refusals
 from api.routes.job_views import JobView, views
 from api.routes.jobs import find_job, show
 from blocks.domain.model import JobStatus
-from blocks.store import jobs
+from blocks.store import instructions, jobs
 from blocks.store.customers import Principal
 from blocks.store.database import Database
+from blocks.store.instructions import version_of
 
 _PAGE_DEFAULT = 20
 _PAGE_MAX = 100
@@ -62,6 +63,32 @@ def index(
             raise unknown_cursor()
         page = views(tx, found[:limit])
     return JobsPage(page, page[-1].job_id if len(found) > limit else None)
+
+
+class JobInstructions(msgspec.Struct, frozen=True):
+    """What annotators read before they label for a job; both are null where there is nothing."""
+
+    version: str | None
+    """Changes with the text."""
+    text: str | None
+    """Markdown, as it was posted."""
+
+
+@get(
+    "/{job_id:str}/instructions",
+    operation_id="get_job_instructions",
+    summary="Instructions of a job",
+    responses=refusals(not_found("job")),
+    sync_to_thread=True,
+)
+def read_instructions(
+    request: _Request, job_id: JobId, database: NamedDependency[Database]
+) -> JobInstructions:
+    """Return what annotators read before they label. The job itself shows the version alone."""
+    job = find_job(request, job_id, database)
+    with database.transaction() as tx:
+        text = instructions.read(tx, job.instructions_digest)
+    return JobInstructions(version_of(job.instructions_digest), text)
 
 
 def _conflict(status: JobStatus) -> ApiError:
@@ -110,4 +137,4 @@ def wipe_credentials(request: _Request, job_id: JobId, database: NamedDependency
         jobs.wipe_credentials(tx, job.job_no)
 
 
-HANDLERS = [index, cancel, wipe_credentials]
+HANDLERS = [index, read_instructions, cancel, wipe_credentials]

@@ -2,13 +2,22 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Protocol
 
 import msgspec
 
-from blocks.domain.model import Compression, DeliveryStatus, JobStatus, ResultFormat, TaskType
+from blocks.domain.model import (
+    Compression,
+    DeliveryStatus,
+    JobStatus,
+    OptionDetail,
+    ResultFormat,
+    TaskType,
+)
 from blocks.domain.object_urls import StoreType
 from blocks.store import waits
 from blocks.store.database import Transaction
+from blocks.store.instructions import version_of
 from blocks.store.jobs import Job
 from blocks.store.waits import Waiting
 
@@ -67,6 +76,24 @@ class LabelSpec(msgspec.Struct, frozen=True):
     """What annotators are asked."""
     options: list[str]
     """What they can choose from."""
+    option_details: list[OptionDetail] | msgspec.UnsetType = msgspec.UNSET
+    """Descriptions and hotkeys of options; missing where there are none."""
+
+
+class _Asked(Protocol):
+    """A job or a task, about which something is asked."""
+
+    @property
+    def question(self) -> str: ...
+    @property
+    def options(self) -> list[str]: ...
+    @property
+    def option_details(self) -> list[OptionDetail] | None: ...
+
+
+def label_spec_of(asked: _Asked) -> LabelSpec:
+    """Return what is asked about a job's tasks, or about a task."""
+    return LabelSpec(asked.question, asked.options, asked.option_details or msgspec.UNSET)
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +143,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     show_metadata: bool | list[str]
     """What annotators see of each line's `metadata`: all of it, none, or the members that are
     named here."""
+    instructions_version: str | msgspec.UnsetType = msgspec.UNSET
+    """Changes with the text of the job's instructions; missing where it has none."""
     error: JobError | None
     """Why the job failed; null if it did not."""
     waiting_for: Waiting | None
@@ -151,7 +180,7 @@ def _view(job: Job, waiting: Waiting | None) -> JobView:
             job.manifest_url, job.manifest_bytes, job.manifest_version, job.lines_read
         ),
         delivery=_delivery(job),
-        label_spec=LabelSpec(job.question, job.options),
+        label_spec=label_spec_of(job),
         consensus_threshold=job.consensus_threshold,
         task_type=job.task_type,
         callback_url=job.callback_url,
@@ -161,6 +190,7 @@ def _view(job: Job, waiting: Waiting | None) -> JobView:
         failure_threshold_percent=job.failure_threshold_percent,
         metadata=as_written(job.metadata),
         show_metadata=_show_metadata(job),
+        instructions_version=version_of(job.instructions_digest) or msgspec.UNSET,
         error=JobError(job.error_code, job.error_message or "") if job.error_code else None,
         waiting_for=waiting,
     )

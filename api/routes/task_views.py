@@ -5,8 +5,9 @@ from typing import Literal
 
 import msgspec
 
-from api.routes.job_views import LabelSpec, as_written
+from api.routes.job_views import LabelSpec, as_written, label_spec_of
 from blocks.domain.model import TaskReason, TaskStatus, TaskType
+from blocks.store.instructions import version_of
 from blocks.store.tasks import Skip, Task
 
 
@@ -59,8 +60,10 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """Why it failed; null if it did not."""
     type: TaskType
     """What annotators are asked to do."""
-    data_url: str
-    """What they look at."""
+    data_url: str | None
+    """What they look at; null where there is a `text`."""
+    text: str | msgspec.UnsetType = msgspec.UNSET
+    """What they read, where the task has a text and no URL; else missing."""
     label_spec: LabelSpec
     """The question, and the options to choose from."""
     consensus_threshold: int
@@ -87,6 +90,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """When it was recorded."""
     settled_at: datetime | None
     """When it was settled, or failed for its labels or skips; null before."""
+    instructions_version: str | msgspec.UnsetType = msgspec.UNSET
+    """Changes with the text of the instructions; missing where there are none."""
 
 
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,8 +101,10 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     """The id of the task."""
     line: int | None
     """Its line in the manifest, from 1 on; null if it was submitted inline."""
-    data_url: str
-    """What annotators looked at."""
+    data_url: str | None
+    """What annotators looked at; null where there is a `text`."""
+    text: str | msgspec.UnsetType = msgspec.UNSET
+    """What annotators read, where the task has a text and no URL; else missing."""
     metadata: msgspec.Raw
     """The value that was posted or stands in the manifest; null if there is none."""
     status: TaskStatus
@@ -128,7 +135,8 @@ def view(task: Task) -> TaskView:
         reason=task.reason,
         type=task.task_type,
         data_url=task.data_url,
-        label_spec=LabelSpec(task.question, task.options),
+        text=msgspec.UNSET if task.text is None else task.text,
+        label_spec=label_spec_of(task),
         consensus_threshold=task.consensus_threshold,
         stop_early=task.stop_early,
         skips_max=task.skips_max,
@@ -141,6 +149,7 @@ def view(task: Task) -> TaskView:
         batch_id=task.batch_id,
         created_at=task.created_at,
         settled_at=_settled_at(task),
+        instructions_version=version_of(task.instructions_digest) or msgspec.UNSET,
     )
 
 
@@ -153,6 +162,7 @@ def result(task: Task) -> TaskResult:
         task_id=task.task_id,
         line=task.line,
         data_url=task.data_url,
+        text=msgspec.UNSET if task.text is None else task.text,
         metadata=as_written(task.metadata),
         status=task.status,
         reason=task.reason or msgspec.UNSET,

@@ -29,6 +29,9 @@ JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": ["object", "
 The `checks` refuse what is not an object."""
 
 
+Checks = Mapping[str, Callable[[Any], object]]
+"""Rules on fields beyond their types: a function returns, or raises ValueError with a sentence."""
+
 RawObject = Mapping[str, msgspec.Raw]
 """An object of which only the names are decoded; `value_of` decodes a value."""
 
@@ -39,10 +42,16 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     They are applied by `read_body`, after the types and the lengths of everything.
     """
 
-    checks: ClassVar[Mapping[str, Callable[[Any], object]]] = {}
+    checks: ClassVar[Checks] = {}
 
     def joint_faults(self) -> Iterator[Fault]:
         """Yield faults in how fields go together whose types are right; their paths begin here."""
+        yield from ()
+
+    @classmethod
+    def raw_faults(cls, raw: RawObject) -> Iterator[Fault]:
+        """Yield such faults where some type is wrong, so that one fault does not hide the next."""
+        del raw
         yield from ()
 
     @classmethod
@@ -221,6 +230,8 @@ def struct_faults(
             yield from _faults_within(raw[name], field.type, error, f"{prefix}{name}", hints)
         else:
             yield from _field_faults(model, name, value, path)
+    if issubclass(model, Body):
+        yield from _within(path, model.raw_faults(raw))
 
 
 def _within(path: str, faults: Iterator[Fault]) -> Iterator[Fault]:

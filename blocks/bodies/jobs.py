@@ -1,12 +1,13 @@
 """The body of a job with every rule on it, for `POST /v1/jobs` and for streams of manifests."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
 
-from blocks.bodies.fields import Body, Fault, RawObject, struct_faults, value_of
+from blocks.bodies.fields import Body, Checks, Fault, RawObject, struct_faults, value_of
+from blocks.bodies.label_spec import LabelSpecBody
 from blocks.domain import limits
 from blocks.domain.data_urls import URL_CHARACTERS_MAX, has_user, is_data_url, normalize_url
 from blocks.domain.errors import Terminal
@@ -17,9 +18,7 @@ from blocks.domain.show_metadata import ShowMetadata
 from blocks.secrets.credentials import credentials_type
 from blocks.store.jobs import DeliveryTarget, NewJob
 
-# Rules of the `checks`, for the schema alone: as patterns of the types their messages would be worse.
-_NOT_BLANK = {"pattern": r"\S"}
-_DISTINCT = {"uniqueItems": True}
+# A rule of the `checks`, for the schema alone: as a pattern of the type its message would be worse.
 _MANIFEST_URL = {"pattern": "^([sS]3|[gG][sS]|[hH][tT][tT][pP][sS])://"}
 
 _Url = Annotated[
@@ -41,8 +40,16 @@ HttpsUrl = Annotated[
         }
     ),
 ]
+Instructions = Annotated[
+    str,
+    Meta(
+        extra_json_schema={
+            "pattern": r"\S",
+            "maxLength": limits.INSTRUCTIONS_BYTES_MAX,
+        }
+    ),
+]
 _NULL = msgspec.Raw(b"null")
-Checks = Mapping[str, Callable[[Any], object]]
 
 
 def _check_manifest_url(url: str) -> None:
@@ -52,16 +59,19 @@ def _check_manifest_url(url: str) -> None:
         raise ValueError(error.message) from error
 
 
-def _check_question(question: str) -> None:
-    if not question.strip():
-        raise ValueError("The question must not be empty.")
+def check_instructions(text: str) -> None:
+    """Pass if annotators can be given these instructions.
 
-
-def _check_options(options: list[str]) -> None:
-    if not all(option.strip() for option in options):
-        raise ValueError("An option must not be empty.")
-    if len(set(options)) != len(options):
-        raise ValueError("The options must be distinct.")
+    Raises:
+        ValueError: they are blank, or too long.
+    """
+    if not text.strip():
+        raise ValueError("The instructions must not be empty; null stands for none.")
+    if (size := len(text.encode())) > limits.INSTRUCTIONS_BYTES_MAX:
+        raise ValueError(
+            f"The instructions must be at most {limits.INSTRUCTIONS_BYTES_MAX:,} bytes of UTF-8; "
+            f"these are {size:,}."
+        )
 
 
 def _check_bucket(bucket: str) -> None:
@@ -102,35 +112,6 @@ def normalize_callback_url(url: str | None) -> str | None:
 
 def _encode(metadata: dict[str, str] | None) -> str | None:
     return None if metadata is None else msgspec.json.encode(metadata).decode()
-
-
-class LabelSpecBody(Body, frozen=True, kw_only=True):
-    """The question, and the options to choose from."""
-
-    checks: ClassVar[Checks] = {"question": _check_question, "options": _check_options}
-
-    question: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            max_length=limits.QUESTION_CHARACTERS_MAX,
-            extra_json_schema=_NOT_BLANK,
-        ),
-    ]
-    """What annotators are asked about each task; not blank."""
-    options: Annotated[
-        list[
-            Annotated[
-                str, Meta(max_length=limits.OPTION_CHARACTERS_MAX, extra_json_schema=_NOT_BLANK)
-            ]
-        ],
-        Meta(
-            min_length=limits.OPTIONS_MIN,
-            max_length=limits.OPTIONS_MAX,
-            extra_json_schema=_DISTINCT,
-        ),
-    ]
-    """What they can choose from: distinct texts, none of them blank."""
 
 
 class DeliveryBody(Body, frozen=True, kw_only=True):
@@ -243,6 +224,7 @@ class JobBody(Body, frozen=True, kw_only=True):
     checks: ClassVar[Checks] = {
         "manifest_url": _check_manifest_url,
         "callback_url": check_https_url,
+        "instructions": check_instructions,
     }
 
     manifest_url: _Url
@@ -251,7 +233,8 @@ class JobBody(Body, frozen=True, kw_only=True):
     label_spec: LabelSpecBody
     """The question, and the options to choose from."""
     consensus_threshold: ConsensusThreshold = limits.CONSENSUS_THRESHOLD_DEFAULT
-    """How many labels a task collects before agreement is looked at."""
+    """How many labels a task collects before agreement is looked at. With 1, the first label is the
+    result."""
     task_type: TaskType = TaskType.IMAGE_CLASSIFICATION
     """What annotators are asked to do."""
     callback_url: HttpsUrl | None = None
@@ -277,6 +260,8 @@ class JobBody(Body, frozen=True, kw_only=True):
     ] = limits.FAILURE_THRESHOLD_PERCENT_DEFAULT
     """Fail the job once more than this share of its lines is bad; 100 is never."""
     show_metadata: ShowMetadata = True
+    instructions: Instructions | None = None
+    """What annotators read before they label: Markdown, of at most 64 KiB of UTF-8."""
 
     @classmethod
     def related_faults(cls, raw: RawObject) -> Iterator[Fault]:
@@ -303,6 +288,7 @@ class JobBody(Body, frozen=True, kw_only=True):
             manifest_url=self.manifest_url,
             question=self.label_spec.question,
             options=self.label_spec.options,
+            option_details=self.label_spec.list_details(),
             consensus_threshold=self.consensus_threshold,
             task_type=self.task_type,
             callback_url=normalize_callback_url(self.callback_url),
@@ -314,6 +300,7 @@ class JobBody(Body, frozen=True, kw_only=True):
             credentials=self.credentials.encode(self._store) if self.credentials else None,
             delivery=self.delivery.to_target() if self.delivery else None,
             shown_metadata=list_shown_members(self.show_metadata),
+            instructions=self.instructions,
         )
 
     @property

@@ -125,6 +125,13 @@ class ReleaseOutcome(StrEnum):
     NOT_HELD = "not_held"
 
 
+class RenewOutcome(StrEnum):
+    """The outcome of holding one task longer."""
+
+    RENEWED = "renewed"
+    NOT_HELD = "not_held"
+
+
 class TaskType(StrEnum):
     """What annotators are asked to do."""
 
@@ -132,6 +139,29 @@ class TaskType(StrEnum):
     TEXT_CLASSIFICATION = "text_classification"
     SENTIMENT = "sentiment"
     MODERATION = "moderation"
+
+    @property
+    def takes_text(self) -> bool:
+        """True if a task may have its text inline, and no URL."""
+        return self is not TaskType.IMAGE_CLASSIFICATION
+
+
+class OptionDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What helps annotators to choose one of the options."""
+
+    option: str
+    """The option that this is about."""
+    description: str | None = None
+    """When it is the right one, in a sentence or two."""
+    hotkey: str | None = None
+    """One character; the key that chooses it."""
+
+
+class InferenceMethod(StrEnum):
+    """How the true options of tasks are inferred from their labels."""
+
+    ONE_COIN = "one_coin"
+    DAWID_SKENE = "dawid_skene"
 
 
 class LabelOutcome(StrEnum):
@@ -161,6 +191,7 @@ class LineCode(StrEnum):
     INVALID_UTF8 = "invalid_utf8"
     LINE_TOO_LONG = "line_too_long"
     UNKNOWN_FIELD = "unknown_field"
+    INVALID_TEXT = "invalid_text"  # an extension, of jobs that take texts
 
 
 NOT_JSON = frozenset({LineCode.MALFORMED_JSON, LineCode.INVALID_UTF8})
@@ -174,12 +205,16 @@ class Pin(msgspec.Struct, frozen=True):
 
 
 class GoodLine(msgspec.Struct, frozen=True, gc=False):
-    """A line that becomes a task: `line` is 1-based in its chunk, `metadata` the verbatim JSON."""
+    """A line that becomes a task: `line` is 1-based in its chunk, `metadata` the verbatim JSON.
+
+    It has a `data_url` or a `text`, and the other one is None.
+    """
 
     byte_offset: int
     line: int
-    data_url: str
+    data_url: str | None
     metadata: str | None
+    text: str | None = None
 
 
 class BadLine(msgspec.Struct, frozen=True, gc=False):

@@ -12,6 +12,9 @@ from blocks.lines.json_object import Member, NotAnObjectError, NotJsonError, par
 _RAW_BYTES_OF_TOO_LONG = 1024
 _BLANK = b" \t\r"
 _KEYS = {"data_url", "metadata"}
+_KEYS_WITH_TEXT = _KEYS | {"text"}
+BLANK_TEXT = " \t\r\n"
+"""A text of nothing but these characters is blank."""
 _INVALID_URL = (
     "data_url must be an absolute http, https, s3 or gs URL with a valid host, "
     f"of at most {URL_CHARACTERS_MAX} characters."
@@ -36,25 +39,30 @@ class _Fault(Exception):
         self.message = message
 
 
-def validate(raw: bytes, *, byte_offset: int, line: int) -> GoodLine | BadLine | None:
+def validate(
+    raw: bytes, *, byte_offset: int, line: int, takes_text: bool = False
+) -> GoodLine | BadLine | None:
     """Return the task or the bad line that a line, without its line feed, is; None for a blank one.
 
-    A good line is `{"data_url": "<absolute URL>", "metadata": {…}}`, the metadata optional. The
-    codes are those of the HTTP contract; of several faults the first in the order of `_read` counts.
+    A good line is `{"data_url": "<absolute URL>", "metadata": {…}}`, the metadata optional. Where it
+    `takes_text`, `"text": "…"` may stand instead of the URL. The codes are those of the HTTP contract;
+    of several faults the first in the order of `_read` counts.
     """
     raw = raw.removesuffix(b"\r")
     if len(raw) <= LINE_BYTES_MAX and not raw.strip(_BLANK):
         return None
     try:
-        data_url, metadata = _read(raw)
+        data_url, metadata, text = _read(raw, takes_text=takes_text)
     except _Fault as fault:
         too_long = fault.code is LineCode.LINE_TOO_LONG
         kept = raw[:_RAW_BYTES_OF_TOO_LONG] if too_long else raw
         return BadLine(byte_offset, line, fault.code, fault.message, kept)
-    return GoodLine(byte_offset, line, data_url, metadata)
+    return GoodLine(byte_offset, line, data_url, metadata, text)
 
 
-def find_bad_start(text: bytes, *, whole: bool, lines_max: int) -> BadLine | None:
+def find_bad_start(
+    text: bytes, *, whole: bool, lines_max: int, takes_text: bool = False
+) -> BadLine | None:
     """Return the first bad line of a manifest that begins with `text`, if none of the first is good.
 
     Looks at up to `lines_max` lines. `whole` says that `text` is all of the manifest; else a line
@@ -64,30 +72,46 @@ def find_bad_start(text: bytes, *, whole: bool, lines_max: int) -> BadLine | Non
     complete = lines if whole and len(lines) <= lines_max else lines[:-1]
     first = None
     for number, raw in enumerate(complete, 1):
-        found = validate(raw, byte_offset=0 if number == 1 else 1, line=number)
+        at = 0 if number == 1 else 1
+        found = validate(raw, byte_offset=at, line=number, takes_text=takes_text)
         if isinstance(found, GoodLine):
             return None
         first = first or found
     return first
 
 
-def _read(raw: bytes) -> tuple[str, str | None]:
-    """Return the data URL and the text of the metadata."""
+def _read(raw: bytes, *, takes_text: bool) -> tuple[str | None, str | None, str | None]:
+    """Return the data URL, the metadata as it was written, and the text."""
     if len(raw) > LINE_BYTES_MAX:
         raise _Fault(LineCode.LINE_TOO_LONG, "The line is longer than 1 MiB.")
     fields = _plain_fields(raw)
     if fields is None:
         fields = _fields(_members(raw))
-    _check_keys(fields)
-    if not fields["data_url"].startswith('"'):
-        raise _Fault(LineCode.INVALID_DATA_URL, _INVALID_URL)
-    data_url = unescape(fields["data_url"])
-    if not is_data_url(data_url):
-        raise _Fault(LineCode.INVALID_DATA_URL, _white_space(data_url) or _INVALID_URL)
+    _check_keys(fields, takes_text=takes_text)
+    data_url = _read_url(fields["data_url"]) if "data_url" in fields else None
+    text = _read_text(fields["text"]) if "text" in fields else None
     metadata = fields.get("metadata")
     if metadata is not None and not metadata.startswith("{"):
         raise _Fault(LineCode.INVALID_METADATA, "metadata must be a JSON object.")
-    return data_url, metadata
+    return data_url, metadata, text
+
+
+def _read_url(field: str) -> str:
+    if not field.startswith('"'):
+        raise _Fault(LineCode.INVALID_DATA_URL, _INVALID_URL)
+    data_url = unescape(field)
+    if not is_data_url(data_url):
+        raise _Fault(LineCode.INVALID_DATA_URL, _white_space(data_url) or _INVALID_URL)
+    return data_url
+
+
+def _read_text(field: str) -> str:
+    text = unescape(field) if field.startswith('"') else ""
+    if not text.strip(BLANK_TEXT):
+        raise _Fault(LineCode.INVALID_TEXT, "text must be a string that is not blank.")
+    if "\x00" in text:
+        raise _Fault(LineCode.INVALID_TEXT, "text must not have the character U+0000 in it.")
+    return text
 
 
 def _plain_fields(raw: bytes) -> dict[str, str] | None:
@@ -125,19 +149,23 @@ def _fields(found: list[Member]) -> dict[str, str]:
     return fields
 
 
-def _check_keys(fields: dict[str, str]) -> None:
-    if "data_url" in fields and fields.keys() <= _KEYS:
-        return
-    unknown = [key for key in fields if key not in _KEYS]
-    if "data_url" not in fields:
-        raise _Fault(LineCode.MISSING_DATA_URL, _missing(unknown, fields))
-    shown = json.dumps(unknown[0][:64])
-    message = f"The field {shown} is not known; put fields of your own into metadata."
-    raise _Fault(LineCode.UNKNOWN_FIELD, message)
+def _check_keys(fields: dict[str, str], *, takes_text: bool) -> None:
+    has_text = takes_text and "text" in fields
+    unknown = [key for key in fields if key not in (_KEYS_WITH_TEXT if takes_text else _KEYS)]
+    if "data_url" not in fields and not has_text:
+        missing = "data_url or text" if takes_text else "data_url"
+        raise _Fault(LineCode.MISSING_DATA_URL, _missing(missing, unknown, fields))
+    if unknown:
+        shown = json.dumps(unknown[0][:64])
+        message = f"The field {shown} is not known; put fields of your own into metadata."
+        raise _Fault(LineCode.UNKNOWN_FIELD, message)
+    if has_text and "data_url" in fields:
+        message = "A line has either data_url or text, and this one has both."
+        raise _Fault(LineCode.INVALID_TEXT, message)
 
 
-def _missing(unknown: list[str], fields: dict[str, str]) -> str:
-    """Say which of the line's fields was probably meant by data_url."""
+def _missing(what: str, unknown: list[str], fields: dict[str, str]) -> str:
+    """Say which of the line's fields was probably meant by `what` is missing."""
     names = [key for key in unknown if _is_alias(key)]
     # Some tools have their fields one level deeper: {"data": {"image": "https://…"}}.
     for outer in ("data", "metadata"):
@@ -145,10 +173,10 @@ def _missing(unknown: list[str], fields: dict[str, str]) -> str:
             inner = [member.key for member in parse_members(fields[outer])]
             names += [f"{outer}.{key}" for key in inner if _is_alias(key)]
     if names:
-        return f"data_url is missing; the line has {names[0]}. Did you mean that?"
+        return f"{what} is missing; the line has {names[0]}. Did you mean that?"
     if unknown:
-        return f"data_url is missing; the line has {json.dumps(unknown[0][:64])}."
-    return "The field data_url is missing."
+        return f"{what} is missing; the line has {json.dumps(unknown[0][:64])}."
+    return f"The field {what} is missing."
 
 
 def _is_alias(key: str) -> bool:

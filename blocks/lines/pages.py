@@ -1,11 +1,11 @@
 """The layout of a page: up to 256 tasks of one chunk, compressed together.
 
-    number of tasks n (4 bytes), bytes of all URLs (4), first byte offset (8), first line (4)
+    number of tasks n (4 bytes), bytes of all URLs and texts (4), first byte offset (8), first line (4)
     n numbers (4 bytes each): byte offset, less the one before; 0 for the first
     n numbers: line, less the one before; 0 for the first
-    n numbers: bytes of the URL
+    n numbers: bytes of the URL, or of the text that a task has instead, then with the highest bit set
     n numbers: bytes of the metadata; 0 where there is none
-    the URLs, then the metadata, in UTF-8
+    the URLs and texts, then the metadata, in UTF-8
 
 Numbers are little-endian and unsigned. All of it is packed (`blocks/lines/packing.py`). Equal tasks give
 equal bytes.
@@ -16,6 +16,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from operator import add
 
 import msgspec
 import polars as pl
@@ -30,6 +31,8 @@ _TEXT_BYTES_MAX = 64 * 1024  # a task with more is a page of its own
 _INNER = struct.Struct("<IIQI")
 _NUMBER_BYTES = 4
 _COLUMNS = 4
+_SIZES = 2  # the column of the sizes of URLs and texts
+_IS_TEXT = 2**31
 
 
 _Text = bytes | memoryview
@@ -47,12 +50,17 @@ def make_pages(tasks: pl.DataFrame) -> Iterator[Page]:
     if tasks.is_empty():
         return
     byte_offsets, lines = tasks["byte_offset"], tasks["line"]
-    urls, url_ends = columns.join(tasks["data_url"])
+    data = tasks["data_url"]
+    sizes = data.str.len_bytes()
+    if data.has_nulls():
+        data = tasks.select(pl.coalesce("data_url", "text")).to_series()
+        sizes = data.str.len_bytes() + tasks["text"].is_not_null().cast(pl.UInt32) * _IS_TEXT
+    urls, url_ends = columns.join(data)
     metadata, metadata_ends = columns.join(tasks["metadata"])
     numbers = (
         _numbers(byte_offsets.diff().fill_null(0)),
         _numbers(lines.diff().fill_null(0)),
-        _numbers(tasks["data_url"].str.len_bytes()),
+        _numbers(sizes),
         _numbers(tasks["metadata"].str.len_bytes().fill_null(0)),
     )
     for start, end in _cuts(url_ends, metadata_ends):
@@ -64,16 +72,18 @@ def make_pages(tasks: pl.DataFrame) -> Iterator[Page]:
         )
 
 
-def make_inline_pages(texts: Sequence[tuple[str, str | None]]) -> Iterator[Page]:
-    """Yield the pages of tasks without a manifest, each a URL and its metadata."""
-    urls = [url.encode() for url, _ in texts]
-    metadata = [(text or "").encode() for _, text in texts]
+def make_inline_pages(lines: Sequence[GoodLine]) -> Iterator[Page]:
+    """Yield the pages of tasks without a manifest, whose places do not count."""
+    urls = [(line.data_url or line.text or "").encode() for line in lines]
+    metadata = [(line.metadata or "").encode() for line in lines]
+    flags = [0 if line.text is None else _IS_TEXT for line in lines]
     sizes = [array("I", map(len, each)) for each in (urls, metadata)]
+    stored = [array("I", map(add, sizes[0], flags)), sizes[1]]
     for start, end in _cuts(*(list(accumulate(each, initial=0)) for each in sizes)):
         nowhere = array("I", bytes(_NUMBER_BYTES * (end - start)))
         yield _page(
             (0, 0),
-            [memoryview(each) for each in (nowhere, nowhere, *(s[start:end] for s in sizes))],
+            [memoryview(each) for each in (nowhere, nowhere, *(s[start:end] for s in stored))],
             b"".join(urls[start:end]),
             b"".join(metadata[start:end]),
         )
@@ -100,19 +110,20 @@ def read_lines(content: bytes, places: Sequence[int]) -> list[GoodLine]:
     texts_at = _INNER.size + _COLUMNS * _NUMBER_BYTES * tasks
     numbers = raw[_INNER.size : texts_at].cast("I")
     firsts = (byte_offset, line, texts_at, texts_at + url_bytes)
+    columns_of_numbers = [numbers[n * tasks : (n + 1) * tasks].tolist() for n in range(len(firsts))]
+    sizes = columns_of_numbers[_SIZES]
+    columns_of_numbers[_SIZES] = [size % _IS_TEXT for size in sizes]
     byte_offsets, lines, url_ends, metadata_ends = (
-        list(accumulate(numbers[n * tasks : (n + 1) * tasks].tolist(), initial=first))
-        for n, first in enumerate(firsts)
+        list(accumulate(column, initial=first))
+        for column, first in zip(columns_of_numbers, firsts, strict=True)
     )
-    return [
-        GoodLine(
-            byte_offsets[n + 1],
-            lines[n + 1],
-            str(raw[url_ends[n] : url_ends[n + 1]], "utf-8"),
-            str(raw[metadata_ends[n] : metadata_ends[n + 1]], "utf-8") or None,
-        )
-        for n in places
-    ]
+    found = []
+    for n in places:
+        data = str(raw[url_ends[n] : url_ends[n + 1]], "utf-8")
+        metadata = str(raw[metadata_ends[n] : metadata_ends[n + 1]], "utf-8") or None
+        url, text = (data, None) if sizes[n] < _IS_TEXT else (None, data)
+        found.append(GoodLine(byte_offsets[n + 1], lines[n + 1], url, metadata, text))
+    return found
 
 
 def read_frame(contents: Sequence[bytes]) -> pl.DataFrame:
@@ -140,14 +151,23 @@ def read_frame(contents: Sequence[bytes]) -> pl.DataFrame:
     steps, line_steps, url_sizes, metadata_sizes = (
         columns.of_values(pa.uint32(), total, b"".join(column)) for column in parts
     )
-    return pl.DataFrame(
+    is_text = url_sizes >= _IS_TEXT
+    frame = pl.DataFrame(
         {
             "byte_offset": _sums(steps, starts, byte_offsets),
             "line": _sums(line_steps, starts, lines).cast(pl.Int32),
-            "data_url": columns.of_parts(pa.large_string(), url_sizes, b"".join(urls)),
+            "data_url": columns.of_parts(pa.large_string(), url_sizes % _IS_TEXT, b"".join(urls)),
             "metadata": columns.of_parts(pa.large_string(), metadata_sizes, b"".join(metadata)),
         }
-    ).with_columns(pl.when(metadata_sizes > 0).then("metadata").alias("metadata"))
+    ).with_columns(
+        pl.when(metadata_sizes > 0).then("metadata").alias("metadata"),
+        text=pl.lit(None, pl.String),
+    )
+    if not is_text.any():
+        return frame
+    return frame.with_columns(
+        data_url=pl.when(~is_text).then("data_url"), text=pl.when(is_text).then("data_url")
+    )
 
 
 def _cuts(url_ends: Sequence[int], metadata_ends: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -13,12 +13,14 @@ RESULT_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "line": pl.Int64,
     "data_url": pl.String,
     "metadata": pl.String,
+    "text": pl.String,
     "ballot": pl.UInt32,
     "created_at": columns.TIME,
     "settled_at": columns.TIME,
 }
 """A row is a settled task: `line` is 1-based in the manifest, null where that is not known; `metadata`
-is verbatim JSON, or null; `ballot` is the index of its votes in `Results.ballots`."""
+is verbatim JSON, or null; one of `data_url` and `text` is null; `ballot` is the index of its votes in
+`Results.ballots`."""
 
 _RFC3339 = "%Y-%m-%dT%H:%M:%S%.6fZ"
 _TO_BE_ESCAPED = r'["\\\x00-\x1f]'
@@ -75,14 +77,15 @@ def count_line_bytes(results: Results) -> int:
 
 def _pieces(results: Results) -> list[str | pl.Expr]:
     """Return what a line is joined from: texts, and columns of `_columns`."""
+    mark = "" if _has_texts(results) else '"'
     return [
         '{"task_id":"' + task_ids(results.job_id),
         pl.col("task_no").cast(pl.String),
         '","line":',
         pl.col("line").cast(pl.String).fill_null("null"),
-        ',"data_url":"',
-        pl.col("data_url"),
-        '","metadata":',
+        f',"data_url":{mark}',
+        pl.col("data"),
+        f'{mark},"metadata":',
         pl.col("metadata").fill_null("null"),
         ',"status":"settled","consensus_label":',
         pl.col("ballot"),
@@ -95,15 +98,25 @@ def _pieces(results: Results) -> list[str | pl.Expr]:
 
 
 def _columns(results: Results) -> pl.DataFrame:
-    """Return the tasks with their URLs escaped, and in `ballot` the JSON of their votes."""
+    """Return the tasks with their escaped URLs or texts in `data`, and in `ballot` the JSON of votes."""
     options = [quote(option) for option in results.options]
     texts = [_ballot_text(ballot, options) for ballot in results.ballots]
     tasks = results.tasks
     votes = pl.Series(texts, dtype=pl.String).gather(tasks["ballot"])
-    if tasks["data_url"].str.contains(_TO_BE_ESCAPED).any():
-        escaped = [quote(url)[1:-1] for url in tasks["data_url"]]
-        tasks = tasks.with_columns(data_url=pl.Series(escaped))
-    return tasks.with_columns(ballot=votes)
+    data = tasks["data_url"].alias("data")
+    if _has_texts(results):
+        written = [
+            quote(url) if text is None else f'null,"text":{quote(text)}'
+            for url, text in zip(data, tasks["text"], strict=True)
+        ]
+        data = pl.Series("data", written, dtype=pl.String)
+    elif data.str.contains(_TO_BE_ESCAPED).any():
+        data = pl.Series("data", [quote(url)[1:-1] for url in data])
+    return tasks.with_columns(data, ballot=votes)
+
+
+def _has_texts(results: Results) -> bool:
+    return results.tasks["data_url"].has_nulls()
 
 
 def quote(text: str) -> str:

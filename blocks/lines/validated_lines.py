@@ -12,8 +12,10 @@ TASK_COLUMNS = {
     "line": pl.Int32,
     "data_url": pl.String,
     "metadata": pl.String,
+    "text": pl.String,
 }
-"""A row is a `GoodLine`: `line` is 1-based in its chunk, `metadata` the verbatim JSON or null."""
+"""A row is a `GoodLine`: `line` is 1-based in its chunk, `metadata` the verbatim JSON or null. One of
+`data_url` and `text` is null."""
 
 
 class Batch(msgspec.Struct, frozen=True):

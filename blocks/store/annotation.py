@@ -10,8 +10,8 @@ import msgspec
 
 from blocks.domain.ids import parse_task_id, task_id
 from blocks.domain.metadata import show_members
-from blocks.domain.model import GoodLine, LabelOutcome, TaskType
-from blocks.store import archive, jobs, pages, webhook_messages
+from blocks.domain.model import GoodLine, LabelOutcome, OptionDetail, TaskType
+from blocks.store import archive, arrays, jobs, label_batches, pages, webhook_messages
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -41,16 +41,19 @@ class LabelledJob(msgspec.Struct, frozen=True):
     question: str
     options: list[str]
     shown_metadata: list[str] | None = None
+    instructions_digest: bytes | None = None
+    option_details: list[OptionDetail] | None = None
 
 
 class ClaimedTask(msgspec.Struct, frozen=True):
     """A task in an annotator's hands until `lease_expires_at`; `metadata` is what they may see of it."""
 
     task_id: str
-    data_url: str
+    data_url: str | None
     metadata: str | None
     lease_expires_at: datetime
     job: LabelledJob
+    text: str | None = None
 
 
 class ClaimKey(NamedTuple):
@@ -205,7 +208,8 @@ class _Claim:
             self._tx.execute(_SQL["await_lane"], self._values | {"job_no": waited_for["job_no"]})
             self._take(waited_for["job_no"], "take_lane")
         for job in claimable:
-            for start_at in (0.0, random.random()) if job["vacancies"] else ():  # noqa: S311
+            # A lane that this claim has moved may have left a task vacant that needs no more places.
+            for start_at in (0.0, random.random()) if job["vacancies"] or self._holds_lanes else ():  # noqa: S311
                 self._take(job["job_no"], "take_vacancies", own=True, start_at=start_at)
 
     def _take(self, job_no: int, query: str, **more: Any) -> None:
@@ -255,6 +259,7 @@ def _task(job: LabelledJob, row: dict[str, Any], line: GoodLine) -> ClaimedTask:
         metadata=show_members(line.metadata, job.shown_metadata),
         lease_expires_at=row["expires_at"],
         job=job,
+        text=line.text,
     )
 
 
@@ -282,6 +287,7 @@ def submit(
     entries = _read_entries(labels)
     rows = tx.execute(_SQL["submit_labels"], _columns(entries, annotator_no)).fetchall()
     accepted = [row for row in rows if row["label"] is not None]
+    label_batches.record(tx, annotator_no, accepted)
     _hand_back(tx, annotator_no, [row for row in rows if row["label"] is None])
     outcomes = _find_accepted(entries, accepted)
     refused = [entry for entry in entries if entry.n not in outcomes]
@@ -383,13 +389,8 @@ def _columns(entries: Sequence[_Entry], annotator_no: int) -> dict[str, Any]:
         "annotator_no": annotator_no,
         "job_ids": list(job_nths),
         "labels": list(label_nths),
-        "ns": _array(ns),
-        "job_nths": _array(job_nths[job_id] for job_id in job_ids),
-        "task_nos": _array(task_nos),
-        "label_nths": _array(label_nths[label] for label in labels),
+        "ns": arrays.as_text(ns),
+        "job_nths": arrays.as_text(job_nths[job_id] for job_id in job_ids),
+        "task_nos": arrays.as_text(task_nos),
+        "label_nths": arrays.as_text(label_nths[label] for label in labels),
     }
-
-
-def _array(numbers: Iterable[int]) -> str:
-    # The driver's own encoding of an array takes 2 µs for each number.
-    return f"{{{','.join(map(str, numbers))}}}"

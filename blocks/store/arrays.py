@@ -1,10 +1,11 @@
-"""Read columns that the server sends as arrays, whose binary form has elements of one size.
+"""Write arrays, and read columns that the server sends as arrays, whose elements have one size there.
 
 A row for each element would take the driver half a second a million.
 """
 
 import sys
 from array import array
+from collections.abc import Iterable
 
 import polars as pl
 import pyarrow as pa
@@ -14,6 +15,11 @@ from blocks.lines import columns
 _HEAD_BYTES, _DIMENSION_BYTES = 12, 8
 # PostgreSQL counts time from 2000 on.
 _EPOCH_US = 946_684_800_000_000
+
+
+def as_text(values: Iterable[object]) -> str:
+    """Return numbers, or booleans, as an array is written; the driver's own way takes 2 µs for each."""
+    return f"{{{','.join(map(str, values))}}}"
 
 
 def smallints(packed: bytes) -> pl.Series:

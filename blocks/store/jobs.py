@@ -13,13 +13,14 @@ from blocks.domain.model import (
     Compression,
     DeliveryStatus,
     JobStatus,
+    OptionDetail,
     Pin,
     ResultFormat,
     TaskType,
 )
 from blocks.domain.object_urls import ObjectUrl, StoreType
 from blocks.secrets.vault import Vault
-from blocks.store import job_credentials
+from blocks.store import instructions, job_credentials
 from blocks.store.database import Rollback, Transaction, allow_time
 from blocks.store.queries import load
 
@@ -57,7 +58,8 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     Where the credentials are the operator's, `credentials_block` names their block of Prefect; besides
     the block's own place, the job may write to `block_delivers_to`, such as `s3://bucket/prefix`. The
     version of the manifest is pinned when it is first read, unless it is given. Annotators see the
-    members of a line's metadata that `shown_metadata` names; None shows all.
+    members of a line's metadata that `shown_metadata` names; None shows all. They read `instructions`,
+    which is Markdown.
     """
 
     customer_id: str
@@ -79,10 +81,15 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     block_delivers_to: str | None = None
     shown_metadata: list[str] | None = None
     skips_max: int = SKIPS_MAX_DEFAULT
+    instructions: str | None = None
+    option_details: list[OptionDetail] | None = None
 
 
 class Job(NewJob, frozen=True, kw_only=True):
-    """A job's row and the sums over its chunks. Its `credentials` are still sealed."""
+    """A job's row and the sums over its chunks. Its `credentials` are still sealed.
+
+    Its `instructions` are not read with it: `instructions.read` returns them by `instructions_digest`.
+    """
 
     job_no: int
     job_id: str
@@ -105,6 +112,7 @@ class Job(NewJob, frozen=True, kw_only=True):
     tasks_failed: int
     lines_read: int
     credentials_wiped_at: datetime | None = None
+    instructions_digest: bytes | None = None
 
     @property
     def pin(self) -> Pin | None:
@@ -134,7 +142,9 @@ def submit(
     if idempotency:
         values |= {"key": idempotency.key, "body_hash": vault.digest(idempotency.body_hash)}
     with tx.transaction():
-        row = tx.execute(_SQL["insert_job"], _values(new, job_id, vault)).fetchone()
+        digest = instructions.record(tx, new.instructions)
+        job = _values(new, job_id, vault) | {"instructions_digest": digest}
+        row = tx.execute(_SQL["insert_job"], job).fetchone()
         assert row is not None  # an insert returns its row
         if idempotency is None:
             return job_id, False
@@ -175,8 +185,14 @@ def find_earlier(
 
 def _values(new: NewJob, job_id: str, vault: Vault) -> dict[str, Any]:
     values = msgspec.structs.asdict(new) | {"job_id": job_id} | _columns(new.delivery)
+    values["option_details"] = encode_details(new.option_details)
     values["credentials"] = job_credentials.seal(new.credentials, job_id, new.customer_id, vault)
     return values
+
+
+def encode_details(details: Sequence[OptionDetail] | None) -> str | None:
+    """Return details of options as they are stored; None for none."""
+    return None if details is None else msgspec.json.encode(details).decode()
 
 
 def _columns(delivery: DeliveryTarget | None) -> dict[str, Any]:
@@ -213,6 +229,8 @@ def list_page(
 def _job(row: dict[str, Any]) -> Job:
     target = {f: row[f"delivery_{f}"] for f in DeliveryTarget.__struct_fields__}
     row["delivery"] = msgspec.convert(target, DeliveryTarget) if row["delivery_type"] else None
+    row["instructions"] = None
+    row["option_details"] = msgspec.convert(row["option_details"], list[OptionDetail] | None)
     row["status"] = JobStatus(row["status"])
     row["task_type"] = TaskType(row["task_type"])
     row["delivery_status"] = row["delivery_status"] and DeliveryStatus(row["delivery_status"])

@@ -1,12 +1,24 @@
-"""Leases of annotators: find those of one claim by its key, or list them page by page."""
+"""Leases of annotators: find those of one claim by its key, list, count and renew them."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import msgspec
 
 from blocks.domain.errors import IdempotencyConflict
-from blocks.domain.ids import parse_task_id
+from blocks.domain.ids import parse_task_id, task_id
 from blocks.store.annotation import ClaimedTask, ClaimKey, describe_claimed
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
 _SQL = load("leases")
+
+
+class Held(msgspec.Struct, frozen=True):
+    """How many tasks an annotator holds, and when the first of them runs out; None without any."""
+
+    tasks: int
+    expires_at: datetime | None
 
 
 def find_claimed(tx: Transaction, annotator_no: int, key: ClaimKey) -> list[ClaimedTask]:
@@ -49,3 +61,29 @@ def list_page(
     }
     rows = tx.execute(_SQL["list_page"], values).fetchall()
     return describe_claimed(tx, [(row["job_no"], row) for row in rows])
+
+
+def count_held(tx: Transaction, annotator_no: int) -> Held:
+    """Count the tasks that the annotator holds, of jobs that still want labels."""
+    row = tx.execute(_SQL["count_held"], {"annotator_no": annotator_no}).fetchone()
+    assert row is not None  # a count
+    return msgspec.convert(row, Held)
+
+
+def renew(
+    tx: Transaction, annotator_no: int, task_ids: Sequence[str], *, lease_s: int
+) -> Mapping[str, datetime]:
+    """Hold the claims that these tasks are of for `lease_s` seconds from now on, if that is longer.
+
+    Return the new ends by the ids of those tasks that the annotator holds. What has run out is not
+    held any more, even if nobody else was handed it.
+    """
+    keys = [key for key in map(parse_task_id, task_ids) if key]
+    values = {
+        "annotator_no": annotator_no,
+        "job_ids": [job_id for job_id, _ in keys],
+        "task_nos": [task_no for _, task_no in keys],
+        "lease_s": lease_s,
+    }
+    rows = tx.execute(_SQL["renew"], values).fetchall()
+    return {task_id(row["job_id"], row["task_no"]): row["renewed_until"] for row in rows}

@@ -44,8 +44,8 @@ class LineError(msgspec.Struct, frozen=True):
     """A line of the manifest without a result: its number, 1-based, and why.
 
     `code` is one of `LineCode` for a bad line, and of `TaskReason` for a task that failed; the `raw` of
-    a task is a line with its data_url and its metadata. `line` is None behind a missing chunk of a job
-    that ended early: nobody knows the number there.
+    a task is a line with its data_url or text, and its metadata. `line` is None behind a missing chunk
+    of a job that ended early: nobody knows the number there.
     """
 
     line: int | None
@@ -231,12 +231,13 @@ def _unsettled(
 ) -> Iterator[LineError]:
     found = tasks.join(ended, on="task_no", how="left" if job.is_cut_short else "inner")
     found = found.filter(pl.col("outcome").is_null() | (pl.col("outcome") <= 0))
-    columns = "byte_offset", "line", "data_url", "metadata", "outcome", "votes"
+    columns = "byte_offset", "line", "data_url", "text", "metadata", "outcome", "votes"
     for row in found.sort("task_no").select(columns).iter_rows():
-        byte_offset, line, data_url, metadata, outcome, votes = row
+        byte_offset, line, data_url, text, metadata, outcome, votes = row
         code, message = _cut_short(job) if outcome is None else _failed(job, outcome, votes)
         more = f',"metadata":{metadata}' if metadata else ""
-        raw = f'{{"data_url":{quote(data_url)}{more}}}'.encode()[:_RAW_BYTES_SHOWN]
+        data = f'"data_url":{quote(data_url)}' if text is None else f'"text":{quote(text)}'
+        raw = f"{{{data}{more}}}".encode()[:_RAW_BYTES_SHOWN]
         yield LineError(chunk.number(line), byte_offset, code, message, raw)
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from blocks.domain.model import JobStatus
 from blocks.secrets.vault import Vault
-from blocks.store import jobs
+from blocks.store import instructions, jobs
 from blocks.store.customers import UnknownCustomer
 from blocks.store.database import Rollback, Transaction
 from blocks.store.jobs import Job, NewJob
@@ -215,14 +215,15 @@ def _begin_again(tx: Transaction, old: Job, new: NewJob | None, vault: Vault) ->
         case JobStatus.COMPLETED if old.delivery:
             return old.job_id if jobs.redeliver(tx, old, old.delivery, None, vault) else None
         case JobStatus.FAILED | JobStatus.CANCELLED:
-            return jobs.submit(tx, new or _copy(old), vault)[0]
+            return jobs.submit(tx, new or _copy(tx, old), vault)[0]
     return None
 
 
-def _copy(old: Job) -> NewJob:
+def _copy(tx: Transaction, old: Job) -> NewJob:
     """Return the job as it was submitted; its credentials are in a block, like those of all streams."""
     fields = {field: getattr(old, field) for field in NewJob.__struct_fields__}
-    return NewJob(**fields | {"credentials": None})
+    text = instructions.read(tx, old.instructions_digest)
+    return NewJob(**fields | {"credentials": None, "instructions": text})
 
 
 def ignore(tx: Transaction, stream: Stream, manifest_url: str) -> int:

@@ -16,7 +16,9 @@ from blocks.domain.limits import (
     SKIPS_MAX_DEFAULT,
 )
 from blocks.domain.model import (
+    GoodLine,
     JobStatus,
+    OptionDetail,
     SkipReason,
     TaskReason,
     TaskStatus,
@@ -25,7 +27,7 @@ from blocks.domain.model import (
 )
 from blocks.lines.pages import make_inline_pages
 from blocks.secrets.vault import Vault
-from blocks.store import archive, pages
+from blocks.store import archive, instructions, jobs, pages
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -45,17 +47,27 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     stop_early: bool
     shown_metadata: list[str] | None = None
     skips_max: int = SKIPS_MAX_DEFAULT
+    instructions: str | None = None
+    option_details: list[OptionDetail] | None = None
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
-    """An inline task; `metadata` is a JSON object as text, `body_hash` the SHA-256 of the request."""
+    """An inline task, with a URL or a text.
+
+    `metadata` is a JSON object as text, `body_hash` the SHA-256 of the request.
+    """
 
     rule: Rule
-    data_url: str
+    data_url: str | None
     metadata: str | None
     callback_url: str | None
     idempotency_key: str | None
     body_hash: bytes
+    text: str | None = None
+
+    def as_line(self) -> GoodLine:
+        """Return it as the line of a manifest, at no place."""
+        return GoodLine(0, 0, self.data_url, self.metadata, self.text)
 
 
 class CreatedTask(msgspec.Struct, frozen=True):
@@ -90,7 +102,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     stop_early: bool
     skips_max: int
     task_no: int
-    data_url: str
+    data_url: str | None
+    text: str | None
     metadata: str | None
     created_at: datetime
     batch_id: str | None
@@ -101,6 +114,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     labelled_at: datetime | None
     untouched: bool
     skips: list[Skip]
+    instructions_digest: bytes | None = None
+    option_details: list[OptionDetail] | None = None
 
     @property
     def task_id(self) -> str:
@@ -179,6 +194,7 @@ def get(tx: Transaction, id_: str, *, customer_id: str) -> Task | None:
     found = {
         "task_no": key[1],
         "data_url": line.data_url,
+        "text": line.text,
         "metadata": line.metadata,
         "line": None if lines_before is None else lines_before + line.line,
         "skips": _list_skips(tx, job_no, key[1]),
@@ -254,7 +270,12 @@ def _container(
             "failure_threshold_percent": FAILURE_THRESHOLD_PERCENT_DEFAULT,
         }
         rule = next(iter(tasks.values())).rule
-        tx.execute(_SQL["insert_container"], new | msgspec.structs.asdict(rule))
+        new |= msgspec.structs.asdict(rule)
+        new |= {
+            "instructions_digest": instructions.record(tx, rule.instructions),
+            "option_details": jobs.encode_details(rule.option_details),
+        }
+        tx.execute(_SQL["insert_container"], new)
         found = tx.execute(_SQL["find_container"], values).fetchone()
         assert found is not None  # this request or another has inserted it
     return found
@@ -269,7 +290,7 @@ def _append(
     batch_id: str | None,
     vault: Vault,
 ) -> dict[int, CreatedTask]:
-    made = list(make_inline_pages([(task.data_url, task.metadata) for task in tasks.values()]))
+    made = list(make_inline_pages([task.as_line() for task in tasks.values()]))
     values = {
         "job_no": container["job_no"],
         "customer_id": customer_id,
@@ -298,5 +319,5 @@ def _append(
 
 def stored_bytes(task: NewTask) -> int:
     """Return the UTF-8 bytes of the customer's texts in the task, without its container's question."""
-    texts = (task.data_url, task.metadata, task.callback_url, task.idempotency_key)
+    texts = (task.data_url, task.text, task.metadata, task.callback_url, task.idempotency_key)
     return sum(len(text.encode()) for text in texts if text)

@@ -143,16 +143,19 @@ class Transaction(psycopg.Connection[DictRow]):
             yield part
 
     def commit(self) -> None:
-        """Commit; without a statement there is nothing to do."""
-        if self._along == [self._begin]:
-            self._along = []
-        try:
-            self._send_along()
-        except psycopg.Error:
-            self.rollback()
-            raise
-        if self.pgconn.transaction_status != TransactionStatus.IDLE:
-            self._run(partial(self.pgconn.send_query_params, b"commit", None))
+        """Commit, together with what was left for later; without a statement there is nothing to do."""
+        along, self._along = self._along, []
+        if along == [self._begin]:
+            along = []
+        commit = partial(self.pgconn.send_query_params, b"commit", None)
+        if along:
+            try:
+                self._run(*along, commit)
+            except psycopg.Error:
+                self.rollback()
+                raise
+        elif self.pgconn.transaction_status != TransactionStatus.IDLE:
+            self._run(commit)
 
     def rollback(self) -> None:
         """Roll back; without a statement there is nothing to do."""

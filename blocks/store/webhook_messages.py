@@ -83,7 +83,7 @@ class DueEndpoint(msgspec.Struct, frozen=True):
 def announce_tasks(tx: Transaction, tasks: Sequence[tuple[int, str, int]]) -> None:
     """Add messages about tasks that have settled, each given as (job number, job id, task number).
 
-    A task on a corrupt page has neither a URL nor metadata in its message.
+    A task on a corrupt page has neither a URL or text nor metadata in its message.
     """
     if tasks:
         lines = pages.read_whole(tx, [(job_no, task_no) for job_no, _, task_no in tasks])
@@ -92,6 +92,7 @@ def announce_tasks(tx: Transaction, tasks: Sequence[tuple[int, str, int]]) -> No
             "job_ids": [job_id for _, job_id, _ in tasks],
             "task_nos": [task_no for _, _, task_no in tasks],
             "data_urls": [line and line.data_url for line in found],
+            "texts": [line and line.text for line in found],
             "metadata": [line and line.metadata for line in found],
         }
         for query in ("name_endpoints", "announce_tasks"):

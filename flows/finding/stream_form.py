@@ -52,6 +52,20 @@ class _Form(BaseModel):
         return given
 
 
+class OptionDetail(_Form):
+    """What helps annotators to choose one of the options."""
+
+    option: str = Field(description="The option that this is about, as it stands in `options`.")
+    description: str | None = Field(
+        default=None,
+        description="When it is the right one: at most "
+        f"{limits.OPTION_DESCRIPTION_CHARACTERS_MAX} characters.",
+    )
+    hotkey: str | None = Field(
+        default=None, description="One character: the key that chooses it. Each is another one."
+    )
+
+
 class LabelSpec(_Form):
     """What annotators are asked."""
 
@@ -59,6 +73,9 @@ class LabelSpec(_Form):
     options: list[str] = Field(
         description="The answers to choose from: "
         f"{limits.OPTIONS_MIN} to {limits.OPTIONS_MAX}, each different."
+    )
+    option_details: list[OptionDetail] = Field(
+        default=[], description="Descriptions and hotkeys of options, for those that need any."
     )
 
 
@@ -69,7 +86,7 @@ class JobOptions(_Form):
         default=limits.CONSENSUS_THRESHOLD_DEFAULT,
         ge=limits.CONSENSUS_THRESHOLD_MIN,
         le=limits.CONSENSUS_THRESHOLD_MAX,
-        description="With how many labels a task is settled.",
+        description="With how many labels a task is settled; with 1, the first label is the result.",
     )
     task_type: TaskType = Field(
         default=TaskType.IMAGE_CLASSIFICATION, description="What annotators are shown."
@@ -107,6 +124,10 @@ class JobOptions(_Form):
     show_metadata: bool | list[str] = Field(
         default=True,
         description="What annotators see of a line's metadata: all, none, or the members named here.",
+    )
+    instructions: str | None = Field(
+        default=None,
+        description="What annotators read before they label: Markdown, of at most 64 KiB.",
     )
 
 

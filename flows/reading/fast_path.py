@@ -2,14 +2,23 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import polars as pl
 from polars.exceptions import ComputeError
 
 from blocks.domain.data_urls import URL_CHARACTERS_MAX
 from blocks.domain.model import LINE_BYTES_MAX, BadLine, GoodLine
-from blocks.lines.exact_path import validate
+from blocks.lines.exact_path import BLANK_TEXT, validate
 from blocks.lines.validated_lines import Batch, task_frame
-from flows.reading.good_line import GOOD_LINE, HEAD, TURNED_HEAD, TURNED_TAIL
+from flows.reading.good_line import (
+    GOOD_LINE,
+    GOOD_TEXT_LINE,
+    HEAD,
+    TEXT_BODY,
+    TEXT_HEAD,
+    TURNED_HEAD,
+    TURNED_TAIL,
+)
 
 # A sweep costs a millisecond however few its lines are, so batches are large; yet their results have to
 # fit into memory however short the lines are: a bad line of two bytes takes more than two hundred.
@@ -23,14 +32,17 @@ _TEXT = pl.col("text")
 _URL_AT, _URL_END = pl.col("url_at"), pl.col("url_end")
 
 
-def validate_lines(text: bytes, byte_offset: int, lines: int | None = None) -> Iterator[Batch]:
+def validate_lines(
+    text: bytes, byte_offset: int, lines: int | None = None, *, takes_text: bool = False
+) -> Iterator[Batch]:
     """Yield the lines of `text`, which begins at `byte_offset` of the manifest, in bounded batches.
 
-    `lines` is how many they are, if that is known; then they need not be counted.
+    `lines` is how many they are, if that is known; then they need not be counted. `takes_text` says
+    that a line may have a text instead of a URL.
     """
     number = 1
     for start, end in _cuts(text, lines):
-        batch = _validate(text[start:end], byte_offset + start, number)
+        batch = _validate(text[start:end], byte_offset + start, number, takes_text=takes_text)
         number += batch.lines
         yield batch
 
@@ -50,15 +62,19 @@ def _cuts(text: bytes, lines: int | None) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def _validate(text: bytes, byte_offset: int, first_number: int) -> Batch:
+def _validate(text: bytes, byte_offset: int, first_number: int, *, takes_text: bool) -> Batch:
     lines = _judge(_split(text, byte_offset, first_number))
     tasks = _tasks(lines.filter("good"))
     rest = lines.remove("good")
+    if takes_text and rest.get_column("text").str.starts_with(TEXT_HEAD).any():
+        texts = _text_tasks(rest)
+        tasks = tasks.merge_sorted(texts, key="byte_offset")
+        rest = rest.join(texts, on="line", how="anti", maintain_order="left")
     if rest.get_column("text").str.starts_with(TURNED_HEAD).any():
         turned = _judge(_turn(rest)).filter("good")
         tasks = tasks.merge_sorted(_tasks(turned), key="byte_offset")
         rest = rest.join(turned, on="line", how="anti", maintain_order="left")
-    good, bad, blank = _validate_each(rest, text, byte_offset)
+    good, bad, blank = _validate_each(rest, text, byte_offset, takes_text=takes_text)
     if good:
         tasks = tasks.merge_sorted(task_frame(good), key="byte_offset")
     return Batch(len(lines), tasks, bad, blank)
@@ -114,8 +130,45 @@ def _tasks(good: pl.DataFrame) -> pl.DataFrame:
             metadata=pl.when(brace.is_not_null()).then(
                 _slice(rest, brace, rest.str.len_bytes() - 1 - brace)
             ),
+            text=pl.lit(None, pl.String),
         )
     )
+
+
+def _text_tasks(lines: pl.DataFrame) -> pl.DataFrame:
+    """Return those lines as tasks that are surely good and have a text."""
+    size, body, rest = _TEXT.str.len_bytes(), pl.col("body"), pl.col("rest")
+    at = len(TEXT_HEAD) + 1 + _TEXT.str.starts_with(f"{TEXT_HEAD} ").cast(pl.UInt32)
+    brace = pl.col("brace")
+    found = (
+        lines.filter(_TEXT.str.contains(GOOD_TEXT_LINE) & (size <= LINE_BYTES_MAX))
+        .with_columns(body=_slice(_TEXT, at).str.extract(TEXT_BODY))
+        .with_columns(rest=_slice(_TEXT, at + body.str.len_bytes()))
+        .with_columns(brace=rest.str.find("{", literal=True))
+        .select(
+            "byte_offset",
+            "line",
+            data_url=pl.lit(None, pl.String),
+            metadata=pl.when(brace.is_not_null()).then(
+                _slice(rest, brace, rest.str.len_bytes() - 1 - brace)
+            ),
+            text=body,
+        )
+    )
+    return found.with_columns(_unescape(found["text"])).filter(
+        _TEXT.str.strip_chars(BLANK_TEXT).str.len_bytes() > 0,
+        ~_TEXT.str.contains("\x00", literal=True),
+    )
+
+
+def _unescape(bodies: pl.Series) -> pl.Series:
+    """Return the texts that JSON strings stand for, which are given without their quotes."""
+    is_escaped = bodies.str.contains("\\", literal=True)
+    if not is_escaped.any():
+        return bodies
+    escaped = bodies.filter(is_escaped).str.join('","').item()
+    texts = msgspec.json.decode(f'["{escaped}"]', type=list[str])
+    return bodies.scatter(is_escaped.arg_true(), pl.Series(texts, dtype=pl.String))
 
 
 def _slice(text: pl.Expr, start: pl.Expr, size: pl.Expr | None = None) -> pl.Expr:
@@ -143,7 +196,7 @@ def _turn(lines: pl.DataFrame) -> pl.DataFrame:
 
 
 def _validate_each(
-    lines: pl.DataFrame, text: bytes, byte_offset: int
+    lines: pl.DataFrame, text: bytes, byte_offset: int, *, takes_text: bool
 ) -> tuple[list[GoodLine], list[BadLine], int]:
     good: list[GoodLine] = []
     bad: list[BadLine] = []
@@ -152,7 +205,7 @@ def _validate_each(
         start = at - byte_offset
         raw = text[start : start + size]
         raw = raw.removeprefix(_BOM) if at == 0 else raw
-        line = validate(raw, byte_offset=at, line=number)
+        line = validate(raw, byte_offset=at, line=number, takes_text=takes_text)
         if isinstance(line, GoodLine):
             good.append(line)
         elif line is not None:

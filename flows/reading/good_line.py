@@ -53,6 +53,17 @@ HEAD = '{"data_url":'
 GOOD_LINE = rf'^{re.escape(HEAD)} ?"(?:{_URL})"(?:,{_WS}"metadata"{_WS}:{_WS}{_METADATA})?\}}$'
 """Matches only good lines, but for the length of the line and of its URL."""
 
+TEXT_HEAD = '{"text":'
+"""How a good line that has a text begins; after at most one space follows the text in its quotes."""
+
+GOOD_TEXT_LINE = (
+    rf'^{re.escape(TEXT_HEAD)} ?{_STRING}(?:,{_WS}"metadata"{_WS}:{_WS}{_METADATA})?\}}$'
+)
+"""Matches only good lines, but for the length of the line, and a text that is blank or has U+0000."""
+
+TEXT_BODY = r'^((?:[^"\\]|\\.)*)"'
+"""Matches the rest of a JSON string behind its first quote; its group has all but the last one."""
+
 TURNED_HEAD = '{"metadata"'
 """How a line begins that has its fields in the other order."""
 

@@ -265,7 +265,8 @@ def _reader(job: Job) -> Read:
 
 def _commit(job: Job, chunk_no: int, at: int, text: bytes, counted: Counted) -> ChunkCounts | None:
     with database().transaction() as tx:
-        batches = validate_lines(text, at, counted.lines)
+        takes_text = job.task_type.takes_text
+        batches = validate_lines(text, at, counted.lines, takes_text=takes_text)
         made = chunks.commit(tx, job.job_no, chunk_no, batches, counted)
         if made:
             waits.forget_failures(tx, job.job_no, PROCESS_JOB)

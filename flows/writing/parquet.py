@@ -18,7 +18,8 @@ SCHEMA = pa.schema(
     [
         pa.field("task_id", pa.string(), nullable=False),
         pa.field("line", pa.int64()),
-        pa.field("data_url", pa.string(), nullable=False),
+        pa.field("data_url", pa.string()),  # null where there is a text
+        pa.field("text", pa.string()),
         pa.field("metadata", pa.string()),  # JSON, verbatim
         pa.field("status", pa.string(), nullable=False),
         pa.field("consensus_label", pa.string(), nullable=False),
@@ -32,7 +33,7 @@ SCHEMA = pa.schema(
 )
 
 # These are columns of `RESULT_COLUMNS` as they are.
-_VERBATIM = "line", "data_url", "metadata", "created_at", "settled_at"
+_VERBATIM = "line", "data_url", "text", "metadata", "created_at", "settled_at"
 _OLDEST = pl.CompatLevel.oldest()
 
 

@@ -137,7 +137,7 @@ class Annotation(Checks):
     def finish_ingestion(self, which: int) -> None:
         self._finish_ingestion(self._job(which))
 
-    @rule(threshold=st.integers(2, 3), stop_early=st.booleans(), count=st.integers(1, 2))
+    @rule(threshold=st.integers(1, 3), stop_early=st.booleans(), count=st.integers(1, 2))
     def post_inline(self, threshold: int, stop_early: bool, count: int) -> None:
         job = next((job for job in self.model.jobs.values() if job.is_inline), None)
         if job and (job.consensus_threshold, job.stop_early) != (threshold, stop_early):
@@ -239,6 +239,12 @@ class Annotation(Checks):
         held = list(self.model.held[annotator])[:count]
         self._take(self._release(annotator, held + [self._task_id(each) for each in others]))
 
+    @rule(who=people, count=few, others=st.lists(picks, max_size=2))
+    def renew(self, who: int, count: int, others: list[int]) -> None:
+        annotator = self._holder(who)
+        held = list(self.model.held[annotator])[:count]
+        self._take(self._renew(annotator, held + [self._task_id(each) for each in others]))
+
     @rule(who=people)
     def let_leases_expire(self, who: int) -> None:
         self._expire(self._holder(who))
@@ -272,6 +278,7 @@ intents: st.SearchStrategy[Intent] = st.one_of(
     st.tuples(st.just("skip"), people, st.lists(reasons, min_size=1, max_size=3)),
     st.tuples(st.just("change"), people, changes),
     st.tuples(st.just("release"), people, few),
+    st.tuples(st.just("renew"), people, few),
     st.tuples(st.just("end_job"), picks, st.none()),
 )
 
@@ -343,6 +350,9 @@ class AnnotationAtOnce(Annotation):
             case "release":
                 holder = self._holder(who)
                 return self._release(holder, list(self.model.held[holder])[:more])
+            case "renew":
+                holder = self._holder(who)
+                return self._renew(holder, list(self.model.held[holder])[:more])
             case _:
                 return self._end_job(who, fails=False)
 

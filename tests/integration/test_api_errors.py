@@ -40,10 +40,17 @@ ROUTES = [
     ("GET", "/v1/jobs/job_x/export"),
     ("GET", "/v1/jobs/job_x/errors"),
     ("GET", "/v1/jobs/job_x/quality"),
+    ("GET", "/v1/jobs/job_x/quality/changes"),
     ("POST", "/v1/tasks"),
     ("POST", "/v1/tasks/batch"),
     ("GET", "/v1/tasks/tsk_x"),
     ("GET", "/v1/tasks/tsk_x/result"),
+    ("GET", "/v1/jobs/job_x/instructions"),
+    ("GET", "/v1/annotation/jobs/job_x"),
+    ("GET", "/v1/annotation/me"),
+    ("GET", "/v1/annotation/me/jobs"),
+    ("GET", "/v1/annotation/me/labels"),
+    ("POST", "/v1/annotation/renew"),
     ("POST", "/v1/annotation/claim"),
     ("GET", "/v1/annotation/leases"),
     ("POST", "/v1/annotation/labels"),
@@ -455,10 +462,17 @@ def test_every_route_is_in_the_reference_by_a_name_of_its_own(schema: dict[str, 
         ("GET", "/v1/jobs/{job_id}/export"),
         ("GET", "/v1/jobs/{job_id}/errors"),
         ("GET", "/v1/jobs/{job_id}/quality"),
+        ("GET", "/v1/jobs/{job_id}/quality/changes"),
         ("POST", "/v1/tasks"),
         ("POST", "/v1/tasks/batch"),
         ("GET", "/v1/tasks/{task_id}"),
         ("GET", "/v1/tasks/{task_id}/result"),
+        ("GET", "/v1/jobs/{job_id}/instructions"),
+        ("GET", "/v1/annotation/jobs/{job_id}"),
+        ("GET", "/v1/annotation/me"),
+        ("GET", "/v1/annotation/me/jobs"),
+        ("GET", "/v1/annotation/me/labels"),
+        ("POST", "/v1/annotation/renew"),
         ("POST", "/v1/annotation/claim"),
         ("GET", "/v1/annotation/leases"),
         ("POST", "/v1/annotation/labels"),
@@ -504,12 +518,14 @@ STATUSES = {
     "create_job": {"202", "400", "401", "403", "409", "413", "415", "422"},
     "list_jobs": {"200", "400", "401", "403"},
     "get_job": {"200", "304", "401", "403", "404"},
+    "get_job_instructions": {"200", "401", "403", "404"},
     "deliver_job": {"202", "400", "401", "403", "404", "409", "413", "415"},
     "wipe_job_credentials": {"204", "401", "403", "404"},
     "cancel_job": {"202", "401", "403", "404", "409"},
     "export_job": {"200", "400", "401", "403", "404", "409"},
     "list_bad_lines": {"200", "401", "403", "404"},
-    "get_job_quality": {"200", "401", "403", "404"},
+    "get_job_quality": {"200", "400", "401", "403", "404", "422"},
+    "list_label_changes": {"200", "400", "401", "403", "404", "422"},
     "create_task": {"200", "202", "400", "401", "403", "409", "413", "415"},
     "create_tasks": {"202", "400", "401", "403", "409", "413", "415"},
     "get_task": {"200", "401", "403", "404"},
@@ -517,6 +533,11 @@ STATUSES = {
     "release_tasks": {"200", "400", "401", "403", "413", "415"},
     "claim_tasks": {"200", "400", "401", "403", "404", "409", "413", "415"},
     "list_leases": {"200", "400", "401", "403"},
+    "renew_leases": {"200", "400", "401", "403", "413", "415"},
+    "get_me": {"200", "401", "403"},
+    "list_own_labels": {"200", "400", "401", "403"},
+    "list_open_jobs": {"200", "400", "401", "403"},
+    "get_job_to_label": {"200", "401", "403", "404"},
     "submit_labels": {"200", "400", "401", "403", "413", "415"},
     "create_webhook": {"201", "400", "401", "403", "409", "413", "415"},
     "list_webhooks": {"200", "400", "401", "403"},
@@ -553,7 +574,7 @@ def test_what_a_route_takes_is_in_the_reference_as_it_is(schema: dict[str, Any])
     body = resolve(schema, create["requestBody"]["content"]["application/json"]["schema"])
     assert set(body["required"]) == {"manifest_url", "label_spec"}
     threshold = body["properties"]["consensus_threshold"]
-    assert (threshold["minimum"], threshold["maximum"], threshold["default"]) == (2, 10, 3)
+    assert (threshold["minimum"], threshold["maximum"], threshold["default"]) == (1, 10, 3)
     (header,) = [each for each in create["parameters"] if each["in"] == "header"]
     assert (header["name"], header["in"], header.get("required", False)) == (
         "Idempotency-Key", "header", False,
@@ -656,7 +677,8 @@ def test_an_id_with_u0000_is_none_that_there_is(api: Api, schema: dict[str, Any]
     assert len(found) >= 10
     for method, path in found:
         for url in with_nul(path):
-            headers = {**api.customer, "Content-Type": "application/json"}
+            whose = api.annotator if "annotation" in path else api.customer
+            headers = {**whose, "Content-Type": "application/json"}
             answer = api.client.request(method, url, headers=headers, content=b"{}")
             assert answer.status_code == 404, (method, url)
             assert answer.json()["code"].endswith("_not_found"), (method, url)
@@ -698,6 +720,8 @@ WRONG_PARAMETERS = [
     ("/v1/webhooks?limit=1e9", "limit", "This must be a whole number from 1 to 100, not '1e9'."),
     ("/v1/jobs/job_x?wait=61", "wait", "This must be a whole number from 0 to 60, not '61'."),
     ("/v1/jobs/job_x/errors?format=csv", "format", "This must be one of jsonl, manifest, not 'csv'."),
+    ("/v1/jobs/job_x/quality?method=glad", "method", "This must be one of one_coin, dawid_skene, not 'glad'."),
+    ("/v1/jobs/job_x/quality/changes?method=", "method", "This must be one of one_coin, dawid_skene, not ''."),
     ("/v1/jobs/job_x/export?after=-1", "after",
      "This must be a whole number from 0 to 9,223,372,036,854,775,807, not '-1'."),
     ("/v1/annotation/leases?limit=501", "limit", "This must be a whole number from 1 to 500, not '501'."),

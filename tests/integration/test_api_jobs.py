@@ -125,7 +125,7 @@ def test_every_fault_is_told_at_once(api: Api) -> None:
     body = {
         "manifest_url": "ftp://x/y",
         "label_spec": {"question": " ", "options": ["a", "a"], "extra": 1},
-        "consensus_threshold": 1,
+        "consensus_threshold": 0,
         "task_type": "guessing",
         "callback_url": "http://insecure.example.com",
         "delivery": {"type": "s3", "bucket": "!", "prefix": "a/../b", "format": "csv"},

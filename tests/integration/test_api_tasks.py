@@ -154,7 +154,7 @@ def test_every_fault_of_a_task_is_told_at_once(api: Api) -> None:
         "type": "guessing",
         "data_url": "ftp://x/y",
         "label_spec": {"question": " ", "options": ["a", "a"], "extra": 1},
-        "consensus_threshold": 1,
+        "consensus_threshold": 0,
         "stop_early": "yes",
         "callback_url": "http://insecure.example.com",
         "metadata": [],
@@ -492,7 +492,7 @@ def test_another_customers_task_is_as_one_that_never_existed(api: Api) -> None:
 def test_what_inline_tasks_hang_on_is_not_to_be_seen(api: Api) -> None:
     hidden = container(submit(api))
     assert api.shop.value("select count(*) from jobs where job_id = %s", hidden) == 1
-    for path in ("", "/export", "/errors", "/quality"):
+    for path in ("", "/export", "/errors", "/quality", "/quality/changes"):
         answer = api.get(f"/v1/jobs/{hidden}{path}")
         nothing = api.get(f"/v1/jobs/{new_id('job')}{path}")
         assert (answer.status_code, answer.content) == (404, nothing.content)
@@ -775,10 +775,10 @@ def test_answers_are_as_the_reference_says(api: Api) -> None:
 def test_what_a_task_takes_is_in_the_reference_as_it_is(api: Api) -> None:
     schemas = api.client.get("/schema/openapi.json").json()["components"]["schemas"]
     task, batch = schemas["TaskBody"], schemas["TasksBody"]
-    assert set(task["required"]) == {"type", "data_url", "label_spec"}
+    assert set(task["required"]) == {"type", "label_spec"}
     assert task["properties"]["metadata"]["type"] == ["object", "null"]
     threshold = task["properties"]["consensus_threshold"]
-    assert (threshold["minimum"], threshold["maximum"], threshold["default"]) == (2, 10, 3)
+    assert (threshold["minimum"], threshold["maximum"], threshold["default"]) == (1, 10, 3)
     tasks = batch["properties"]["tasks"]
     assert (tasks["minItems"], tasks["maxItems"]) == (1, 1000)
     assert batch["required"] == ["tasks"]

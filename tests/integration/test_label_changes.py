@@ -8,7 +8,7 @@ import pytest
 from api.routes.task_views import view
 from blocks.domain.ids import task_id
 from blocks.domain.model import JobStatus, LabelOutcome, SkipReason, TaskReason
-from blocks.store import annotation, jobs, quality, results, tasks
+from blocks.store import annotation, jobs, label_columns, quality, results, tasks
 from blocks.store.annotation import Label
 from blocks.store.archive import archive_some
 from blocks.store.jobs import Job
@@ -341,12 +341,15 @@ def test_the_archive_keeps_what_came_of_skips(shop: Shop, end: str) -> None:
         with shop.database.long_read() as tx:
             export = b"".join(results.export(tx, job.job_no))
         views = [view(shop.do(tasks.get, each, customer_id=shop.customer_id)) for each in found]
-        return export, errors(shop, job), views, shop.do(quality.measure, job.job_no)
+        ended = shop.do(label_columns.read_ended, job.job_no, labels_max=100)
+        labels = sorted(ended.labels.rows())
+        return export, errors(shop, job), views, labels, shop.do(quality.measure, job.job_no)
 
     before = seen()
     assert {line["code"] for line in before[1]} >= {"skipped_broken", "skipped_none_of_these"}
     skipped = next(line for line in before[1] if line["code"] == "skipped_broken")
     assert skipped["message"].endswith("it is broken. It has labels: dog 1.")
+    assert (0, people[2], 2, 0) in before[3]  # a label of a task that failed
     while shop.do(archive_some, after_s=0):
         pass
     assert shop.value("select count(*) from tallies") == 0

@@ -61,7 +61,8 @@ def test_a_chunk_whose_lines_do_not_add_up_is_not_committed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(
-        "flows.reading.ingestion.validate_lines", lambda *text: spoil(validate_lines(*text))
+        "flows.reading.ingestion.validate_lines",
+        lambda *text, **more: spoil(validate_lines(*text, **more)),
     )
     data = gzip.compress(MANIFEST.data) if name.endswith(".gz") else MANIFEST.data
     job_id = submit(shop, data, name)

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from blocks.domain.ids import new_id
 from blocks.domain.model import SkipReason
 from blocks.secrets.vault import Vault
-from blocks.store import annotation, customers, jobs, label_changes
+from blocks.store import annotation, customers, jobs, label_changes, leases
 from blocks.store.annotation import Label
 from blocks.store.database import Database, Transaction
 from blocks.store.label_changes import Entry, Replacement, Skip, Withdrawal
@@ -41,7 +41,7 @@ PICKS = 24
 picks = st.integers(0, PICKS - 1)
 options = st.sampled_from([*OPTIONS, *OPTIONS[:2], *OPTIONS[:2], UNKNOWN])
 few = st.integers(1, 4)
-thresholds = st.integers(2, 4)
+thresholds = st.integers(1, 4)
 skips_max = st.integers(1, 3)
 reasons = st.sampled_from(SkipReason)
 kinds = st.sampled_from(["label", "skip", "replace", "replace", "withdraw"])
@@ -230,6 +230,15 @@ class Steps(RuleBasedStateMachine):
 
         def tell(model: Labelling, released: set[str], alone: bool) -> None:
             assert released == model.release(annotator, task_ids)
+
+        return act, tell
+
+    def _renew(self, annotator: int, task_ids: list[str]) -> Step:
+        def act(tx: Transaction) -> set[str]:
+            return set(leases.renew(tx, annotator, task_ids, lease_s=1200))
+
+        def tell(model: Labelling, renewed: set[str], alone: bool) -> None:
+            assert renewed == model.renew(annotator, task_ids)
 
         return act, tell
 

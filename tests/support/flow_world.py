@@ -135,7 +135,8 @@ class FlowShop:
                     tx, principal.annotator_no, limit=500, lease_s=60, job_id=job_id
                 )
                 labels = [
-                    annotation.Label(t.task_id, truth({"data_url": t.data_url})) for t in tasks
+                    annotation.Label(t.task_id, truth({"data_url": t.data_url or "///0"}))
+                    for t in tasks
                 ]
                 annotation.submit(tx, principal.annotator_no, labels)
             if not tasks:

@@ -288,6 +288,15 @@ class Labelling:
             self._let_go(annotator, task_id)
         return released
 
+    def renew(self, annotator: int, task_ids: Sequence[str]) -> set[str]:
+        """Tell which of these tasks the annotator can hold for longer."""
+        held = self.held[annotator]
+        return {
+            task_id
+            for task_id in set(task_ids) & held.keys()
+            if not held[task_id] and self.tasks[task_id].job.is_open
+        }
+
     def withdraw(self, annotator: int) -> int:
         """Hand the annotator nothing any more: how many tasks they held."""
         self.granted.remove(annotator)

@@ -20,6 +20,7 @@ def row(
         "line": n if line == -1 else line,
         "data_url": url or f"https://a.example/{n}.jpg",
         "metadata": metadata,
+        "text": None,
         "ballot": ballot,
         "created_at": CREATED_AT,
         "settled_at": SETTLED_AT,

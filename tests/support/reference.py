@@ -57,8 +57,9 @@ class Good(NamedTuple):
 
     byte_offset: int
     line: int
-    data_url: str
+    data_url: str | None
     metadata: str | None
+    text: str | None = None
 
 
 class Bad(NamedTuple):
@@ -78,8 +79,8 @@ class Outcome(NamedTuple):
     bad: list[Bad]
 
 
-def judge(manifest: bytes) -> Outcome:
-    """What a whole manifest comes to.
+def judge(manifest: bytes, *, takes_text: bool = False) -> Outcome:
+    """What a whole manifest comes to; `takes_text`: a line may have a text instead of a URL.
 
     Raises:
         UndecidedError: a line that is right otherwise has a host that is beyond the reference.
@@ -91,7 +92,7 @@ def judge(manifest: bytes) -> Outcome:
     byte_offset = 0
     for number, piece in enumerate(pieces, 1):
         line = piece.removeprefix(BOM) if number == 1 else piece
-        found = judge_line(line, byte_offset, number)
+        found = judge_line(line, byte_offset, number, takes_text=takes_text)
         if isinstance(found, Good):
             outcome.good.append(found)
         elif found is not None:
@@ -100,48 +101,65 @@ def judge(manifest: bytes) -> Outcome:
     return outcome
 
 
-def judge_line(line: bytes, byte_offset: int = 0, number: int = 1) -> Good | Bad | None:
+def judge_line(
+    line: bytes, byte_offset: int = 0, number: int = 1, *, takes_text: bool = False
+) -> Good | Bad | None:
     """What one line comes to, without its line feed and byte order mark; None for a blank one."""
     line = line.removesuffix(b"\r")
     if len(line) > LINE_BYTES_MAX:  # before blanks: nobody reads on to see whether it is all blank
         return Bad(byte_offset, number, "line_too_long", line[:RAW_BYTES_OF_TOO_LONG])
     if all(byte in b" \t\r" for byte in line):
         return None
-    code, data_url, metadata = _judge_text(line)
-    if code is not None:
-        return Bad(byte_offset, number, code, line)
-    return Good(byte_offset, number, data_url, metadata)
-
-
-def _judge_text(line: bytes) -> tuple[str | None, str, str | None]:  # noqa: PLR0911 – a list of rules
-    """(code, "", None) of a bad line, (None, data URL, text of the metadata) of a good one."""
     try:
         text = line.decode("utf-8", errors="strict")
     except UnicodeDecodeError:
-        return "invalid_utf8", "", None
+        return Bad(byte_offset, number, "invalid_utf8", line)
+    found = _judge_text(text, takes_text=takes_text)
+    if isinstance(found, str):
+        return Bad(byte_offset, number, found, line)
+    metadata = found.get("metadata")
+    return Good(
+        byte_offset,
+        number,
+        found["data_url"].string if "data_url" in found else None,
+        text[metadata.start : metadata.end] if metadata else None,
+        found["text"].string if "text" in found else None,
+    )
+
+
+def _judge_text(  # noqa: PLR0911 – a list of rules
+    text: str, *, takes_text: bool
+) -> "str | dict[str, Value]":
+    """The code of a bad line, the fields of a good one."""
     try:
         value = parse(text)
     except NotJsonError:
-        return "malformed_json", "", None
+        return "malformed_json"
     if value.members is None:
-        return "not_an_object", "", None
-    keys = [key for key, _ in value.members]
-    if len(set(keys)) < len(keys):
-        return "duplicate_key", "", None
+        return "not_an_object"
+    keys = {key for key, _ in value.members}
+    if len(keys) < len(value.members):
+        return "duplicate_key"
+    known = {"data_url", "metadata", *(["text"] if takes_text else [])}
+    if not keys & known - {"metadata"}:
+        return "missing_data_url"
+    if not keys <= known:
+        return "unknown_field"
+    if {"data_url", "text"} <= keys:
+        return "invalid_text"
     fields = dict(value.members)
-    if "data_url" not in fields:
-        return "missing_data_url", "", None
-    if not set(keys) <= {"data_url", "metadata"}:
-        return "unknown_field", "", None
-    data_url = fields["data_url"].string
-    if data_url is None or not is_data_url(data_url):
-        return "invalid_data_url", "", None
-    if "metadata" not in fields:
-        return None, data_url, None
-    metadata = fields["metadata"]
-    if metadata.members is None:
-        return "invalid_metadata", "", None
-    return None, data_url, text[metadata.start : metadata.end]
+    if "data_url" in fields and not is_data_url(fields["data_url"].string or ""):
+        return "invalid_data_url"
+    if "text" in fields and not is_text(fields["text"].string or ""):
+        return "invalid_text"
+    if "metadata" in fields and fields["metadata"].members is None:
+        return "invalid_metadata"
+    return fields
+
+
+def is_text(text: str) -> bool:
+    """Whether it is of more than blanks, and can be stored."""
+    return any(letter not in " \t\r\n" for letter in text) and "\0" not in text
 
 
 class NotJsonError(Exception):

@@ -12,7 +12,7 @@ from flows.reading.ranges import plan_ranges, read_lines
 from tests.support.reference import Bad, Good, Outcome
 
 
-def outcome(data: bytes, chunk_bytes: int | None = None) -> Outcome:
+def outcome(data: bytes, chunk_bytes: int | None = None, *, takes_text: bool = False) -> Outcome:
     """What a whole manifest comes to, read in chunks of that size, or at once."""
     lines, good, bad = 0, list[Good](), list[Bad]()
 
@@ -23,7 +23,7 @@ def outcome(data: bytes, chunk_bytes: int | None = None) -> Outcome:
     for start, end in plan_ranges(len(data), chunk_bytes or max(len(data), 1)):
         at, text, _ = read_lines(read, len(data), start, end)
         chunk_lines = 0
-        for batch in validate_lines(text, at):
+        for batch in validate_lines(text, at, takes_text=takes_text):
             good += [_good(GoodLine(*row), lines) for row in batch.tasks.iter_rows()]
             bad += [_bad(line, lines) for line in batch.bad]
             chunk_lines += batch.lines
@@ -40,16 +40,17 @@ def outcome_in_batches(data: bytes, *, bytes_max: int, lines_max: int) -> Outcom
         return outcome(data)
 
 
-def exact(raw: bytes) -> Good | Bad | None:
+def exact(raw: bytes, *, takes_text: bool = False) -> Good | Bad | None:
     """What the exact path makes of the only line of a manifest, given without its line feed."""
-    found = validate(raw, byte_offset=0, line=1)
+    found = validate(raw, byte_offset=0, line=1, takes_text=takes_text)
     if found is None:
         return None
     return _good(found, 0) if isinstance(found, GoodLine) else _bad(found, 0)
 
 
 def _good(line: GoodLine, lines_before: int) -> Good:
-    return Good(line.byte_offset, lines_before + line.line, line.data_url, line.metadata)
+    number = lines_before + line.line
+    return Good(line.byte_offset, number, line.data_url, line.metadata, line.text)
 
 
 def _bad(line: BadLine, lines_before: int) -> Bad:

@@ -80,6 +80,7 @@ def test_the_required_fields_are_enough_and_the_others_have_the_defaults_of_the_
         "skips_max": 3,
         "failure_threshold_percent": 100.0,
         "show_metadata": True,
+        "instructions": None,
     }
 
 
@@ -177,7 +178,7 @@ def test_an_unknown_field_is_refused_with_a_suggestion(
         ("consensus_threshold", 3.5),
         ("consensus_threshold", True),
         ("consensus_threshold", None),
-        ("consensus_threshold", 1),
+        ("consensus_threshold", 0),
         ("consensus_threshold", 11),
         ("consensus_threshold", 10**40),
         ("task_type", "IMAGE_CLASSIFICATION"),
@@ -207,6 +208,12 @@ def test_an_unknown_field_is_refused_with_a_suggestion(
         ("failure_threshold_percent", "50"),
         ("failure_threshold_percent", True),
         ("failure_threshold_percent", None),
+        ("instructions", ""),
+        ("instructions", " \n\t"),
+        ("instructions", 5),
+        ("instructions", ["x"]),
+        ("instructions", "x" * 65_537),
+        ("instructions", "é" * 32_769),
         ("delivery", "s3"),
         ("delivery", []),
         ("credentials", "s3"),
@@ -221,7 +228,7 @@ def test_a_value_of_another_type_or_range_is_refused(field: str, value: Any) -> 
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("consensus_threshold", 2),
+        ("consensus_threshold", 1),
         ("consensus_threshold", 10),
         ("callback_url", None),
         ("callback_url", "https://example.com:8443/hook?x=1"),
@@ -236,6 +243,8 @@ def test_a_value_of_another_type_or_range_is_refused(field: str, value: Any) -> 
         ("failure_threshold_percent", 0),
         ("failure_threshold_percent", 0.5),
         ("failure_threshold_percent", 100),
+        ("instructions", None),
+        ("instructions", "é" * 32_768),
     ],
 )
 def test_a_value_within_the_bounds_is_taken(field: str, value: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from cyclopts import App, Argument, CycloptsError
 
-from blocks.domain.model import JobStatus
+from blocks.domain.model import InferenceMethod, JobStatus
 from blocks.store.webhooks import Event
 from deployments.cli import build
 
@@ -33,6 +33,7 @@ OPTIONS = {
 NEEDED = {
     "jobs deliver": ["job_1"],
     "jobs errors": ["job_1"],
+    "jobs quality": ["job_1"],
     "streams show": ["cust_1", "daily"],
     "tasks submit": ["https://a.example/", "--question", "?", "--option", "a"],
     "webhooks add": ["https://a.example/"],
@@ -41,13 +42,15 @@ NEEDED = {
 # Numbers and closed lists, of which the API tells the command line.
 RANGES = [
     ("jobs submit", "--priority", ["-1", "10"], "From 0 to 9"),
-    ("jobs submit", "--threshold", ["1", "11"], "From 2 to 10"),
+    ("jobs submit", "--threshold", ["0", "11"], "From 1 to 10"),
     ("jobs submit", "--failure-threshold-percent", ["-0.1", "100.1"], "From 0 to 100"),
     ("jobs submit", "--skips-max", ["0", "11"], "From 1 to 10"),
-    ("tasks submit", "--threshold", ["1", "11"], "From 2 to 10"),
+    ("tasks submit", "--threshold", ["0", "11"], "From 1 to 10"),
     ("tasks submit", "--skips-max", ["0", "11"], "From 1 to 10"),
     ("annotate", "--at-once", ["0", "101"], "from 1 to 100"),
     ("jobs list", "--limit", ["0"], "from 1 on"),
+    ("me labels", "--limit", ["0"], "from 1 on"),
+    ("me renew", "--lease-seconds", ["0", "86401"], "from 1 to 86400"),
     ("webhooks deliveries", "--limit", ["0", "101"], "from 1 to 100"),
     ("streams show", "--limit", ["0"], "from 1 on"),
     ("streams failed", "--limit", ["-1"], "from 1 on"),
@@ -62,6 +65,7 @@ CHOICES: list[tuple[str, str, set[str]]] = [
     ("jobs deliver", "--format", {"jsonl", "parquet"}),
     ("jobs deliver", "--compression", {"none", "gzip", "zstd"}),
     ("jobs errors", "--format", {"jsonl", "manifest"}),
+    ("jobs quality", "--method", {*InferenceMethod}),
     ("tasks submit", "--type", {"moderation"}),
     ("annotate", "--type", {"moderation"}),
     ("webhooks add", "--event", {*Event}),

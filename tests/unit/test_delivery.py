@@ -408,6 +408,7 @@ def test_parquet_has_the_fields_of_the_export(compression: Compression) -> None:
         "task_id": "tsk_11",
         "line": 1,
         "data_url": "https://a.example/1.jpg",
+        "text": None,
         "metadata": '{"a": 1.10}',
         "status": "settled",
         "consensus_label": "cat",

@@ -138,7 +138,7 @@ def test_chunks_come_to_the_same_tasks_and_bad_lines_with_the_same_numbers(data:
         for limits in plan_ranges(len(data), chunk_bytes):
             chunk = read_chunk(Store(data).read, len(data), *limits)
             found += [
-                GoodLine(t.byte_offset, before + t.line, t.data_url, t.metadata)
+                GoodLine(t.byte_offset, before + t.line, t.data_url, t.metadata, t.text)
                 for t in chunk.tasks
             ]
             found += [

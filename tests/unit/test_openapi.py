@@ -137,6 +137,8 @@ def test_every_parameter_has_a_description_and_no_enum_a_default(document: dict[
     [
         ("list_jobs", "status", ["accepted", "processing", "completed", "failed", "cancelled"]),
         ("list_bad_lines", "format", ["jsonl", "manifest"]),
+        ("get_job_quality", "method", ["one_coin", "dawid_skene"]),
+        ("list_label_changes", "method", ["one_coin", "dawid_skene"]),
     ],
 )
 def test_a_parameter_of_few_values_lists_them(
@@ -200,7 +202,7 @@ def test_examples_have_no_fields_that_the_specification_does_not(document: dict[
             assert set(example) == {"value"}, (name, status)
 
 
-BODY = {
+BODY: dict[str, Any] = {
     "manifest_url": "s3://manifests/a.jsonl",
     "label_spec": {"question": "?", "options": ["a", "b"]},
 }
@@ -212,18 +214,27 @@ S3 = {"type": "s3", "bucket": "results"}
     [
         {"priorty": 1},
         {"priority": 10},
-        {"consensus_threshold": 1},
+        {"consensus_threshold": 0},
         {"manifest_url": "ftp://manifests/a.jsonl"},
         {"callback_url": "http://hooks.example/"},
         {"label_spec": {"question": " ", "options": ["a", "b"]}},
         {"label_spec": {"question": "?", "options": ["a", "a"]}},
         {"label_spec": {"question": "?", "options": ["a", " "]}},
         {"label_spec": {"question": "?", "options": ["a"]}},
+        {"label_spec": BODY["label_spec"] | {"option_details": [{"option": "a", "hotkey": "ab"}]}},
+        {"label_spec": BODY["label_spec"] | {"option_details": [{"option": "a", "hotkey": " "}]}},
+        {"label_spec": BODY["label_spec"] | {"option_details": [{"description": "?"}]}},
+        {
+            "label_spec": BODY["label_spec"]
+            | {"option_details": [{"option": "a", "description": ""}]}
+        },
         {"credentials": {}},
         {"delivery": S3 | {"bucket": "a"}},
         {"delivery": S3 | {"compression": "xz"}},
         {"delivery": S3 | {"type": "gcs", "acl": "private"}},
         {"metadata": {"a": 1}},
+        {"instructions": "\n"},
+        {"instructions": "x" * 65_537},
     ],
     ids=str,
 )

@@ -11,11 +11,18 @@ from pydantic import ValidationError as FormError
 
 from blocks.bodies.jobs import JobBody
 from blocks.prefect.blocks import ManifestSource, ResultsDelivery
-from flows.finding.stream_form import Find, InvalidParameters, JobOptions, LabelSpec, job_of
+from flows.finding.stream_form import (
+    Find,
+    InvalidParameters,
+    JobOptions,
+    LabelSpec,
+    OptionDetail,
+    job_of,
+)
 from flows.submit_manifests import submit_manifests
 
 SCHEMA: dict[str, Any] = parameter_schema(submit_manifests).model_dump()
-FORMS: list[type[BaseModel]] = [LabelSpec, JobOptions, Find]
+FORMS: list[type[BaseModel]] = [LabelSpec, OptionDetail, JobOptions, Find]
 # What a deployment says elsewhere.
 ELSEWHERE = {"manifest_url", "label_spec", "credentials", "delivery"}
 
@@ -44,7 +51,7 @@ def test_the_options_are_the_fields_of_a_job_with_their_bounds() -> None:
     [
         ({"find": {"min_age": 3}}, "'min_age' is not one of ['catch_up', "),
         ({"options": {"consensus_treshold": 2}}, "'consensus_treshold' is not one of ['consensus_threshold', "),
-        ({"label_spec": {"question": "?", "option": []}}, "'option' is not one of ['question', 'options']"),
+        ({"label_spec": {"question": "?", "option": []}}, "'option' is not one of ['question', 'options', 'option_details']"),
     ],
 )  # fmt: skip
 def test_prefect_refuses_an_unknown_name_when_a_deployment_is_made(
@@ -87,6 +94,7 @@ def job(label_spec: dict[str, Any], options: dict[str, Any], delivery: dict[str,
     [
         ({"options": ["a", "a"]}, {}, {}, "label_spec.options: The options must be distinct."),
         ({"options": ["a"]}, {}, {}, "label_spec.options: This must be an array of 2 to 100 strings."),
+        ({"option_details": [{"option": "c"}]}, {}, {}, "label_spec.option_details[0].option: This is none of the options."),
         ({"question": " "}, {}, {}, "label_spec.question: The question must not be empty."),
         ({}, {"callback_url": "not a url"}, {}, "options.callback_url: This must be an https URL"),
         ({}, {"callback_url": "http://10.0.0.1/x"}, {}, "options.callback_url: This must be an https URL"),

@@ -45,6 +45,13 @@ create index api_keys_by_annotator on api_keys (annotator_no) where annotator_no
 
 ---- 1. A job is posted
 
+-- What annotators read before they label. A text is stored once, however many jobs have it, such as those of a stream:
+-- lists of jobs and claims carry its digest alone.
+create table instructions (
+    digest bytea primary key,                            -- SHA-256 of the text
+    text   text not null                                 -- Markdown
+);
+
 create table jobs (
     job_no      bigint generated always as identity primary key,
     job_id      text not null unique,                   -- job_…
@@ -65,7 +72,8 @@ create table jobs (
     inline_key                  bytea,                   -- SHA-256 of the question and the rule of such tasks
     question                    text not null,
     options                     text[] not null check (cardinality(options) between 2 and 100),
-    consensus_threshold         smallint not null check (consensus_threshold between 2 and 10),
+    option_details              jsonb,                   -- [{"option", "description", "hotkey"}]; null: none
+    consensus_threshold         smallint not null check (consensus_threshold between 1 and 10),
     stop_early                  boolean not null,
     skips_max                   smallint not null default 3 check (skips_max between 1 and 10),
     task_type                   text not null,
@@ -74,6 +82,7 @@ create table jobs (
     callback_url                text,
     metadata                    text,                    -- a JSON object, as the customer wrote it
     shown_metadata              text[],                  -- members of a line's metadata that annotators see; null: all
+    instructions_digest         bytea references instructions,
 
     -- Its buckets are opened by a sealed envelope, or by a block of Prefect (aws-credentials/etl).
     credentials                 bytea,                   -- null once wiped
@@ -369,6 +378,28 @@ create table labels (
     option       smallint not null,                      -- 1-based index into the job's options
     created_at   timestamptz not null default now(),
     primary key (job_no, task_no, annotator_no)
+);
+
+-- What each annotator has handed in lately, for their own history and counts: a row for each request and job. The labels
+-- themselves are in labels, whose key does not lead from an annotator to them: an index there would cost every label.
+-- Rows are only appended, so that the requests of an annotator do not wait for each other; the oldest of many are
+-- folded into annotator_days.
+create table label_batches (
+    annotator_no integer not null,
+    batch_no     bigint generated always as identity,
+    job_no       bigint not null,
+    settled      integer not null,                       -- how many of the tasks these labels have settled
+    created_at   timestamptz not null default now(),
+    task_nos     bigint[] not null,                      -- of each label, in order
+    primary key (annotator_no, batch_no)
+);
+
+create table annotator_days (
+    annotator_no integer not null,
+    day          date not null,                          -- in UTC
+    labels       bigint not null,
+    settled      bigint not null,
+    primary key (annotator_no, day)
 );
 
 -- The votes of a task, from its first label on, and in the end its result. A task's state is:

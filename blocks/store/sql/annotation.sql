@@ -378,7 +378,8 @@ order by given.task_no;
 -- describe --
 -- Return the pages that runs of tasks are on, each with what annotators are shown of its job.
 with {pages.on_runs}
-select page.*, j.job_id, j.task_type, j.question, j.options, j.shown_metadata
+select page.*, j.job_id, j.task_type, j.question, j.options, j.option_details, j.shown_metadata,
+       j.instructions_digest
 from page cross join lateral (select * from jobs j where j.job_no = page.job_no offset 0) j;
 
 -- submit_labels --
@@ -420,10 +421,12 @@ with job as materialized (
     order by job_no, task_no, n
 ), {let_go}, counted as (
     insert into tallies as y (
-        job_no, task_no, labelled_at, latest, threshold, places, stop_early, votes, annotators
+        job_no, task_no, labelled_at, latest, threshold, places, outcome, stop_early, votes, annotators
     )
     select job_no, task_no, now(), option, threshold,
-           threshold + (held.let_go is null)::integer, stop_early,
+           threshold + (held.let_go is null)::integer,
+           case when threshold = 1 then option end,  -- else one label is never enough, not with stop_early either
+           stop_early,
            array_fill(0::smallint, array[option - 1]) || 1::smallint
            || array_fill(0::smallint, array[options - option]),
            array[%(annotator_no)s::integer]

@@ -4,6 +4,7 @@ insert into jobs (
     job_id, customer_id, manifest_url, manifest_bytes, manifest_version, question, options,
     consensus_threshold, task_type, callback_url, metadata, priority, stop_early, skips_max,
     failure_threshold_percent, credentials, credentials_block, block_delivers_to, shown_metadata,
+    instructions_digest, option_details,
     delivery_type, delivery_bucket, delivery_prefix, delivery_compression, delivery_format,
     delivery_kms_key_id, delivery_acl
 ) values (
@@ -11,6 +12,7 @@ insert into jobs (
     %(options)s, %(consensus_threshold)s, %(task_type)s, %(callback_url)s, %(metadata)s, %(priority)s,
     %(stop_early)s, %(skips_max)s, %(failure_threshold_percent)s, %(credentials)s, %(credentials_block)s,
     %(block_delivers_to)s, %(shown_metadata)s,
+    %(instructions_digest)s, %(option_details)s::jsonb,
     %(delivery_type)s, %(delivery_bucket)s, %(delivery_prefix)s, %(delivery_compression)s,
     %(delivery_format)s, %(delivery_kms_key_id)s, %(delivery_acl)s
 ) returning job_no;

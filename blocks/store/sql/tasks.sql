@@ -17,11 +17,13 @@ select job_no, job_id from jobs where customer_id = %(customer_id)s and inline_k
 with job as (
     insert into jobs (
         job_id, customer_id, status, inline_key, question, options, consensus_threshold, task_type,
-        priority, stop_early, skips_max, shown_metadata, failure_threshold_percent, started_at, ingested_at
+        priority, stop_early, skips_max, shown_metadata, instructions_digest, option_details,
+        failure_threshold_percent, started_at, ingested_at
     ) values (
         %(job_id)s, %(customer_id)s, 'processing', %(inline_key)s, %(question)s, %(options)s,
         %(consensus_threshold)s, %(task_type)s, %(priority)s, %(stop_early)s, %(skips_max)s,
-        %(shown_metadata)s, %(failure_threshold_percent)s, now(), now()
+        %(shown_metadata)s, %(instructions_digest)s, %(option_details)s::jsonb,
+        %(failure_threshold_percent)s, now(), now()
     )
     on conflict (customer_id, inline_key) where inline_key is not null do nothing
     returning job_no
@@ -91,6 +93,7 @@ where job_no = %(job_no)s and status = 'completed';
 -- before its own are committed.
 select j.job_id, j.manifest_url is null as inline, j.status as job_status, j.question, j.options,
        j.consensus_threshold, j.task_type, j.stop_early, j.skips_max, j.job_no,
+       j.instructions_digest, j.option_details,
        coalesce(i.created_at, o.created_at) as created_at, i.batch_id,
        case when j.manifest_url is null then i.callback_url else j.callback_url end as callback_url,
        case when j.manifest_url is not null then (

@@ -18,11 +18,11 @@ from (
 -- the one that an inline task names. Metadata stays text, as reading it as JSON could fail.
 with settled as materialized (
     select j.job_id, j.customer_id, j.options, j.manifest_url is null as inline,
-           u.task_no, u.data_url, u.metadata, c.created_at as committed_at,
+           u.task_no, u.data_url, u.text, u.metadata, c.created_at as committed_at,
            i.created_at, i.batch_id, i.callback_url, y.outcome, y.votes, y.annotators, y.labelled_at
     from unnest(
-        %(job_ids)s::text[], %(task_nos)s::bigint[], %(data_urls)s::text[], %(metadata)s::text[]
-    ) as u (job_id, task_no, data_url, metadata)
+        %(job_ids)s::text[], %(task_nos)s::bigint[], %(data_urls)s::text[], %(texts)s::text[], %(metadata)s::text[]
+    ) as u (job_id, task_no, data_url, text, metadata)
     join jobs j on j.job_id = u.job_id
     cross join lateral (
         select * from tallies y where (y.job_no, y.task_no) = (j.job_no, u.task_no) offset 0
@@ -41,6 +41,7 @@ select w.webhook_no, random_id('msg'), 'task.settled',
     || ',"job_id":' || case when s.inline then 'null' else to_json(s.job_id)::text end
     || ',"batch_id":' || coalesce(to_json(s.batch_id)::text, 'null')
     || ',"data_url":' || coalesce(to_json(s.data_url)::text, 'null')
+    || coalesce(',"text":' || to_json(s.text)::text, '')
     || ',"metadata":' || coalesce(s.metadata, 'null')
     || ',"status":"settled","consensus_label":' || to_json(s.options[s.outcome])
     || ',"confidence":' || s.votes[s.outcome]::float8 / cardinality(s.annotators)

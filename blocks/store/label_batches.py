@@ -1,0 +1,125 @@
+"""What each annotator has handed in: counted, and listed as far back as the latest 1,000 requests."""
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from blocks import logs
+from blocks.domain.ids import task_id
+from blocks.store import archive, arrays
+from blocks.store.archive import ArchiveCorrupt
+from blocks.store.database import Transaction
+from blocks.store.queries import load
+
+logger = logs.get_logger("refinery.label_batches")
+
+_SQL = load("label_batches")
+
+_KEPT = 1_000
+_FOLD_SHARE = 1 / 64  # of the requests fold what is older
+_FOLDED_MAX = 1_000
+_END = 2**62
+_CURSOR = re.compile(r"([1-9][0-9]{0,17})-([1-9][0-9]{0,8})")
+
+
+class LabelCounts(msgspec.Struct, frozen=True):
+    """How many labels of an annotator were taken, and how many tasks these settled; days are of UTC."""
+
+    labels: int
+    settled: int
+    labels_today: int
+    settled_today: int
+
+
+class OwnLabel(msgspec.Struct, frozen=True):
+    """A label of an annotator; `label` is None where it cannot be read any more."""
+
+    task_id: str
+    job_id: str
+    label: str | None
+    created_at: datetime
+    cursor: str
+
+
+def record(tx: Transaction, annotator_no: int, taken: Sequence[Mapping[str, Any]]) -> None:
+    """Record labels that were just taken, by the `job_no`, `task_no` and `settled` of each.
+
+    The statements run with the next one of the transaction, or with its commit.
+    """
+    if not taken:
+        return
+    values = {
+        "annotator_no": annotator_no,
+        "job_nos": arrays.as_text(row["job_no"] for row in taken),
+        "task_nos": arrays.as_text(row["task_no"] for row in taken),
+        "settled": arrays.as_text(row["settled"] for row in taken),
+    }
+    tx.execute_later(_SQL["record"], values)
+    if random.random() < _FOLD_SHARE:  # noqa: S311 - no secret
+        bounds = {"annotator_no": annotator_no, "kept": _KEPT, "limit": _FOLDED_MAX}
+        tx.execute_later(_SQL["fold"], bounds)
+
+
+def count(tx: Transaction, annotator_no: int) -> LabelCounts:
+    """Count the labels of an annotator. This reads their latest requests, and a row for each day."""
+    row = tx.execute(_SQL["count"], {"annotator_no": annotator_no}).fetchone()
+    assert row is not None  # sums
+    return msgspec.convert(row, LabelCounts)
+
+
+def list_page(
+    tx: Transaction, annotator_no: int, *, limit: int, before: str | None
+) -> list[OwnLabel] | None:
+    """Return up to `limit` labels of the annotator, the latest first, from before the cursor `before`.
+
+    Return None if that is no cursor.
+    """
+    place = _CURSOR.fullmatch(before) if before is not None else None
+    if before is not None and place is None:
+        return None
+    values = {
+        "annotator_no": annotator_no,
+        "before_batch": int(place[1]) if place else _END,
+        "before_n": int(place[2]) if place else 0,
+        "limit": limit,
+    }
+    rows = tx.execute(_SQL["list_page"], values).fetchall()
+    archived = _find_archived(tx, annotator_no, [row for row in rows if row["label"] is None])
+    return [
+        OwnLabel(
+            task_id(row["job_id"], row["task_no"]),
+            row["job_id"],
+            row["label"] or archived.get((row["job_no"], row["task_no"])),
+            row["created_at"],
+            f"{row['batch_no']}-{row['n']}",
+        )
+        for row in rows
+    ]
+
+
+def _find_archived(
+    tx: Transaction, annotator_no: int, rows: Sequence[Mapping[str, Any]]
+) -> dict[tuple[int, int], str]:
+    """Return archived labels of the annotator by the numbers of their jobs and tasks."""
+    tasks: dict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        tasks[row["job_no"]].append(row["task_no"])
+    found = {}
+    for job_no, numbers in tasks.items():
+        try:
+            labels = archive.read_labels_of(tx, job_no, numbers).filter(annotator_no=annotator_no)
+        except ArchiveCorrupt as error:  # the rest of the page is not at fault
+            logger.error(error.code, reason=error.message)  # noqa: TRY400 - nobody's code is at fault
+            continue
+        if labels.is_empty():
+            continue
+        job = tx.execute(_SQL["list_options"], {"job_no": job_no}).fetchone()
+        assert job is not None  # it has labels
+        for number, option in zip(labels["task_no"], labels["option"], strict=True):
+            found[job_no, number] = job["options"][option - 1]
+    return found
