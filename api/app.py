@@ -33,6 +33,7 @@ from api.routes import (
     annotation,
     deliveries,
     health,
+    inference,
     job_control,
     job_results,
     jobs,
@@ -160,7 +161,7 @@ def _routers() -> list[Router]:
     """Return a router for each noun, which says whose key its routes take."""
     # Litestar: two handlers of one path that are registered separately lose `sync_to_thread`. A router
     # brings them together.
-    nouns = (jobs, job_control, job_results, deliveries, quality)
+    nouns = (jobs, job_control, job_results, deliveries, quality, inference)
     of_jobs = [handler for noun in nouns for handler in noun.HANDLERS]
     of_webhooks = [*webhooks.HANDLERS, *webhook_messages.HANDLERS]
     of_annotation = [*annotation.HANDLERS, *labels.HANDLERS, *own_work.HANDLERS]

@@ -18,6 +18,7 @@ from api.routes.annotation import (
 )
 from api.routes.deliveries import DeliverBody
 from api.routes.health import Live, Ready
+from api.routes.inference import AnnotatorAccuracy, InferenceView, LabelChange, OptionPrior
 from api.routes.job_control import JobInstructions, JobsPage
 from api.routes.job_views import Delivery, JobView, LabelSpec, Manifest
 from api.routes.jobs import JobAccepted
@@ -52,6 +53,7 @@ from blocks.domain.ids import task_id
 from blocks.domain.model import (
     Compression,
     DeliveryStatus,
+    InferenceMethod,
     JobStatus,
     LabelOutcome,
     ReleaseOutcome,
@@ -261,6 +263,23 @@ _QUALITY = QualityView(
     open=OpenQuality(1, 1),
     annotators=[AnnotatorQuality("ann_5bq43f8k2m9x7c1vd6hzt5", 4, 3, 0.75, 1)],
 )
+_CHANGE = LabelChange(_TASK_IDS[1], "dog", "cat", 0.9312)
+_INFERENCE = InferenceView(
+    method=InferenceMethod.DAWID_SKENE,
+    iterations=14,
+    converged=True,
+    tasks=4,
+    labels=12,
+    priors=[OptionPrior("cat", 0.7812), OptionPrior("dog", 0.2188)],
+    annotators=[
+        AnnotatorAccuracy(
+            "ann_5bq43f8k2m9x7c1vd6hzt5", 4, 0.8341, [[0.8824, 0.1176], [0.2733, 0.7267]]
+        )
+    ],
+    labels_changed=1,
+    labels_added=0,
+    changes=[_CHANGE],
+)
 _READY = Ready("ready", "ok", "ok")
 
 ANSWERS: Answers = {
@@ -287,7 +306,21 @@ ANSWERS: Answers = {
             "One JSON object for each line of the manifest that has no result.",
         ),
     ),
-    "get_job_quality": (Answer(200, _QUALITY),),
+    "get_job_quality": (
+        Answer(200, _QUALITY),
+        Answer(
+            200,
+            msgspec.structs.replace(_QUALITY, inference=_INFERENCE),
+            name="with a method",
+        ),
+    ),
+    "list_label_changes": (
+        Answer(
+            200,
+            msgspec.json.encode(_CHANGE).decode() + "\n",
+            "One JSON object for each task whose label would be another.",
+        ),
+    ),
     "create_task": (
         Answer(202, TaskAccepted(_TASK_IDS[0], TaskStatus.PENDING, _at("09:00:03"))),
         Answer(

@@ -57,13 +57,13 @@ def measure(stacks: Stacks, sizes: Sizes, console: Console) -> Table:
         what = f"labelled {_LABELS} times, completed"
         _add_rows(table, what, _growth(databases, before), tasks)
         with console.status("Archiving their labels"):
-            _archive(databases)
+            archive_all(databases)
         settle_down(databases)
         _add_rows(table, "archived", _growth(databases, before), tasks, f"≤ {_GOAL}")
     return table
 
 
-def _archive(databases: Databases) -> None:
+def archive_all(databases: Databases) -> None:
     """Do at once what the caretaker does an hour after a job's end."""
     with Database(databases.database_url, connections_max=1) as database:
         archived = 1

@@ -64,7 +64,7 @@ class Watch:
 
     def __enter__(self) -> Self:
         for pid in (self._worker_pid, self._api_pid):
-            _forget_peak(pid)
+            forget_peak(pid)
         self._thread.start()
         return self
 
@@ -96,7 +96,7 @@ def peak_bytes(pid: int) -> int:
     return 0
 
 
-def _forget_peak(pid: int) -> None:
+def forget_peak(pid: int) -> None:
     """Reset a server's peak; a kernel that forbids that leaves the peak of its life."""
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/clear_refs").write_text("5")

@@ -29,6 +29,10 @@ class Sizes:
     """Tasks of the job whose bytes on disk are measured."""
     label_studio_lines: Annotated[int, Parameter(validator=Number(gte=100, lte=250_000))] = 20_000
     """Lines that Label Studio imports and exports; more would take it minutes a round."""
+    inference_tasks: Annotated[int, Parameter(validator=Number(gte=100))] = 1_000_000
+    """Tasks, of three labels each, whose true options are inferred."""
+    crowd_kit_tasks: Annotated[int, Parameter(validator=Number(gte=100))] | None = 30_000
+    """Those that crowd-kit infers; more would take it minutes."""
 
     annotators: Annotated[int, Parameter(validator=Number(gte=1, lte=200))] = 8
     """Annotators who work at the same time, each in a closed loop."""
@@ -76,6 +80,8 @@ SMOKE = Sizes(
     chunk_counts=(1,),
     disk_lines=500,
     label_studio_lines=100,
+    inference_tasks=100,
+    crowd_kit_tasks=None,
     annotators=2,
     seconds=0.5,
     warm_seconds=0.2,

@@ -17,6 +17,7 @@ from benchmarks import (
     environments,
     floors,
     held_snapshot,
+    inference,
     label_studio,
     loaders,
     manifest,
@@ -54,6 +55,7 @@ Name = Literal[
     "small-jobs",
     "results",
     "label-studio-results",
+    "inference",
 ]
 ALL: tuple[Name, ...] = get_args(Name)
 # They need an environment of this name, which is made from a package index.
@@ -198,4 +200,5 @@ _GROUPS: dict[tuple[Name, ...], _Measure] = {
     ("starts",): _alone(starts.measure),
     ("small-jobs",): _alone(small_jobs.measure),
     ("results", "label-studio-results"): results.measure,
+    ("inference",): _alone(inference.measure),
 }

@@ -21,6 +21,7 @@ from api.cli.fields import field_option, ranged
 from api.cli.files import is_stand_in, read_object, replaced
 from api.cli.guidance import GUIDANCE, Guidance
 from api.cli.output import note, print_fields, print_json, print_table, print_text
+from api.cli.quality import quality
 from api.cli.watch import check_success, list_stage, wait_sentence
 from api.cli.watch import watch as watch_job
 from blocks.bodies.jobs import DeliveryBody, JobBody
@@ -295,13 +296,6 @@ def delete_credentials(job_id: _JobId, *, common: Common = COMMON) -> None:
         client.request("DELETE", path("jobs", job_id, "credentials"))
     if not common.as_json:
         note(f"{job_id}: there are no credentials of it any more")
-
-
-def quality(job_id: _JobId, *, common: Common = COMMON) -> None:
-    """Show agreement: by confidence, option and annotator."""
-    with common.client() as client:
-        found = client.get(path("jobs", job_id, "quality"))
-    print_json(found) if common.as_json else print_fields(found)
 
 
 def add_commands(app: App) -> None:

@@ -22,6 +22,7 @@ _PROBE_S_MAX = 5.0
 _LOOK_S = 0.25
 _PARSING_MAX = 1  # parsing holds the interpreter: two at once would only hold up the event loop
 _LONG_READS_MAX = 32
+_INFERENCES_MAX = 1  # each may take some hundred MB, and a core for some seconds
 PREFLIGHTS_MAX = 32
 
 
@@ -38,6 +39,7 @@ class Threads:
         self.parsing = anyio.CapacityLimiter(_PARSING_MAX)
         self.preflights = anyio.CapacityLimiter(PREFLIGHTS_MAX)
         self.long_reads = anyio.CapacityLimiter(_LONG_READS_MAX)
+        self.inferences = anyio.CapacityLimiter(_INFERENCES_MAX)
         self._places = [self.handlers, self.keys, self.writes, self.prefect, self.metrics]
 
     @asynccontextmanager

@@ -7,6 +7,7 @@ import msgspec
 from litestar import Request, get
 from litestar.concurrency import sync_to_thread
 from litestar.di import NamedDependency
+from litestar.params import QueryParameter
 from msgspec import Meta
 
 from api.auth import customer_id
@@ -15,7 +16,10 @@ from api.http.parameters import JobId
 from api.http.refusals import refusals
 from api.http.streams import LongReads
 from api.http.threads import run
+from api.routes import inference
+from api.routes.inference import METHODS, TOO_LARGE, InferenceView
 from api.routes.jobs import find_job
+from blocks.domain.model import InferenceMethod
 from blocks.store import quality
 from blocks.store.customers import Principal
 from blocks.store.database import Database
@@ -126,30 +130,51 @@ class QualityView(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks that are still labelled; they are in no other count."""
     annotators: list[AnnotatorQuality]
     """Agreement of each annotator with the consensus."""
+    inference: InferenceView | msgspec.UnsetType = msgspec.UNSET
+    """What the labels say of true options and of annotators; not there without `method`."""
 
 
 @get(
     "/{job_id:str}/quality",
     operation_id="get_job_quality",
     summary="Agreement of the annotators",
-    responses=refusals(not_found("job")),
+    responses=refusals(not_found("job"), *TOO_LARGE),
 )
 async def read(
     request: Request[Principal, Any, Any],
     job_id: JobId,
     database: NamedDependency[Database],
     long_reads: NamedDependency[LongReads],
+    method: Annotated[
+        InferenceMethod | None,
+        QueryParameter(
+            description=f"Infer true options, and how often annotators are right, as well. {METHODS}"
+        ),
+    ] = None,
 ) -> QualityView:
-    """Return how well annotators agree, at any time; a large job takes a second or two."""
+    """Return how well annotators agree, at any time; a large job takes seconds."""
     job = await sync_to_thread(find_job, request, job_id, database)
+    threads = request.app.state.threads
     with long_reads.one_of(customer_id(request)) as interrupt:
-        limiter = request.app.state.threads.long_reads
-        return await run(limiter, _measure, job, database, interrupt)
+        if method is None:
+            return await run(threads.long_reads, _measure, job, database, interrupt)
+        return await run(threads.inferences, _infer, job, method, database, interrupt)
 
 
 def _measure(job: Job, database: Database, interrupt: Interrupt) -> QualityView:
     with database.long_read(interrupt) as tx:
         return _view(job, quality.measure(tx, job.job_no))
+
+
+def _infer(
+    job: Job, method: InferenceMethod, database: Database, interrupt: Interrupt
+) -> QualityView:
+    with database.long_read(interrupt) as tx:
+        measured = quality.measure(tx, job.job_no)
+        ended = inference.read_labels(tx, job)
+    # No snapshot is held while it is computed.
+    inferred = inference.view(job, ended, method)
+    return msgspec.structs.replace(_view(job, measured), inference=inferred)
 
 
 def _view(job: Job, measured: Quality) -> QualityView:

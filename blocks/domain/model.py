@@ -129,6 +129,13 @@ class OptionDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """One character; the key that chooses it."""
 
 
+class InferenceMethod(StrEnum):
+    """How the true options of tasks are inferred from their labels."""
+
+    ONE_COIN = "one_coin"
+    DAWID_SKENE = "dawid_skene"
+
+
 class LabelOutcome(StrEnum):
     """The outcome of one label that was handed in."""
 

@@ -60,7 +60,7 @@ def measure(tx: Transaction, job_no: int) -> Quality:
 
     This has to come first in its transaction, so that all counts are of one moment.
     """
-    tx.execute(_SQL["one_snapshot"])
+    begin_snapshot(tx)
     tx.execute(_SQL["without_nested_loops"])
     outcomes, options, annotators = (
         tx.execute(_SQL[query], {"job_no": job_no}).fetchall()
@@ -70,14 +70,24 @@ def measure(tx: Transaction, job_no: int) -> Quality:
         outcomes += _count_outcomes(labels)
         options += _count_options(labels)
         annotators += _count_annotators(labels)
-    rows = tx.execute(_SQL["annotator_ids"], {"nos": [row["annotator_no"] for row in annotators]})
-    ids = {row["annotator_no"]: row["annotator_id"] for row in rows}
+    ids = find_annotator_ids(tx, [row["annotator_no"] for row in annotators])
     named = [{"annotator_id": ids[row.pop("annotator_no")]} | row for row in annotators]
     return Quality(
         [Outcomes(**row) for row in _sum(outcomes, "settled", "labels", "agreed")],
         [OptionCount(**row) for row in _sum(options, "option") if row["labels"] or row["open"]],
         [AnnotatorCount(**row) for row in _sum(named, "annotator_id")],
     )
+
+
+def begin_snapshot(tx: Transaction) -> None:
+    """Have all statements of a transaction see one moment; this comes first, and may come again."""
+    tx.execute(_SQL["one_snapshot"])
+
+
+def find_annotator_ids(tx: Transaction, annotator_nos: Iterable[int]) -> dict[int, str]:
+    """Return the ids of annotators by their numbers."""
+    rows = tx.execute(_SQL["annotator_ids"], {"nos": list(annotator_nos)})
+    return {row["annotator_no"]: row["annotator_id"] for row in rows}
 
 
 _IS_SETTLED = pl.col("outcome") > 0

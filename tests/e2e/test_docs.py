@@ -1,4 +1,4 @@
-"""Whatever `README.md`, `docs/etl.md` and `docs/operators.md` have a reader type, typed."""
+"""Whatever `README.md`, `docs/etl.md` and `docs/operators.md` have a reader type, typed; some of `api.md`."""
 
 import os
 import re
@@ -70,8 +70,14 @@ def typed(blocks: list[str], stack: Stack, checkout: Path) -> str:
 
 
 def test_the_readme_takes_a_reader_from_nothing_to_results(stack: Stack, checkout: Path) -> None:
-    said = typed(commands("README.md"), stack, checkout)
-    for words in (": whole (2 objects, 1,000 rows", '"metadata":{"sku": "A-2"}'):
+    about_jobs = [block for block in commands("docs/api.md") if "$JOB" in block]
+    assert about_jobs
+    said = typed([*commands("README.md"), *about_jobs], stack, checkout)
+    for words in (
+        ": whole (2 objects, 1,000 rows",
+        '"metadata":{"sku": "A-2"}',
+        '"inference":{"method":"one_coin"',
+    ):
         assert words in said, said
     # Nothing that holds a key is left where somebody may commit it.
     assert {path.name for path in checkout.iterdir()} == {".venv", "output"}

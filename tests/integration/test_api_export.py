@@ -94,7 +94,7 @@ def test_a_fifth_long_read_of_a_customer_is_refused_and_others_go_on(
 ) -> None:
     path, headers = export_url
     with slow_readers(server + path, headers):
-        for kind in ("export", "errors", "quality"):
+        for kind in ("export", "errors", "quality", "quality/changes"):
             refused = httpx.get(server + path.replace("export", kind), headers=headers)
             assert (refused.status_code, refused.json()["code"]) == (429, "too_many_reads")
             assert int(refused.headers["Retry-After"]) > 0

@@ -490,7 +490,7 @@ def test_another_customers_task_is_as_one_that_never_existed(api: Api) -> None:
 def test_what_inline_tasks_hang_on_is_not_to_be_seen(api: Api) -> None:
     hidden = container(submit(api))
     assert api.shop.value("select count(*) from jobs where job_id = %s", hidden) == 1
-    for path in ("", "/export", "/errors", "/quality"):
+    for path in ("", "/export", "/errors", "/quality", "/quality/changes"):
         answer = api.get(f"/v1/jobs/{hidden}{path}")
         nothing = api.get(f"/v1/jobs/{new_id('job')}{path}")
         assert (answer.status_code, answer.content) == (404, nothing.content)

@@ -25,6 +25,7 @@ ROWS: dict[tuple[suite.Name, ...], list[int]] = {
     ("starts",): [3],
     ("small-jobs",): [4],
     ("results",): [6, 1],
+    ("inference",): [8, 8],
 }
 # Its rows depend on which tables have grown.
 DISK: tuple[suite.Name, ...] = ("disk",)

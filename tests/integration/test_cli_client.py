@@ -15,6 +15,7 @@ from blocks.store import customers, jobs
 from tests.support.api_world import JOB_BODY
 from tests.support.cli import ASKED, MANIFEST, Cli, settle, settled_job
 from tests.support.faulty_store import Fault, FaultyStore, Refusal, Request
+from tests.support.mixed_job import make_mixed_job
 from tests.support.store_shop import DELIVERY, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
@@ -270,6 +271,24 @@ def test_quality_is_shown(cli: Cli, shop: Shop) -> None:
     job_id = settled_job(shop)
     assert cli.done("jobs", "quality", job_id, "--json").json
     assert cli.done("jobs", "quality", job_id).out
+
+
+def test_what_is_inferred_is_shown_and_its_changes_are_written(
+    cli: Cli, shop: Shop, tmp_path: Path
+) -> None:
+    job = make_mixed_job(shop, "completed", options=3)
+    quality = ("jobs", "quality", job.job_id)
+    found = cli.done(*quality, "--method", "one_coin", "--json").json["inference"]
+    shown = cli.done(*quality, "--method", "one_coin").out
+    for words in ("posterior", "accuracy", found["changes"][0]["task_id"], "one_coin"):
+        assert words in shown
+    assert "one_coin" not in cli.done(*quality).out
+    file = tmp_path / "changes.jsonl"
+    assert cli.done(*quality, "--method", "one_coin", "-o", str(file)).out == ""
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(lines) == found["labels_changed"] + found["labels_added"]
+    assert all(change in lines for change in found["changes"])
+    assert cli(*quality, "-o", str(file)).code == 2
 
 
 def test_tasks_are_submitted_and_followed(cli: Cli, shop: Shop, tmp_path: Path) -> None:

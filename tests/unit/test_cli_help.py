@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from cyclopts import App, Argument, CycloptsError
 
-from blocks.domain.model import JobStatus
+from blocks.domain.model import InferenceMethod, JobStatus
 from blocks.store.webhooks import Event
 from deployments.cli import build
 
@@ -33,6 +33,7 @@ OPTIONS = {
 NEEDED = {
     "jobs deliver": ["job_1"],
     "jobs errors": ["job_1"],
+    "jobs quality": ["job_1"],
     "streams show": ["cust_1", "daily"],
     "tasks submit": ["https://a.example/", "--question", "?", "--option", "a"],
     "webhooks add": ["https://a.example/"],
@@ -62,6 +63,7 @@ CHOICES: list[tuple[str, str, set[str]]] = [
     ("jobs deliver", "--format", {"jsonl", "parquet"}),
     ("jobs deliver", "--compression", {"none", "gzip", "zstd"}),
     ("jobs errors", "--format", {"jsonl", "manifest"}),
+    ("jobs quality", "--method", {*InferenceMethod}),
     ("tasks submit", "--type", {"moderation"}),
     ("annotate", "--type", {"moderation"}),
     ("webhooks add", "--event", {*Event}),

@@ -137,6 +137,8 @@ def test_every_parameter_has_a_description_and_no_enum_a_default(document: dict[
     [
         ("list_jobs", "status", ["accepted", "processing", "completed", "failed", "cancelled"]),
         ("list_bad_lines", "format", ["jsonl", "manifest"]),
+        ("get_job_quality", "method", ["one_coin", "dawid_skene"]),
+        ("list_label_changes", "method", ["one_coin", "dawid_skene"]),
     ],
 )
 def test_a_parameter_of_few_values_lists_them(
