@@ -58,12 +58,14 @@ from blocks.domain.model import (
     LabelOutcome,
     ReleaseOutcome,
     ResultFormat,
+    SkipReason,
     TaskStatus,
     TaskType,
     WaitsFor,
 )
 from blocks.domain.object_urls import StoreType
 from blocks.store.results import LineError
+from blocks.store.tasks import Skip
 from blocks.store.waits import Waiting
 from blocks.store.webhook_messages import Attempt, MessageStatus
 from blocks.store.webhooks import Event
@@ -125,7 +127,15 @@ REQUESTS: Requests = {
     "create_task": Taken(TaskBody, _TASK),
     "create_tasks": Taken(TasksBody, {"tasks": [_TASK], "callback_url": _HOOK}),
     "claim_tasks": Taken(ClaimBody, {"limit": 10, "lease_seconds": 600}),
-    "submit_labels": Taken(LabelsBody, {"labels": [{"task_id": _TASK_IDS[0], "label": "cat"}]}),
+    "submit_labels": Taken(
+        LabelsBody,
+        {
+            "labels": [
+                {"task_id": _TASK_IDS[0], "label": "cat"},
+                {"task_id": _TASK_IDS[1], "skip": "unclear", "note": "It is too dark."},
+            ]
+        },
+    ),
     "release_tasks": Taken(ReleaseBody, {"task_ids": _TASK_IDS[1:]}),
     "create_webhook": Taken(WebhookBody, {"callback_url": _HOOK, "events": ["job.completed"]}),
     "rotate_webhook_secret": Taken(SecretBody, {"secret": _SECRET}),
@@ -165,6 +175,7 @@ _JOB = JobView(
     callback_url=_HOOK,
     priority=5,
     stop_early=False,
+    skips_max=3,
     failure_threshold_percent=100.0,
     metadata=msgspec.Raw(b'{"team":"vision"}'),
     show_metadata=True,
@@ -198,6 +209,7 @@ _CLAIMED = Claimed(
     instructions=InstructionsToRead(_JOB_ID, _INSTRUCTIONS_VERSION),
     lease_expires_at=_at("10:10:00"),
 )
+_SKIP = Skip(SkipReason.UNCLEAR, "It is too dark.", _at("10:00:12"))
 _RESULT = TaskResult(
     task_id=_TASK_IDS[0],
     line=1,
@@ -265,21 +277,16 @@ _QUALITY = QualityView(
 )
 _CHANGE = LabelChange(_TASK_IDS[1], "dog", "cat", 0.9312)
 _INFERENCE = InferenceView(
-    method=InferenceMethod.DAWID_SKENE,
-    iterations=14,
-    converged=True,
-    tasks=4,
-    labels=12,
+    method=InferenceMethod.DAWID_SKENE, iterations=14, converged=True, tasks=4, labels=12,
     priors=[OptionPrior("cat", 0.7812), OptionPrior("dog", 0.2188)],
     annotators=[
         AnnotatorAccuracy(
             "ann_5bq43f8k2m9x7c1vd6hzt5", 4, 0.8341, [[0.8824, 0.1176], [0.2733, 0.7267]]
         )
     ],
-    labels_changed=1,
-    labels_added=0,
-    changes=[_CHANGE],
-)
+    labels_changed=1, labels_added=0, changes=[_CHANGE],
+)  # fmt: skip
+_INFERRED = msgspec.structs.replace(_QUALITY, inference=_INFERENCE)
 _READY = Ready("ready", "ok", "ok")
 
 ANSWERS: Answers = {
@@ -308,11 +315,7 @@ ANSWERS: Answers = {
     ),
     "get_job_quality": (
         Answer(200, _QUALITY),
-        Answer(
-            200,
-            msgspec.structs.replace(_QUALITY, inference=_INFERENCE),
-            name="with a method",
-        ),
+        Answer(200, _INFERRED, name="with a method"),
     ),
     "list_label_changes": (
         Answer(
@@ -342,7 +345,9 @@ ANSWERS: Answers = {
                 label_spec=_LABEL_SPEC_VIEW,
                 consensus_threshold=3,
                 stop_early=False,
+                skips_max=3,
                 labels=1,
+                skips=[_SKIP],
                 metadata=msgspec.Raw(b'{"page":4}'),
                 callback_url=None,
                 job_id=_JOB_ID,
@@ -370,6 +375,7 @@ ANSWERS: Answers = {
             Outcomes(
                 [
                     Outcome(_TASK_IDS[0], LabelOutcome.ACCEPTED),
+                    Outcome(_TASK_IDS[1], LabelOutcome.SKIPPED),
                     Outcome(
                         _TASK_IDS[1],
                         LabelOutcome.UNKNOWN_OPTION,

@@ -12,13 +12,20 @@ from cyclopts import App, Parameter
 from api.cli.client import COMMON, Client, Common, path
 from api.cli.fields import ranged
 from api.cli.output import note, print_text, printable
+from blocks.domain.limits import SKIP_NOTE_CHARACTERS_MAX
 from blocks.domain.model import TaskType
 
 _AT_ONCE_MAX = 100
 _COLUMNS = 78
-_HELP = "a number chooses, s skips, u undoes, q ends"
-_COMMANDS = frozenset("suqi")
-_GOOD = ("accepted", "settled")
+_SKIPS = {"?": "unclear", "!": "broken", "-": "none_of_these"}
+_HELP = (
+    "a number chooses; ? unclear, ! broken, - none of these skip it, and a note may follow;\n"
+    "s hands it back, u undoes, q ends"
+)
+_COMMANDS = frozenset("suqi") | _SKIPS.keys()
+_GOOD = ("accepted", "settled", "skipped")
+
+_Said = dict[str, str]
 
 _AtOnce = Annotated[
     int, ranged(f"Tasks that are claimed at once, from 1 to {_AT_ONCE_MAX}.", 1, _AT_ONCE_MAX)
@@ -45,6 +52,9 @@ def annotate(
     common: Common = COMMON,
 ) -> None:
     """Label tasks in the terminal, by numbers.
+
+    Tasks that cannot be labelled are skipped: `?` it is unclear, `!` it is broken, `-` it is none of the
+    options. A note may follow, as in `! the picture is black`. `s` hands a task back without a reason.
 
     The key is an annotator's: REFINERY_ANNOTATOR_KEY, or REFINERY_API_KEY, or that of a profile. Choices
     are sent when all tasks of a claim were seen, and at the end; until then they can be undone.
@@ -120,8 +130,8 @@ class _Sitting:
     def __init__(self, tasks: Sequence[Mapping[str, Any]], instructions: _Instructions) -> None:
         self._tasks = tasks
         self._instructions = instructions
-        # The label of each task that was shown, in their order; None for a task that was skipped.
-        self._labels: list[str | None] = []
+        # What is said of each task that was shown, in their order; None for one that is handed back.
+        self._labels: list[_Said | None] = []
 
     def go_through(self) -> bool:
         """Ask about each task; return True if the annotator has had enough."""
@@ -136,12 +146,13 @@ class _Sitting:
             else:
                 choices = {}
                 chosen = sum(label is not None for label in self._labels)
-                prompt = f"Enter sends {chosen} labels, u undoes, q sends and ends"
+                prompt = f"Enter sends {chosen} labels and skips, u undoes, q sends and ends"
                 wrong = "Type Enter, u or q."
             try:
-                word = input(f"{prompt} > ").strip().lower()
+                typed = input(f"{prompt} > ").strip()
             except EOFError:
                 return True
+            word = typed.lower()
             if word == "q":
                 return True
             if word == "u":
@@ -150,6 +161,8 @@ class _Sitting:
                 self._instructions.show(task)
             elif word in choices:
                 self._labels.append(choices[word])
+            elif choices and (skip := _skip(typed)):
+                self._labels.append(skip)
             elif word or choices:
                 print(wrong)
             else:
@@ -162,12 +175,10 @@ class _Sitting:
             print("There is nothing to undo: what was sent stays.")
 
     def send(self, client: Client) -> Counter[str]:
-        """Hand in the chosen labels and hand back the other tasks; return the outcomes of the labels."""
+        """Hand in labels and skips, and hand back the other tasks; return the outcomes of the former."""
         ids = [task["task_id"] for task in self._tasks]
         labels = dict(zip(ids, self._labels, strict=False))
-        chosen = [
-            {"task_id": id_, "label": label} for id_, label in labels.items() if label is not None
-        ]
+        chosen = [{"task_id": id_} | said for id_, said in labels.items() if said is not None]
         back = [id_ for id_ in ids if labels.get(id_) is None]
         results: list[dict[str, str]] = []
         if chosen:
@@ -182,19 +193,29 @@ class _Sitting:
         return Counter(result["outcome"] for result in results)
 
 
-def _choices(task: Mapping[str, Any]) -> dict[str, str | None]:
+def _skip(typed: str) -> dict[str, str] | None:
+    """Return what is sent for a skip; None if it is none."""
+    word, _, note = typed.partition(" ")
+    reason = _SKIPS.get(word)
+    if reason is None:
+        return None
+    note = note.strip()[:SKIP_NOTE_CHARACTERS_MAX]
+    return {"skip": reason} | ({"note": note} if note else {})
+
+
+def _choices(task: Mapping[str, Any]) -> dict[str, _Said | None]:
     """Return what stands for each option, and `s` for none.
 
     A hotkey that means something else here, such as a digit, stands for no option.
     """
     spec = task["label_spec"]
-    choices = {str(n): option for n, option in enumerate(spec["options"], start=1)} | {"s": None}
+    numbers = {str(n): {"label": option} for n, option in enumerate(spec["options"], start=1)}
     hotkeys = {
-        each["hotkey"].lower(): each["option"]
+        each["hotkey"].lower(): {"label": each["option"]}
         for each in spec.get("option_details", ())
         if _is_free(each.get("hotkey", "0"))
     }
-    return hotkeys | choices
+    return hotkeys | numbers | {"s": None}
 
 
 def _is_free(hotkey: str) -> bool:
@@ -205,8 +226,8 @@ def _help(task: Mapping[str, Any]) -> tuple[str, str]:
     """Return what can be typed at a task, and what is said where it was something else."""
     numbers = f"a number from 1 to {len(task['label_spec']['options'])}"
     if "instructions" in task:
-        return f"{_HELP}, i shows the instructions", f"Type {numbers}, s, u, i or q."
-    return _HELP, f"Type {numbers}, s, u or q."
+        return f"{_HELP}, i shows the instructions", f"Type {numbers}, ?, !, -, s, u, i or q."
+    return _HELP, f"Type {numbers}, ?, !, -, s, u or q."
 
 
 def _shown(task: Mapping[str, Any], number: int, of: int) -> str:

@@ -87,6 +87,10 @@ class Spec:
         bool | None,
         Parameter(negative=(), help="Settle a task as soon as no other option can win any more."),
     ] = None
+    skips_max: Annotated[
+        int | None,
+        field_option(JobBody, "skips_max", "Skips of one reason with which a task fails."),
+    ] = None
     failure_threshold_percent: Annotated[
         float | None,
         field_option(
@@ -119,6 +123,7 @@ class Spec:
             "task_type": self.task_type,
             "priority": self.priority,
             "stop_early": self.stop_early,
+            "skips_max": self.skips_max,
             "failure_threshold_percent": self.failure_threshold_percent,
             "callback_url": self.callback_url,
             "metadata": self.metadata,

@@ -37,6 +37,10 @@ class Asked:
         int | None,
         field_option(JobBody, "consensus_threshold", "Labels before agreement is looked at."),
     ] = None
+    skips_max: Annotated[
+        int | None,
+        field_option(JobBody, "skips_max", "Skips of one reason with which the task fails."),
+    ] = None
 
 
 def submit(
@@ -64,6 +68,7 @@ def submit(
         "label_spec": {"question": asked.question, "options": list(asked.option)}
         | guidance.details(asked.option),
         "consensus_threshold": asked.threshold,
+        "skips_max": asked.skips_max,
         "callback_url": callback_url,
         "idempotency_key": idempotency_key or str(uuid.uuid4()),
     }

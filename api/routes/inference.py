@@ -71,7 +71,7 @@ class AnnotatorAccuracy(msgspec.Struct, frozen=True):
     annotator_id: str
     """The annotator."""
     labels: int
-    """Their labels on ended tasks."""
+    """Their labels on the tasks that are counted in `tasks`."""
     accuracy: Share
     """The probability that a label of theirs is right."""
     confusion: list[list[Share]] | None
@@ -90,9 +90,9 @@ class InferenceView(msgspec.Struct, frozen=True, kw_only=True):
     converged: bool
     """Whether the last one changed next to nothing; false after 100 of them."""
     tasks: int
-    """Ended tasks that have labels."""
+    """Ended tasks that have labels, but for those that failed by skips."""
     labels: int
-    """Labels on ended tasks."""
+    """Labels on those tasks."""
     priors: list[OptionPrior]
     """The options that somebody has chosen, in the order of the job's."""
     annotators: list[AnnotatorAccuracy]
@@ -100,7 +100,7 @@ class InferenceView(msgspec.Struct, frozen=True, kw_only=True):
     labels_changed: int
     """Settled tasks whose most likely option is another one."""
     labels_added: int
-    """Failed tasks, which have no label; the most likely option is one for them."""
+    """Failed tasks, for which the most likely option is given."""
     changes: list[LabelChange]
     """Those tasks, the highest posteriors first, 100 at most; `GET …/quality/changes` lists all."""
 

@@ -134,6 +134,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks of jobs with a higher one are given to annotators first."""
     stop_early: bool
     """Whether a task settles as soon as no other option can win any more."""
+    skips_max: int
+    """A task fails once so many annotators have skipped it for the same reason."""
     failure_threshold_percent: float
     """The share of bad lines above which the job fails."""
     metadata: msgspec.Raw
@@ -184,6 +186,7 @@ def _view(job: Job, waiting: Waiting | None) -> JobView:
         callback_url=job.callback_url,
         priority=job.priority,
         stop_early=job.stop_early,
+        skips_max=job.skips_max,
         failure_threshold_percent=job.failure_threshold_percent,
         metadata=as_written(job.metadata),
         show_metadata=_show_metadata(job),

@@ -189,7 +189,7 @@ def _view(job: Job, measured: Quality) -> QualityView:
             settled[each.agreed, each.labels] += each.tasks
     ended, agreed = per_task.total(), settled.total()
     confidence = sum(tasks * votes / labels for (votes, labels), tasks in settled.items())
-    saved = sum(max(job.consensus_threshold - n, 0) * tasks for n, tasks in per_task.items())
+    saved = sum(max(job.consensus_threshold - n, 0) * tasks for (_, n), tasks in settled.items())
     return QualityView(
         job_id=job.job_id,
         tasks_settled=agreed,

@@ -20,6 +20,7 @@ from blocks.bodies.jobs import (
     ConsensusThreshold,
     HttpsUrl,
     Instructions,
+    SkipsMax,
     check_https_url,
     check_instructions,
     normalize_callback_url,
@@ -120,6 +121,8 @@ class TaskBody(Body, frozen=True, kw_only=True):
     result."""
     stop_early: bool = False
     """Settle the task as soon as no other option can win any more."""
+    skips_max: SkipsMax = limits.SKIPS_MAX_DEFAULT
+    """The task fails once so many annotators have skipped it for the same reason."""
     callback_url: HttpsUrl | None = None
     """Where to tell that the task is settled: https, without a user and a password."""
     show_metadata: ShowMetadata = True
@@ -153,6 +156,7 @@ class TaskBody(Body, frozen=True, kw_only=True):
                 option_details=self.label_spec.list_details(),
                 consensus_threshold=self.consensus_threshold,
                 stop_early=self.stop_early,
+                skips_max=self.skips_max,
                 shown_metadata=list_shown_members(self.show_metadata),
                 instructions=self.instructions,
             ),

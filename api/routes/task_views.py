@@ -8,7 +8,7 @@ import msgspec
 from api.routes.job_views import LabelSpec, as_written, label_spec_of
 from blocks.domain.model import TaskReason, TaskStatus, TaskType
 from blocks.store.instructions import version_of
-from blocks.store.tasks import Task
+from blocks.store.tasks import Skip, Task
 
 
 class TaskAccepted(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,8 +70,12 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """How many labels it collects before agreement is looked at."""
     stop_early: bool
     """Whether it settles as soon as no other option can win any more."""
+    skips_max: int
+    """It fails once so many annotators have skipped it for the same reason."""
     labels: int
     """How many labels it has, of all annotators."""
+    skips: list[Skip]
+    """Why annotators have skipped it, in their order; also those who have labelled it since."""
     metadata: msgspec.Raw
     """The value that was posted or stands in the manifest; null if there is none."""
     callback_url: str | None
@@ -85,7 +89,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     """When it was recorded."""
     settled_at: datetime | None
-    """When it was settled, or no option had won; null before."""
+    """When it was settled, or failed for its labels or skips; null before."""
     instructions_version: str | msgspec.UnsetType = msgspec.UNSET
     """Changes with the text of the instructions; missing where there are none."""
 
@@ -135,7 +139,9 @@ def view(task: Task) -> TaskView:
         label_spec=label_spec_of(task),
         consensus_threshold=task.consensus_threshold,
         stop_early=task.stop_early,
+        skips_max=task.skips_max,
         labels=sum(task.votes or ()),
+        skips=task.skips,
         metadata=as_written(task.metadata),
         callback_url=task.callback_url,
         job_id=None if task.inline else task.job_id,
@@ -150,7 +156,7 @@ def view(task: Task) -> TaskView:
 def result(task: Task) -> TaskResult:
     """Return the result of a task that is settled or failed."""
     votes = task.votes or [0] * len(task.options)
-    winner = task.outcome - 1 if task.outcome else None
+    winner = task.outcome - 1 if task.outcome is not None and task.outcome > 0 else None
     labels = sum(votes)
     return TaskResult(
         task_id=task.task_id,

@@ -123,12 +123,31 @@ def value_of(raw: bytes | msgspec.Raw | None, expected: type[_T]) -> _T | None:
 def check_faults(value: Any, path: str) -> Iterator[Fault]:
     """Yield what the `checks` of a body, and of bodies in it, find wrong; `path` is where it stands."""
     if isinstance(value, Body):
-        for field in value.__struct_fields__:
+        for field in _checked_fields(type(value)):
             yield from _field_faults(value, field, getattr(value, field), path)
         yield from _within(path, value.joint_faults())
     elif isinstance(value, list) and value and isinstance(value[0], Body):
         for n, item in enumerate(value):
             yield from check_faults(item, f"{path}[{n}]")
+
+
+@cache
+def _checked_fields(model: type[Body]) -> tuple[str, ...]:
+    """Return the fields that have checks, or may have bodies with checks in them.
+
+    A batch of labels has hundreds of bodies; a look at all of their fields would take a while.
+    """
+    return tuple(
+        field.name
+        for field in msgspec.structs.fields(model)
+        if field.name in model.checks or _may_have_bodies(field.type)
+    )
+
+
+def _may_have_bodies(kind: Any) -> bool:
+    if parts := get_args(kind):
+        return any(_may_have_bodies(part) for part in parts)
+    return isinstance(kind, type) and issubclass(kind, Body)
 
 
 def _field_faults(

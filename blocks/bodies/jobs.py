@@ -30,6 +30,7 @@ _Bucket = Annotated[
 ConsensusThreshold = Annotated[
     int, Meta(ge=limits.CONSENSUS_THRESHOLD_MIN, le=limits.CONSENSUS_THRESHOLD_MAX)
 ]
+SkipsMax = Annotated[int, Meta(ge=limits.SKIPS_MAX_MIN, le=limits.SKIPS_MAX_MAX)]
 HttpsUrl = Annotated[
     str,
     Meta(
@@ -251,6 +252,8 @@ class JobBody(Body, frozen=True, kw_only=True):
     """Tasks of jobs with a higher one are given to annotators first."""
     stop_early: bool = False
     """Settle a task as soon as no other option can win any more."""
+    skips_max: SkipsMax = limits.SKIPS_MAX_DEFAULT
+    """A task fails once so many annotators have skipped it for the same reason."""
     failure_threshold_percent: Annotated[
         float,
         Meta(ge=limits.FAILURE_THRESHOLD_PERCENT_MIN, le=limits.FAILURE_THRESHOLD_PERCENT_MAX),
@@ -292,6 +295,7 @@ class JobBody(Body, frozen=True, kw_only=True):
             metadata=_encode(self.metadata),
             priority=self.priority,
             stop_early=self.stop_early,
+            skips_max=self.skips_max,
             failure_threshold_percent=self.failure_threshold_percent,
             credentials=self.credentials.encode(self._store) if self.credentials else None,
             delivery=self.delivery.to_target() if self.delivery else None,

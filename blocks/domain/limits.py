@@ -18,6 +18,12 @@ CONSENSUS_THRESHOLD_DEFAULT = 3
 LABELS_MAX = 2 * CONSENSUS_THRESHOLD_MAX
 """The most labels that one task collects: with twice its threshold it ends."""
 
+SKIPS_MAX_MIN = 1
+SKIPS_MAX_MAX = 10
+SKIPS_MAX_DEFAULT = 3
+"""After so many skips for one reason a task fails."""
+SKIP_NOTE_CHARACTERS_MAX = 1000
+
 PRIORITY_MIN = 0
 PRIORITY_MAX = 9
 PRIORITY_DEFAULT = 5

@@ -86,8 +86,36 @@ class TaskReason(StrEnum):
     """Why a task failed."""
 
     NO_CONSENSUS = "no_consensus"
+    SKIPPED_UNCLEAR = "skipped_unclear"
+    SKIPPED_BROKEN = "skipped_broken"
+    SKIPPED_NONE_OF_THESE = "skipped_none_of_these"
     CANCELLED = "cancelled"
     JOB_FAILED = "job_failed"
+
+
+class SkipReason(StrEnum):
+    """Why an annotator does not label a task."""
+
+    UNCLEAR = "unclear"
+    BROKEN = "broken"
+    NONE_OF_THESE = "none_of_these"
+
+    @property
+    def number(self) -> int:
+        """Return its number in the tables: 1 for the first."""
+        return list(SkipReason).index(self) + 1
+
+    @classmethod
+    def of_number(cls, number: int) -> "SkipReason":
+        """Return the reason that has a number in the tables."""
+        return list(cls)[number - 1]
+
+
+def why_failed(outcome: int) -> TaskReason:
+    """Return why a task failed, by its outcome in the tables, which is 0 or less."""
+    if outcome == 0:
+        return TaskReason.NO_CONSENSUS
+    return TaskReason(f"skipped_{SkipReason.of_number(-outcome)}")
 
 
 class ReleaseOutcome(StrEnum):
@@ -137,12 +165,16 @@ class InferenceMethod(StrEnum):
 
 
 class LabelOutcome(StrEnum):
-    """The outcome of one label that was handed in."""
+    """The outcome of one label, or of a skip or a change of a label, that was handed in."""
 
     ACCEPTED = "accepted"
     SETTLED = "settled"
+    SKIPPED = "skipped"
+    REPLACED = "replaced"
+    WITHDRAWN = "withdrawn"
     DUPLICATE = "duplicate"
     ALREADY_SETTLED = "already_settled"
+    NOT_LABELLED = "not_labelled"
     UNKNOWN_OPTION = "unknown_option"
     UNKNOWN_TASK = "unknown_task"
 

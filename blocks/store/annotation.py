@@ -272,10 +272,17 @@ class _Entry(NamedTuple):
     label: str
 
 
-def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[LabelOutcome]:
+def submit(
+    tx: Transaction,
+    annotator_no: int,
+    labels: Sequence[Label],
+    *,
+    jobs_done: Collection[int] = (),
+) -> list[LabelOutcome]:
     """Record labels; return what became of each, in their order.
 
-    A job whose last task has settled goes on to its delivery or its end.
+    A job whose last task has settled goes on to its delivery or its end; so do `jobs_done`, of which
+    the transaction has ended a chunk's last task before.
     """
     entries = _read_entries(labels)
     rows = tx.execute(_SQL["submit_labels"], _columns(entries, annotator_no)).fetchall()
@@ -292,7 +299,7 @@ def submit(tx: Transaction, annotator_no: int, labels: Sequence[Label]) -> list[
         tx,
         [(row["job_no"], row["job_id"], row["task_no"]) for row in accepted if _is_announced(row)],
     )
-    jobs.settle(tx, {row["job_no"] for row in accepted if row["chunk_done"]})
+    jobs.settle(tx, {row["job_no"] for row in accepted if row["chunk_done"]} | {*jobs_done})
     return [outcomes.get(n, LabelOutcome.UNKNOWN_TASK) for n in range(len(labels))]
 
 

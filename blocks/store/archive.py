@@ -77,8 +77,9 @@ def _archive(tx: Transaction, chunk: dict[str, int], *, pages_max: int) -> list[
                     (job_no, page["first_task"], make_archived(some, page["first_task"]))
                 )
     deleted = tx.execute(_SQL["delete_labels"], place).rowcount
+    tx.execute(_SQL["delete_unlabelled"], place)
     counted = tx.execute(_SQL["delete_tallies"], place).rowcount
-    read = len(labels), labels["task_no"].n_unique()
+    read = int((labels["option"] > 0).sum()), labels["task_no"].n_unique()
     if (deleted, counted) != read:
         raise LedgerMismatch(
             f"Job {job_no}, tasks from {first} on: {read[0]} labels of {read[1]} tasks were read, "

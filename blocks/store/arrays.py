@@ -24,8 +24,8 @@ def as_text(values: Iterable[object]) -> str:
 
 def smallints(packed: bytes) -> pl.Series:
     """Return the elements of a `smallint[]` without nulls."""
-    numbers = _numbers(packed, "H")[2::3]  # two words of each are its length
-    return columns.of_values(pa.uint16(), len(numbers), numbers)
+    numbers = _numbers(packed, "h")[2::3]  # two words of each are its length
+    return columns.of_values(pa.int16(), len(numbers), numbers)
 
 
 def integers(packed: bytes) -> pl.Series:

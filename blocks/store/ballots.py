@@ -15,12 +15,12 @@ _SQL = load("ballots")
 
 BALLOT_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "task_no": pl.Int64,
-    "outcome": pl.UInt16,
+    "outcome": pl.Int16,
     "votes": pl.Binary,
     "labelled_at": columns.TIME,
 }
-"""A row is a task that has ended: `outcome` is the option that won, 1-based, or 0; `unpack_votes` reads
-`votes`."""
+"""A row is a task that has ended: `outcome` is the option that won, 1-based, or 0 or less by why it
+failed; `unpack_votes` reads `votes`."""
 
 _LENGTH_AND_VOTES = struct.Struct(">ih")
 
@@ -72,7 +72,7 @@ def _count_votes(labels: pl.DataFrame, options: int) -> pl.DataFrame:
     """Return the ballots of ended tasks out of their labels, in the order of the tasks."""
     ended = labels.filter(pl.col("outcome").is_not_null())
     tasks = ended.group_by("task_no", maintain_order=True).agg(
-        pl.col("outcome").first().cast(pl.UInt16),
+        pl.col("outcome").first(),
         pl.col("created_at").last().alias("labelled_at"),
         pl.len().alias("labels"),
     )

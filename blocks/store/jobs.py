@@ -8,6 +8,7 @@ import msgspec
 
 from blocks.domain.errors import CredentialsWiped, IdempotencyConflict
 from blocks.domain.ids import new_id
+from blocks.domain.limits import SKIPS_MAX_DEFAULT
 from blocks.domain.model import (
     Compression,
     DeliveryStatus,
@@ -79,6 +80,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     manifest_version: str | None = None
     block_delivers_to: str | None = None
     shown_metadata: list[str] | None = None
+    skips_max: int = SKIPS_MAX_DEFAULT
     instructions: str | None = None
     option_details: list[OptionDetail] | None = None
 

@@ -35,6 +35,8 @@ class TooManyLabels(Terminal):
 class EndedLabels(msgspec.Struct, frozen=True):
     """The labels of a job's ended tasks, and the ids of the annotators by their numbers.
 
+    Tasks that failed by skips are left out: their annotators say that no option is right.
+
     The columns are `task_no` (Int64), `annotator_no` (UInt32), `option` (UInt8, 1-based), and `outcome`
     (UInt8): the option on which the task settled, 0 if it failed.
     """
@@ -60,7 +62,7 @@ def read_ended(tx: Transaction, job_no: int, *, labels_max: int) -> EndedLabels:
         rows += len(frame)
         if rows > labels_max:
             raise TooManyLabels(f"There are more than {labels_max:,} labels.")
-        frames.append(frame.filter(pl.col("outcome").is_not_null()).cast(_COLUMNS))
+        frames.append(frame.filter(pl.col("outcome") >= 0).cast(_COLUMNS))
     labels = pl.concat(frames)
     return EndedLabels(labels, quality.find_annotator_ids(tx, labels["annotator_no"].unique()))
 
@@ -71,7 +73,7 @@ def _read_parts(tx: Transaction, job_no: int) -> Iterator[pl.DataFrame]:
     for labels in _read(tx, _SQL["labels"], job_no, ("task_no", "annotator_no", "option")):
         yield labels.join(outcomes, on="task_no", how="left", maintain_order="left")
     for labels in archive.read_all(tx, job_no):
-        yield labels.select(*_COLUMNS)
+        yield labels.filter(pl.col("option") > 0).select(*_COLUMNS)
 
 
 def _read(

@@ -66,8 +66,9 @@ def measure(tx: Transaction, job_no: int) -> Quality:
         tx.execute(_SQL[query], {"job_no": job_no}).fetchall()
         for query in ("outcomes", "options", "annotators")
     )
-    for labels in archive.read_all(tx, job_no):
-        outcomes += _count_outcomes(labels)
+    for archived in archive.read_all(tx, job_no):
+        outcomes += _count_outcomes(archived)
+        labels = archived.filter(_IS_LABEL)
         options += _count_options(labels)
         annotators += _count_annotators(labels)
     ids = find_annotator_ids(tx, [row["annotator_no"] for row in annotators])
@@ -93,11 +94,12 @@ def find_annotator_ids(tx: Transaction, annotator_nos: Iterable[int]) -> dict[in
 _IS_SETTLED = pl.col("outcome") > 0
 _AGREES = pl.col("option") == pl.col("outcome")
 _IS_OPEN = pl.col("outcome").is_null()
+_IS_LABEL = pl.col("option") > 0
 
 
 def _count_outcomes(labels: pl.DataFrame) -> list[dict[str, Any]]:
     tasks = labels.group_by("task_no").agg(
-        settled=_IS_SETTLED.first(), labels=pl.len(), agreed=_AGREES.sum()
+        settled=_IS_SETTLED.first(), labels=_IS_LABEL.sum(), agreed=_AGREES.sum()
     )
     return tasks.group_by("settled", "labels", "agreed").agg(tasks=pl.len()).to_dicts()
 

@@ -12,7 +12,7 @@ from datetime import datetime
 import msgspec
 import polars as pl
 
-from blocks.domain.model import JobStatus, TaskReason
+from blocks.domain.model import JobStatus, SkipReason, TaskReason, why_failed
 from blocks.lines.result_lines import RESULT_COLUMNS, Ballot, Results, quote, to_json_lines
 from blocks.lookahead import look_ahead
 from blocks.store import pages
@@ -33,6 +33,11 @@ _RAW_BYTES_MAX = 2**30
 _ROWS_AT_A_TIME = 1000
 # Whole lines may have 1 MiB each.
 _RAW_ROWS_AT_A_TIME = 32
+_SAID = {
+    SkipReason.UNCLEAR: "it is unclear",
+    SkipReason.BROKEN: "it is broken",
+    SkipReason.NONE_OF_THESE: "it is none of the options",
+}
 
 
 class LineError(msgspec.Struct, frozen=True):
@@ -59,6 +64,7 @@ class LineError(msgspec.Struct, frozen=True):
 class _Job(msgspec.Struct, frozen=True):
     job_id: str
     options: list[str]
+    skips_max: int
     status: JobStatus
 
     @property
@@ -211,7 +217,7 @@ def _list_bad_lines(
 def _list_unsettled(
     tx: Transaction, job_no: int, job: _Job, chunks: Sequence[_Chunk]
 ) -> Iterator[LineError]:
-    """Yield the tasks without consensus, and the open ones of a job that was cut short."""
+    """Yield the tasks that failed, and the open ones of a job that was cut short."""
     for chunk in chunks:
         if chunk.failed or (job.is_cut_short and chunk.settled < chunk.tasks):
             for tasks in pages.read_chunk(tx, job_no, chunk.chunk_no):
@@ -224,11 +230,11 @@ def _unsettled(
     job: _Job, chunk: _Chunk, tasks: pl.DataFrame, ended: pl.DataFrame
 ) -> Iterator[LineError]:
     found = tasks.join(ended, on="task_no", how="left" if job.is_cut_short else "inner")
-    found = found.filter(pl.col("outcome").is_null() | (pl.col("outcome") == 0))
+    found = found.filter(pl.col("outcome").is_null() | (pl.col("outcome") <= 0))
     columns = "byte_offset", "line", "data_url", "text", "metadata", "outcome", "votes"
     for row in found.sort("task_no").select(columns).iter_rows():
         byte_offset, line, data_url, text, metadata, outcome, votes = row
-        code, message = _cut_short(job) if outcome is None else _no_consensus(job, votes)
+        code, message = _cut_short(job) if outcome is None else _failed(job, outcome, votes)
         more = f',"metadata":{metadata}' if metadata else ""
         data = f'"data_url":{quote(data_url)}' if text is None else f'"text":{quote(text)}'
         raw = f"{{{data}{more}}}".encode()[:_RAW_BYTES_SHOWN]
@@ -242,10 +248,15 @@ def _cut_short(job: _Job) -> tuple[str, str]:
     return code, f"The job {how} before this was settled."
 
 
-def _no_consensus(job: _Job, packed: bytes) -> tuple[str, str]:
+def _failed(job: _Job, outcome: int, packed: bytes) -> tuple[str, str]:
     votes = unpack_votes(packed)
     counted = ", ".join(f"{option} {n}" for option, n in zip(job.options, votes, strict=True) if n)
-    return TaskReason.NO_CONSENSUS, f"No option won with {sum(votes)} labels: {counted}."
+    code = why_failed(outcome)
+    if code is TaskReason.NO_CONSENSUS:
+        return code, f"No option won with {sum(votes)} labels: {counted}."
+    who = "1 annotator" if job.skips_max == 1 else f"{job.skips_max} annotators"
+    beside = f" It has labels: {counted}." if counted else ""
+    return code, f"{who} skipped this: {_SAID[SkipReason.of_number(-outcome)]}.{beside}"
 
 
 def _blocks(lines: Iterable[bytes]) -> Blocks:

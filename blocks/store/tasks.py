@@ -10,8 +10,21 @@ import msgspec
 
 from blocks.domain.errors import IdempotencyConflict
 from blocks.domain.ids import new_id, parse_task_id, task_id
-from blocks.domain.limits import FAILURE_THRESHOLD_PERCENT_DEFAULT, PRIORITY_DEFAULT
-from blocks.domain.model import GoodLine, JobStatus, OptionDetail, TaskReason, TaskStatus, TaskType
+from blocks.domain.limits import (
+    FAILURE_THRESHOLD_PERCENT_DEFAULT,
+    PRIORITY_DEFAULT,
+    SKIPS_MAX_DEFAULT,
+)
+from blocks.domain.model import (
+    GoodLine,
+    JobStatus,
+    OptionDetail,
+    SkipReason,
+    TaskReason,
+    TaskStatus,
+    TaskType,
+    why_failed,
+)
 from blocks.lines.pages import make_inline_pages
 from blocks.secrets.vault import Vault
 from blocks.store import archive, instructions, jobs, pages
@@ -33,6 +46,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     consensus_threshold: int
     stop_early: bool
     shown_metadata: list[str] | None = None
+    skips_max: int = SKIPS_MAX_DEFAULT
     instructions: str | None = None
     option_details: list[OptionDetail] | None = None
 
@@ -64,6 +78,17 @@ class CreatedTask(msgspec.Struct, frozen=True):
     replayed: bool = False
 
 
+class Skip(msgspec.Struct, frozen=True):
+    """An annotator's refusal to label a task."""
+
+    reason: SkipReason
+    """Why they skipped the task."""
+    note: str | None
+    """What they wrote beside it; null if nothing."""
+    created_at: datetime
+    """When they did."""
+
+
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """A task and its votes; `line` is 1-based in the manifest, None for an inline task."""
 
@@ -75,6 +100,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     consensus_threshold: int
     task_type: TaskType
     stop_early: bool
+    skips_max: int
     task_no: int
     data_url: str | None
     text: str | None
@@ -87,6 +113,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     votes: list[int] | None
     labelled_at: datetime | None
     untouched: bool
+    skips: list[Skip]
     instructions_digest: bytes | None = None
     option_details: list[OptionDetail] | None = None
 
@@ -96,7 +123,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def status(self) -> TaskStatus:
-        if self.outcome:
+        if self.outcome is not None and self.outcome > 0:
             return TaskStatus.SETTLED
         if self.reason:
             return TaskStatus.FAILED
@@ -105,13 +132,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reason(self) -> TaskReason | None:
         """Why the task failed; None if it has not."""
-        if self.outcome == 0:
-            return TaskReason.NO_CONSENSUS
-        if self.outcome is None and self.job_status is JobStatus.CANCELLED:
+        if self.outcome is not None:
+            return why_failed(self.outcome) if self.outcome <= 0 else None
+        if self.job_status is JobStatus.CANCELLED:
             return TaskReason.CANCELLED
-        if self.outcome is None and self.job_status is JobStatus.FAILED:
-            return TaskReason.JOB_FAILED
-        return None
+        return TaskReason.JOB_FAILED if self.job_status is JobStatus.FAILED else None
 
 
 def create(
@@ -172,8 +197,14 @@ def get(tx: Transaction, id_: str, *, customer_id: str) -> Task | None:
         "text": line.text,
         "metadata": line.metadata,
         "line": None if lines_before is None else lines_before + line.line,
+        "skips": _list_skips(tx, job_no, key[1]),
     }
     return msgspec.convert(row | found, Task)
+
+
+def _list_skips(tx: Transaction, job_no: int, number: int) -> list[Skip]:
+    rows = tx.execute(_SQL["list_skips"], {"job_no": job_no, "task_no": number}).fetchall()
+    return [Skip(**row | {"reason": SkipReason.of_number(row["reason"])}) for row in rows]
 
 
 def _find_archived(tx: Transaction, job_no: int, number: int, *, options: int) -> dict[str, Any]:

@@ -6,16 +6,16 @@ from typing import Any
 
 import msgspec
 
-from blocks.domain.limits import LABELS_MAX
-from blocks.domain.model import JobStatus, WaitsFor
+from blocks.domain.limits import LABELS_MAX, SKIPS_MAX_MAX
+from blocks.domain.model import JobStatus, SkipReason, WaitsFor
 from blocks.store.database import Transaction
 from blocks.store.jobs import Job
 from blocks.store.queries import load
 
 _SQL = load("waits")
 
-# With more annotators than a task has labels, none is short of them.
-_ANNOTATORS_MAX = LABELS_MAX + 1
+# With more annotators than a task has labels and skips, none is short of them.
+_ANNOTATORS_MAX = LABELS_MAX + len(SkipReason) * (SKIPS_MAX_MAX - 1) + 1
 _TASKS_MAX = 100
 # Shorter waits are not told: every job has them.
 _TURN_MIN = timedelta(seconds=2)
@@ -189,6 +189,7 @@ def _find_short_of_annotators(tx: Transaction, job_nos: Sequence[int]) -> dict[i
         "job_nos": list(job_nos),
         "annotators_max": _ANNOTATORS_MAX,
         "tasks_max": _TASKS_MAX,
+        "reasons": len(SkipReason),
     }
     return {
         row["job_no"]: Waiting(

@@ -101,6 +101,12 @@ class JobOptions(_Form):
         default=False,
         description="Settle a task as soon as no other option can win any more.",
     )
+    skips_max: int = Field(
+        default=limits.SKIPS_MAX_DEFAULT,
+        ge=limits.SKIPS_MAX_MIN,
+        le=limits.SKIPS_MAX_MAX,
+        description="A task fails once so many annotators have skipped it for the same reason.",
+    )
     failure_threshold_percent: float = Field(
         default=limits.FAILURE_THRESHOLD_PERCENT_DEFAULT,
         ge=limits.FAILURE_THRESHOLD_PERCENT_MIN,

@@ -83,7 +83,7 @@ def _validate(text: bytes, byte_offset: int, first_number: int, *, takes_text: b
 def _split(text: bytes, byte_offset: int, first_number: int) -> pl.DataFrame:
     """Return a row for each line: its place, its `text` without the line's end, and its `size` in bytes.
 
-    The text of a line that is not UTF-8 is so many spaces.
+    The text of a line that is not UTF-8 is so many spaces. A line `fits` if its text is not too long.
     """
     # `pl.read_lines` drops carriage returns, and decompresses what begins like gzip, zlib or zstd.
     try:
@@ -100,6 +100,7 @@ def _split(text: bytes, byte_offset: int, first_number: int) -> pl.DataFrame:
             byte_offset=size.cum_sum() - size + number + byte_offset,
             line=number + first_number,
         )
+        .with_columns(fits=_TEXT.str.len_bytes() <= LINE_BYTES_MAX)
     )
 
 
@@ -111,8 +112,9 @@ def _judge(lines: pl.DataFrame) -> pl.DataFrame:
         # There is no quote in a URL, and none before a comma in front of it.
         url_end=_TEXT.str.find('",', literal=True).fill_null(size - len('"}')),
     ).with_columns(
-        good=_TEXT.str.contains(GOOD_LINE)
-        & (size <= LINE_BYTES_MAX)
+        # A line that was turned about may be shorter now.
+        good=pl.col("fits")
+        & _TEXT.str.contains(GOOD_LINE)
         & (_URL_END - _URL_AT <= URL_CHARACTERS_MAX)
     )
 
@@ -137,11 +139,11 @@ def _tasks(good: pl.DataFrame) -> pl.DataFrame:
 
 def _text_tasks(lines: pl.DataFrame) -> pl.DataFrame:
     """Return those lines as tasks that are surely good and have a text."""
-    size, body, rest = _TEXT.str.len_bytes(), pl.col("body"), pl.col("rest")
+    body, rest = pl.col("body"), pl.col("rest")
     at = len(TEXT_HEAD) + 1 + _TEXT.str.starts_with(f"{TEXT_HEAD} ").cast(pl.UInt32)
     brace = pl.col("brace")
     found = (
-        lines.filter(_TEXT.str.contains(GOOD_TEXT_LINE) & (size <= LINE_BYTES_MAX))
+        lines.filter(pl.col("fits") & _TEXT.str.contains(GOOD_TEXT_LINE))
         .with_columns(body=_slice(_TEXT, at).str.extract(TEXT_BODY))
         .with_columns(rest=_slice(_TEXT, at + body.str.len_bytes()))
         .with_columns(brace=rest.str.find("{", literal=True))

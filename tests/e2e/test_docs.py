@@ -1,4 +1,4 @@
-"""Whatever `README.md`, `docs/etl.md` and `docs/operators.md` have a reader type, typed; some of `api.md`."""
+"""Whatever `README.md` and the pages for users and operators have a reader type, typed; some of `api.md`."""
 
 import os
 import re
@@ -72,7 +72,9 @@ def typed(blocks: list[str], stack: Stack, checkout: Path) -> str:
 def test_the_readme_takes_a_reader_from_nothing_to_results(stack: Stack, checkout: Path) -> None:
     about_jobs = [block for block in commands("docs/api.md") if "$JOB" in block]
     assert about_jobs
-    said = typed([*commands("README.md"), *about_jobs], stack, checkout)
+    said = typed(
+        [*commands("README.md"), *about_jobs, *commands("docs/annotation.md")], stack, checkout
+    )
     for words in (
         ": whole (2 objects, 1,000 rows",
         '"metadata":{"sku": "A-2"}',

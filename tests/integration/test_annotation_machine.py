@@ -16,7 +16,8 @@ from hypothesis.stateful import (
 )
 
 from blocks.domain.ids import parse_task_id, task_id, task_no
-from blocks.domain.model import Pin, TaskType
+from blocks.domain.limits import SKIPS_MAX_DEFAULT
+from blocks.domain.model import Pin, SkipReason, TaskType
 from blocks.secrets.vault import Vault
 from blocks.store import annotation, chunks, customers, jobs, tasks
 from blocks.store.database import Database, Transaction
@@ -26,14 +27,18 @@ from tests.support.annotation_machine import (
     CREW,
     JOBS_MAX,
     OPTIONS,
+    Change,
     Checks,
     Step,
     Tell,
     World,
+    changes,
     few,
     options,
     people,
     picks,
+    reasons,
+    skips_max,
     thresholds,
 )
 from tests.support.labelling import Job, Labelling
@@ -55,13 +60,19 @@ class Annotation(Checks):
     @initialize(
         threshold=thresholds,
         stop_early=st.booleans(),
+        skips=skips_max,
         sizes=st.lists(few, min_size=1, max_size=2),
         claims=st.lists(st.tuples(people, few), max_size=8),
     )
     def begin(
-        self, threshold: int, stop_early: bool, sizes: list[int], claims: list[tuple[int, int]]
+        self,
+        threshold: int,
+        stop_early: bool,
+        skips: int,
+        sizes: list[int],
+        claims: list[tuple[int, int]],
     ) -> None:
-        self._post(threshold, stop_early, has_delivery=False, sizes=sizes)
+        self._post(threshold, stop_early, skips, has_delivery=False, sizes=sizes)
         for who, limit in claims:
             self._take(self._claim(self.crew[who], limit, None))
 
@@ -69,19 +80,25 @@ class Annotation(Checks):
     @rule(
         threshold=thresholds,
         stop_early=st.booleans(),
+        skips=skips_max,
         has_delivery=st.booleans(),
         sizes=st.lists(few, max_size=2),
     )
-    def post(self, threshold: int, stop_early: bool, has_delivery: bool, sizes: list[int]) -> None:
-        self._post(threshold, stop_early, has_delivery, sizes)
+    def post(
+        self, threshold: int, stop_early: bool, skips: int, has_delivery: bool, sizes: list[int]
+    ) -> None:
+        self._post(threshold, stop_early, skips, has_delivery, sizes)
 
-    def _post(self, threshold: int, stop_early: bool, has_delivery: bool, sizes: list[int]) -> None:
+    def _post(
+        self, threshold: int, stop_early: bool, skips: int, has_delivery: bool, sizes: list[int]
+    ) -> None:
         # No two have the same priority: which came first would be a throw of dice.
         priority = (6, 4, 8)[len(self.model.jobs)]
         made = self.world.submit(
             options=OPTIONS,
             consensus_threshold=threshold,
             stop_early=stop_early,
+            skips_max=skips,
             priority=priority,
             delivery=DELIVERY if has_delivery else None,
         )
@@ -93,6 +110,7 @@ class Annotation(Checks):
             options=OPTIONS,
             consensus_threshold=threshold,
             stop_early=stop_early,
+            skips_max=skips,
             priority=priority,
             has_delivery=has_delivery,
         )
@@ -154,6 +172,7 @@ class Annotation(Checks):
             options=OPTIONS,
             consensus_threshold=threshold,
             stop_early=stop_early,
+            skips_max=SKIPS_MAX_DEFAULT,
             priority=5,
             is_inline=True,
             is_ingested=True,
@@ -199,6 +218,14 @@ class Annotation(Checks):
     @rule(who=people, said=st.lists(st.tuples(picks, options), min_size=1, max_size=3))
     def label_anything(self, who: int, said: list[tuple[int, str]]) -> None:
         self._take(self._label_any(self.crew[who], said))
+
+    @rule(who=people, why=st.lists(reasons, min_size=1, max_size=3))
+    def skip_what_is_held(self, who: int, why: list[SkipReason]) -> None:
+        self._take(self._skip_held(self._holder(who), why))
+
+    @rule(who=people, said=changes)
+    def change_anything(self, who: int, said: list[Change]) -> None:
+        self._take(self._change_any(self.crew[who], said))
 
     @rule(who=people, limit=few | st.just(100), said=st.lists(options, min_size=1, max_size=3))
     def claim_and_label(self, who: int, limit: int, said: list[str]) -> None:
@@ -248,6 +275,8 @@ intents: st.SearchStrategy[Intent] = st.one_of(
     st.tuples(
         st.just("label_any"), people, st.lists(st.tuples(picks, options), min_size=1, max_size=3)
     ),
+    st.tuples(st.just("skip"), people, st.lists(reasons, min_size=1, max_size=3)),
+    st.tuples(st.just("change"), people, changes),
     st.tuples(st.just("release"), people, few),
     st.tuples(st.just("renew"), people, few),
     st.tuples(st.just("end_job"), picks, st.none()),
@@ -314,6 +343,10 @@ class AnnotationAtOnce(Annotation):
                 return self._label_held(self._holder(who), more)
             case "label_any":
                 return self._label_any(annotator, more)
+            case "skip":
+                return self._skip_held(self._holder(who), more)
+            case "change":
+                return self._change_any(annotator, more)
             case "release":
                 holder = self._holder(who)
                 return self._release(holder, list(self.model.held[holder])[:more])

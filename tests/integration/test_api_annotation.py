@@ -201,7 +201,7 @@ def test_a_label_that_is_not_taken_has_a_reason(api: Api) -> None:
         ("x", "cat"),
     ) == [
         None,
-        "You have labelled this task already, and a label cannot be changed.",
+        "You have labelled this task already; while it is open, `replace` changes your label.",
         "The options are cat, dog, fox. Did you mean dog?",
         "The options are cat, dog, fox.",
         "Nobody was handed this task yet; claim tasks, and label those that you are given.",

@@ -92,6 +92,7 @@ def test_examples_of_bodies_work_when_they_are_sent(operations: list[Operation])
         "create_tasks",
         "claim_tasks",
         "submit_labels",
+        "renew_leases",
         "release_tasks",
         "create_webhook",
         "rotate_default_secret",

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from litestar.testing import TestClient
 
+from blocks.domain.model import SkipReason
 from blocks.settings import Settings
 from blocks.store import customers, jobs, runs, waits
 from blocks.store.jobs import Job
+from blocks.store.label_changes import Skip
 from tests.support.api_world import Api, make_app
 from tests.support.side import wait_until
 from tests.support.store_shop import DELIVERY, OPTIONS, Shop, make_chunk
@@ -152,6 +154,22 @@ def test_so_many_more_people_are_wanted(
     job = quiet.shop.processing(make_chunk(1), consensus_threshold=threshold, stop_early=stop_early)
     label(quiet, job, *said)
     assert waiting(quiet, job)["annotators"] == wanted
+    people(quiet, wanted)
+    assert waiting(quiet, job) is None
+
+
+@pytest.mark.parametrize("skippers, others, wanted", [(1, 1, 1), (5, 0, 2), (5, 2, 0)])
+def test_who_has_skipped_a_task_is_not_counted(
+    quiet: Api, skippers: int, others: int, wanted: int
+) -> None:
+    """Even where so many people would be enough for any labels."""
+    shop = quiet.shop
+    job = shop.processing(make_chunk(1), consensus_threshold=2, skips_max=3)
+    for annotator, reason in zip(people(quiet, skippers), [*SkipReason] * 2, strict=False):
+        (task,) = shop.claim(annotator, job_id=job.job_id)
+        assert shop.enter(annotator, Skip(task.task_id, reason)) == ["skipped"]
+    people(quiet, others)
+    assert (waiting(quiet, job) or {"annotators": 0})["annotators"] == wanted
     people(quiet, wanted)
     assert waiting(quiet, job) is None
 

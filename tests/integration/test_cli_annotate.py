@@ -49,6 +49,19 @@ def test_numbers_choose_and_what_was_not_chosen_goes_back(person: Person, shop: 
     assert "   2  dog" in ran.out
 
 
+def test_tasks_are_skipped_with_a_reason_and_a_note(person: Person, shop: Shop) -> None:
+    shop.processing(make_chunk(5))
+    ran = person.types("?", "!  The picture is black. ", "-", "-", "u", "2", "s", "")
+    assert ran.code == 0
+    assert ran.out.splitlines()[-1].endswith("3 skipped, 1 accepted")
+    assert "Enter sends 4 labels and skips" in ran.out
+    query = "select reason, note from skips order by task_no"
+    assert [tuple(row.values()) for row in shop.run(query)] == [
+        (1, None), (2, "The picture is black."), (3, None),
+    ]  # fmt: skip
+    assert labels(shop) == [2]
+
+
 def test_a_choice_can_be_undone_until_it_is_sent(person: Person, shop: Shop) -> None:
     shop.processing(make_chunk(2))
     ran = person.types("1", "1", "u", "u", "u", "3", "2", "u", "1", "", "u", at_once=2)
@@ -80,7 +93,7 @@ def test_a_job_of_which_nothing_is_left_is_said_to_be_over(
 def test_what_is_none_of_the_choices_is_asked_again(word: str, person: Person, shop: Shop) -> None:
     shop.processing(make_chunk(1))
     ran = person.types(word, "3")
-    assert "Type a number from 1 to 3, s, u or q." in ran.out
+    assert "Type a number from 1 to 3, ?, !, -, s, u or q." in ran.out
     assert labels(shop) == [3]
 
 

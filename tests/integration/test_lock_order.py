@@ -1,14 +1,23 @@
 """Transactions that meet on two jobs wait for each other, and never in a circle."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import pytest
 
 from blocks.domain.ids import task_id
-from blocks.domain.model import JobStatus, LabelOutcome
+from blocks.domain.model import JobStatus, LabelOutcome, SkipReason
+from blocks.store import annotation, label_changes
+from blocks.store.annotation import Label
 from blocks.store.jobs import Job
-from tests.support.side import Side
-from tests.support.store_shop import Shop, make_chunk
+from blocks.store.label_changes import Entry, Replacement, Skip, Withdrawal
+from tests.support.books import check_books
+from tests.support.side import Side, at_once
+from tests.support.store_shop import OPTIONS, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
+
+UNCLEAR, BROKEN, _ = SkipReason
 
 
 def job_before_its_last_label(shop: Shop, first: int) -> Job:
@@ -34,3 +43,125 @@ def test_a_batch_that_settles_two_jobs_waits_for_a_claim_that_holds_a_place_and_
         claim.execute("select from lanes where job_no = %s for update", [jobs[0].job_no])
     assert batch.join() == [LabelOutcome.SETTLED] * 2
     assert {shop.job(job).status for job in jobs} == {JobStatus.COMPLETED}
+
+
+def skippable(shop: Shop, **changes: Any) -> tuple[Job, str]:
+    """A job of one task, which needs two labels or fails with two equal skips."""
+    changes = {"consensus_threshold": 2, "skips_max": 2} | changes
+    job = shop.processing(make_chunk(1), **changes)
+    return job, task_id(job.job_id, 0)
+
+
+def do_one_before_the_other(
+    shop: Shop, job: Job, first: tuple[int, Entry], second: tuple[int, Entry]
+) -> None:
+    """Have the second wait for the first, which is about to commit."""
+    with shop.held() as tx:
+        label_changes.submit(tx, first[0], [first[1]])
+        beside = Side(lambda: shop.enter(*second))
+        shop.wait_for_waiters(1)
+    beside.join()
+    check_books(shop, job)
+
+
+def test_of_two_skips_at_once_the_second_sees_the_first(shop: Shop) -> None:
+    job, task = skippable(shop)
+    one, two = shop.annotators(2)
+    shop.claim(one)
+    do_one_before_the_other(shop, job, (one, Skip(task, BROKEN)), (two, Skip(task, BROKEN)))
+    assert shop.value("select outcome from tallies") == -2
+    assert shop.job(job).status == JobStatus.COMPLETED
+
+
+def test_two_batches_that_change_tasks_in_other_orders_do_not_wait_in_a_circle(shop: Shop) -> None:
+    """Neither has a tally to lock yet for the task that it names first."""
+    job = shop.processing(make_chunk(4), consensus_threshold=2, skips_max=2)
+    found = [task_id(job.job_id, n) for n in range(4)]
+    one, two = shop.annotators(2)
+    for annotator in (one, two):
+        shop.claim(annotator)
+    batches = [
+        [Skip(found[3], BROKEN), Label(found[0], "cat"), Skip(found[1], BROKEN)],
+        [Skip(found[0], BROKEN), Label(found[1], "cat"), Skip(found[3], BROKEN)],
+    ]
+    said = [
+        lambda who=who, batch=batch: shop.enter(who, *batch)
+        for who, batch in zip((one, two), batches, strict=True)
+    ]
+    for outcomes in at_once(*said):
+        assert set(outcomes) <= {"skipped", "accepted", "already_settled"}
+    check_books(shop, job)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_who_was_handed_what_they_were_just_labelling_may_change_the_label(
+    shop: Shop, is_replaced: bool
+) -> None:
+    job, task = skippable(shop)
+    one, two = shop.annotators(2)
+    shop.claim(one)
+    shop.release(one, task)
+    with shop.held() as tx:
+        annotation.submit(tx, one, [Label(task, "cat")])
+        assert len(shop.claim(one)) == 1  # it does not see the label yet
+    entry = Replacement(task, "dog") if is_replaced else Withdrawal(task)
+    assert shop.enter(one, entry) == ["replaced" if is_replaced else "withdrawn"]
+    assert shop.value("select count(*) from leases") == 0
+    check_books(shop, job)
+    assert shop.answer(two, "dog") == ["settled" if is_replaced else "accepted"]
+    check_books(shop, job)
+
+
+def test_a_skip_waits_for_the_label_that_settles_its_task(shop: Shop) -> None:
+    job, task = skippable(shop, skips_max=1)
+    one, two, three = shop.annotators(3)
+    for annotator in (one, two):
+        shop.claim(annotator)
+    shop.label(one, (task, "cat"))
+    with shop.held() as tx:
+        annotation.submit(tx, two, [Label(task, "cat")])
+        beside = Side(lambda: shop.enter(three, Skip(task, BROKEN)))
+        shop.wait_for_waiters(1)
+    assert beside.join() == ["already_settled"]
+    assert shop.value("select failed from chunks where job_no = %s", job.job_no) == 0
+
+
+def test_crowds_who_change_their_minds_come_to_an_end_with_their_books_in_order(
+    shop: Shop,
+) -> None:
+    job = shop.processing(make_chunk(40), consensus_threshold=2, skips_max=3)
+    found = [task_id(job.job_id, n) for n in range(40)]
+    people = shop.annotators(8)
+
+    def work(annotator: int) -> Callable[[], None]:
+        def go_on() -> None:
+            for round_ in range(30):
+                held = [task.task_id for task in shop.claim(annotator, 10)]
+                shop.enter(annotator, *_said(annotator, round_, held, found))
+
+        return go_on
+
+    at_once(*[work(annotator) for annotator in people])
+    check_books(shop, job)
+    votes = shop.run("select votes, outcome from tallies where outcome > 0")
+    assert votes
+    while shop.job(job).status != JobStatus.COMPLETED:
+        newcomer = shop.annotator()
+        assert shop.answer(newcomer, "cat"), "nothing is left, and the job is not completed"
+    check_books(shop, job)
+    ended = shop.job(job)
+    assert ended.tasks_done + ended.tasks_failed == 40
+
+
+def _said(
+    annotator: int, round_: int, held: Sequence[str], found: Sequence[str]
+) -> Sequence[Entry]:
+    """What the annotator says of what they hold, and of other tasks, in another order each time."""
+    entries: list[Entry] = []
+    for n, task in enumerate(held):
+        kind = (annotator + round_ + n) % 4
+        entries.append(Skip(task, UNCLEAR) if not kind else Label(task, OPTIONS[kind - 1]))
+    for n in range(3):
+        other = found[(annotator * 7 + round_ * 11 + n * 5) % len(found)]
+        entries.append(Withdrawal(other) if n else Replacement(other, OPTIONS[round_ % 3]))
+    return entries[::-1] if round_ % 2 else entries

@@ -5,12 +5,13 @@ from typing import cast
 
 import pytest
 
-from blocks.domain.model import LabelOutcome
+from blocks.domain.model import LabelOutcome, SkipReason
 from blocks.secrets.vault import Vault
-from blocks.store import annotation, customers, results, waits
+from blocks.store import annotation, customers, label_changes, results, waits
 from blocks.store.annotation import Label
 from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Job
+from blocks.store.label_changes import Entry, Replacement, Skip
 from tests.support.plans import Explained
 from tests.support.servers import DatabaseServer
 from tests.support.store_shop import OPTIONS, Shop, make_chunk
@@ -23,6 +24,7 @@ BATCH = 10
 # A look-up by key reads four pages, an insert or an update as many again; a task takes some of each.
 PAGES_FOR_A_CLAIM = 60 + 15 * BATCH
 PAGES_FOR_LABELS = 60 + 25 * BATCH
+PAGES_FOR_CHANGES = 200 + 75 * BATCH
 # The first 64 pages of tasks, and the votes of those.
 PAGES_FOR_AN_EXPORT = 2000
 # Up to 1,000 tasks, each looked up in turn where no more are left.
@@ -123,6 +125,20 @@ def test_labels_read_a_few_pages_for_each(crowded: tuple[Shop, Job], settles: bo
         )
     assert set(outcomes) <= {LabelOutcome.SETTLED if settles else LabelOutcome.ACCEPTED}
     explained.check(PAGES_FOR_LABELS)
+
+
+def test_skips_and_changes_read_a_few_pages_for_each(crowded: tuple[Shop, Job]) -> None:
+    shop, _ = crowded
+    annotator = shop.annotator()
+    tasks, _ = claim(shop, annotator)
+    shop.label(annotator, *((task, OPTIONS[0]) for task in tasks[: BATCH // 2]))
+    entries: list[Entry] = [Replacement(task, OPTIONS[1]) for task in tasks[: BATCH // 2]]
+    entries += [Skip(task, SkipReason.BROKEN) for task in tasks[BATCH // 2 :]]
+    with shop.held() as tx:
+        explained = Explained(tx)
+        outcomes = label_changes.submit(cast(Transaction, explained), annotator, entries)
+    assert set(outcomes) == {LabelOutcome.REPLACED, LabelOutcome.SKIPPED}
+    explained.check(PAGES_FOR_CHANGES)
 
 
 def test_an_export_reads_its_first_tasks_by_their_numbers(crowded: tuple[Shop, Job]) -> None:

@@ -191,6 +191,7 @@ def test_each_part_of_the_rule_makes_another_place(shop: Shop) -> None:
         {"options": OPTIONS[::-1]},
         {"consensus_threshold": 4},
         {"stop_early": True},
+        {"skips_max": 4},
         {"task_type": TaskType.SENTIMENT},
     ]
     for _ in range(2):

@@ -13,9 +13,12 @@ from hypothesis.stateful import (
 from psycopg.rows import dict_row
 
 from blocks.domain.ids import new_id
+from blocks.domain.model import SkipReason
 from blocks.secrets.vault import Vault
-from blocks.store import annotation, customers, jobs, leases
+from blocks.store import annotation, customers, jobs, label_changes, leases
+from blocks.store.annotation import Label
 from blocks.store.database import Database, Transaction
+from blocks.store.label_changes import Entry, Replacement, Skip, Withdrawal
 from tests.support.books import check_books
 from tests.support.labelling import Job, Labelling
 from tests.support.side import WAIT_S, Side
@@ -39,6 +42,12 @@ picks = st.integers(0, PICKS - 1)
 options = st.sampled_from([*OPTIONS, *OPTIONS[:2], *OPTIONS[:2], UNKNOWN])
 few = st.integers(1, 4)
 thresholds = st.integers(1, 4)
+skips_max = st.integers(1, 3)
+reasons = st.sampled_from(SkipReason)
+kinds = st.sampled_from(["label", "skip", "replace", "replace", "withdraw"])
+changes = st.lists(st.tuples(kinds, picks, options, reasons), min_size=1, max_size=4)
+Change = tuple[str, int, str, SkipReason]
+"""What is done to a task, and what is said of it where that is a label or a skip."""
 
 
 class World(Shop):
@@ -175,12 +184,43 @@ class Steps(RuleBasedStateMachine):
         return self._label(annotator, [(self._task_id(which), option) for which, option in said])
 
     def _label(self, annotator: int, labels: Sequence[tuple[str, str]]) -> Step:
+        said = [Label(*label) for label in labels]
+
         def act(tx: Transaction) -> list[str]:
-            said = [annotation.Label(*label) for label in labels]
             return list(annotation.submit(tx, annotator, said))
 
         def tell(model: Labelling, outcomes: list[str], alone: bool) -> None:
-            assert outcomes == model.label(annotator, labels)
+            assert outcomes == model.enter(annotator, said)
+
+        return act, tell
+
+    def _skip_held(self, annotator: int, why: Sequence[SkipReason]) -> Step:
+        held = list(self.model.held[annotator])
+        return self._change(annotator, [Skip(*pair) for pair in zip(held, why, strict=False)])
+
+    def _change_any(self, annotator: int, said: Sequence[Change]) -> Step:
+        mine = [task.task_id for task in self.model.tasks.values() if annotator in task.labels]
+        entries: list[Entry] = []
+        for kind, which, option, reason in said:
+            # Mostly what the annotator has labelled, or else somebody was handed.
+            id_ = mine[which % len(mine)] if mine and which % 3 else self._task_id(which)
+            match kind:
+                case "skip":
+                    entries.append(Skip(self._task_id(which), reason))
+                case "withdraw":
+                    entries.append(Withdrawal(id_))
+                case "replace":
+                    entries.append(Replacement(id_, option))
+                case _:
+                    entries.append(Label(self._task_id(which), option))
+        return self._change(annotator, entries)
+
+    def _change(self, annotator: int, entries: Sequence[Entry]) -> Step:
+        def act(tx: Transaction) -> list[str]:
+            return list(label_changes.submit(tx, annotator, entries))
+
+        def tell(model: Labelling, outcomes: list[str], alone: bool) -> None:
+            assert outcomes == model.enter(annotator, entries)
 
         return act, tell
 
@@ -212,6 +252,7 @@ class Checks(Steps):
     def agrees_with_the_model(self) -> None:
         self._check_leases()
         self._check_labels()
+        self._check_skips_and_changes()
         for job in self.model.jobs.values():
             self._check_job(job)
             # Of a job that is over nothing changes any more.
@@ -252,6 +293,29 @@ class Checks(Steps):
             for annotator, option in task.labels.items()
         }
 
+    def _check_skips_and_changes(self) -> None:
+        query = """
+            select task_id(j.job_id, s.task_no) as id, s.annotator_no, s.reason
+            from skips s join jobs j using (job_no) where j.customer_id = %s
+        """
+        skips = {
+            (row["id"], row["annotator_no"]): SkipReason.of_number(row["reason"])
+            for row in self.world.run(query, self.world.customer_id)
+        }
+        assert skips == {
+            (task.task_id, annotator): reason
+            for task in self.model.tasks.values()
+            for annotator, reason in task.skips.items()
+        }
+        query = """
+            select task_id(j.job_id, c.task_no) as id, c.annotator_no, j.options[c.option] as option,
+                   j.options[c.new_option] as new_option
+            from label_changes c join jobs j using (job_no)
+            where j.customer_id = %s order by c.change_no
+        """
+        found = [tuple(row.values()) for row in self.world.run(query, self.world.customer_id)]
+        assert sorted(found, key=str) == sorted(self.model.changes, key=str)
+
     def _check_job(self, job: Job) -> None:
         query = """
             select j.status, j.settled_at is not null as is_settled, coalesce(sum(c.tasks), 0) as tasks,
@@ -266,8 +330,8 @@ class Checks(Steps):
         assert row["status"] == job.status
         assert row["is_settled"] == job.is_settled
         assert row["tasks"] == len(outcomes)
-        assert row["settled"] == sum(bool(outcome) for outcome in outcomes)
-        assert row["failed"] == outcomes.count(0)
+        assert row["settled"] == sum((outcome or 0) > 0 for outcome in outcomes)
+        assert row["failed"] == sum(outcome is not None and outcome <= 0 for outcome in outcomes)
         if self.leaves_nothing and (job.is_settled or not job.is_open):
             assert row["to_be_had"] == 0
 
@@ -309,9 +373,10 @@ class Checks(Steps):
 
         In one that is not, or after an unasked label, the place may be of a cursor that is nobody's.
         """
-        active = len(self.model.granted.intersection(crew))
+        active = self.model.granted.intersection(crew)
         for task in self.model.tasks.values():
-            if task.has_unasked or active < task.job.consensus_threshold:
+            able = len(active - task.skips.keys())
+            if task.has_unasked or able < task.job.consensus_threshold:
                 continue
             waiting = [who for who in crew if self.model.may_have(who, task)]
             assert not waiting, f"{task.task_id} could be labelled by {waiting}"

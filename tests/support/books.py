@@ -34,12 +34,22 @@ def check_books(shop: Shop, job: Job) -> None:
         row["task_no"]: row
         for row in shop.run("select * from tallies where job_no = %s", job.job_no)
     }
-    assert tallies.keys() == votes.keys()
+    skips: dict[int, dict[int, int]] = {}
+    for row in shop.run("select * from skips where job_no = %s", job.job_no):
+        skips.setdefault(row["task_no"], {})[row["annotator_no"]] = row["reason"]
+    skips_max = shop.value("select skips_max from jobs where job_no = %s", job.job_no)
+    assert tallies.keys() >= votes.keys() | skips.keys()
     for number, row in tallies.items():
-        assert row["votes"] == votes[number]
-        assert len(row["annotators"]) == sum(votes[number])
-        assert set(row["annotators"]) == annotators[number]
-        assert row["outcome"] == outcome(job, votes[number])
+        said = votes.get(number, [0] * len(job.options))
+        assert row["votes"] == said
+        assert len(row["annotators"]) == sum(said)
+        assert set(row["annotators"]) == annotators.get(number, set())
+        skipped = skips.get(number, {})
+        assert row["skippers"] != []
+        assert sorted(row["skippers"] or ()) == sorted(skipped)
+        counted = Counter(why for who, why in skipped.items() if who not in row["annotators"])
+        too_often = [-why for why, count in counted.items() if count >= skips_max]
+        assert row["outcome"] == (too_often[0] if too_often else outcome(job, said))
     check_counters(shop, job)
     status = shop.value("select status from jobs where job_no = %s", job.job_no)
     if status == "processing":
@@ -58,7 +68,7 @@ def check_counters(shop: Shop, job: Job) -> None:
     query = """
         select c.chunk_no, c.tasks, c.settled, c.failed,
             count(y) filter (where y.outcome > 0) as settled_rows,
-            count(y) filter (where y.outcome = 0) as failed_rows,
+            count(y) filter (where y.outcome <= 0) as failed_rows,
             (select coalesce(sum(p.tasks), 0) from pages p
              where p.job_no = c.job_no and chunk_of(p.first_task) = c.chunk_no) as tasks_rows
         from chunks c left join tallies y on y.job_no = c.job_no and chunk_of(y.task_no) = c.chunk_no
@@ -102,6 +112,8 @@ def check_places(shop: Shop, job: Job, tallies: dict[int, dict[str, Any]]) -> No
         holders = held.get(number, [])
         assert len(holders) == len(set(holders))
         assert not set(holders) & set(labelled), "somebody holds what they have labelled"
+        skippers = (tallies[number]["skippers"] or ()) if number in tallies else ()
+        assert not set(holders) & set(skippers) - set(labelled), "somebody holds what they skipped"
         places = tallies[number]["places"] if number in tallies else job.consensus_threshold
         if len(labelled) >= job.consensus_threshold:
             places = max(places, len(labelled) + 1)

@@ -6,6 +6,9 @@ It does not say which task a claim hands out, but which it may, and which it mus
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from blocks.domain.model import SkipReason
+from blocks.store.annotation import Label
+from blocks.store.label_changes import Entry, Replacement, Skip
 from tests.support.consensus import decide, exhausted
 
 NO_CONSENSUS = 0
@@ -20,6 +23,7 @@ class Job:
     options: list[str]
     consensus_threshold: int
     stop_early: bool
+    skips_max: int
     priority: int
     is_inline: bool = False
     has_delivery: bool = False
@@ -54,6 +58,9 @@ class Task:
     task_no: int
     chunk_no: int
     labels: dict[int, str] = field(default_factory=dict)
+    skips: dict[int, SkipReason] = field(default_factory=dict)
+    skipped_for: SkipReason | None = None
+    """Why it has failed, if it was skipped too often."""
     handed_to: set[int] = field(default_factory=set)
     let_go_by: set[int] = field(default_factory=set)
     has_unasked: bool = False
@@ -65,7 +72,9 @@ class Task:
 
     @property
     def outcome(self) -> int | None:
-        """1-based option, 0 for no consensus, None while it is open."""
+        """1-based option, 0 for no consensus, less if it was skipped too often, None while open."""
+        if self.skipped_for is not None:
+            return -self.skipped_for.number
         threshold = self.job.consensus_threshold
         winner = decide(self.votes, threshold, stop_early=self.job.stop_early)
         if winner is not None:
@@ -89,6 +98,8 @@ class Labelling:
         self.granted = set(annotators)
         self.jobs: dict[str, Job] = {}
         self.tasks: dict[str, Task] = {}
+        # Labels that were replaced or withdrawn: by whom, from what to what, in their order.
+        self.changes: list[tuple[str, int, str, str | None]] = []
         # The tasks that each annotator holds, and whether the time for them is over.
         self.held: dict[int, dict[str, bool]] = {annotator: {} for annotator in annotators}
         # The offset of the last task that an annotator's cursor may have passed, by job and chunk.
@@ -111,6 +122,7 @@ class Labelling:
             and task.job.is_open
             and not task.has_ended
             and annotator not in task.labels
+            and annotator not in task.skips
             and task.task_id not in self.held[annotator]
             and len(task.labels) + self.holders(task) < task.wanted
         )
@@ -185,19 +197,75 @@ class Labelling:
             key = (annotator, task.job.job_no, task.chunk_no)
             self._passed[key] = max(self._passed.get(key, -1), task.task_no)
 
-    def label(self, annotator: int, labels: Sequence[tuple[str, str]]) -> list[str]:
-        """Take the labels of one batch: what becomes of each."""
-        jobs = {self.tasks[task_id].job for task_id, _ in labels if task_id in self.tasks}
-        outcomes = [self._label(annotator, task_id, option) for task_id, option in labels]
-        for job in jobs:
+    def enter(self, annotator: int, entries: Sequence[Entry]) -> list[str]:
+        """Take a batch of labels, skips and changes: what becomes of each entry."""
+        changed = {entry.task_id for entry in entries if not isinstance(entry, Label)}
+        first: dict[str, str] = {}
+        outcomes = []
+        for entry in entries:
+            outcome = first.get(entry.task_id) if entry.task_id in changed else None
+            if outcome is None:
+                outcome = self._enter(annotator, entry)
+            elif outcome != "unknown_task":
+                outcome = "duplicate"
+            outcomes.append(outcome)
+            first.setdefault(entry.task_id, outcome)
+        for job in {self.tasks[id_].job for id_ in first if id_ in self.tasks}:
             if job.is_open:
                 job.settle()
         return outcomes
 
-    def _label(self, annotator: int, task_id: str, option: str) -> str:
-        task = self.tasks.get(task_id)
+    def _enter(self, annotator: int, entry: Entry) -> str:
+        task = self.tasks.get(entry.task_id)
         if task is None or annotator not in self.granted:
             return "unknown_task"
+        if isinstance(entry, Label):
+            return self._label(annotator, task, entry.label)
+        if isinstance(entry, Skip):
+            return self._skip(annotator, task, entry.reason)
+        if isinstance(entry, Replacement):
+            return self._replace(annotator, task, entry.label)
+        if task.has_ended or not task.job.is_open:
+            return "already_settled"
+        if annotator not in task.labels:
+            return "not_labelled"
+        self._take_back(annotator, task, None)
+        task.let_go_by.add(annotator)
+        return "withdrawn"
+
+    def _skip(self, annotator: int, task: Task, reason: SkipReason) -> str:
+        if annotator in task.labels or annotator in task.skips:
+            return "duplicate"
+        if not task.job.is_open:
+            return "already_settled"
+        if not task.handed_to:
+            return "unknown_task"
+        self.held[annotator].pop(task.task_id, None)
+        if task.has_ended:
+            return "already_settled"
+        task.skips[annotator] = reason
+        counted = [why for who, why in task.skips.items() if who not in task.labels]
+        if counted.count(reason) >= task.job.skips_max:
+            task.skipped_for = reason
+        return "skipped"
+
+    def _replace(self, annotator: int, task: Task, option: str) -> str:
+        if option in task.job.options and annotator in task.labels:
+            if option == task.labels[annotator]:
+                return "duplicate"
+            if task.has_ended or not task.job.is_open:
+                return "already_settled"
+            self._take_back(annotator, task, option)
+            task.labels[annotator] = option
+            return "settled" if task.outcome else "replaced"
+        return self._label(annotator, task, option)
+
+    def _take_back(self, annotator: int, task: Task, new: str | None) -> None:
+        option = task.labels.pop(annotator)
+        task.skips.pop(annotator, None)
+        self.changes.append((task.task_id, annotator, option, new))
+
+    def _label(self, annotator: int, task: Task, option: str) -> str:
         if option not in task.job.options:
             return "unknown_option"
         if annotator in task.labels:
@@ -206,7 +274,7 @@ class Labelling:
             return "already_settled"
         if not task.handed_to:
             return "unknown_task"
-        was_held = self.held[annotator].pop(task_id, None) is not None
+        was_held = self.held[annotator].pop(task.task_id, None) is not None
         if task.has_ended:
             return "already_settled"
         task.has_unasked |= not was_held

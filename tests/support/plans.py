@@ -7,7 +7,7 @@ from psycopg import sql
 
 from blocks.store.database import Rollback, Transaction
 
-LARGE = {"pages", "tallies", "labels", "leases", "vacancies", "jobs", "chunks"}
+LARGE = {"pages", "tallies", "labels", "leases", "vacancies", "jobs", "chunks", "skips"}
 
 
 class Explained:
@@ -31,6 +31,10 @@ class Explained:
 
     def commit(self) -> None:
         """Do nothing: the transaction is the test's."""
+
+    def transaction(self) -> Any:
+        """Begin a part of the transaction that can be undone by itself."""
+        return self._tx.transaction()
 
     def nodes(self) -> Iterator[dict[str, Any]]:
         waiting = list(self.plans)

@@ -14,10 +14,11 @@ from blocks.domain.model import BadLine, GoodLine, LabelOutcome, LineCode, Pin, 
 from blocks.domain.object_urls import StoreType
 from blocks.lines.validated_lines import Batch, task_frame
 from blocks.secrets.vault import Vault
-from blocks.store import annotation, chunks, customers, jobs, runs
+from blocks.store import annotation, chunks, customers, jobs, label_changes, runs
 from blocks.store.annotation import ClaimedTask, Label
 from blocks.store.database import Database, Rollback, Transaction
 from blocks.store.jobs import DeliveryTarget, Idempotency, Job, NewJob
+from blocks.store.label_changes import Entry
 from blocks.store.runs import Launch
 from tests.support.side import WAIT_S
 from tests.support.task_rows import list_tasks
@@ -171,6 +172,11 @@ class Shop:
     def label(self, annotator_no: int, *labels: tuple[str, str]) -> list[LabelOutcome]:
         with self.database.transaction() as tx:
             return annotation.submit(tx, annotator_no, [Label(*label) for label in labels])
+
+    def enter(self, annotator_no: int, *entries: Entry) -> list[LabelOutcome]:
+        """Hand in labels, skips and changes of labels as one batch."""
+        with self.database.transaction() as tx:
+            return label_changes.submit(tx, annotator_no, entries)
 
     def release(self, annotator_no: int, *task_ids: str) -> set[str]:
         with self.database.transaction() as tx:

@@ -77,6 +77,7 @@ def test_the_required_fields_are_enough_and_the_others_have_the_defaults_of_the_
         "metadata": None,
         "priority": 5,
         "stop_early": False,
+        "skips_max": 3,
         "failure_threshold_percent": 100.0,
         "show_metadata": True,
         "instructions": None,

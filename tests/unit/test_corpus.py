@@ -158,6 +158,28 @@ def test_a_line_of_1_mib_is_a_task_and_one_byte_more_is_too_long(
         assert validation.outcome(data, chunk_bytes) == wanted, chunk_bytes
 
 
+@pytest.mark.parametrize("extra", [0, 1, 5000])
+@pytest.mark.parametrize(
+    "filler, before, after",
+    [
+        (b" ", b'{"data_url": "https://a.com/x",', b'"metadata": {"a": 1}}'),
+        (b" ", b'{"metadata": {"a": 1},', b'"data_url": "https://a.com/x"}'),
+        (b" ", b'{"metadata": {"a": 1}, "data_url":', b'"https://a.com/x"}'),
+        (b" ", b'{"metadata":', b'{"a": 1}, "data_url": "https://a.com/x"}'),
+        (b"a", b'{"metadata": {"a": "', b'"},   "data_url": "https://a.com/x"}'),
+    ],
+)
+def test_a_line_is_measured_as_it_was_written(
+    filler: bytes, before: bytes, after: bytes, extra: int
+) -> None:
+    line = before + filler * (LINE_BYTES_MAX + extra - len(before) - len(after)) + after
+    data = b"\n" * MIB + line + b"\n{}\n"
+    wanted = judge(data)
+    assert (len(wanted.good), len(wanted.bad)) == ((0, 2) if extra else (1, 1))
+    for chunk_bytes in (None, MIB):
+        assert validation.outcome(data, chunk_bytes) == wanted, chunk_bytes
+
+
 @pytest.mark.parametrize(
     "line",
     [

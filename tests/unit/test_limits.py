@@ -19,6 +19,7 @@ SCHEMA = (resources.files("blocks.store") / "schema.sql").read_text()
         ),
         (r"cardinality\(options\)", (limits.OPTIONS_MIN, limits.OPTIONS_MAX)),
         ("priority", (limits.PRIORITY_MIN, limits.PRIORITY_MAX)),
+        ("skips_max", (limits.SKIPS_MAX_MIN, limits.SKIPS_MAX_MAX)),
     ],
 )
 def test_a_check_has_the_bounds_of_the_bodies(column: str, bounds: tuple[int, int]) -> None:
@@ -27,7 +28,9 @@ def test_a_check_has_the_bounds_of_the_bodies(column: str, bounds: tuple[int, in
     assert [tuple(map(int, each)) for each in found] == [bounds]
 
 
-@pytest.mark.parametrize("name", ["CONSENSUS_THRESHOLD", "PRIORITY", "FAILURE_THRESHOLD_PERCENT"])
+@pytest.mark.parametrize(
+    "name", ["CONSENSUS_THRESHOLD", "PRIORITY", "SKIPS_MAX", "FAILURE_THRESHOLD_PERCENT"]
+)
 def test_a_default_lies_within_its_bounds(name: str) -> None:
     least, default, most = (getattr(limits, f"{name}_{end}") for end in ("MIN", "DEFAULT", "MAX"))
 

@@ -75,6 +75,7 @@ create table jobs (
     option_details              jsonb,                   -- [{"option", "description", "hotkey"}]; null: none
     consensus_threshold         smallint not null check (consensus_threshold between 1 and 10),
     stop_early                  boolean not null,
+    skips_max                   smallint not null default 3 check (skips_max between 1 and 10),
     task_type                   text not null,
     priority                    smallint not null check (priority between 0 and 9),
     failure_threshold_percent   double precision not null,
@@ -368,8 +369,8 @@ create table vacancies (
     primary key (job_no, vacancy_no)
 );
 
--- Every label, never updated: all results can be computed again from these. Those of jobs that are over are in
--- archived_labels.
+-- Every label that counts: all results can be computed again from these. One that its annotator replaces is deleted, and
+-- the new one inserted. Those of jobs that are over are in archived_labels.
 create table labels (
     job_no       bigint not null,
     task_no      bigint not null,
@@ -405,7 +406,8 @@ create table annotator_days (
 --   pending      no row, and no lease
 --   in_progress  a lease, or a row without an outcome
 --   settled      outcome > 0
---   failed       outcome = 0
+--   failed       outcome <= 0
+-- A row without labels is of a task that was only skipped, or whose labels were withdrawn.
 -- Updates are HOT: no column that changes is indexed, and each page has room for three versions of its rows, which
 -- cursors that follow each other closely write before the first can be pruned.
 create table tallies (
@@ -417,15 +419,43 @@ create table tallies (
     -- Labels given, leases, open places, and cursors still to come; one more where the labels are tied and all
     -- places are taken.
     places       smallint not null,
-    outcome      smallint,                               -- null: open; 0: no consensus; else the option, 1-based
+    -- null: open; above 0: the option, 1-based; 0: no consensus; -1 to -3: skips, by the reason in `skips`
+    outcome      smallint,
     stop_early   boolean not null,                       -- the job's
     votes        smallint[] not null,                    -- labels for each option
     annotators   integer[] not null,                     -- whose labels they are
+    skippers     integer[],                              -- who has skipped it; null: nobody
     primary key (job_no, task_no)
 ) with (fillfactor = 34);
 
+-- Who will not label a task, and why. A skip does not count once its annotator has labelled the task after all. Rows
+-- stay here when the job is over.
+create table skips (
+    job_no       bigint not null,
+    task_no      bigint not null,
+    annotator_no integer not null,
+    reason       smallint not null check (reason between 1 and 3),  -- 1: unclear, 2: broken, 3: none_of_these
+    note         text,
+    created_at   timestamptz not null default now(),
+    primary key (job_no, task_no, annotator_no)
+);
+
+-- The audit of labels: one row for each that its annotator has replaced or withdrawn. Rows are only inserted, and stay
+-- here when the job is over. Of a label that was never changed, `labels` says all.
+create table label_changes (
+    job_no       bigint not null,
+    task_no      bigint not null,
+    change_no    bigint generated always as identity,
+    annotator_no integer not null,
+    option       smallint not null,                      -- the label before
+    labelled_at  timestamptz not null,                   -- when that was handed in
+    new_option   smallint,                               -- the label after; null: withdrawn
+    changed_at   timestamptz not null default now(),
+    primary key (job_no, task_no, change_no)
+);
+
 -- When a job is over, its labels and tallies move here, page by page, compressed by blocks/lines/archived_labels.py.
--- A page whose tasks have no labels has no row.
+-- A page whose tasks have no labels, and of which none failed by skips, has no row.
 create table archived_labels (
     job_no       bigint not null,
     first_task   bigint not null,                        -- the page's

@@ -7,6 +7,10 @@ coalesce(l.cursors[array_position(l.annotators, %(annotator_no)s)], -1) < l.ends
 -- The row of `lanes` of a chunk o, given by its job_no and chunk_no; no row where all of it was handed out.
 select * from lanes l where (l.job_no, l.chunk_no) = (o.job_no, o.chunk_no) order by l.version desc limit 1;
 
+-- is_known --
+-- True for a row y of `tallies` of a task that the annotator has labelled or skipped; false without a row.
+coalesce(y.annotators @> array[%(annotator_no)s::integer] or y.skippers @> array[%(annotator_no)s::integer], false);
+
 -- has_key --
 -- True if the annotator has a key that is not revoked, or never had one.
 coalesce((select bool_or(revoked_at is null) from api_keys where annotator_no = %(annotator_no)s), true);
@@ -158,10 +162,10 @@ from (
                    where v.job_no = j.job_no order by v.vacancy_no limit %(vacancies_max)s
                ) v
                left join lateral (
-                   select y.annotators from tallies y
+                   select y.annotators, y.skippers from tallies y
                    where (y.job_no, y.task_no) = (v.job_no, v.task_no) offset 0
                ) y on true
-               where not coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
+               where not {is_known}
                  and (v.job_no, v.task_no) not in (table held)
            ) or exists (
                select from vacancies v where v.job_no = j.job_no offset %(vacancies_max)s
@@ -180,8 +184,8 @@ limit %(jobs_max)s;
 -- outlook --
 -- Return whether one job may have tasks later for an annotator who was given none just now; no row where they may not
 -- be handed its customer's tasks. Of a manifest that is read, only tasks can come that somebody holds, that are vacant,
--- or that a cursor has still to reach, and of these only those that the annotator has not labelled. Where there are
--- too many to look at, it is true.
+-- or that a cursor has still to reach, and of these only those that the annotator has neither labelled nor skipped. Where
+-- there are too many to look at, it is true.
 with job as materialized (
     select job_no, manifest_url is null or ingested_at is null as grows,
            status in ('accepted', 'processing')
@@ -210,10 +214,10 @@ select job.is_open and (
            or (select count(*) from candidate) > %(tasks_max)s
            or exists (
                select from candidate c left join lateral (
-                   select y.outcome, y.annotators from tallies y
+                   select y.outcome, y.annotators, y.skippers from tallies y
                    where (y.job_no, y.task_no) = (c.job_no, c.task_no) offset 0
                ) y on true
-               where y.outcome is null and not coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
+               where y.outcome is null and not {is_known}
            )
        ) as may_come
 from job;
@@ -238,7 +242,7 @@ with {held_by_annotator}, candidate as materialized (
     ) y on true
     where y.outcome is not null
        or (%(own)s or v.annotator_no is distinct from %(annotator_no)s)
-          and not coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
+          and not {is_known}
           and v.task_no not in (table held)
     order by v.vacancy_no
     limit %(limit)s
@@ -324,7 +328,7 @@ with {held_by_annotator}, chunk as materialized (
            y.outcome is not null as ended,
            t.task_no < lane.fresh_from and (
                {is_superfluous}
-               or coalesce(y.annotators @> array[%(annotator_no)s::integer], false)
+               or {is_known}
                or t.task_no in (table held)
            ) as left_vacant
     from lane cross join lateral generate_series(

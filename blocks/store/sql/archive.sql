@@ -29,15 +29,20 @@ order by first_task
 limit %(limit)s;
 
 -- read_labels --
--- Return the labels of some tasks as arrays, in the order in which they were counted.
+-- Return the labels of some tasks as arrays, in the order in which they were counted, and behind those of a task that
+-- failed by skips a row for its end: of option 0, by nobody.
 select array_agg(task_no) as task_nos, array_agg(coalesce(outcome, %(open)s)::smallint) as outcomes,
        array_agg(option) as options, array_agg(annotator_no) as annotator_nos,
        array_agg(created_at) as created_at
 from (
-    select l.task_no, y.outcome, l.option, l.annotator_no, l.created_at
+    select l.task_no, y.outcome, l.option, l.annotator_no, l.created_at,
+           array_position(y.annotators, l.annotator_no) as nth
     from labels l join tallies y on (y.job_no, y.task_no) = (l.job_no, l.task_no)
     where l.job_no = %(job_no)s and l.task_no >= %(from_task)s and l.task_no < %(until_task)s
-    order by l.task_no, array_position(y.annotators, l.annotator_no)
+    union all
+    select task_no, outcome, 0::smallint, 0, labelled_at, null from tallies
+    where job_no = %(job_no)s and task_no >= %(from_task)s and task_no < %(until_task)s and outcome < 0
+    order by task_no, nth
 ) l;
 
 -- copy --
@@ -45,6 +50,12 @@ copy archived_labels (job_no, first_task, content) from stdin (format binary);
 
 -- delete_labels --
 delete from labels where job_no = %(job_no)s and task_no >= %(from_task)s and task_no < %(until_task)s;
+
+-- delete_unlabelled --
+-- Delete the votes of open tasks that have none: `skips` and `label_changes` keep what annotators did.
+delete from tallies
+where job_no = %(job_no)s and task_no >= %(from_task)s and task_no < %(until_task)s
+  and outcome is null and annotators = '{}';
 
 -- delete_tallies --
 delete from tallies where job_no = %(job_no)s and task_no >= %(from_task)s and task_no < %(until_task)s;

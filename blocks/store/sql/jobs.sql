@@ -2,7 +2,7 @@
 -- Insert a job; here and below, a trigger keeps its row in `runs`, in the same commit.
 insert into jobs (
     job_id, customer_id, manifest_url, manifest_bytes, manifest_version, question, options,
-    consensus_threshold, task_type, callback_url, metadata, priority, stop_early,
+    consensus_threshold, task_type, callback_url, metadata, priority, stop_early, skips_max,
     failure_threshold_percent, credentials, credentials_block, block_delivers_to, shown_metadata,
     instructions_digest, option_details,
     delivery_type, delivery_bucket, delivery_prefix, delivery_compression, delivery_format,
@@ -10,7 +10,7 @@ insert into jobs (
 ) values (
     %(job_id)s, %(customer_id)s, %(manifest_url)s, %(manifest_bytes)s, %(manifest_version)s, %(question)s,
     %(options)s, %(consensus_threshold)s, %(task_type)s, %(callback_url)s, %(metadata)s, %(priority)s,
-    %(stop_early)s, %(failure_threshold_percent)s, %(credentials)s, %(credentials_block)s,
+    %(stop_early)s, %(skips_max)s, %(failure_threshold_percent)s, %(credentials)s, %(credentials_block)s,
     %(block_delivers_to)s, %(shown_metadata)s,
     %(instructions_digest)s, %(option_details)s::jsonb,
     %(delivery_type)s, %(delivery_bucket)s, %(delivery_prefix)s, %(delivery_compression)s,

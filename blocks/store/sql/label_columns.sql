@@ -13,10 +13,11 @@ from (
 ) l;
 
 -- outcomes --
--- Return the results of ended tasks as arrays, in the order of the tasks, from behind one on.
+-- Return the results of ended tasks as arrays, in the order of the tasks, from behind one on; not of those that failed by
+-- skips, whose outcome is below 0.
 select array_agg(task_no) as task_nos, array_agg(outcome) as outcomes
 from (
     select task_no, outcome from tallies
-    where job_no = %(job_no)s and task_no > %(task_no)s and outcome is not null
+    where job_no = %(job_no)s and task_no > %(task_no)s and outcome >= 0
     order by task_no limit %(limit)s
 ) y;

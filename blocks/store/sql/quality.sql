@@ -8,10 +8,11 @@ set transaction isolation level repeatable read;
 set local enable_nestloop = off;
 
 -- outcomes --
--- Count tasks with labels by whether they settled, by their labels and by how many agreed; null stands for open ones.
+-- Count tasks that have labels or have ended by whether they settled, by their labels and by how many agreed; null stands
+-- for open ones.
 select outcome > 0 as settled, cardinality(annotators) as labels, coalesce(votes[nullif(outcome, 0)], 0) as agreed,
        count(*) as tasks
-from tallies where job_no = %(job_no)s
+from tallies where job_no = %(job_no)s and (outcome is not null or annotators <> '{}')
 group by 1, 2, 3;
 
 -- options --

@@ -8,7 +8,7 @@ from chunks where job_no = %(job_no)s
 order by chunk_no;
 
 -- job --
-select job_id, options, status from jobs where job_no = %(job_no)s;
+select job_id, options, skips_max, status from jobs where job_no = %(job_no)s;
 
 -- bad_lines --
 -- List bad lines in the order of the manifest, from after one on.

@@ -17,11 +17,11 @@ select job_no, job_id from jobs where customer_id = %(customer_id)s and inline_k
 with job as (
     insert into jobs (
         job_id, customer_id, status, inline_key, question, options, consensus_threshold, task_type,
-        priority, stop_early, shown_metadata, instructions_digest, option_details,
+        priority, stop_early, skips_max, shown_metadata, instructions_digest, option_details,
         failure_threshold_percent, started_at, ingested_at
     ) values (
         %(job_id)s, %(customer_id)s, 'processing', %(inline_key)s, %(question)s, %(options)s,
-        %(consensus_threshold)s, %(task_type)s, %(priority)s, %(stop_early)s,
+        %(consensus_threshold)s, %(task_type)s, %(priority)s, %(stop_early)s, %(skips_max)s,
         %(shown_metadata)s, %(instructions_digest)s, %(option_details)s::jsonb,
         %(failure_threshold_percent)s, now(), now()
     )
@@ -92,8 +92,8 @@ where job_no = %(job_no)s and status = 'completed';
 -- Find a task of a customer, from a manifest or inline. The number of its line in the manifest is known once all chunks
 -- before its own are committed.
 select j.job_id, j.manifest_url is null as inline, j.status as job_status, j.question, j.options,
-       j.consensus_threshold, j.task_type, j.stop_early, j.job_no, j.instructions_digest,
-       j.option_details,
+       j.consensus_threshold, j.task_type, j.stop_early, j.skips_max, j.job_no,
+       j.instructions_digest, j.option_details,
        coalesce(i.created_at, o.created_at) as created_at, i.batch_id,
        case when j.manifest_url is null then i.callback_url else j.callback_url end as callback_url,
        case when j.manifest_url is not null then (
@@ -110,3 +110,9 @@ left join tallies y on (y.job_no, y.task_no) = (j.job_no, %(task_no)s)
 left join lateral ({annotation.lanes_of}) l on true
 where j.job_id = %(job_id)s and j.customer_id = %(customer_id)s
   and %(task_no)s < task_no(o.chunk_no, o.tasks);
+
+-- list_skips --
+-- List the skips of a task, in their order.
+select reason, note, created_at from skips
+where job_no = %(job_no)s and task_no = %(task_no)s
+order by created_at, annotator_no;

@@ -41,7 +41,8 @@ cross join lateral (
 
 -- wanted_annotators --
 -- Count how many more annotators jobs need, so that every open task can get its next labels. A task without labels needs
--- as many people as it collects labels; a task whose labels are tied needs one person who has not labelled it.
+-- as many people as it collects labels; a task whose labels are tied needs one person who has not labelled it. Those
+-- who have skipped a task are not handed it again.
 -- This looks at the tasks that a claim would look at first: vacancies, and the first chunk that has lanes. It looks at
 -- none where there are so many annotators that no task can be short of them. Annotators for other customers do not
 -- count.
@@ -66,7 +67,11 @@ cross join lateral (
     select job_no, ingested_at, consensus_threshold, active.annotators,
            case when stop_early then consensus_threshold / 2 + 1 else consensus_threshold end as labels_min
     from jobs join active using (customer_id)
-    where jobs.job_no = i.job_no and 2 * consensus_threshold > cardinality(active.annotators) offset 0
+    where jobs.job_no = i.job_no
+      and 2 * consensus_threshold + case
+              when exists (select from skips s where s.job_no = jobs.job_no) then %(reasons)s::integer * (skips_max - 1) else 0
+          end > cardinality(active.annotators)
+    offset 0
 ) j
 cross join lateral (
     select max(s.wanted) as wanted, max(s.labelled_at) filter (where s.wanted > 0) as since
@@ -75,7 +80,8 @@ cross join lateral (
                greatest(j.labels_min, coalesce(cardinality(y.annotators), 0) + 1)
                - coalesce(cardinality(y.annotators), 0)
                - (select count(*) from unnest(j.annotators) as a (annotator_no)
-                  where not coalesce(y.annotators @> array[a.annotator_no], false)) as wanted
+                  where not coalesce(y.annotators @> array[a.annotator_no] or y.skippers @> array[a.annotator_no], false)
+                 ) as wanted
         from (
             (select v.task_no from vacancies v where v.job_no = j.job_no
              order by v.vacancy_no limit %(tasks_max)s)

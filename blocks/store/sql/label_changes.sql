@@ -1,0 +1,162 @@
+-- entries --
+-- The entries of a batch, by rows: a skip has a reason, a label or its replacement a label, a withdrawal neither.
+(
+    select n, job_id, task_no, label, reason, note
+    from unnest(
+        %(ns)s::integer[], %(job_ids)s::text[], %(task_nos)s::bigint[], %(labels)s::text[], %(reasons)s::smallint[],
+        %(notes)s::text[]
+    ) as i (n, job_id, task_no, label, reason, note)
+);
+
+-- open_jobs --
+-- The jobs of a batch that take labels of the annotator.
+job as materialized (
+    select j.* from (select distinct job_id from {entries} i) i cross join lateral (
+        select job_no, job_id, options, consensus_threshold as threshold, stop_early, skips_max
+        from jobs where job_id = i.job_id and status = 'processing' and {annotation.for_annotator} offset 0
+    ) j
+);
+
+-- lock_leases --
+-- Lock the annotator's leases on the jobs of a batch, in key order, as submit_labels does.
+with {open_jobs}
+select l.lease_no from (select job_no from job order by job_no) j cross join lateral (
+    select l.lease_no from leases l
+    where (l.annotator_no, l.job_no) = (%(annotator_no)s, j.job_no)
+    order by l.lease_no
+    for update
+) l;
+
+-- lock_tallies --
+-- Lock the votes of all tasks of a batch that somebody was handed, in key order, and write rows for those that have
+-- none. A row that is there is only locked.
+with {open_jobs}, named as materialized (
+    select distinct j.job_no, i.task_no, chunk_of(i.task_no) as chunk_no, j.threshold, j.stop_early,
+           cardinality(j.options) as options
+    from {entries} i join job j using (job_id)
+), handed_out as materialized (
+    select o.job_no, o.chunk_no,
+           coalesce(furthest(l.cursors), task_no(o.chunk_no, c.tasks)) as ends_at
+    from (select distinct job_no, chunk_no from named) o
+    cross join lateral (
+        select tasks from chunks c where (c.job_no, c.chunk_no) = (o.job_no, o.chunk_no) offset 0
+    ) c
+    left join lateral ({annotation.lanes_of}) l on true
+)
+insert into tallies as y (
+    job_no, task_no, labelled_at, latest, threshold, places, stop_early, votes, annotators
+)
+select job_no, task_no, now(), 0, threshold, threshold, stop_early,
+       array_fill(0::smallint, array[options]), '{}'
+from named join handed_out h using (job_no, chunk_no)
+where task_no < h.ends_at
+order by job_no, task_no
+on conflict (job_no, task_no) do update set places = y.places where false;
+
+-- lock_chunks --
+-- Lock the chunks of all tasks of a batch, in key order.
+with {open_jobs}, named as materialized (
+    select distinct j.job_no, chunk_of(i.task_no) as chunk_no from {entries} i join job j using (job_id)
+)
+select c.chunk_no from (select * from named order by job_no, chunk_no) o cross join lateral (
+    select c.chunk_no from chunks c where (c.job_no, c.chunk_no) = (o.job_no, o.chunk_no) for update
+) c;
+
+-- withdraw --
+-- Take labels back from the votes of open tasks, and record the change. The annotator holds the tasks whose labels they
+-- replace, until submit_labels counts the new ones; the others become vacant. The place of a label stays the task's:
+-- if it is one too many, a claim drops it. A skip before the label counts no more.
+with {open_jobs}, input as materialized (
+    select i.n, j.job_no, i.task_no, l.option, l.created_at as labelled_at,
+           array_position(j.options, i.label)::smallint as new_option
+    from {entries} i join job j using (job_id)
+    join tallies y on (y.job_no, y.task_no) = (j.job_no, i.task_no)
+    join labels l on (l.job_no, l.task_no, l.annotator_no) = (j.job_no, i.task_no, %(annotator_no)s)
+    where y.outcome is null
+      and (i.label is null or i.label = any (j.options) and array_position(j.options, i.label) <> l.option)
+), {annotation.let_go}, leased as (
+    insert into leases (job_no, annotator_no, task_nos, expires_at)
+    select job_no, %(annotator_no)s, array_agg(task_no order by task_no), now() + interval '1 minute'
+    from input where new_option is not null group by job_no
+), vacated as (
+    insert into vacancies (job_no, task_no, annotator_no)
+    select job_no, task_no, %(annotator_no)s from held where let_go
+    union all
+    select job_no, task_no, %(annotator_no)s from input where new_option is null
+), taken_back as (
+    update tallies y
+    set votes = y.votes[:i.option - 1] || (y.votes[i.option] - 1)::smallint || y.votes[i.option + 1:],
+        annotators = array_remove(y.annotators, %(annotator_no)s::integer),
+        skippers = nullif(array_remove(y.skippers, %(annotator_no)s::integer), '{}'),
+        -- From the threshold on there is one more than the labels; see places_wanted.
+        places = case when cardinality(y.annotators) >= y.threshold
+                      then greatest(y.places, cardinality(y.annotators) + 1) else y.places end
+    from input i where (y.job_no, y.task_no) = (i.job_no, i.task_no)
+), deleted as (
+    delete from labels l using input i
+    where (l.job_no, l.task_no, l.annotator_no) = (i.job_no, i.task_no, %(annotator_no)s)
+), unskipped as (
+    delete from skips s using input i
+    where (s.job_no, s.task_no, s.annotator_no) = (i.job_no, i.task_no, %(annotator_no)s)
+), recorded as (
+    insert into label_changes (job_no, task_no, annotator_no, option, labelled_at, new_option)
+    select job_no, task_no, %(annotator_no)s, option, labelled_at, new_option from input order by job_no, task_no
+)
+select n, new_option is not null as is_replaced from input;
+
+-- skip --
+-- Record skips: take the tasks off the annotator's leases, leave them vacant for others, and fail those that have been
+-- skipped often enough for one reason. Skips of those who have labelled the task after all do not count.
+with {open_jobs}, input as materialized (
+    select i.n, j.job_no, i.task_no, i.reason, i.note, y.outcome is null as is_open,
+           y.outcome is null and not {annotation.is_known} as counts,
+           (select count(*) from skips s
+            where (s.job_no, s.task_no) = (j.job_no, i.task_no) and s.reason = i.reason
+              and not y.annotators @> array[s.annotator_no]) + 1 >= j.skips_max as fails
+    from {entries} i join job j using (job_id)
+    join tallies y on (y.job_no, y.task_no) = (j.job_no, i.task_no)
+), {annotation.let_go}, vacated as (
+    insert into vacancies (job_no, task_no, annotator_no)
+    select job_no, task_no, %(annotator_no)s from held join input using (job_no, task_no)
+    where held.let_go and is_open and not (counts and fails)
+), recorded as (
+    insert into skips (job_no, task_no, annotator_no, reason, note)
+    select job_no, task_no, %(annotator_no)s, reason, note from input where counts order by job_no, task_no
+), skipped as (
+    update tallies y
+    set skippers = y.skippers || %(annotator_no)s::integer,
+        labelled_at = case when i.fails then now() else y.labelled_at end,
+        outcome = case when i.fails then -i.reason end
+    from input i where (y.job_no, y.task_no) = (i.job_no, i.task_no) and i.counts
+), moved as (
+    update chunks c set failed = c.failed + by_chunk.failed
+    from (
+        select job_no, chunk_of(task_no) as chunk_no, count(*) as failed
+        from input where counts and fails group by 1, 2
+    ) by_chunk
+    where (c.job_no, c.chunk_no) = (by_chunk.job_no, by_chunk.chunk_no)
+    returning c.job_no, c.tasks = c.settled + c.failed as done
+)
+select n, job_no, job_no in (select job_no from moved where done) as chunk_done from input where counts;
+
+-- explain_refused --
+-- Say why skips, replacements and withdrawals were not taken. A replacement comes here only where the annotator has
+-- labelled the task.
+select i.n,
+       case
+           when c.job_no is null then 'unknown_task'
+           when i.reason is not null and {annotation.is_known} then 'duplicate'
+           when i.label = j.options[l.option] then 'duplicate'
+           when y.outcome is not null or j.status <> 'processing' then 'already_settled'
+           when i.reason is null and i.label is null then 'not_labelled'
+           else 'unknown_task'
+       end as outcome
+from {entries} i
+left join lateral (
+    select * from jobs where job_id = i.job_id and {annotation.for_annotator} offset 0
+) j on true
+left join lateral ({annotation.chunk_with}) c on true
+left join lateral (
+    select * from tallies y where (y.job_no, y.task_no) = (j.job_no, i.task_no) offset 0
+) y on true
+left join labels l on (l.job_no, l.task_no, l.annotator_no) = (j.job_no, i.task_no, %(annotator_no)s);
