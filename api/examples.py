@@ -22,7 +22,6 @@ from api.routes.inference import AnnotatorAccuracy, InferenceView, LabelChange, 
 from api.routes.job_control import JobInstructions, JobsPage
 from api.routes.job_views import Delivery, JobView, LabelSpec, Manifest
 from api.routes.jobs import JobAccepted
-from api.routes.labels import LabelsBody, Outcome, Outcomes
 from api.routes.quality import (
     AnnotatorQuality,
     ConfidenceBin,
@@ -55,7 +54,6 @@ from blocks.domain.model import (
     DeliveryStatus,
     InferenceMethod,
     JobStatus,
-    LabelOutcome,
     ReleaseOutcome,
     ResultFormat,
     SkipReason,
@@ -127,15 +125,6 @@ REQUESTS: Requests = {
     "create_task": Taken(TaskBody, _TASK),
     "create_tasks": Taken(TasksBody, {"tasks": [_TASK], "callback_url": _HOOK}),
     "claim_tasks": Taken(ClaimBody, {"limit": 10, "lease_seconds": 600}),
-    "submit_labels": Taken(
-        LabelsBody,
-        {
-            "labels": [
-                {"task_id": _TASK_IDS[0], "label": "cat"},
-                {"task_id": _TASK_IDS[1], "skip": "unclear", "note": "It is too dark."},
-            ]
-        },
-    ),
     "release_tasks": Taken(ReleaseBody, {"task_ids": _TASK_IDS[1:]}),
     "create_webhook": Taken(WebhookBody, {"callback_url": _HOOK, "events": ["job.completed"]}),
     "rotate_webhook_secret": Taken(SecretBody, {"secret": _SECRET}),
@@ -369,22 +358,6 @@ ANSWERS: Answers = {
         Answer(200, ClaimedTasks([], None), name="nothing left of the job"),
     ),
     "list_leases": (Answer(200, HeldTasks([_CLAIMED], None)),),
-    "submit_labels": (
-        Answer(
-            200,
-            Outcomes(
-                [
-                    Outcome(_TASK_IDS[0], LabelOutcome.ACCEPTED),
-                    Outcome(_TASK_IDS[1], LabelOutcome.SKIPPED),
-                    Outcome(
-                        _TASK_IDS[1],
-                        LabelOutcome.UNKNOWN_OPTION,
-                        "The options are cat, dog. Did you mean cat?",
-                    ),
-                ]
-            ),
-        ),
-    ),
     "release_tasks": (Answer(200, Releases([Release(_TASK_IDS[1], ReleaseOutcome.RELEASED)])),),
     "create_webhook": (
         Answer(201, NewWebhookView(**msgspec.structs.asdict(_WEBHOOK), secret=_SECRET)),

@@ -1,13 +1,14 @@
-"""Examples of what annotators look up and renew, for the OpenAPI document."""
+"""Examples of what annotators hand in, look up and renew, for the OpenAPI document."""
 
 from datetime import UTC, datetime
 
 from api.http.document import Answer, Answers, Requests, Taken
 from api.routes.annotation import Renewal, Renewals, RenewBody
 from api.routes.job_views import LabelSpec
+from api.routes.labels import LabelsBody, Outcome, Outcomes
 from api.routes.own_work import JobToLabel, Me, OpenJob, OpenJobs, OwnLabel, OwnLabels
 from blocks.domain.ids import task_id
-from blocks.domain.model import OptionDetail, RenewOutcome, TaskType
+from blocks.domain.model import LabelOutcome, OptionDetail, RenewOutcome, TaskType
 
 _JOB_ID = "job_0s2m8x4c7v1bq9kd6hzt5n"
 _TASK_IDS = [task_id(_JOB_ID, task_no) for task_no in (0, 1)]
@@ -23,10 +24,35 @@ def _at(clock: str) -> datetime:
 
 
 OWN_WORK_REQUESTS: Requests = {
+    "submit_labels": Taken(
+        LabelsBody,
+        {
+            "labels": [
+                {"task_id": _TASK_IDS[0], "label": "cat"},
+                {"task_id": _TASK_IDS[1], "skip": "unclear", "note": "It is too dark."},
+            ]
+        },
+    ),
     "renew_leases": Taken(RenewBody, {"task_ids": _TASK_IDS, "lease_seconds": 600}),
 }
 
 OWN_WORK_ANSWERS: Answers = {
+    "submit_labels": (
+        Answer(
+            200,
+            Outcomes(
+                [
+                    Outcome(_TASK_IDS[0], LabelOutcome.ACCEPTED),
+                    Outcome(_TASK_IDS[1], LabelOutcome.SKIPPED),
+                    Outcome(
+                        _TASK_IDS[1],
+                        LabelOutcome.UNKNOWN_OPTION,
+                        "The options are cat, dog. Did you mean cat?",
+                    ),
+                ]
+            ),
+        ),
+    ),
     "renew_leases": (
         Answer(
             200,
