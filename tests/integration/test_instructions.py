@@ -157,4 +157,4 @@ def test_the_terminal_shows_instructions_once_and_when_asked(
     assert typed("1", "1", "", "1", "i", "q").count(r"Look\x1b[2J twice.") == 2
     out = typed("0", "q")
     assert out.count("Look") == 1
-    assert "Type a number from 1 to 3, s, u, i or q." in out
+    assert "Type a number from 1 to 3, ?, !, -, s, u, i or q." in out

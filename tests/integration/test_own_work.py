@@ -207,6 +207,17 @@ def test_archived_labels_are_listed_as_before(api: Api) -> None:
     assert said(history(api)) == [(task, None) for task, _ in handed_in[::-1]]
 
 
+def test_labels_that_were_changed_are_listed_as_they_are_now(api: Api) -> None:
+    api.shop.processing(make_chunk(2))
+    first, second = claim(api)
+    label(api, (first, "cat"), (second, "cat"))
+    changes = [{"task_id": first, "label": "fox", "replace": True}, {"task_id": second, "withdraw": True}]  # fmt: skip
+    answer = api.post("/v1/annotation/labels", {"labels": changes}, api.annotator)
+    assert answer.status_code == 200, answer.text
+    assert said(history(api)) == [(first, "fox"), (second, None), (first, "fox")]
+    assert me(api)["labels"] == 3
+
+
 @pytest.mark.parametrize("cursor", ["x", "1", "1-", "-1", "0-1", "1-0", "9" * 30 + "-1", "1-1 "])
 def test_a_cursor_of_no_page_is_refused(api: Api, cursor: str) -> None:
     answer = api.get(f"/v1/annotation/me/labels?cursor={cursor}", api.annotator)
