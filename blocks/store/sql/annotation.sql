@@ -11,6 +11,18 @@ select * from lanes l where (l.job_no, l.chunk_no) = (o.job_no, o.chunk_no) orde
 -- True for a row y of `tallies` of a task that the annotator has labelled or skipped; false without a row.
 coalesce(y.annotators @> array[%(annotator_no)s::integer] or y.skippers @> array[%(annotator_no)s::integer], false);
 
+-- handed_out --
+-- How far each chunk of "valid" was handed out; looked up once, whatever the number of labels.
+handed_out as materialized (
+    select o.job_no, o.chunk_no,
+           coalesce(furthest(l.cursors), task_no(o.chunk_no, c.tasks)) as ends_at
+    from (select distinct job_no, chunk_no from valid) o
+    cross join lateral (
+        select tasks from chunks c where (c.job_no, c.chunk_no) = (o.job_no, o.chunk_no) offset 0
+    ) c
+    left join lateral ({lanes_of}) l on true
+);
+
 -- has_key --
 -- True if the annotator has a key that is not revoked, or never had one.
 coalesce((select bool_or(revoked_at is null) from api_keys where annotator_no = %(annotator_no)s), true);
@@ -405,15 +417,7 @@ with job as materialized (
            array_position(j.options, i.label)::smallint as option,
            j.threshold, j.stop_early, cardinality(j.options) as options
     from {batch} i join job j on j.job_id = i.job_id and i.label = any (j.options)
-), handed_out as materialized (  -- how far each chunk was handed out; looked up once, whatever the number of labels
-    select o.job_no, o.chunk_no,
-           coalesce(furthest(l.cursors), task_no(o.chunk_no, c.tasks)) as ends_at
-    from (select distinct job_no, chunk_no from valid) o
-    cross join lateral (
-        select tasks from chunks c where (c.job_no, c.chunk_no) = (o.job_no, o.chunk_no) offset 0
-    ) c
-    left join lateral ({lanes_of}) l on true
-), input as materialized (  -- of two labels for one task in a batch, the first counts
+), {handed_out}, input as materialized (  -- of two labels for one task in a batch, the first counts
     select distinct on (job_no, task_no)
            job_no, task_no, option, threshold, stop_early, options
     from valid join handed_out h using (job_no, chunk_no)

@@ -30,25 +30,17 @@ select l.lease_no from (select job_no from job order by job_no) j cross join lat
 -- lock_tallies --
 -- Lock the votes of all tasks of a batch that somebody was handed, in key order, and write rows for those that have
 -- none. A row that is there is only locked.
-with {open_jobs}, named as materialized (
+with {open_jobs}, valid as materialized (
     select distinct j.job_no, i.task_no, chunk_of(i.task_no) as chunk_no, j.threshold, j.stop_early,
            cardinality(j.options) as options
     from {entries} i join job j using (job_id)
-), handed_out as materialized (
-    select o.job_no, o.chunk_no,
-           coalesce(furthest(l.cursors), task_no(o.chunk_no, c.tasks)) as ends_at
-    from (select distinct job_no, chunk_no from named) o
-    cross join lateral (
-        select tasks from chunks c where (c.job_no, c.chunk_no) = (o.job_no, o.chunk_no) offset 0
-    ) c
-    left join lateral ({annotation.lanes_of}) l on true
-)
+), {annotation.handed_out}
 insert into tallies as y (
     job_no, task_no, labelled_at, latest, threshold, places, stop_early, votes, annotators
 )
 select job_no, task_no, now(), 0, threshold, threshold, stop_early,
        array_fill(0::smallint, array[options]), '{}'
-from named join handed_out h using (job_no, chunk_no)
+from valid join handed_out h using (job_no, chunk_no)
 where task_no < h.ends_at
 order by job_no, task_no
 on conflict (job_no, task_no) do update set places = y.places where false;
