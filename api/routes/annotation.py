@@ -228,11 +228,10 @@ def index(
 ) -> HeldTasks:
     """Return a page of the tasks that the annotator has claimed, in all claims, and not labelled yet."""
     with database.transaction() as tx:
-        found = leases.list_page(tx, annotator_no(request), limit=limit + 1, after=cursor)
+        found = leases.list_page(tx, annotator_no(request), limit=limit, after=cursor)
     if found is None:
         raise unknown_cursor()
-    page = [_claimed(task) for task in found[:limit]]
-    return HeldTasks(page, page[-1].task_id if len(found) > limit else None)
+    return HeldTasks([_claimed(task) for task in found.tasks], found.last)
 
 
 @post(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -12,6 +13,13 @@ from blocks.store.database import Transaction
 from blocks.store.queries import load
 
 _SQL = load("leases")
+
+
+class HeldPage(NamedTuple):
+    """Some of the tasks that an annotator holds; `last` is the id to go on after, None at the end."""
+
+    tasks: list[ClaimedTask]
+    last: str | None
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -41,10 +49,10 @@ def key_conflict() -> IdempotencyConflict:
 
 def list_page(
     tx: Transaction, annotator_no: int, *, limit: int, after: str | None
-) -> list[ClaimedTask] | None:
+) -> HeldPage | None:
     """Return up to `limit` of the tasks that the annotator holds, from after the task `after` on.
 
-    Return None if `after` is no task's id.
+    Those on corrupt pages are left out, so a page may be short. Return None if `after` is no task's id.
     """
     job_no, task_no = 0, 0
     if after is not None:
@@ -57,10 +65,12 @@ def list_page(
         "annotator_no": annotator_no,
         "after_job_no": job_no,
         "after_task_no": task_no,
-        "limit": limit,
+        "limit": limit + 1,
     }
     rows = tx.execute(_SQL["list_page"], values).fetchall()
-    return describe_claimed(tx, [(row["job_no"], row) for row in rows])
+    page = rows[:limit]
+    last = task_id(page[-1]["job_id"], page[-1]["task_no"]) if len(rows) > limit else None
+    return HeldPage(describe_claimed(tx, [(row["job_no"], row) for row in page]), last)
 
 
 def count_held(tx: Transaction, annotator_no: int) -> Held:

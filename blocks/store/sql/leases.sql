@@ -1,6 +1,6 @@
 -- held --
 -- The tasks that an annotator holds, of jobs that still want labels.
-select l.lease_no, l.job_no, l.expires_at, l.claim_digest, o.task_no
+select l.lease_no, l.job_no, j.job_id, l.expires_at, l.claim_digest, o.task_no
 from leases l
 join jobs j on j.job_no = l.job_no and j.status = 'processing'
 cross join unnest(l.task_nos) as o (task_no)
