@@ -1,8 +1,7 @@
 """Hand out tasks and take labels. The rules are in `sql/annotation.sql`."""
 
 import random
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -294,27 +293,19 @@ def submit(
     if refused:
         rows = tx.execute(_SQL["explain_refused"], _columns(refused, annotator_no)).fetchall()
         outcomes |= {row["n"]: LabelOutcome(row["outcome"]) for row in rows}
-        outcomes |= dict.fromkeys(_find_archived(tx, annotator_no, rows), LabelOutcome.DUPLICATE)
+        ended = {
+            row["n"]: (row["job_no"], row["task_no"])
+            for row in rows
+            if row["may_be_archived"] and row["outcome"] == LabelOutcome.ALREADY_SETTLED
+        }
+        archived = archive.find_options(tx, annotator_no, ended.values())
+        outcomes |= {n: LabelOutcome.DUPLICATE for n, key in ended.items() if key in archived}
     webhook_messages.announce_tasks(
         tx,
         [(row["job_no"], row["job_id"], row["task_no"]) for row in accepted if _is_announced(row)],
     )
     jobs.settle(tx, {row["job_no"] for row in accepted if row["chunk_done"]} | {*jobs_done})
     return [outcomes.get(n, LabelOutcome.UNKNOWN_TASK) for n in range(len(labels))]
-
-
-def _find_archived(
-    tx: Transaction, annotator_no: int, refused: Sequence[dict[str, Any]]
-) -> Iterator[int]:
-    """Yield the numbers of refused labels whose tasks have an archived one of the annotator."""
-    tasks: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for row in refused:
-        if row["may_be_archived"] and row["outcome"] == LabelOutcome.ALREADY_SETTLED:
-            tasks[row["job_no"]][row["task_no"]].append(row["n"])
-    for job_no, numbers in tasks.items():
-        labels = archive.read_labels_of(tx, job_no, list(numbers))
-        for number in set(labels.filter(annotator_no=annotator_no)["task_no"]):
-            yield from numbers[number]
 
 
 def _hand_back(tx: Transaction, annotator_no: int, rows: Sequence[dict[str, Any]]) -> None:

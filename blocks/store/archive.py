@@ -1,6 +1,7 @@
 """Archive the labels of jobs that are over: from their tables to compressed columns beside the pages."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 
 import polars as pl
 
@@ -11,6 +12,7 @@ from blocks.lines.archived_labels import LABEL_COLUMNS, OPEN, make_archived, rea
 from blocks.lines.packing import CorruptContent, find_corrupt
 from blocks.store import arrays
 from blocks.store.database import Transaction
+from blocks.store.pages import Key
 from blocks.store.queries import load
 
 logger = logs.get_logger("refinery.archive")
@@ -132,6 +134,26 @@ def read_labels_of(tx: Transaction, job_no: int, numbers: Sequence[int]) -> pl.D
     rows = tx.execute(_SQL["find"], values, binary=True).fetchall()
     labels = _read(job_no, {row["first_task"]: row["content"] for row in rows})
     return labels.filter(pl.col("task_no").is_in(list(numbers)))
+
+
+def find_options(tx: Transaction, annotator_no: int, keys: Iterable[Key]) -> dict[Key, int]:
+    """Return the options, 1-based, that an annotator's archived labels of some tasks have.
+
+    Tasks on corrupt pages are left out, and the pages are logged: other tasks do not wait for them.
+    """
+    numbers: dict[int, list[int]] = defaultdict(list)
+    for job_no, number in keys:
+        numbers[job_no].append(number)
+    found: dict[Key, int] = {}
+    for job_no, some in numbers.items():
+        try:
+            labels = read_labels_of(tx, job_no, some).filter(annotator_no=annotator_no)
+        except ArchiveCorrupt as error:
+            logger.error(error.code, reason=error.message)  # noqa: TRY400 - nobody's code is at fault
+            continue
+        pairs = zip(labels["task_no"], labels["option"], strict=True)
+        found |= {(job_no, number): option for number, option in pairs}
+    return found
 
 
 def _read(job_no: int, contents: dict[int, bytes]) -> pl.DataFrame:

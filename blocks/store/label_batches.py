@@ -2,21 +2,17 @@
 
 import random
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from blocks import logs
 from blocks.domain.ids import task_id
 from blocks.store import archive, arrays
-from blocks.store.archive import ArchiveCorrupt
 from blocks.store.database import Transaction
+from blocks.store.pages import Key
 from blocks.store.queries import load
-
-logger = logs.get_logger("refinery.label_batches")
 
 _SQL = load("label_batches")
 
@@ -89,7 +85,7 @@ def list_page(
         "limit": limit,
     }
     rows = tx.execute(_SQL["list_page"], values).fetchall()
-    archived = _find_archived(tx, annotator_no, [row for row in rows if row["label"] is None])
+    archived = _find_archived(tx, annotator_no, (row for row in rows if row["label"] is None))
     return [
         OwnLabel(
             task_id(row["job_id"], row["task_no"]),
@@ -103,23 +99,17 @@ def list_page(
 
 
 def _find_archived(
-    tx: Transaction, annotator_no: int, rows: Sequence[Mapping[str, Any]]
-) -> dict[tuple[int, int], str]:
+    tx: Transaction, annotator_no: int, rows: Iterable[Mapping[str, Any]]
+) -> dict[Key, str]:
     """Return archived labels of the annotator by the numbers of their jobs and tasks."""
-    tasks: dict[int, list[int]] = defaultdict(list)
-    for row in rows:
-        tasks[row["job_no"]].append(row["task_no"])
-    found = {}
-    for job_no, numbers in tasks.items():
-        try:
-            labels = archive.read_labels_of(tx, job_no, numbers).filter(annotator_no=annotator_no)
-        except ArchiveCorrupt as error:  # the rest of the page is not at fault
-            logger.error(error.code, reason=error.message)  # noqa: TRY400 - nobody's code is at fault
-            continue
-        if labels.is_empty():
-            continue
-        job = tx.execute(_SQL["list_options"], {"job_no": job_no}).fetchone()
-        assert job is not None  # it has labels
-        for number, option in zip(labels["task_no"], labels["option"], strict=True):
-            found[job_no, number] = job["options"][option - 1]
-    return found
+    keys = [(row["job_no"], row["task_no"]) for row in rows]
+    found = archive.find_options(tx, annotator_no, keys)
+    options = {job_no: _list_options(tx, job_no) for job_no in {job_no for job_no, _ in found}}
+    return {key: options[key[0]][option - 1] for key, option in found.items()}
+
+
+def _list_options(tx: Transaction, job_no: int) -> list[str]:
+    job = tx.execute(_SQL["list_options"], {"job_no": job_no}).fetchone()
+    assert job is not None  # it has labels
+    options: list[str] = job["options"]
+    return options
