@@ -121,41 +121,42 @@ def _judge(lines: pl.DataFrame) -> pl.DataFrame:
 
 def _tasks(good: pl.DataFrame) -> pl.DataFrame:
     """Return good lines as tasks, by slices of their texts, which are copied nowhere."""
+    return _with_metadata(good, behind=_URL_END).select(
+        "byte_offset",
+        "line",
+        data_url=_slice(_TEXT, _URL_AT, _URL_END - _URL_AT),
+        metadata=pl.col("metadata"),
+        text=pl.lit(None, pl.String),
+    )
+
+
+def _with_metadata(good: pl.DataFrame, *, behind: pl.Expr) -> pl.DataFrame:
+    """Add the `metadata` of good lines, which stands behind so many bytes; null where there is none."""
     rest, brace = pl.col("rest"), pl.col("brace")
     return (
-        good.with_columns(rest=_slice(_TEXT, _URL_END))
+        good.with_columns(rest=_slice(_TEXT, behind))
         .with_columns(brace=rest.str.find("{", literal=True))
-        .select(
-            "byte_offset",
-            "line",
-            data_url=_slice(_TEXT, _URL_AT, _URL_END - _URL_AT),
+        .with_columns(
             metadata=pl.when(brace.is_not_null()).then(
                 _slice(rest, brace, rest.str.len_bytes() - 1 - brace)
-            ),
-            text=pl.lit(None, pl.String),
+            )
         )
     )
 
 
 def _text_tasks(lines: pl.DataFrame) -> pl.DataFrame:
     """Return those lines as tasks that are surely good and have a text."""
-    body, rest = pl.col("body"), pl.col("rest")
+    body = pl.col("body")
     at = len(TEXT_HEAD) + 1 + _TEXT.str.starts_with(f"{TEXT_HEAD} ").cast(pl.UInt32)
-    brace = pl.col("brace")
-    found = (
-        lines.filter(pl.col("fits") & _TEXT.str.contains(GOOD_TEXT_LINE))
-        .with_columns(body=_slice(_TEXT, at).str.extract(TEXT_BODY))
-        .with_columns(rest=_slice(_TEXT, at + body.str.len_bytes()))
-        .with_columns(brace=rest.str.find("{", literal=True))
-        .select(
-            "byte_offset",
-            "line",
-            data_url=pl.lit(None, pl.String),
-            metadata=pl.when(brace.is_not_null()).then(
-                _slice(rest, brace, rest.str.len_bytes() - 1 - brace)
-            ),
-            text=body,
-        )
+    good = lines.filter(pl.col("fits") & _TEXT.str.contains(GOOD_TEXT_LINE)).with_columns(
+        body=_slice(_TEXT, at).str.extract(TEXT_BODY)
+    )
+    found = _with_metadata(good, behind=at + body.str.len_bytes()).select(
+        "byte_offset",
+        "line",
+        data_url=pl.lit(None, pl.String),
+        metadata=pl.col("metadata"),
+        text=body,
     )
     return found.with_columns(_unescape(found["text"])).filter(
         _TEXT.str.strip_chars(BLANK_TEXT).str.len_bytes() > 0,
