@@ -55,6 +55,12 @@ def settle_all(databases: Databases, job: Job) -> None:
     """Give each task three labels, two of them for the first option, and complete the job."""
     with databases.connect() as connection:
         connection.execute(_TALLIES, [job.job_no])
+    complete(databases, job)
+
+
+def complete(databases: Databases, job: Job) -> None:
+    """Record that all tasks of a job have settled, and that it is over."""
+    with databases.connect() as connection:
         connection.execute("update chunks set settled = tasks where job_no = %s", [job.job_no])
         connection.execute(
             "update jobs set status = 'completed', completed_at = now() where job_no = %s",

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import environments
-from benchmarks.annotation_jobs import make_job, settle_down
+from benchmarks.annotation_jobs import complete, make_job, settle_down
 from benchmarks.crowds import Crowd, make_crowd
 from benchmarks.disk import archive_all
 from benchmarks.environments import PEERS, NotInstalled
@@ -239,9 +239,4 @@ def _store(databases: Databases, job: Job, crowd: Crowd) -> None:
         with connection.cursor().copy(statement) as copy:
             copy.write(stored.write_csv(include_header=False))
         connection.execute(_TALLIES, [job.job_no])
-        connection.execute("update chunks set settled = tasks where job_no = %s", [job.job_no])
-        connection.execute(
-            "update jobs set status = 'completed', completed_at = now() where job_no = %s",
-            [job.job_no],
-        )
-    settle_down(databases)
+    complete(databases, job)
