@@ -35,10 +35,10 @@ $(BIN)/python -m pip install $(PIP_FLAGS) -r $(1) 2> >(grep -v '^WARNING: ' >&2)
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test collect unit faults check format bench lock clean
+.PHONY: help demo up test chromium screenshots collect unit faults check format bench lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(RUNS) ## Show the whole life of a job on this machine, with a sample manifest
 	@$(BIN)/refinery demo $(ARGS)
@@ -47,9 +47,19 @@ up: $(RUNS) ## Run the service on this machine until Ctrl-C
 	@$(BIN)/refinery up $(ARGS)
 
 # Meanwhile pytest compiles the tests once, and not in each of its processes.
-test: $(READY) ## Run the checks, then every test; PYTEST_ARGS="-k name" is passed on
+test: $(READY) chromium ## Run the checks, then every test; PYTEST_ARGS="-k name" is passed on
 	@$(MAKE) --no-print-directory -j2 --output-sync check collect
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder --durations=15 $(PYTEST_ARGS)
+
+# Without one, the tests of the pages are skipped, and say so again.
+chromium:
+	@if command -v chromium chromium-browser google-chrome >/dev/null; then exit; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo 'Installing Chromium for the tests of the pages, only once.'; \
+		install() { apt-get install -qq -y --no-install-recommends chromium; }; \
+		{ install || { apt-get update -qq && install; }; } >/dev/null 2>&1 && exit; \
+	fi; \
+	echo 'There is no Chromium, so the tests of the pages are skipped (Debian: apt install chromium).'
 
 collect: $(READY)
 	@$(BIN)/python -m pytest --collect-only -qq tests >/dev/null || $(call fail,The tests cannot be collected: make unit says why.)
@@ -71,6 +81,9 @@ check: $(READY) ## Check format, lint, types, who imports whom, spelling, and th
 format: $(READY) ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix-only --exit-zero .
 	$(BIN)/ruff format .
+
+screenshots: $(READY) chromium ## Take the pictures of the pages for docs/ again
+	@$(BIN)/python -m tests.screenshots
 
 bench: $(READY) ## Measure; the results are printed
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -12,7 +12,14 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 from litestar.routes import HTTPRoute
 
-from api.auth import ANNOTATORS_ONLY, CUSTOMERS_ONLY, ApiKeyMiddleware, KeyRing, RateLimits
+from api.auth import (
+    ADMINS_ONLY,
+    ANNOTATORS_ONLY,
+    CUSTOMERS_ONLY,
+    ApiKeyMiddleware,
+    KeyRing,
+    RateLimits,
+)
 from api.background.caretaker import Caretaker
 from api.background.dispatcher import Dispatcher
 from api.background.launcher import Launcher
@@ -31,29 +38,42 @@ from api.preflight import Preflights
 from api.probes import Probes
 from api.routes import (
     annotation,
+    customers,
+    delivered,
     deliveries,
+    disagreements,
     health,
     inference,
+    job_annotators,
     job_control,
+    job_events,
+    job_preview,
     job_results,
+    job_timeline,
     jobs,
     labels,
+    operations,
     own_work,
     quality,
+    reviews,
+    session,
     tasks,
     webhook_messages,
     webhooks,
 )
+from api.routes.job_feed import JobFeed
+from api.signing import UrlSigner
+from api.web import pages
 from blocks import logs
 from blocks.prefect.api import PrefectApi
 from blocks.settings import Settings
 from blocks.store.database import Database
 from blocks.store.quotas import Quotas
 
-_PUBLIC = ["^/health/", "^/metrics$", "^/schema"]
+_PUBLIC = ["^/health/", "^/metrics$", "^/schema", *pages.PUBLIC]
 _LOOKUP_CONNECTIONS_MAX = 4
 _PROBE_CONNECTIONS_MAX = 2
-_BACKGROUND_CONNECTIONS_MAX = 4
+_BACKGROUND_CONNECTIONS_MAX = 5
 # Upper bounds on one statement, and on its wait for a lock.
 _REQUEST_S_MAX = 10.0
 _LOOKUP_S_MAX = 3.0
@@ -81,6 +101,7 @@ def create_app(settings: Settings) -> Litestar:
     background = _database(settings, _BACKGROUND_CONNECTIONS_MAX, _BACKGROUND_S_MAX)
     metrics = Metrics()
     long_reads = LongReads()
+    job_feed = JobFeed(background)
     launcher = Launcher(settings, background, metrics)
     dispatcher = Dispatcher(settings, background, metrics)
     caretaker = Caretaker(settings, background)
@@ -88,8 +109,9 @@ def create_app(settings: Settings) -> Litestar:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         threads = app.state.threads = Threads(settings.database_connections_max)
-        async with threads.watched(long_reads.give_up):
+        async with threads.watched(long_reads.give_up), job_feed.kept_up(threads.looks):
             with PrefectApi(settings) as prefect:
+                app.state.prefect = prefect
                 app.state.probes = Probes(threads, probed, prefect)
                 launcher.start()
                 dispatcher.start()
@@ -105,18 +127,21 @@ def create_app(settings: Settings) -> Litestar:
 
     vault = settings.vault()
     app = AppWithHead(
-        route_handlers=[*_routers(), *openapi.HANDLERS],
+        route_handlers=[*_routers(), *openapi.HANDLERS, *pages.handlers(settings)],
         dependencies={
             "database": _constant(database),
             "long_reads": _constant(long_reads),
+            "lookups": _constant(lookups),
             "metrics": _constant(metrics),
             "preflights": _constant(Preflights(settings)),
             "settings": _constant(settings),
+            "url_signer": _constant(UrlSigner(vault, settings.gcs_endpoint_url)),
             "vault": _constant(vault),
         },
         state=State(
             {
                 "body_limits": BodyLimits(settings),
+                "job_feed": job_feed,
                 "key_ring": KeyRing(lookups),
                 "launcher": launcher,
                 "quotas": Quotas(),
@@ -161,10 +186,13 @@ def _routers() -> list[Router]:
     """Return a router for each noun, which says whose key its routes take."""
     # Litestar: two handlers of one path that are registered separately lose `sync_to_thread`. A router
     # brings them together.
-    nouns = (jobs, job_control, job_results, deliveries, quality, inference)
+    nouns = (
+        jobs, job_control, job_events, job_preview, job_timeline, job_annotators, job_results,
+        deliveries, delivered, quality, disagreements, inference,
+    )  # fmt: skip
     of_jobs = [handler for noun in nouns for handler in noun.HANDLERS]
     of_webhooks = [*webhooks.HANDLERS, *webhook_messages.HANDLERS]
-    of_annotation = [*annotation.HANDLERS, *labels.HANDLERS, *own_work.HANDLERS]
+    of_annotation = [*annotation.HANDLERS, *labels.HANDLERS, *reviews.HANDLERS, *own_work.HANDLERS]
     return [
         Router("/", route_handlers=health.HANDLERS, tags=["Operations"], security=[{}]),
         Router("/v1/jobs", route_handlers=of_jobs, tags=["Jobs"], opt=CUSTOMERS_ONLY),
@@ -172,6 +200,16 @@ def _routers() -> list[Router]:
         Router(
             "/v1/annotation", route_handlers=of_annotation, tags=["Annotation"], opt=ANNOTATORS_ONLY
         ),
+        Router(
+            "/v1/customers", route_handlers=customers.HANDLERS, tags=["Operations"], opt=ADMINS_ONLY
+        ),
+        Router(
+            "/v1/operations",
+            route_handlers=operations.HANDLERS,
+            tags=["Operations"],
+            opt=ADMINS_ONLY,
+        ),
+        Router("/v1/session", route_handlers=session.HANDLERS, tags=["Sessions"]),
         Router("/v1/webhooks", route_handlers=of_webhooks, tags=["Webhooks"], opt=CUSTOMERS_ONLY),
     ]
 

@@ -1,6 +1,7 @@
-"""API keys: whose request it is, and which kind of key may do what."""
+"""API keys and sessions: whose request it is, and which kind of key may do what."""
 
 import threading
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -9,14 +10,22 @@ from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 
+from api import session_cookies
 from api.http import requesters
-from api.http.errors import ANNOTATORS_KEY, CUSTOMERS_KEY, wrong_key
+from api.http.errors import (
+    ADMINS_KEY,
+    ANNOTATORS_KEY,
+    CUSTOMERS_KEY,
+    not_a_reviewer,
+    wrong_key,
+)
 from api.http.rate_limits import REQUESTS, TokenBuckets, address_of, note_rate
 from api.http.requesters import Requester
-from blocks.settings import Settings
-from blocks.store import customers
-from blocks.store.customers import Principal
-from blocks.store.database import Database
+from blocks.settings import AnnotatorNames, Settings
+from blocks.store import customers, sessions
+from blocks.store.customers import KeyKind, Principal
+from blocks.store.database import Database, Transaction
+from blocks.store.sessions import Session
 
 _KEY_CHARACTERS_MAX = 100
 # Looking a key up takes longer than serving a small request. A revoked key is refused after this time.
@@ -30,56 +39,86 @@ _ANNOTATOR_SHARE = 1 / 4
 Connection = ASGIConnection[Any, Principal, Any, Any]
 
 _TAKES = "takes_key_of"
-CUSTOMERS_ONLY = {_TAKES: "customer"}
+CUSTOMERS_ONLY = {_TAKES: KeyKind.CUSTOMER}
 """The `opt` of a router whose routes refuse any key but a customer's, with 403."""
-ANNOTATORS_ONLY = {_TAKES: "annotator"}
+ANNOTATORS_ONLY = {_TAKES: KeyKind.ANNOTATOR}
 """The same for annotators' keys."""
+ADMINS_ONLY = {_TAKES: KeyKind.ADMIN}
+"""The same for operators' keys."""
+_ADMITS_ADMINS = "admits_admins"
+ADMINS_TOO = {_ADMITS_ADMINS: True}
+"""The `opt` of a route that takes operators' keys too, and so asks for its `tenant`."""
+_WORDS = {
+    KeyKind.CUSTOMER: CUSTOMERS_KEY,
+    KeyKind.ANNOTATOR: ANNOTATORS_KEY,
+    KeyKind.ADMIN: ADMINS_KEY,
+}
 
 
 class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
-    """Set `request.user` to the `Principal` whose key came as `Authorization: Bearer <key>`."""
+    """Set `request.user` to the `Principal` whose request it is.
+
+    It comes with a key, as `Authorization: Bearer <key>`, or from a browser that is signed in.
+    """
 
     async def authenticate_request(
         self, connection: ASGIConnection[Any, Any, Any, Any]
     ) -> AuthenticationResult:
-        scheme, _, rest = connection.headers.get("Authorization", "").partition(" ")
-        key = rest.strip()
-        if scheme.lower() != "bearer" or not 0 < len(key) <= _KEY_CHARACTERS_MAX:
-            raise NotAuthorizedException
+        key = credential_of(connection)
         keys: KeyRing = connection.app.state.key_ring
         limits: RateLimits = connection.app.state.rate_limits
-        principal = keys.recall(key)
-        if principal is None:
+        found = keys.recall(key)
+        if found is None:
             address = address_of(connection.client.host if connection.client else "")
             # Refuse before a thread and a query are spent. A key that was good before is always looked
             # up, so that somebody who shares its address cannot shut it out.
             if not keys.is_familiar(key):
                 limits.wrong_keys.check(address)
-            principal = await connection.app.state.threads.keys.run(keys.find, key)
-            if principal is None:
+            found = await connection.app.state.threads.keys.run(keys.find, key)
+            if found is None:
                 limits.wrong_keys.take(address)
                 raise NotAuthorizedException
-        note_rate(connection.scope, limits.keys.take(customers.hash_key(key)))
-        requesters.note(connection.scope, Requester(_shares(principal)))
-        _refuse_other_kinds(principal, connection.route_handler.opt.get(_TAKES))
-        return AuthenticationResult(user=principal, auth=None)
+        note_rate(connection.scope, limits.keys.take(found.key_hash))
+        requesters.note(connection.scope, Requester(_shares(found.principal)))
+        _refuse_other_kinds(found.principal, connection.route_handler.opt)
+        return AuthenticationResult(user=found.principal, auth=None)
+
+
+def credential_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """Return the key that came, or the token of the session.
+
+    Raises:
+        NotAuthorizedException: there is neither.
+        ApiError: the request is by a session, and not of one of our pages.
+    """
+    token = session_cookies.token_of(connection)
+    if token is not None:
+        session_cookies.check_page(connection, token)
+        return token
+    scheme, _, rest = connection.headers.get("Authorization", "").partition(" ")
+    key = rest.strip()
+    if scheme.lower() != "bearer" or not 0 < len(key) <= _KEY_CHARACTERS_MAX:
+        raise NotAuthorizedException
+    if sessions.is_token(key):  # it is good in a cookie alone
+        raise NotAuthorizedException
+    return key
 
 
 def _shares(principal: Principal) -> dict[str, float]:
-    if principal.customer_id is not None:
-        return {principal.customer_id: _CUSTOMER_SHARE}
+    if principal.annotator_no is None:
+        return {reader(principal): _CUSTOMER_SHARE}
     return {
         "annotators": _ANNOTATORS_SHARE,
         f"annotator {principal.annotator_no}": _ANNOTATOR_SHARE,
     }
 
 
-def _refuse_other_kinds(principal: Principal, wanted: str | None) -> None:
+def _refuse_other_kinds(principal: Principal, opt: Mapping[str, Any]) -> None:
     # Not a guard: Litestar copies the handler for each guard of each request.
-    if wanted == "customer" and principal.customer_id is None:
-        raise wrong_key(wanted=CUSTOMERS_KEY, given=ANNOTATORS_KEY)
-    if wanted == "annotator" and principal.annotator_no is None:
-        raise wrong_key(wanted=ANNOTATORS_KEY, given=CUSTOMERS_KEY)
+    wanted, given = opt.get(_TAKES), principal.kind
+    if wanted in (None, given) or (given is KeyKind.ADMIN and opt.get(_ADMITS_ADMINS)):
+        return
+    raise wrong_key(wanted=_WORDS[wanted], given=_WORDS[given])
 
 
 class RateLimits:
@@ -91,14 +130,15 @@ class RateLimits:
 
 
 class _Found(NamedTuple):
-    principal: Principal
+    session: Session
     until_s: float
 
 
 class KeyRing:
-    """Finds whose a key is: in the database, and for a second in memory. Several threads may use it.
+    """Finds whose a key or a session is: in the database, and for a second in memory.
 
-    Keys that were good are remembered for longer than that, the latest 10,000 that came.
+    Those that were good are remembered for longer than that, the latest 10,000 that came.
+    Several threads may use it.
     """
 
     def __init__(self, database: Database) -> None:
@@ -106,31 +146,43 @@ class KeyRing:
         self._found: LRUCache[bytes, _Found] = LRUCache(_FOUND_KEYS_MAX)
         self._lock = threading.Lock()
 
-    def recall(self, key: str) -> Principal | None:
+    def recall(self, key: str) -> Session | None:
         """Return whose key it is, if it was found within the last second."""
         with self._lock:
             found = self._found.get(customers.hash_key(key))
-        return found.principal if found and monotonic() < found.until_s else None
+        return found.session if found and monotonic() < found.until_s else None
 
     def is_familiar(self, key: str) -> bool:
         """Return whether `key` was good when it was last looked up; it may have been revoked since."""
         with self._lock:
             return customers.hash_key(key) in self._found
 
-    def find(self, key: str) -> Principal | None:
-        """Return whose key it is, or None if it is nobody's.
+    def forget(self, key: str) -> None:
+        """Look `key` up again when it comes the next time."""
+        with self._lock:
+            self._found.pop(customers.hash_key(key), None)
+
+    def find(self, key: str) -> Session | None:
+        """Return whose key it is, or the session of a token; None if it is not good.
 
         Raises:
             DatabaseUnavailable: the database does not answer.
         """
         with self._database.transaction() as tx:
-            principal = customers.find_principal(tx, key)
+            session = _find(tx, key)
         with self._lock:
-            if principal is None:
+            if session is None:
                 self._found.pop(customers.hash_key(key), None)
             else:
-                self._found[customers.hash_key(key)] = _Found(principal, monotonic() + _TRUSTED_S)
-        return principal
+                self._found[customers.hash_key(key)] = _Found(session, monotonic() + _TRUSTED_S)
+        return session
+
+
+def _find(tx: Transaction, key: str) -> Session | None:
+    if sessions.is_token(key):
+        return sessions.find(tx, key)
+    principal = customers.find_principal(tx, key)
+    return Session(principal, customers.hash_key(key)) if principal else None
 
 
 def customer_id(connection: Connection) -> str:
@@ -139,7 +191,38 @@ def customer_id(connection: Connection) -> str:
     return connection.user.customer_id
 
 
+def tenant(connection: Connection) -> str | None:
+    """Return the customer whose things the key may see; None for an operator, who sees everybody's.
+
+    For routes that are `CUSTOMERS_ONLY` and `ADMINS_TOO`.
+    """
+    return None if connection.user.kind is KeyKind.ADMIN else customer_id(connection)
+
+
+def reader(principal: Principal) -> str:
+    """Return for whom long reads and places are counted: the customer, or the operator's key."""
+    found = principal.customer_id or principal.admin_key_id
+    assert found is not None  # annotators read nothing that takes long
+    return found
+
+
+def names_shown(principal: Principal, settings: Settings) -> AnnotatorNames:
+    """Return whose names the key may see beside annotators' ids."""
+    return AnnotatorNames.ALL if principal.kind is KeyKind.ADMIN else settings.annotator_names
+
+
 def annotator_no(connection: Connection) -> int:
     """Return the annotator whose key it is; for routes that are `ANNOTATORS_ONLY`."""
     assert connection.user.annotator_no is not None
     return connection.user.annotator_no
+
+
+def reviewer_no(connection: Connection) -> int:
+    """Return the annotator whose key it is, which has the role of a reviewer.
+
+    Raises:
+        ApiError: it has not.
+    """
+    if not connection.user.is_reviewer:
+        raise not_a_reviewer()
+    return annotator_no(connection)

@@ -4,32 +4,25 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from api.console_examples import CONSOLE_ANSWERS, CONSOLE_REQUESTS
 from api.http.document import Answer, Answers, Requests, Taken
-from api.own_work_examples import OWN_WORK_ANSWERS, OWN_WORK_REQUESTS
+from api.lead_examples import LEAD_ANSWERS
+from api.own_work_examples import CASE, OWN_WORK_ANSWERS, OWN_WORK_REQUESTS
 from api.routes.annotation import (
     ClaimBody,
-    Claimed,
     ClaimedTasks,
     HeldTasks,
-    InstructionsToRead,
     Release,
     ReleaseBody,
     Releases,
 )
+from api.routes.claimed_views import Claimed, InstructionsToRead
 from api.routes.deliveries import DeliverBody
 from api.routes.health import Live, Ready
-from api.routes.inference import AnnotatorAccuracy, InferenceView, LabelChange, OptionPrior
+from api.routes.job_annotators import Happening, HistoryLine, HistoryView
 from api.routes.job_control import JobInstructions, JobsPage
-from api.routes.job_views import Delivery, JobView, LabelSpec, Manifest
+from api.routes.job_views import Consensus, Delivery, JobView, LabelSpec, Manifest, PaceView
 from api.routes.jobs import JobAccepted
-from api.routes.quality import (
-    AnnotatorQuality,
-    ConfidenceBin,
-    LabelsPerTask,
-    OpenQuality,
-    OptionQuality,
-    QualityView,
-)
 from api.routes.task_bodies import TaskBody, TasksBody
 from api.routes.task_views import (
     BatchAccepted,
@@ -47,12 +40,13 @@ from api.routes.webhooks import (
     WebhooksPage,
     WebhookView,
 )
+from api.session_examples import SESSION_ANSWERS, SESSION_REQUESTS
 from blocks.bodies.jobs import JobBody
 from blocks.domain.ids import task_id
 from blocks.domain.model import (
     Compression,
+    ConsensusMethod,
     DeliveryStatus,
-    InferenceMethod,
     JobStatus,
     ReleaseOutcome,
     ResultFormat,
@@ -62,6 +56,7 @@ from blocks.domain.model import (
     WaitsFor,
 )
 from blocks.domain.object_urls import StoreType
+from blocks.store.exclusions import Exclusion
 from blocks.store.results import LineError
 from blocks.store.tasks import Skip
 from blocks.store.waits import Waiting
@@ -69,7 +64,10 @@ from blocks.store.webhook_messages import Attempt, MessageStatus
 from blocks.store.webhooks import Event
 
 _JOB_ID = "job_0s2m8x4c7v1bq9kd6hzt5n"
-_TASK_IDS = [task_id(_JOB_ID, task_no) for task_no in (0, 1)]
+_TASK_KEY = 0
+_CUSTOMER_ID = "cust_3w9t5k1m7x2c8v4bq6hz0r"
+_ANNOTATOR_ID = "ann_5bq43f8k2m9x7c1vd6hzt5"
+_TASK_IDS = [task_id(_JOB_ID, _TASK_KEY, task_no) for task_no in (0, 1)]
 _DATA_URL = "https://images.example/cats/1.jpg"
 _QUESTION, _OPTIONS = "Is this a cat or a dog?", ["cat", "dog"]
 _MANIFEST_URL = "s3://manifests/cats.jsonl"
@@ -84,7 +82,6 @@ def _at(clock: str) -> datetime:
 
 
 # What routes take
-
 _LABEL_SPEC = {
     "question": _QUESTION,
     "options": _OPTIONS,
@@ -108,7 +105,9 @@ _TASK = {
 }
 
 REQUESTS: Requests = {
+    **CONSOLE_REQUESTS,
     **OWN_WORK_REQUESTS,
+    **SESSION_REQUESTS,
     "create_job": Taken(
         JobBody,
         {
@@ -119,6 +118,7 @@ REQUESTS: Requests = {
             "delivery": _DELIVERY,
             "metadata": {"team": "vision"},
             "instructions": _INSTRUCTIONS,
+            "sign_urls": True,
         },
     ),
     "deliver_job": Taken(DeliverBody, {"credentials": _CREDENTIALS, "delivery": _DELIVERY}),
@@ -148,6 +148,7 @@ _DELIVERY_VIEW = Delivery(
 )
 _JOB = JobView(
     job_id=_JOB_ID,
+    customer_id=_CUSTOMER_ID,
     status=JobStatus.PROCESSING,
     total_tasks=1000,
     tasks_done=240,
@@ -160,6 +161,16 @@ _JOB = JobView(
     delivery=_DELIVERY_VIEW,
     label_spec=_LABEL_SPEC_VIEW,
     consensus_threshold=3,
+    consensus=Consensus(method=ConsensusMethod.MAJORITY),
+    gold_share=0.1,
+    min_accuracy=None,
+    min_gold_seen=10,
+    include_labels=False,
+    review_no_consensus=True,
+    review_confidence_below=None,
+    review_share=0.02,
+    review_flagged=False,
+    review_deadline=168.0,
     task_type=TaskType.IMAGE_CLASSIFICATION,
     callback_url=_HOOK,
     priority=5,
@@ -168,6 +179,7 @@ _JOB = JobView(
     failure_threshold_percent=100.0,
     metadata=msgspec.Raw(b'{"team":"vision"}'),
     show_metadata=True,
+    sign_urls=True,
     instructions_version=_INSTRUCTIONS_VERSION,
     error=None,
     waiting_for=Waiting(
@@ -178,6 +190,7 @@ _JOB = JobView(
         annotators=2,
     ),
 )
+_PACE = PaceView(412.5, 2284, _at("17:10:00"))
 _ENDED = msgspec.structs.replace(_JOB, completed_at=_at("11:30:00"), waiting_for=None)
 _CANCELLED = msgspec.structs.replace(
     _ENDED, status=JobStatus.CANCELLED, tasks_failed=760, progress_percent=100.0
@@ -189,9 +202,40 @@ _DELIVERING = msgspec.structs.replace(
     progress_percent=100.0,
     delivery=msgspec.structs.replace(_DELIVERY_VIEW, status=DeliveryStatus.PENDING),
 )
+_EXCLUSION = Exclusion(
+    annotator_id=_ANNOTATOR_ID,
+    excluded_at=_at("10:20:00"),
+    reason="customer",
+    labels_set_aside=120,
+    tasks_reopened=37,
+    is_under_way=False,
+    done_at=_at("10:20:01"),
+)
+_HISTORY = HistoryView(
+    _JOB_ID,
+    [
+        HistoryLine(at=_at("09:00:00"), event=Happening.SUBMITTED),
+        HistoryLine(
+            at=_at("10:20:00"),
+            event=Happening.ANNOTATOR_EXCLUDED,
+            annotator_id=_ANNOTATOR_ID,
+            reason="customer",
+        ),
+        HistoryLine(
+            at=_at("10:20:01"),
+            event=Happening.LABELS_SET_ASIDE,
+            annotator_id=_ANNOTATOR_ID,
+            labels_set_aside=120,
+            tasks_reopened=37,
+        ),
+    ],
+)
 _CLAIMED = Claimed(
     task_id=_TASK_IDS[0],
-    data_url=_DATA_URL,
+    data_url="s3://images/cats/1.jpg",
+    signed_url="https://images.s3.eu-central-1.amazonaws.com/cats/1.jpg?X-Amz-Algorithm=AWS4-HMAC-SHA256"
+    "&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261128%2Feu-central-1%2Fs3%2Faws4_request"
+    "&X-Amz-Date=20261128T100000Z&X-Amz-Expires=660&X-Amz-SignedHeaders=host&X-Amz-Signature=3f8c…",
     metadata=msgspec.Raw(b'{"page":4}'),
     task_type=TaskType.IMAGE_CLASSIFICATION,
     label_spec=_LABEL_SPEC_VIEW,
@@ -222,6 +266,7 @@ _BAD_LINE = LineError(
 )
 _WEBHOOK = WebhookView(
     webhook_id="whk_3f8k2m9x7c1v5bq4d6hzt5",
+    customer_id=_CUSTOMER_ID,
     callback_url=_HOOK,
     registered=True,
     events=[Event.JOB_COMPLETED],
@@ -249,37 +294,13 @@ _MESSAGE = DeliveryView(
         )
     ],
 )
-_QUALITY = QualityView(
-    job_id=_JOB_ID,
-    tasks_settled=4,
-    tasks_failed=0,
-    agreed_share=1.0,
-    unanimous_share=0.75,
-    mean_confidence=0.9167,
-    confidence=[ConfidenceBin(n / 10, (n + 1) / 10, {6: 1, 9: 3}.get(n, 0)) for n in range(10)],
-    options=[OptionQuality("cat", 10, 3, 1), OptionQuality("dog", 2, 1, 0)],
-    labels=12,
-    labels_saved=0,
-    labels_per_task=[LabelsPerTask(3, 4)],
-    open=OpenQuality(1, 1),
-    annotators=[AnnotatorQuality("ann_5bq43f8k2m9x7c1vd6hzt5", 4, 3, 0.75, 1)],
-)
-_CHANGE = LabelChange(_TASK_IDS[1], "dog", "cat", 0.9312)
-_INFERENCE = InferenceView(
-    method=InferenceMethod.DAWID_SKENE, iterations=14, converged=True, tasks=4, labels=12,
-    priors=[OptionPrior("cat", 0.7812), OptionPrior("dog", 0.2188)],
-    annotators=[
-        AnnotatorAccuracy(
-            "ann_5bq43f8k2m9x7c1vd6hzt5", 4, 0.8341, [[0.8824, 0.1176], [0.2733, 0.7267]]
-        )
-    ],
-    labels_changed=1, labels_added=0, changes=[_CHANGE],
-)  # fmt: skip
-_INFERRED = msgspec.structs.replace(_QUALITY, inference=_INFERENCE)
 _READY = Ready("ready", "ok", "ok")
 
 ANSWERS: Answers = {
+    **CONSOLE_ANSWERS,
+    **LEAD_ANSWERS,
     **OWN_WORK_ANSWERS,
+    **SESSION_ANSWERS,
     "health_live": (Answer(200, Live()),),
     "health_ready": (
         Answer(200, _READY),
@@ -288,10 +309,12 @@ ANSWERS: Answers = {
     "metrics": (Answer(200, "refinery_claimed_tasks_total 12.0\n", "The metrics."),),
     "create_job": (Answer(202, JobAccepted(_JOB_ID, JobStatus.ACCEPTED)),),
     "list_jobs": (Answer(200, JobsPage([_JOB], None)),),
-    "get_job": (Answer(200, _JOB),),
+    "get_job": (Answer(200, msgspec.structs.replace(_JOB, pace=_PACE)),),
     "get_job_instructions": (Answer(200, JobInstructions(_INSTRUCTIONS_VERSION, _INSTRUCTIONS)),),
     "cancel_job": (Answer(202, _CANCELLED),),
     "deliver_job": (Answer(202, _DELIVERING),),
+    "exclude_annotator": (Answer(202, _EXCLUSION),),
+    "get_job_history": (Answer(200, _HISTORY),),
     "export_job": (
         Answer(200, msgspec.json.encode(_RESULT).decode() + "\n", "One settled task per line."),
     ),
@@ -300,17 +323,6 @@ ANSWERS: Answers = {
             200,
             _BAD_LINE.to_json().decode(),
             "One JSON object for each line of the manifest that has no result.",
-        ),
-    ),
-    "get_job_quality": (
-        Answer(200, _QUALITY),
-        Answer(200, _INFERRED, name="with a method"),
-    ),
-    "list_label_changes": (
-        Answer(
-            200,
-            msgspec.json.encode(_CHANGE).decode() + "\n",
-            "One JSON object for each task whose label would be another.",
         ),
     ),
     "create_task": (
@@ -333,6 +345,7 @@ ANSWERS: Answers = {
                 data_url=_DATA_URL,
                 label_spec=_LABEL_SPEC_VIEW,
                 consensus_threshold=3,
+                consensus=Consensus(method=ConsensusMethod.MAJORITY),
                 stop_early=False,
                 skips_max=3,
                 labels=1,
@@ -354,6 +367,11 @@ ANSWERS: Answers = {
     ),
     "claim_tasks": (
         Answer(200, ClaimedTasks([_CLAIMED]), name="tasks"),
+        Answer(
+            200,
+            ClaimedTasks([msgspec.structs.replace(_CLAIMED, review=CASE)]),
+            name="tasks under review",
+        ),
         Answer(200, ClaimedTasks([], 5), name="nothing now"),
         Answer(200, ClaimedTasks([], None), name="nothing left of the job"),
     ),

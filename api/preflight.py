@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 
@@ -15,15 +15,17 @@ from blocks.bodies.fields import Fault
 from blocks.buckets.opening import open_bucket
 from blocks.buckets.protocol import Bucket
 from blocks.domain.errors import NoValidLines, RefineryError
+from blocks.domain.model import BadLine, GoodLine
 from blocks.domain.object_urls import StoreType, parse_object_url
 from blocks.lines import magic
-from blocks.lines.exact_path import find_bad_start
+from blocks.lines.exact_path import find_bad_start, judge_start
 from blocks.secrets.credentials import decode_credentials
 from blocks.secrets.egress import Egress
 from blocks.settings import Settings
 from blocks.store.jobs import NewJob
 
-Probe = Callable[[], object]
+Lines = Sequence[GoodLine | BadLine]
+Probe = Callable[[], Lines | None]
 
 _SECONDS_MAX = 10.0
 _PER_CUSTOMER_MAX = 2
@@ -46,8 +48,10 @@ class Preflights:
         self._under_way: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    async def check(self, new: NewJob, limiter: anyio.CapacityLimiter) -> None:
+    async def check(self, new: NewJob, limiter: anyio.CapacityLimiter) -> Lines:
         """Read from the manifest, begin an upload to the delivery's place, resolve the callback's host.
+
+        Return the first lines of the manifest, none of a compressed one.
 
         Raises:
             ApiError: 422, with a code for each that does not work; 429, too many are under way.
@@ -62,6 +66,7 @@ class Preflights:
         faults = trial.faults(self._seconds)
         if faults:
             raise with_faults(HTTPStatus.UNPROCESSABLE_ENTITY, "preflight_failed", faults)
+        return trial.lines
 
     def _enter(self, customer_id: str) -> None:
         with self._lock:
@@ -87,6 +92,7 @@ class _Trial:
         self._probes = probes
         self._leave = leave
         self._answers: dict[str, Fault | None] = {}
+        self.lines: Lines = ()
         self._lock = threading.Lock()
         self._has_begun = self._is_given_up = False
 
@@ -99,9 +105,16 @@ class _Trial:
         try:
             for field, probe in self._probes.items():
                 if not self._is_given_up:
-                    self._answers[field] = _try(field, probe)
+                    self._answers[field] = self._try(field, probe)
         finally:
             self._leave()
+
+    def _try(self, field: str, probe: Probe) -> Fault | None:
+        try:
+            self.lines = probe() or self.lines
+        except RefineryError as error:
+            return Fault(field, error.message, error.code)
+        return None
 
     def give_up(self) -> None:
         """Begin no further probe; count the trial as over if not even the first one has begun."""
@@ -122,27 +135,18 @@ class _Trial:
 
 def _probes(new: NewJob, settings: Settings) -> Iterator[tuple[str, Probe]]:
     url = parse_object_url(new.manifest_url)
-    takes_text = new.task_type.takes_text
     yield (
         "manifest_url",
-        lambda: _read(_open(new, settings, url.store, url.bucket), url.key, takes_text=takes_text),
+        lambda: _read(_open(new, settings, url.store, url.bucket), url.key, new),
     )
     target = new.delivery
     if target:
         key = f"{target.prefix}/{_PROBE}".lstrip("/")
         store = target.type
-        yield "delivery", lambda: _open(new, settings, store, target.bucket).probe_write(key)
+        yield "delivery", lambda: _write(_open(new, settings, store, target.bucket), key)
     callback_url = new.callback_url
     if callback_url:
-        yield "callback_url", lambda: Egress(settings.egress_allow).check_url(callback_url)
-
-
-def _try(field: str, probe: Probe) -> Fault | None:
-    try:
-        probe()
-    except RefineryError as error:
-        return Fault(field, error.message, error.code)
-    return None
+        yield "callback_url", lambda: _resolve(settings, callback_url)
 
 
 def _open(new: NewJob, settings: Settings, store: StoreType, name: str) -> Bucket:
@@ -159,17 +163,32 @@ def _open(new: NewJob, settings: Settings, store: StoreType, name: str) -> Bucke
     )
 
 
-def _read(bucket: Bucket, key: str, *, takes_text: bool) -> None:
+def _resolve(settings: Settings, callback_url: str) -> None:
+    Egress(settings.egress_allow).check_url(callback_url)
+
+
+def _write(bucket: Bucket, key: str) -> None:
+    bucket.probe_write(key)
+
+
+def _read(bucket: Bucket, key: str, new: NewJob) -> Lines:
     pin = bucket.stat(key)
     if not pin.size:
-        return
+        return []
     text = bucket.read(key, pin, 0, min(pin.size, _FIRST_BYTES))
     if magic.codec_of(key):
-        return
-    whole = pin.size <= len(text)
-    bad = find_bad_start(text, whole=whole, lines_max=_FIRST_LINES, takes_text=takes_text)
+        return []
+    lines = judge_start(
+        text,
+        whole=pin.size <= len(text),
+        lines_max=_FIRST_LINES,
+        takes_text=new.task_type.takes_text,
+        options=new.options,
+    )
+    bad = find_bad_start(lines)
     if bad:
         raise NoValidLines(
             "None of the manifest's first lines is usable. "
             f"Line {bad.line}: {magic.hint(bad) or bad.message}"
         )
+    return lines

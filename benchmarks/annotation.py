@@ -2,9 +2,9 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -27,6 +27,9 @@ THRESHOLD = 3
 # More tasks than are labelled in a measurement: a claim that comes back empty fails the benchmark.
 _JOB_TASKS_PER_S = 40_000
 _LABEL_STUDIO_TASKS = 2_000
+_MAJORITY: dict[str, Any] = {}
+# The same number of places from the beginning, so that claims do the same.
+_WEIGHTED = {"target_confidence": 9500, "labels_max": 6, "gold_every": 10}
 
 
 @dataclass
@@ -89,6 +92,11 @@ def measure(chosen: Collection[str], stacks: Stacks, sizes: Sizes, console: Cons
 def _entrants(chosen: Collection[str], sizes: Sizes) -> list[_Entrant]:
     """Return the entrants in the order of the table."""
     entrants = []
+    if "weighted-annotation" in chosen:
+        batches = sizes.batches
+        entrants += [
+            _ours(batch, weighted=weighted) for batch in batches for weighted in (False, True)
+        ]
     if "annotation" in chosen:
         entrants += [make(batch) for batch in sizes.batches for make in (_ours, _floor)]
     if "label-studio-annotation" in chosen:
@@ -98,9 +106,11 @@ def _entrants(chosen: Collection[str], sizes: Sizes) -> list[_Entrant]:
     return entrants
 
 
-def _ours(batch: int) -> _Entrant:
+def _ours(batch: int, *, weighted: bool = False) -> _Entrant:
+    rule = _WEIGHTED if weighted else _MAJORITY
+
     def measure(figures: _Figures, stacks: Stacks, sizes: Sizes, console: Console) -> None:
-        with _job(stacks, sizes, console) as (databases, keys):
+        with _job(stacks, sizes, console, rule) as (databases, keys):
             run = annotator_runs.run(databases, keys, batch, sizes)
         figures.seconds += run.seconds
         figures.claims += len(run.counts.claims_s)
@@ -115,7 +125,8 @@ def _ours(batch: int) -> _Entrant:
             client_s + run.counts.cpu_s,
         )
 
-    return _Entrant(_Figures(f"ours: batches of {batch}", "ours", batch), measure)
+    name = f"ours{', weighted, with gold' if weighted else ''}: batches of {batch}"
+    return _Entrant(_Figures(name, "ours", batch), measure)
 
 
 def _floor(batch: int) -> _Entrant:
@@ -132,12 +143,14 @@ def _floor(batch: int) -> _Entrant:
 
 
 @contextlib.contextmanager
-def _job(stacks: Stacks, sizes: Sizes, console: Console) -> Iterator[tuple[Databases, list[str]]]:
+def _job(
+    stacks: Stacks, sizes: Sizes, console: Console, rule: Mapping[str, Any] = _MAJORITY
+) -> Iterator[tuple[Databases, list[str]]]:
     """Run a stack with a job that is large enough, and yield it with the annotators' keys."""
     tasks = round(_JOB_TASKS_PER_S * (sizes.seconds + sizes.warm_seconds))
     with stacks.bare() as databases:
         with console.status(f"Making a job of {tasks:,} tasks"):
-            make_job(databases, tasks, THRESHOLD)
+            make_job(databases, tasks, THRESHOLD, **rule)
         keys = add_annotators(databases, sizes.annotators)
         with console.status("Annotating"):
             yield databases, keys

@@ -120,6 +120,7 @@ def _script(databases: Databases, batch: int) -> str:
         "jobs_max": "200",
         "vacancies_max": "5000",
         "own": "false",
+        "has_gold": "false",
         "start_at": "0",
         "limit": str(batch),
         "window_tasks": str(batch),

@@ -2,14 +2,16 @@
 
 import random
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 import polars as pl
 
-from benchmarks.annotators import answer
+from benchmarks.annotators import answer, true_option
 from benchmarks.servers import Databases
 from benchmarks.wire import Connection
+from blocks.domain.ids import task_no
 from blocks.domain.model import Pin, TaskType
 from blocks.lines.validated_lines import TASK_COLUMNS, Batch
 from blocks.secrets.vault import Vault
@@ -30,12 +32,24 @@ from chunks cross join generate_series(0, tasks - 1) n where job_no = %s order b
 """
 
 
-def make_job(databases: Databases, tasks: int, threshold: int, *, stop_early: bool = False) -> Job:
-    """Make a job through the store, as a flow does; leave its tables as autovacuum would."""
+def make_job(
+    databases: Databases,
+    tasks: int,
+    threshold: int,
+    *,
+    stop_early: bool = False,
+    gold_every: int = 0,
+    **changes: Any,
+) -> Job:
+    """Make a job through the store, as a flow does; leave its tables as autovacuum would.
+
+    One task in `gold_every` is gold; `changes` are fields of the job.
+    """
     with Database(databases.database_url, connections_max=1) as database:
         vault = Vault([bytes.fromhex(databases.stack.encryption_key)])
         with database.transaction() as tx:
             new = _new_job(customers.add_customer(tx, "Bench"), threshold, stop_early=stop_early)
+            new = msgspec.structs.replace(new, **changes)
             job_id, _ = jobs.submit(tx, new, vault)
             job = jobs.get(tx, job_id)
             assert job is not None  # it was submitted
@@ -43,8 +57,12 @@ def make_job(databases: Databases, tasks: int, threshold: int, *, stop_early: bo
             jobs.pin(tx, job.job_no, Pin(tasks * _LINE_BYTES, '"etag"'), _CHUNK_TASKS * _LINE_BYTES)
         for chunk_no, first in enumerate(range(0, tasks, _CHUNK_TASKS)):
             frame = _frame(first, min(_CHUNK_TASKS, tasks - first))
+            gold = _gold(job, chunk_no, frame, gold_every) if gold_every else {}
             with database.transaction() as tx:
-                chunks.commit(tx, job.job_no, chunk_no, [Batch(len(frame), frame, [])], None)
+                if gold:
+                    jobs.mark_gold(tx, job.job_no)
+                batch = Batch(len(frame), frame, [], gold=gold)
+                chunks.commit(tx, job.job_no, chunk_no, [batch], None)
         with database.transaction() as tx:
             jobs.finish_ingestion(tx, job.job_no)
     settle_down(databases)
@@ -116,6 +134,16 @@ def _new_job(customer_id: str, threshold: int, *, stop_early: bool) -> NewJob:
         credentials=None,
         delivery=None,
     )
+
+
+def _gold(job: Job, chunk_no: int, frame: pl.DataFrame, every: int) -> dict[int, int]:
+    """Return the right options of some tasks of a chunk, 1-based, by their byte offsets."""
+    places = frame["byte_offset"][::every]
+    ids = (job.task_id(task_no(chunk_no, n)) for n in range(0, len(frame), every))
+    return {
+        place: OPTIONS.index(true_option(id_, OPTIONS)) + 1
+        for place, id_ in zip(places, ids, strict=True)
+    }
 
 
 def _frame(first: int, tasks: int) -> pl.DataFrame:

@@ -56,7 +56,8 @@ def _label(databases: Databases, tasks: int, threshold: int, *, stop_early: bool
     label_all(databases, add_annotators(databases, threshold))
     with databases.connect() as connection:
         rows = connection.execute("""
-            select task_id(j.job_id, t.task_no), j.options[t.outcome], cardinality(t.annotators)
+            select task_id(j.job_id, j.task_key, t.task_no), j.options[t.outcome],
+                   cardinality(t.annotators)
             from tallies t join jobs j using (job_no)
             where j.job_no = (select max(job_no) from jobs) and t.outcome > 0
         """).fetchall()

@@ -6,6 +6,7 @@ import polars as pl
 from psycopg import sql
 
 from benchmarks.servers import Servers
+from blocks.domain.ids import id_number
 from blocks.store import pages
 from blocks.store.database import Database
 
@@ -13,6 +14,7 @@ TABLE = """
 create table task_rows (
     job_no        bigint not null,
     task_no       bigint not null,
+    id_number     bigint not null,
     chunk_no      integer not null,
     line_in_chunk integer not null,
     data_url      text not null,
@@ -36,14 +38,14 @@ copy (
         ) n (chunk_no)
         left join chunks c on c.job_no = %(job_no)s and c.chunk_no = n.chunk_no
     ), job as materialized (
-        select job_id,
+        select 'tsk_' || substr(job_id, 5) as ids,
                array(select to_json(o)::text || ':' from unnest(options) o) as keys,
                array(select to_json(o)::text from unnest(options) o) as names,
                array(select lines_before from chunk order by chunk_no) as lines_before,
                array(select created_at from chunk order by chunk_no) as created_at
         from jobs where job_no = %(job_no)s
     )
-    select '{"task_id":"' || task_id((select job_id from job), t.task_no)
+    select '{"task_id":"' || (select ids from job) || t.id_number
         || '","line":' || coalesce(line::text, 'null')
         || ',"data_url":' || to_json(t.data_url)
         || ',"metadata":' || coalesce(t.metadata, 'null')
@@ -82,11 +84,15 @@ def make(servers: Servers, job_no: int) -> None:
         Database(servers.database_url, connections_max=1) as database,
         database.transaction() as tx,
     ):
+        job = tx.execute("select task_key from jobs where job_no = %s", [job_no]).fetchone()
+        assert job is not None  # the caller has made it
         chunks = tx.execute("select chunk_no from chunks where job_no = %s", [job_no]).fetchall()
         with servers.connect() as connection, connection.cursor().copy(_COPY) as copy:
             for chunk in chunks:
                 for frame in pages.read_chunk(tx, job_no, chunk["chunk_no"]):
-                    copy.write(_csv(frame, job_no, chunk["chunk_no"]))
+                    numbers = id_number(job["task_key"], frame["task_no"])
+                    tasks = frame.with_columns(numbers.alias("id_number"))
+                    copy.write(_csv(tasks, job_no, chunk["chunk_no"]))
     with servers.connect() as connection:
         connection.execute("vacuum analyze task_rows")
 
@@ -96,6 +102,7 @@ def _csv(frame: pl.DataFrame, job_no: int, chunk_no: int) -> bytes:
     rows = frame.select(
         pl.lit(job_no).alias("job_no"),
         "task_no",
+        "id_number",
         pl.lit(chunk_no).alias("chunk_no"),
         "line",
         "data_url",

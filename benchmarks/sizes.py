@@ -34,6 +34,15 @@ class Sizes:
     crowd_kit_tasks: Annotated[int, Parameter(validator=Number(gte=100))] | None = 30_000
     """Those that crowd-kit infers; more would take it minutes."""
 
+    quality_jobs: _Count = 8
+    """Simulated jobs of each crowd and method, whose mean accuracy is printed."""
+    quality_tasks: _Count = 10_000
+    """Tasks of each of them."""
+    interval_jobs: _Count = 1_000
+    """Simulated jobs of each crowd whose accuracy is estimated by gold."""
+    interval_tasks: _Count = 4_000
+    """Tasks of each of them, without gold."""
+
     annotators: Annotated[int, Parameter(validator=Number(gte=1, lte=200))] = 8
     """Annotators who work at the same time, each in a closed loop."""
     seconds: _Seconds = 8.0
@@ -48,6 +57,11 @@ class Sizes:
     """Those in the larger one."""
     early_tasks: _Count = 10_000
     """Tasks of each job whose labels are counted with stop_early, and without."""
+
+    page_tasks: _Count = 200
+    """Pictures that are labelled on the annotators' page in a browser."""
+    thought_seconds: _Seconds = 1.0
+    """Seconds for which each picture is looked at."""
 
     held_seconds: _Seconds = 600.0
     """Seconds for which a snapshot is held, and labels come in."""
@@ -82,6 +96,10 @@ SMOKE = Sizes(
     label_studio_lines=100,
     inference_tasks=100,
     crowd_kit_tasks=None,
+    quality_jobs=1,
+    quality_tasks=50,
+    interval_jobs=2,
+    interval_tasks=100,
     annotators=2,
     seconds=0.5,
     warm_seconds=0.2,
@@ -89,6 +107,8 @@ SMOKE = Sizes(
     few_open_tasks=1_500,
     open_tasks=1_500,
     early_tasks=100,
+    page_tasks=3,
+    thought_seconds=0.1,
     held_seconds=1.0,
     labels_per_second=200.0,
     steady_annotators=2,

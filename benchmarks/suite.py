@@ -18,12 +18,14 @@ from benchmarks import (
     floors,
     held_snapshot,
     inference,
+    label_page,
     label_studio,
     loaders,
     manifest,
     memory,
     open_tasks,
     ours,
+    quality,
     results,
     small_jobs,
     starts,
@@ -47,6 +49,8 @@ Name = Literal[
     "chunks",
     "disk",
     "annotation",
+    "label-page",
+    "weighted-annotation",
     "label-studio-annotation",
     "open-tasks",
     "stop-early",
@@ -56,6 +60,7 @@ Name = Literal[
     "results",
     "label-studio-results",
     "inference",
+    "quality",
 ]
 ALL: tuple[Name, ...] = get_args(Name)
 # They need an environment of this name, which is made from a package index.
@@ -193,7 +198,8 @@ _GROUPS: dict[tuple[Name, ...], _Measure] = {
     ("memory",): _alone(memory.measure),
     ("chunks",): _alone(chunk_counts.measure),
     ("disk",): _alone(disk.measure),
-    ("annotation", "label-studio-annotation"): _annotation,
+    ("annotation", "weighted-annotation", "label-studio-annotation"): _annotation,
+    ("label-page",): _alone(label_page.measure),
     ("open-tasks",): _alone(open_tasks.measure),
     ("stop-early",): _alone(early_decisions.measure),
     ("held-snapshot",): _alone(held_snapshot.measure),
@@ -201,4 +207,5 @@ _GROUPS: dict[tuple[Name, ...], _Measure] = {
     ("small-jobs",): _alone(small_jobs.measure),
     ("results", "label-studio-results"): results.measure,
     ("inference",): _alone(inference.measure),
+    ("quality",): _alone(quality.measure),
 }

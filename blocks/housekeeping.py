@@ -9,7 +9,18 @@ from collections.abc import Callable
 import msgspec
 
 from blocks.settings import Settings
-from blocks.store import annotation, archive, counts, job_credentials, jobs, webhook_messages
+from blocks.store import (
+    archive,
+    counts,
+    exclusions,
+    job_credentials,
+    jobs,
+    lease_returns,
+    reviews,
+    sessions,
+    skills,
+    webhook_messages,
+)
 from blocks.store.database import Database, Transaction
 
 _BATCH = 500
@@ -23,19 +34,28 @@ class Tidied(msgspec.Struct, frozen=True):
     """Numbers of rows that were tidied."""
 
     leases_returned: int
+    reviews_timed_out: int
     keys_purged: int
     credentials_wiped: int
     notifications_purged: int
     tasks_archived: int
+    requests_compared: int
+    exclusion_steps: int
+    sessions_ended: int
 
 
 def keep_house(database: Database, settings: Settings) -> Tidied:
-    """Return leases that ran out, purge what is old, wipe credentials, fold counts, and archive labels.
+    """Return leases that ran out, end reviews whose deadline is over, purge what is old, and so on.
+
+    It also wipes credentials, folds counts, and archives labels.
+
+    Compare labels with results, too, and set the labels of excluded annotators aside.
 
     Raises:
         DatabaseUnavailable: the steps before it are done.
     """
-    leases = in_batches(database, lambda tx: annotation.return_leases(tx, limit=_BATCH), _BATCH)
+    leases = in_batches(database, lambda tx: lease_returns.return_leases(tx, limit=_BATCH), _BATCH)
+    timed_out = in_batches(database, lambda tx: reviews.time_out(tx, limit=_BATCH), _BATCH)
     keys = in_batches(database, lambda tx: jobs.purge_idempotency_keys(tx, limit=_BATCH), _BATCH)
     wiped = in_batches(
         database,
@@ -49,13 +69,18 @@ def keep_house(database: Database, settings: Settings) -> Tidied:
     )
     with database.transaction() as tx:
         counts.fold(tx, limit=_COUNTS_MAX)
+    compared = in_batches(database, lambda tx: skills.compare_some(tx, limit=_BATCH), _BATCH)
+    excluded = exclusions.go_on(database)
     archived = in_batches(
         database,
         lambda tx: archive.archive_some(tx, after_s=settings.archive_after_s),
         1,
         batches_max=_ARCHIVE_STEPS_MAX,
     )
-    return Tidied(leases, keys, wiped, notifications, archived)
+    ended = in_batches(database, lambda tx: sessions.end_expired(tx, limit=_BATCH), _BATCH)
+    return Tidied(
+        leases, timed_out, keys, wiped, notifications, archived, compared, excluded, ended
+    )
 
 
 def in_batches(

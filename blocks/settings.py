@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from blocks.domain.errors import RefineryError
-from blocks.domain.origins import parse_origins
+from blocks.domain.origins import ANY, parse_origins
 from blocks.domain.wrong_values import explain, must_be, shorten
 from blocks.logs import LogFormat
 from blocks.secrets.vault import Vault
@@ -41,6 +41,13 @@ class ChunkRunner(StrEnum):
     THREADS = "threads"
     PROCESSES = "processes"
     DASK = "dask"
+
+
+class AnnotatorNames(StrEnum):
+    """Whose names customers see beside annotators' ids."""
+
+    GRANTED = "granted"
+    ALL = "all"
 
 
 class SettingsError(RefineryError):
@@ -104,6 +111,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     cors_origins: str = ""
     """Origins of web pages that may ask the API from a browser, separated by commas, or `*`."""
+    picture_origins: str = ""
+    """Origins of customers' pictures that the pages may show, separated by commas; by default any."""
+
+    annotator_names: AnnotatorNames = AnnotatorNames.GRANTED
+    """Whose names customers see: of annotators that the operator has granted them, or of all."""
 
     log_format: LogFormat = LogFormat.TEXT
     """How the API writes its log: lines for people, or JSON."""
@@ -117,6 +129,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How long a claimed task stays with its annotator where the claim does not say."""
     request_bytes_max: _Count = 4 * 1024 * 1024
     database_connections_max: _Count = 16
+
+    session_s: _Count = 12 * 3600
+    """How long a browser stays signed in."""
+    sign_in_link_s: _Count = 24 * 3600
+    """How long a sign-in link is good that nobody has used."""
 
     request_head_s: _Count = 15
     """How long a client may take to send the headers of a request."""
@@ -146,10 +163,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise SettingsError("REFINERY_CHUNK_BYTES_MIN is more than REFINERY_CHUNK_BYTES_MAX.")
         if self.chunk_runner is ChunkRunner.DASK and not self.dask_address:
             raise SettingsError("REFINERY_CHUNK_RUNNER=dask needs REFINERY_DASK_ADDRESS.")
-        try:
-            self.allowed_origins()
-        except ValueError as error:
-            raise SettingsError(f"REFINERY_CORS_ORIGINS: {error}") from error
+        for name, read in (
+            ("REFINERY_CORS_ORIGINS", self.allowed_origins),
+            ("REFINERY_PICTURE_ORIGINS", self.allowed_picture_origins),
+        ):
+            try:
+                read()
+            except ValueError as error:
+                raise SettingsError(f"{name}: {error}") from error
 
     def __repr__(self) -> str:
         return "Settings(…)"  # never a secret in a log or a traceback
@@ -168,6 +189,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def allowed_origins(self) -> list[str]:
         """Return the origins whose pages may ask the API, as browsers write them."""
         return parse_origins(self.cors_origins)
+
+    def allowed_picture_origins(self) -> list[str]:
+        """Return the origins whose pictures the pages may show; none stands for all."""
+        found = parse_origins(self.picture_origins)
+        return [] if found == [ANY] else found
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:

@@ -19,6 +19,7 @@ from api.cli.exits import CommandFailed, Exit
 from api.cli.fields import ranged
 from api.cli.output import printable
 from blocks.domain.errors import RefineryError
+from deployments.embedded.first_links import make_first_links
 from deployments.embedded.operator_environment import (
     export,
     first_keys,
@@ -78,7 +79,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def build() -> App:
     """Return the whole command, with everything that it can do."""
-    from api.cli import admin, annotate, jobs, me, streams, tasks, verify, webhooks
+    from api.cli import admin, annotate, jobs, me, review, streams, tasks, verify, webhooks
 
     app = App(
         name="refinery",
@@ -86,7 +87,7 @@ def build() -> App:
         version=lambda: metadata.version("refinery-jobs"),
         default_parameter=Parameter(negative_iterable=()),  # no --empty-option
     )
-    for module in (admin, annotate, jobs, me, streams, tasks, verify, webhooks):
+    for module in (admin, annotate, jobs, me, review, streams, tasks, verify, webhooks):
         module.add_commands(app)
     for command in (up, env, demo, worker, deploy):
         app.command(command)
@@ -153,6 +154,8 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
     )
     try:
         stack.start_api(lambda step: console.print(f"  [dim]{escape(step)}[/]"))
+        with stack.stops_on_error():
+            links = make_first_links(stack)
         with keep_environment(stack):
             console.print(
                 f"\n[bold]The API answers[/], with everything in {escape(str(stack.data_dir))}\n"
@@ -160,7 +163,8 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
                 f"  OpenAPI      {stack.openapi_url}\n"
                 f"  Prefect UI   {stack.prefect_sign_in_url}\n"
                 f"{_store_line(stack)}"
-                f"\nA first customer:  refinery customers add NAME{_hint(data_dir)}\n"
+                f"\n{links}"
+                f"\nAnother customer:  refinery customers add NAME{_hint(data_dir)}\n"
                 "[dim]Ctrl-C stops it.[/]\n",
                 soft_wrap=True,  # a link that is broken over two lines cannot be clicked
             )

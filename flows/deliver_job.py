@@ -55,7 +55,7 @@ def _deliver_in_steps(job_id: str, *, again: bool) -> list[DeliveredObject]:
         objects = [*write_results(job_id, deadline), write_bad_lines(job_id, deadline)]
         write_manifest(job_id, objects)
     tidy(job_id, objects)
-    finish_delivery(job_id, len(objects) + 1)
+    finish_delivery(job_id, objects)
     return objects
 
 
@@ -102,8 +102,8 @@ def tidy(job_id: str, objects: list[DeliveredObject]) -> None:
 
 
 @task(task_run_name="finish", **NETWORK_TASK)
-def finish_delivery(job_id: str, objects: int) -> None:
-    """Complete the job, with `objects` of it in the bucket."""
+def finish_delivery(job_id: str, objects: list[DeliveredObject]) -> None:
+    """Complete the job, with these objects and their manifest in the bucket."""
     delivery.finish(job_id, objects)
 
 

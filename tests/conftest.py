@@ -23,7 +23,9 @@ from deployments.embedded.postgres import Postgres
 from deployments.embedded.prefect_servers import NO_TELEMETRY
 from deployments.embedded.processes import ChildProcess, Program
 from tests.support.servers import KEY, DatabaseServer
-from tests.support.stacks import stack_of
+from tests.support.stacks import OF_OPERATORS, stack_of
+
+pytest_plugins = ["tests.support.whole_stack"]
 
 MEMORY_BYTES_MIN = 8 * 2**30
 
@@ -50,15 +52,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 class ByServer(LoadScopeScheduling):  # type: ignore[misc]
     """Keeps tests that share a server which takes long to start in one of xdist's processes.
 
-    Those are the two halves of tests/e2e, and the files that ask for Prefect's test server. The unit tests
-    stay together as well: hypothesis forbids any thread to use `random`, as Prefect's clients do that other
-    tests leave behind.
+    Those are the two halves of tests/e2e, of which one has tests/browser with it, and the files that ask for
+    Prefect's test server. The unit tests stay together as well: hypothesis forbids any thread to use
+    `random`, as Prefect's clients do that other tests leave behind.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file: Path = self.config.rootpath / nodeid.partition("::")[0]
         if file.parent.name == "e2e":
             return stack_of(file.stem)
+        if file.parent.name == "browser":
+            return OF_OPERATORS
         if file.parent.name != "integration":
             return file.parent.name
         return "prefect" if _asks_for_prefect(file) else file.name

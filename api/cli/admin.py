@@ -9,14 +9,14 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
-from api.cli import output
+from api.cli import output, sign_in_links
+from api.cli.database import open_database
 from api.cli.exits import CommandFailed, Exit, UsageError
 from api.cli.output import print_json
 from blocks.settings import Settings
 from blocks.store import customers, job_credentials, migrations, webhook_secrets
 from blocks.store.database import Database
 
-_CONNECTIONS = 1
 _NAME_CHARACTERS_MAX = 200
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON document.")]
 
@@ -28,7 +28,9 @@ def migrate() -> None:
 
 
 def add_customer(name: str) -> None:
-    """Make a customer, and print its id and first key. The key is not shown again.
+    """Make a customer, and print its id, its first key, and a link that signs a browser in once.
+
+    Neither key nor link is shown again.
 
     Parameters
     ----------
@@ -39,7 +41,9 @@ def add_customer(name: str) -> None:
     with open_database() as database, database.transaction() as tx:
         customer_id = customers.add_customer(tx, name)
         key = customers.add_customer_key(tx, customer_id)
-    print(f"customer  {customer_id}\nkey       {key}\nkey_id    {customers.key_id(key)}")
+        link = sign_in_links.new_link(tx, key)
+    print(f"customer   {customer_id}")
+    _print_key(key, link)
 
 
 def list_customers(*, as_json: AsJson = False) -> None:
@@ -102,21 +106,49 @@ def add_key(
     annotator: Annotated[
         str | None, Parameter(help="For the annotator of this name, made if there is none: labels.")
     ] = None,
+    reviewer: Annotated[
+        str | None,
+        Parameter(help="Like --annotator, and the key decides tasks that are under review too."),
+    ] = None,
+    admin: Annotated[
+        str | None,
+        Parameter(
+            help="For the operator of this name: sees the jobs of all customers, and can stop, deliver "
+            "and exclude, but submits nothing."
+        ),
+    ] = None,
 ) -> None:
-    """Make a key, and print it with its id. The key is not shown again."""
-    if annotator is None and len(customer or []) != 1:
-        raise UsageError("Say who the key is for: either one --customer ID or --annotator NAME.")
-    if annotator is not None:
-        _check_name(annotator)
+    """Make a key; print it with its id, and a link that signs a browser in once.
+
+    Neither key nor link is shown again; `keys link` makes another link.
+    """
+    names = [name for name in (annotator, reviewer, admin) if name is not None]
+    if len(names) > 1 or (admin is not None and customer):
+        raise UsageError("A key is for one of --annotator, --reviewer and --admin.")
+    if not names and len(customer or []) != 1:
+        raise UsageError(
+            "Say who the key is for: one --customer ID, --annotator, --reviewer or --admin NAME."
+        )
+    for name in names:
+        _check_name(name)
     with open_database() as database, database.transaction() as tx:
-        if annotator is None:
-            (customer_id,) = customer or []
-            key = customers.add_customer_key(tx, customer_id)
-        else:
-            annotator_id, key = customers.add_annotator_key(tx, annotator, customer or [])
+        if admin is not None:
+            key = customers.add_admin_key(tx, admin)
+        elif names:
+            annotator_id, key = customers.add_annotator_key(
+                tx, names[0], customer or [], is_reviewer=reviewer is not None
+            )
             granted = customers.list_granted_customers(tx, annotator_id)
             print(f"annotator  {annotator_id}\ncustomers  {' '.join(granted or ['all'])}")
-    print(f"key        {key}\nkey_id     {customers.key_id(key)}")
+        else:
+            (customer_id,) = customer or []
+            key = customers.add_customer_key(tx, customer_id)
+        link = sign_in_links.new_link(tx, key)
+    _print_key(key, link)
+
+
+def _print_key(key: str, link: str) -> None:
+    print(f"key        {key}\nkey_id     {customers.key_id(key)}\nsign_in    {link}")
 
 
 def list_keys(*, as_json: AsJson = False) -> None:
@@ -189,6 +221,7 @@ def add_commands(app: App) -> None:
     who_labels.command(withdraw)
     keys = app.command(App(name="keys", help="API keys, and the key that encrypts credentials."))
     keys.command(add_key, name="add")
+    keys.command(sign_in_links.print_link, name="link")
     keys.command(list_keys, name="list")
     keys.command(revoke_key, name="revoke")
     keys.command(rotate_keys, name="rotate")
@@ -220,8 +253,3 @@ def _in_batches(database: Database, rotate: Callable[..., tuple[int, int | None]
             count, after = rotate(tx, after=after)
         resealed += count
     return resealed
-
-
-def open_database() -> Database:
-    """Return the database that the environment names."""
-    return Database(Settings.from_environment().database_url, connections_max=_CONNECTIONS)

@@ -4,7 +4,7 @@ import json
 import textwrap
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -19,15 +19,16 @@ _AT_ONCE_MAX = 100
 _COLUMNS = 78
 _SKIPS = {"?": "unclear", "!": "broken", "-": "none_of_these"}
 _HELP = (
-    "a number chooses; ? unclear, ! broken, - none of these skip it, and a note may follow;\n"
+    "? unclear, ! broken, - none of these skip it, and a note may follow;\n"
     "s hands it back, u undoes, q ends"
 )
-_COMMANDS = frozenset("suqi") | _SKIPS.keys()
+COMMANDS = frozenset("suqi") | _SKIPS.keys()
 _GOOD = ("accepted", "settled", "skipped")
 
-_Said = dict[str, str]
+Said = dict[str, Any]
+"""What is said of a task, as the API takes it."""
 
-_AtOnce = Annotated[
+AtOnce = Annotated[
     int, ranged(f"Tasks that are claimed at once, from 1 to {_AT_ONCE_MAX}.", 1, _AT_ONCE_MAX)
 ]
 
@@ -48,7 +49,7 @@ def annotate(
             choices=[each.value for each in TaskType],
         ),
     ] = (),
-    at_once: _AtOnce = 10,
+    at_once: AtOnce = 10,
     common: Common = COMMON,
 ) -> None:
     """Label tasks in the terminal, by numbers.
@@ -64,14 +65,14 @@ def annotate(
     wanted |= {"task_types": list(type)} if type else {}
     outcomes: Counter[str] = Counter()
     with common.annotator() as client:
-        instructions = _Instructions(client)
-        held = [task for task in _held(client, at_once) if _is_wanted(task, job, type)]
+        instructions = Instructions(client)
+        held = [task for task in _held(client, at_once) if is_wanted(task, job, type)]
         while True:
             tasks = held or _claimed(client, wanted)
             held = []
             if not tasks:
                 break
-            sitting = _Sitting(tasks, instructions)
+            sitting = Sitting(tasks, instructions)
             try:
                 is_over = sitting.go_through()
             finally:  # after Ctrl-C too: until then nobody else is handed these tasks
@@ -87,7 +88,8 @@ def _held(client: Client, at_once: int) -> list[dict[str, Any]]:
     return found
 
 
-def _is_wanted(task: Mapping[str, Any], job: str | None, types: Sequence[str]) -> bool:
+def is_wanted(task: Mapping[str, Any], job: str | None, types: Sequence[str]) -> bool:
+    """Return whether a task is of this job, and of one of these types; None and none stand for all."""
     of_job = job is None or task["task_id"].startswith(f"tsk_{job.removeprefix('job_')}")
     return of_job and (not types or task["task_type"] in types)
 
@@ -102,7 +104,7 @@ def _claimed(client: Client, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-class _Instructions:
+class Instructions:
     """The instructions of jobs: each version is asked for once, and shown when it first comes."""
 
     def __init__(self, client: Client) -> None:
@@ -124,14 +126,17 @@ class _Instructions:
         print_text(self._texts[version])
 
 
-class _Sitting:
+class Sitting:
     """The tasks of one claim, and the options that were chosen for them."""
 
-    def __init__(self, tasks: Sequence[Mapping[str, Any]], instructions: _Instructions) -> None:
+    what = "labels and skips"
+    good: Collection[str] = _GOOD
+
+    def __init__(self, tasks: Sequence[Mapping[str, Any]], instructions: Instructions) -> None:
         self._tasks = tasks
         self._instructions = instructions
         # What is said of each task that was shown, in their order; None for one that is handed back.
-        self._labels: list[_Said | None] = []
+        self._labels: list[Said | None] = []
 
     def go_through(self) -> bool:
         """Ask about each task; return True if the annotator has had enough."""
@@ -140,13 +145,13 @@ class _Sitting:
             task = self._tasks[number] if number < len(self._tasks) else None
             if task:
                 self._instructions.show_new(task)
-                print(_shown(task, number + 1, len(self._tasks)))
-                choices = _choices(task)
-                prompt, wrong = _help(task)
+                print(self._describe(task, number + 1))
+                choices = self._choices(task)
+                prompt, wrong = self._help(task)
             else:
                 choices = {}
                 chosen = sum(label is not None for label in self._labels)
-                prompt = f"Enter sends {chosen} labels and skips, u undoes, q sends and ends"
+                prompt = f"Enter sends {chosen} {self.what}, u undoes, q sends and ends"
                 wrong = "Type Enter, u or q."
             try:
                 typed = input(f"{prompt} > ").strip()
@@ -161,12 +166,24 @@ class _Sitting:
                 self._instructions.show(task)
             elif word in choices:
                 self._labels.append(choices[word])
-            elif choices and (skip := _skip(typed)):
-                self._labels.append(skip)
+            elif choices and (said := self._parse(typed)):
+                self._labels.append(said)
             elif word or choices:
                 print(wrong)
             else:
                 return False
+
+    def _describe(self, task: Mapping[str, Any], number: int) -> str:
+        return describe(task, number, len(self._tasks))
+
+    def _choices(self, task: Mapping[str, Any]) -> dict[str, Said | None]:
+        return list_choices(task)
+
+    def _help(self, task: Mapping[str, Any]) -> tuple[str, str]:
+        return _help(task)
+
+    def _parse(self, typed: str) -> Said | None:
+        return _skip(typed)
 
     def _undo(self) -> None:
         if self._labels:
@@ -182,18 +199,25 @@ class _Sitting:
         back = [id_ for id_ in ids if labels.get(id_) is None]
         results: list[dict[str, str]] = []
         if chosen:
-            # A label that is sent twice counts once: the second one is a duplicate.
-            sent = client.post(path("annotation", "labels"), {"labels": chosen}, again=True)
-            results = sent["results"]
+            results = self._send_chosen(client, chosen)
         if back:
-            client.post(path("annotation", "release"), {"task_ids": back}, again=True)
+            self._hand_back(client, back)
         for result in results:
-            if result["outcome"] not in _GOOD:
+            if result["outcome"] not in self.good:
                 note(f"{result['task_id']}: {result.get('message') or result['outcome']}")
         return Counter(result["outcome"] for result in results)
 
+    def _hand_back(self, client: Client, task_ids: Sequence[str]) -> None:
+        client.post(path("annotation", "release"), {"task_ids": task_ids}, again=True)
 
-def _skip(typed: str) -> dict[str, str] | None:
+    def _send_chosen(self, client: Client, chosen: Sequence[Said]) -> list[dict[str, str]]:
+        # A label that is sent twice counts once: the second one is a duplicate.
+        sent = client.post(path("annotation", "labels"), {"labels": chosen}, again=True)
+        results: list[dict[str, str]] = sent["results"]
+        return results
+
+
+def _skip(typed: str) -> Said | None:
     """Return what is sent for a skip; None if it is none."""
     word, _, note = typed.partition(" ")
     reason = _SKIPS.get(word)
@@ -203,7 +227,7 @@ def _skip(typed: str) -> dict[str, str] | None:
     return {"skip": reason} | ({"note": note} if note else {})
 
 
-def _choices(task: Mapping[str, Any]) -> dict[str, _Said | None]:
+def list_choices(task: Mapping[str, Any]) -> dict[str, Said | None]:
     """Return what stands for each option, and `s` for none.
 
     A hotkey that means something else here, such as a digit, stands for no option.
@@ -219,18 +243,23 @@ def _choices(task: Mapping[str, Any]) -> dict[str, _Said | None]:
 
 
 def _is_free(hotkey: str) -> bool:
-    return not hotkey.isdecimal() and hotkey.lower() not in _COMMANDS
+    return not hotkey.isdecimal() and hotkey.lower() not in COMMANDS
 
 
 def _help(task: Mapping[str, Any]) -> tuple[str, str]:
     """Return what can be typed at a task, and what is said where it was something else."""
-    numbers = f"a number from 1 to {len(task['label_spec']['options'])}"
+    what = f"a number from 1 to {len(task['label_spec']['options'])}"
+    help_ = f"a number chooses; {_HELP}"
+    if any(not word.isdecimal() and word != "s" for word in list_choices(task)):
+        what += ", a key in []"
+        help_ = f"a number or a key in [] chooses; {_HELP}"
     if "instructions" in task:
-        return f"{_HELP}, i shows the instructions", f"Type {numbers}, ?, !, -, s, u, i or q."
-    return _HELP, f"Type {numbers}, ?, !, -, s, u or q."
+        return f"{help_}, i shows the instructions", f"Type {what}, ?, !, -, s, u, i or q."
+    return help_, f"Type {what}, ?, !, -, s, u or q."
 
 
-def _shown(task: Mapping[str, Any], number: int, of: int) -> str:
+def describe(task: Mapping[str, Any], number: int, of: int) -> str:
+    """Return what is shown of a task: its question, its data and its options."""
     spec = task["label_spec"]
     metadata = json.dumps(task["metadata"], ensure_ascii=False) if "metadata" in task else ""
     lines = [
@@ -246,7 +275,7 @@ def _shown(task: Mapping[str, Any], number: int, of: int) -> str:
 def _data(task: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of what a task is about."""
     if "text" not in task:
-        yield f"  {printable(task['data_url'])}"
+        yield f"  {printable(task.get('signed_url') or task['data_url'])}"
         return
     for line in task["text"].splitlines():
         yield from textwrap.wrap(

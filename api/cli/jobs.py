@@ -7,7 +7,6 @@ Exit codes: 0 it went well; 1 the job failed or was cancelled, or its delivery f
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -15,18 +14,18 @@ from urllib.parse import quote
 from cyclopts import App, Parameter
 
 from api.cli.client import COMMON, Client, Common, path
+from api.cli.disagreements import disagreements
 from api.cli.exits import UsageError
 from api.cli.export import download, stream
-from api.cli.fields import field_option, ranged
+from api.cli.fields import ranged
 from api.cli.files import is_stand_in, read_object, replaced
 from api.cli.guidance import GUIDANCE, Guidance
+from api.cli.job_spec import Compression, CredentialsFile, Delivery, Format, Spec, delivery_of
 from api.cli.output import note, print_fields, print_json, print_table, print_text
 from api.cli.quality import quality
-from api.cli.watch import check_success, list_stage, wait_sentence
+from api.cli.watch import check_success, list_stage, pace_sentence, wait_sentence
 from api.cli.watch import watch as watch_job
-from blocks.bodies.jobs import DeliveryBody, JobBody
 from blocks.domain.model import JobStatus
-from blocks.domain.object_urls import StoreType
 
 _PAGE = 100
 _JobId = Annotated[str, Parameter(help="The id of the job.")]
@@ -37,22 +36,6 @@ _Body = Annotated[
         allow_leading_hyphen=True,
     ),
 ]
-_CredentialsFile = Annotated[
-    Path | None,
-    Parameter(
-        help="Credentials as JSON, as in the API; `-` reads them from standard input.",
-        allow_leading_hyphen=True,
-    ),
-]
-_Delivery = Annotated[
-    str | None, Parameter(help="Where the results go: s3://bucket/prefix or gs://bucket/prefix.")
-]
-_Format = Annotated[
-    str | None, field_option(DeliveryBody, "format", "What the results are written as.")
-]
-_Compression = Annotated[
-    str | None, field_option(DeliveryBody, "compression", "How each object is compressed.")
-]
 _Output = Annotated[
     Path | None,
     Parameter(
@@ -60,81 +43,6 @@ _Output = Annotated[
         help="A file instead of standard output. It is made or replaced when all of it has come.",
     ),
 ]
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Spec:
-    """What is asked, and how it is decided."""
-
-    question: Annotated[str | None, Parameter(help="What annotators are asked.")] = None
-    option: Annotated[
-        tuple[str, ...], Parameter(help="What they choose from, once for each: 2 to 100.")
-    ] = ()
-    threshold: Annotated[
-        int | None,
-        field_option(
-            JobBody, "consensus_threshold", "Labels of a task before agreement is looked at."
-        ),
-    ] = None
-    task_type: Annotated[
-        str | None, field_option(JobBody, "task_type", "What annotators are asked to do.")
-    ] = None
-    priority: Annotated[
-        int | None, field_option(JobBody, "priority", "Tasks of a higher one are handed out first.")
-    ] = None
-    stop_early: Annotated[
-        bool | None,
-        Parameter(negative=(), help="Settle a task as soon as no other option can win any more."),
-    ] = None
-    skips_max: Annotated[
-        int | None,
-        field_option(JobBody, "skips_max", "Skips of one reason with which a task fails."),
-    ] = None
-    failure_threshold_percent: Annotated[
-        float | None,
-        field_option(
-            JobBody,
-            "failure_threshold_percent",
-            "Fail the job once more than this share of its lines is bad; 100 is never.",
-        ),
-    ] = None
-    callback_url: Annotated[
-        str | None, Parameter(help="Where to tell of the job's progress: an https URL.")
-    ] = None
-    metadata: Annotated[
-        dict[str, str] | None, Parameter(help="Texts of your own: --metadata.order 17")
-    ] = None
-    delivery: _Delivery = None
-    format: _Format = None
-    compression: _Compression = None
-    kms_key_id: Annotated[
-        str | None, Parameter(help="S3 only: the KMS key that objects are encrypted with.")
-    ] = None
-    acl: Annotated[
-        str | None, field_option(DeliveryBody, "acl", "S3 only: the canned ACL of the objects.")
-    ] = None
-    credentials_file: _CredentialsFile = None
-
-    def body(self, guidance: Guidance) -> dict[str, Any]:
-        """Return the fields of the API that were given, and of `guidance` those of the label_spec."""
-        found = {
-            "consensus_threshold": self.threshold,
-            "task_type": self.task_type,
-            "priority": self.priority,
-            "stop_early": self.stop_early,
-            "skips_max": self.skips_max,
-            "failure_threshold_percent": self.failure_threshold_percent,
-            "callback_url": self.callback_url,
-            "metadata": self.metadata,
-            "delivery": _delivery(self.delivery, vars(self)),
-            "credentials": self.credentials_file and read_object(self.credentials_file),
-        }
-        details = guidance.details(self.option)
-        if self.question is not None or self.option:
-            asked = {"question": self.question or "", "options": list(self.option)}
-            found["label_spec"] = asked | details
-        return {name: value for name, value in found.items() if value is not None}
 
 
 _SPEC = Spec()
@@ -181,6 +89,9 @@ def index(
         str | None,
         Parameter(help="Jobs in this state alone.", choices=[each.value for each in JobStatus]),
     ] = None,
+    search: Annotated[
+        str | None, Parameter(help="Jobs with this text in their id, question or manifest URL.")
+    ] = None,
     limit: Annotated[int, ranged("How many jobs at most, from 1 on.", 1)] = 20,
     all: Annotated[bool, Parameter(negative=(), help="Every page.")] = False,  # noqa: A002 - its name
     common: Common = COMMON,
@@ -191,7 +102,8 @@ def index(
     with common.client() as client:
         while all or len(found) < limit:
             most = _PAGE if all else min(_PAGE, limit - len(found))
-            page = client.get(path("jobs"), status=status, limit=most, cursor=cursor)
+            asked = {"status": status, "search": search, "limit": most, "cursor": cursor}
+            page = client.get(path("jobs"), **asked)
             found += page["jobs"]
             cursor = page["next_cursor"]
             if cursor is None:
@@ -278,16 +190,16 @@ def cancel(job_id: _JobId, *, common: Common = COMMON) -> None:
 def deliver(
     job_id: _JobId,
     *,
-    delivery: _Delivery = None,
-    format: _Format = None,  # noqa: A002 - its name
-    compression: _Compression = None,
-    credentials_file: _CredentialsFile = None,
+    delivery: Delivery = None,
+    format: Format = None,  # noqa: A002 - its name
+    compression: Compression = None,
+    credentials_file: CredentialsFile = None,
     common: Common = COMMON,
 ) -> None:
     """Try a delivery that failed again, elsewhere or with other credentials if they are given."""
     options = {"format": format, "compression": compression}
     body = {
-        "delivery": _delivery(delivery, options),
+        "delivery": delivery_of(delivery, options),
         "credentials": credentials_file and read_object(credentials_file),
     }
     given = {name: value for name, value in body.items() if value is not None}
@@ -303,12 +215,45 @@ def delete_credentials(job_id: _JobId, *, common: Common = COMMON) -> None:
         note(f"{job_id}: there are no credentials of it any more")
 
 
+def exclude(
+    job_id: _JobId,
+    annotator_id: Annotated[str, Parameter(help="The id of the annotator, ann_….")],
+    *,
+    common: Common = COMMON,
+) -> None:
+    """Hand an annotator nothing more of a job, and set their labels aside; votes are counted anew."""
+    with common.client() as client:
+        found = client.post(path("jobs", job_id, "annotators", annotator_id, "exclude"), {})
+    print_json(found) if common.as_json else print_fields(found)
+
+
+def history(job_id: _JobId, *, common: Common = COMMON) -> None:
+    """Show what has happened to a job, and who was excluded from it."""
+    with common.client() as client:
+        found = client.get(path("jobs", job_id, "history"))
+    if common.as_json:
+        print_json(found)
+        return
+    print_table(
+        ("at", "event", "what"),
+        (
+            (
+                line.pop("at")[:19].replace("T", " "),
+                line.pop("event").replace("_", " "),
+                ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in line.items()),
+            )
+            for line in found["history"]
+        ),
+    )
+
+
 def add_commands(app: App) -> None:
     """Add `jobs …` to the command."""
     jobs = app.command(App(name="jobs", help=__doc__))
     jobs.command(index, name="list")
     for command in (
         submit, show, instructions, watch, errors, export, cancel, deliver, delete_credentials, quality,
+        disagreements, exclude, history,
     ):  # fmt: skip
         jobs.command(command)
 
@@ -352,17 +297,5 @@ def _print_job(job: dict[str, Any], common: Common) -> None:
     if job["error"]:
         shown["error"] = job["error"]["message"]
     shown["waiting_for"] = wait_sentence(job)
+    shown["pace"] = pace_sentence(job)
     print_fields(shown)
-
-
-def _delivery(uri: str | None, options: Mapping[str, Any]) -> dict[str, Any] | None:
-    if uri is None:
-        return None
-    scheme, _, rest = uri.partition("://")
-    bucket, _, prefix = rest.partition("/")
-    store = StoreType.of_scheme(scheme)
-    if store is None or not bucket:
-        raise UsageError(f"{uri!r} is not s3://bucket/prefix or gs://bucket/prefix.")
-    names = ("format", "compression", "kms_key_id", "acl")
-    given = {name: options.get(name) for name in names if options.get(name) is not None}
-    return {"type": store, "bucket": bucket, "prefix": prefix} | given

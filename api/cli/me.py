@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 from api.cli.client import COMMON, Client, Common, path
 from api.cli.fields import ranged
 from api.cli.output import print_fields, print_json, print_table, print_text
+from blocks.domain.model import ReviewReason
 
 _PAGE = 100
 _RENEWED_AT_ONCE_MAX = 500
@@ -15,6 +16,8 @@ _LEASE_S_MAX = 24 * 3600
 _DATA_SHOWN = 200
 
 _JobId = Annotated[str, Parameter(help="The id of a job that has tasks for you.")]
+
+_TaskId = Annotated[str, Parameter(help="The id of a task that you have labelled.")]
 
 
 def show(*, common: Common = COMMON) -> None:
@@ -49,6 +52,22 @@ def job(job_id: _JobId, *, common: Common = COMMON) -> None:
     if found["instructions"] is not None:
         print()
         print_text(found["instructions"])
+
+
+def reviews(*, common: Common = COMMON) -> None:
+    """Count the tasks that wait for reviewers, by job and reason; it takes a reviewer's key."""
+    with common.annotator() as client:
+        found = client.get(path("annotation", "reviews"), limit=_PAGE)
+    if common.as_json:
+        print_json(found)
+        return
+    print_table(
+        ("job", *ReviewReason, "question"),
+        (
+            (job["job_id"], *map(job["waiting"].get, ReviewReason), job["question"])
+            for job in found["jobs"]
+        ),
+    )
 
 
 def leases(*, common: Common = COMMON) -> None:
@@ -126,10 +145,29 @@ def labels(
     )
 
 
+def label(task_id: _TaskId, *, common: Common = COMMON) -> None:
+    """Show a label of yours that you may replace, and its task."""
+    with common.annotator() as client:
+        found = client.get(path("annotation", "me", "labels", task_id))
+    if common.as_json:
+        print_json(found)
+        return
+    spec = found["label_spec"]
+    print_fields(
+        {
+            "question": spec["question"],
+            "options": ", ".join(spec["options"]),
+            "data": _data(found),
+            "label": found["label"],
+            "at": _time(found["created_at"]),
+        }
+    )
+
+
 def add_commands(app: App) -> None:
     """Add `me …` to the command."""
     me = app.command(App(name="me", help=__doc__))
-    for command in (show, jobs, job, leases, renew, labels):
+    for command in (show, jobs, job, reviews, leases, renew, labels, label):
         me.command(command)
 
 

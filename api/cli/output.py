@@ -59,7 +59,7 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     table.add_column(overflow="fold")
     for name, value in fields.items():
         if (text := _text(value)) not in _EMPTY:
-            table.add_row(name, Text(printable(text)))
+            table.add_row(cell(name), cell(text))
     _output().print(table)
 
 
@@ -86,7 +86,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for number, column in enumerate(columns):
         # People copy the id, which comes first, so it is never broken over two lines.
-        table.add_column(column, overflow="fold", no_wrap=number == 0)
+        table.add_column(cell(column), overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*map(cell, row))
     return table

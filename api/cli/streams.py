@@ -7,10 +7,11 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
-from api.cli.admin import AsJson, open_database, print_rows
+from api.cli.admin import AsJson, print_rows
+from api.cli.database import open_database
 from api.cli.exits import CommandFailed, Exit
 from api.cli.fields import ranged
-from api.cli.output import print_json
+from api.cli.output import print_json, print_text
 from blocks.settings import Settings
 from blocks.store import streams
 from blocks.store.database import Database
@@ -76,7 +77,7 @@ def resubmit(
         print_json([{"manifest_url": row.manifest_url, "version": row.version} for row in again])
         return
     for row in again:
-        print(f"resubmitted {row.manifest_url}")
+        print_text(f"resubmitted {row.manifest_url}")
     print(f"{len(again)} of {customer} {stream}", file=sys.stderr)
 
 
@@ -88,7 +89,7 @@ def ignore(customer: _Customer, stream: _Name, *, manifest: _Manifest) -> None:
         raise CommandFailed(
             f"{customer} {stream} has no manifest {manifest!r} that counts.", Exit.NOT_FOUND
         )
-    print(f"ignored {manifest}")
+    print_text(f"ignored {manifest}")
 
 
 def add_commands(app: App) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from api.cli.client import COMMON, Common, path
+from api.cli.consensus import CONSENSUS, Consensus
 from api.cli.fields import field_option
 from api.cli.files import read_objects
 from api.cli.guidance import GUIDANCE, Guidance
@@ -53,6 +54,7 @@ def submit(
     ] = "image_classification",
     asked: Asked,
     guidance: Guidance = GUIDANCE,
+    consensus: Consensus = CONSENSUS,
     callback_url: _CallbackUrl = None,
     idempotency_key: Annotated[
         str | None,
@@ -74,7 +76,7 @@ def submit(
     }
     given = {name: value for name, value in body.items() if value is not None}
     with common.client() as client:
-        answer = client.post(path("tasks"), given | guidance.body(), again=True)
+        answer = client.post(path("tasks"), given | consensus.body() | guidance.body(), again=True)
     print_json(answer) if common.as_json else print(answer["task_id"])
 
 

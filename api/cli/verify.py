@@ -1,8 +1,5 @@
 """`refinery verify`: whether a delivered folder holds what its `manifest.json` says."""
 
-import gzip
-import hashlib
-import io
 import json
 import logging
 import sys
@@ -11,34 +8,29 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO, Annotated, Any, cast
+from typing import Annotated, Any
 
 import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.text import Text
 
+from api.cli import recompute as recomputing
+from api.cli.delivered_objects import HashingReader, count_rows, read_blocks
 from api.cli.exits import Exit, UsageError
 from api.cli.output import printable
+from api.cli.recompute import Problem, Unreadable
 from blocks.delivery_manifest import MANIFEST_BYTES_MAX, DeliveredObject, DeliveryManifest
 from blocks.domain.object_urls import StoreType
 
 _MANIFEST = "manifest.json"
 _ERRORS = "errors.jsonl"
-_BLOCK_BYTES = 1024 * 1024
 
 
 class FolderUnreadable(UsageError):
     """There is no manifest.json to check the folder against, or it cannot be read."""
 
     code = "folder_unreadable"
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """What is wrong with one object."""
-
-    object: str
-    message: str
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -49,6 +41,8 @@ class Report(msgspec.Struct, frozen=True):
     rows: int
     bytes: int
     problems: list[Problem]
+    recomputed: int | None = None
+    """The lines whose results were computed again; None if none were to be."""
 
     @property
     def whole(self) -> bool:
@@ -75,6 +69,14 @@ def verify(
         str | None, Parameter(help="The address of an S3-compatible store.")
     ] = None,
     anonymous: Annotated[bool, Parameter(help="Read without credentials.")] = False,
+    recompute: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help="Compute every label and confidence again, by the single labels of a job with "
+            "include_labels.",
+        ),
+    ] = False,
     as_json: Annotated[bool, Parameter(name="--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Check a delivered folder against its manifest.json: every object, its bytes, SHA-256 and rows.
@@ -91,7 +93,8 @@ def verify(
         handlers=[logging.NullHandler()]
     )  # a store's client logs a traceback before it raises
     try:
-        report = check_folder(_file_system(uri, endpoint_url, anonymous=anonymous), _path(uri))
+        fs = _file_system(uri, endpoint_url, anonymous=anonymous)
+        report = check_folder(fs, _path(uri), recompute=recompute)
     except _failures(uri) as error:
         raise FolderUnreadable(f"{uri}: {error}") from error
     if as_json:
@@ -102,24 +105,33 @@ def verify(
         sys.exit(Exit.FAILED)
 
 
-def check_folder(fs: Any, folder: str) -> Report:
+def check_folder(fs: Any, folder: str, *, recompute: bool = False) -> Report:
     """Compare what stands in `folder` of an fsspec file system with its manifest, in bounded memory.
+
+    With `recompute`, also compute the results of all lines again.
 
     Raises:
         FolderUnreadable: there is no manifest, or it is none of ours.
+        NotRecomputable: the job was delivered without its single labels.
         OSError: the store cannot be read.
     """
     manifest = _read_manifest(fs, folder)
+    again = recomputing.Recomputation(manifest) if recompute else None
     sizes = {
         path.removeprefix(f"{folder}/"): entry["size"]
         for path, entry in fs.find(folder, detail=True).items()
     }
+    problems = list(find_problems(manifest, sizes, lambda name: _read(fs, f"{folder}/{name}")))
+    if again is not None:
+        unreadable = {each.object for each in problems if isinstance(each, Unreadable)}
+        problems += again.find_problems(fs, folder, present=sizes.keys(), unreadable=unreadable)
     return Report(
         manifest.job_id,
         len(manifest.objects),
         sum(each.rows for each in manifest.objects),
         sum(each.bytes for each in manifest.objects),
-        list(find_problems(manifest, sizes, lambda name: _read(fs, f"{folder}/{name}"))),
+        problems,
+        None if again is None else again.lines,
     )
 
 
@@ -132,8 +144,8 @@ def find_problems(
     """
     for each in manifest.objects:
         name = _name(each)
-        if message := _fault(each, sizes.get(name), partial(read, name)):
-            yield Problem(name, message)
+        if problem := _find_problem(name, each, sizes.get(name), partial(read, name)):
+            yield problem
     for name in sorted(set(sizes) - {_MANIFEST, *map(_name, manifest.objects)}):
         yield Problem(name, "It does not belong to the delivery.")
     rows: Counter[bool] = Counter()
@@ -152,18 +164,20 @@ def _name(each: DeliveredObject) -> str:
     return each.key.rpartition("/")[2]
 
 
-def _fault(expected: DeliveredObject, size: int | None, read: Callable[[], Content]) -> str | None:
+def _find_problem(
+    name: str, expected: DeliveredObject, size: int | None, read: Callable[[], Content]
+) -> Problem | None:
     if size is None:
-        return "It is missing."
+        return Problem(name, "It is missing.")
     if size != expected.bytes:
-        return f"It has {size:,} bytes instead of {expected.bytes:,}."
+        return Problem(name, f"It has {size:,} bytes instead of {expected.bytes:,}.")
     found = read()
     if found.sha256 != expected.sha256:
-        return "Its content is another: the SHA-256 differs."
+        return Problem(name, "Its content is another: the SHA-256 differs.")
     if found.damage:
-        return f"It cannot be read: {found.damage}."
+        return Unreadable(name, f"It cannot be read: {found.damage}.")
     if found.rows != expected.rows:
-        return f"It has {found.rows:,} rows instead of {expected.rows:,}."
+        return Problem(name, f"It has {found.rows:,} rows instead of {expected.rows:,}.")
     return None
 
 
@@ -174,6 +188,8 @@ def _print(report: Report) -> None:
         console.print(name + Text(f": {printable(problem.message)}"))
     verdict = Text("whole", "green") if report.whole else Text("not whole", "red")
     counts = f"{report.objects} objects, {report.rows:,} rows, {report.bytes:,} bytes"
+    if report.recomputed is not None:
+        counts += f", {report.recomputed:,} results computed again"
     console.print(Text(f"{printable(report.job_id)}: ") + verdict + Text(f" ({counts})"))
 
 
@@ -199,65 +215,18 @@ def _read_manifest(fs: Any, folder: str) -> DeliveryManifest:
 def _read(fs: Any, path: str) -> Content:
     rows, damage = 0, ""
     with fs.open(path, "rb") as file:
-        hashed = _HashingReader(file)
+        hashed = HashingReader(file)
         try:
-            rows = sum(block.count(b"\n") for block in _lines(hashed, path))
+            rows = sum(block.count(b"\n") for block in read_blocks(hashed, path))
         except (OSError, EOFError, zlib.error) as error:
             damage = str(error)
         sha256 = hashed.hexdigest()
     if path.endswith(".parquet"):
         try:
-            rows = _parquet_rows(fs, path)
+            rows = count_rows(fs, path)
         except (OSError, ValueError) as error:
             damage = str(error)
     return Content(sha256, rows, damage)
-
-
-class _HashingReader(io.RawIOBase):
-    """A file that knows the SHA-256 of what was read of it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__()
-        self._file = file
-        self._sha256 = hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        self._sha256.update(data)
-        return len(data)
-
-    def hexdigest(self) -> str:
-        """Read the file to its end, and return its SHA-256."""
-        while self.read(_BLOCK_BYTES):
-            pass
-        return self._sha256.hexdigest()
-
-
-def _lines(file: _HashingReader, path: str) -> Iterator[bytes]:
-    """Yield the content of a file of lines, decompressed, block by block; nothing for any other."""
-    source: Any = file
-    if path.endswith(".gz"):
-        source = gzip.GzipFile(fileobj=cast(IO[bytes], file))
-    elif path.endswith(".zst"):
-        import pyarrow as pa
-
-        source = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
-    elif not path.endswith(".jsonl"):
-        return
-    while block := source.read(_BLOCK_BYTES):
-        yield block
-
-
-def _parquet_rows(fs: Any, path: str) -> int:
-    import pyarrow.parquet as pq
-
-    with fs.open(path, "rb") as file:
-        rows: int = pq.ParquetFile(file).metadata.num_rows
-    return rows
 
 
 def _file_system(uri: str, endpoint_url: str | None, *, anonymous: bool) -> Any:

@@ -19,6 +19,7 @@ _NAMES = {
     "prefect": "Prefect",
     "turn": "its turn",
     "annotators": "annotators",
+    "reviewers": "reviewers",
 }
 
 
@@ -33,13 +34,14 @@ def watch(client: Client, job_id: str) -> dict[str, Any]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[pace]}", markup=False),
     )
     headers: dict[str, str] = {}
     params: dict[str, int] = {}
     failures = 0
     said = ""
     with Progress(*columns, console=notes(), disable=not notes().is_terminal) as progress:
-        bar = progress.add_task(job_id, total=None)
+        bar = progress.add_task(job_id, total=None, pace="")
         while True:
             try:
                 response = client.request(
@@ -61,6 +63,7 @@ def watch(client: Client, job_id: str) -> dict[str, Any]:
                 description=f"{job_id} {stage(job)}",
                 total=job["total_tasks"] or None,
                 completed=job["tasks_done"] + job["tasks_failed"],
+                pace=_short_pace(job),
             )
             # Tries change too often to print a line for each.
             waits = wait_sentence(job, with_tries=False)
@@ -106,6 +109,24 @@ def wait_sentence(job: dict[str, Any], *, with_tries: bool = True) -> str:
     if waiting["gives_up_at"]:
         parts.append(f"gives up {_moment(waiting['gives_up_at'])}")
     return f"{_NAMES[waiting['what']]}: {waiting['reason']} ({', '.join(parts)})"
+
+
+def pace_sentence(job: Mapping[str, Any]) -> str:
+    """Return in words how fast a job is labelled, and when it will be done; "" if it takes no labels."""
+    pace = job.get("pace")
+    if not pace:
+        return ""
+    per_hour, eta = pace["labels_per_hour"], pace["eta"]
+    parts = ["" if per_hour is None else f"{per_hour:,.0f} labels/h"]
+    parts.append(f"{pace['labels_left']:,} left")
+    parts.append(f"until {_moment(eta)[:16]}Z" if eta else "")
+    return ", ".join(filter(None, parts))
+
+
+def _short_pace(job: Mapping[str, Any]) -> str:
+    """Return when a job will be done, for the end of a line."""
+    eta = (job.get("pace") or {}).get("eta")
+    return f"until {_moment(eta)[5:16]}Z" if eta else ""
 
 
 def _moment(time: str) -> str:

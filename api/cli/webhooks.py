@@ -41,7 +41,10 @@ def add(
 def index(
     *,
     all: Annotated[  # noqa: A002 - its name
-        bool, Parameter(negative=(), help="Also those that jobs and tasks name.")
+        bool,
+        Parameter(
+            negative=(), help="Also those that jobs and tasks name, and deleted ones with a log."
+        ),
     ] = False,
     common: Common = COMMON,
 ) -> None:

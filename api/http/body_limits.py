@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 from litestar import Request
 
-from api.http.rate_limits import BODY_BYTES, TokenBuckets, note_rate
+from api.http.rate_limits import BODY_BYTES, TokenBuckets, address_of, note_rate
 from blocks.settings import Settings
 from blocks.store.customers import Principal
 
@@ -17,6 +17,7 @@ _REFUSED_COST = 32
 the sender of right bodies is slowed down by the tasks in them as well."""
 
 _Request = Request[Principal, Any, Any]
+_Owner = Principal | str
 
 
 class BodyLimits:
@@ -25,7 +26,7 @@ class BodyLimits:
     def __init__(self, settings: Settings) -> None:
         self._buckets = TokenBuckets(BODY_BYTES, settings.body_bytes_per_minute_max)
         self._bytes_max = settings.request_bytes_max
-        self._turns: WeakValueDictionary[Principal, asyncio.Lock] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[_Owner, asyncio.Lock] = WeakValueDictionary()
 
     def take(self, request: _Request) -> None:
         """Count a body before it is received; one of unknown length counts as the largest.
@@ -36,11 +37,11 @@ class BodyLimits:
         length = request.headers.get("content-length", "")
         size = int(length) if length.isdecimal() else self._bytes_max
         if size <= self._bytes_max:  # a larger body is refused without being received
-            note_rate(request.scope, self._buckets.take(request.user, size))
+            note_rate(request.scope, self._buckets.take(_owner(request), size))
 
     def count_refused(self, request: _Request, size: int) -> None:
         """Count a body that was refused as many times more as it costs."""
-        rate = self._buckets.charge(request.user, size * (_REFUSED_COST - 1))
+        rate = self._buckets.charge(_owner(request), size * (_REFUSED_COST - 1))
         note_rate(request.scope, rate)
 
     @asynccontextmanager
@@ -52,7 +53,14 @@ class BodyLimits:
         Raises:
             ApiError: 429, refused bodies before this one have used up what was left.
         """
-        lock = self._turns.setdefault(request.user, asyncio.Lock())
+        lock = self._turns.setdefault(_owner(request), asyncio.Lock())
         async with lock:
-            self._buckets.check(request.user)
+            self._buckets.check(_owner(request))
             yield
+
+
+def _owner(request: _Request) -> _Owner:
+    """Return whose request it is, or where it is from if nobody has to say who they are."""
+    if "user" in request.scope:
+        return request.user
+    return address_of(request.client.host if request.client else "")

@@ -68,6 +68,9 @@ class Document(OpenAPI):
             for operation in path.values():
                 _complete_parameters(operation, known)
                 _complete_refusals(operation)
+                operation["responses"].get("204", {}).pop(
+                    "content", None
+                )  # no null: nothing at all
                 if taken := requests.get(operation["operationId"]):
                     operation["requestBody"]["content"] = {_JSON: _content(taken)}
                 found = answers.get(operation["operationId"], ())

@@ -49,6 +49,7 @@ class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
 
 CUSTOMERS_KEY = "a customer's key (sk_…)"
 ANNOTATORS_KEY = "an annotator's key (ak_…)"
+ADMINS_KEY = "an operator's key (op_…)"
 
 
 class ApiError(RefineryError):
@@ -72,6 +73,33 @@ def wrong_key(*, wanted: str, given: str) -> ApiError:
     """Return a 403: the route takes another kind of key."""
     return ApiError(
         HTTPStatus.FORBIDDEN, "forbidden", f"This takes {wanted}, and yours is {given}."
+    )
+
+
+def not_a_reviewer() -> ApiError:
+    """Return a 403: the key is an annotator's, and has not the role of a reviewer."""
+    return ApiError(
+        HTTPStatus.FORBIDDEN,
+        "not_a_reviewer",
+        "This takes a reviewer's key, which `refinery keys add --reviewer` makes.",
+    )
+
+
+def wrong_csrf_token() -> ApiError:
+    """Return a 403: a browser's request that would change something may be another site's."""
+    return ApiError(
+        HTTPStatus.FORBIDDEN,
+        "csrf_token",
+        "A page that is signed in sends the csrf_token of GET /v1/session as X-CSRF-Token.",
+    )
+
+
+def asked_by_other_site() -> ApiError:
+    """Return a 403: the page of another origin asks by a session's cookie, or for one."""
+    return ApiError(
+        HTTPStatus.FORBIDDEN,
+        "other_site",
+        "Sessions are for the pages of this service; other sites' pages need a key.",
     )
 
 

@@ -75,15 +75,21 @@ def config(requests: Requests, answers: Answers) -> OpenAPIConfig:
         description=(
             "Batch labelling: a manifest in a bucket in, consensus labels in a bucket out. "
             "Every `/v1` route wants `Authorization: Bearer <key>`: a customer's `sk_…` key for jobs "
-            "and tasks, an annotator's `ak_…` key for annotation."
+            "and tasks, an annotator's `ak_…` key for annotation, an operator's `op_…` key to look at "
+            "all customers' jobs. The service's own pages are signed in by a cookie, see Sessions."
         ),
         path="/schema",
         use_handler_docstrings=True,
         render_plugins=[SwaggerPage(path="/"), JsonRenderPlugin(path="/openapi.json")],
         components=Components(
-            security_schemes={"apiKey": SecurityScheme(type="http", scheme="bearer")}
+            security_schemes={
+                "apiKey": SecurityScheme(type="http", scheme="bearer"),
+                "session": SecurityScheme(
+                    type="apiKey", name="refinery_session", security_scheme_in="cookie"
+                ),
+            }
         ),
-        security=[{"apiKey": []}],
+        security=[{"apiKey": []}, {"session": []}],
         tags=[
             Tag("Jobs", "For customers."),
             Tag("Tasks", "For customers: one by one instead of by a manifest."),
@@ -92,7 +98,8 @@ def config(requests: Requests, answers: Answers) -> OpenAPIConfig:
                 "For customers, to be told. Signed the Standard Webhooks way, and by `X-ASG-Signature`.",
             ),
             Tag("Annotation", "For annotators, people and models alike."),
-            Tag("Operations", "For operators; no key."),
+            Tag("Sessions", "For the service's own pages: a browser is signed in by a cookie."),
+            Tag("Operations", "For operators; health and metrics need no key."),
         ],
         requests=requests,
         answers=answers,

@@ -15,13 +15,21 @@ _OTHERS = [(b"content-security-policy", _NOTHING.encode()), *_HEADERS]
 _PAGES = [(b"content-security-policy", PAGE_POLICY.encode()), *_HEADERS]
 
 
-async def add_page_headers(message: Message, scope: Scope) -> None:
-    """Forbid browsers to frame an answer, to guess its type or to load anything for it.
+_KEPT_NOWHERE = (b"cache-control", b"no-store")
 
-    The page of the reference alone may load its own files and ask the API. Litestar's `before_send`.
+
+async def add_page_headers(message: Message, scope: Scope) -> None:
+    """Forbid browsers to frame an answer, to guess its type, to load anything for it, or to keep it.
+
+    Pages alone may load their own files and ask the API. Litestar's `before_send`.
     """
     if scope["type"] != ScopeType.HTTP or message["type"] != "http.response.start":
         return
     headers = list(message["headers"])
+    if scope["path"].startswith("/v1/"):
+        headers.append(_KEPT_NOWHERE)
+    if any(name == b"content-security-policy" for name, _ in headers):
+        message["headers"] = headers + _HEADERS  # the page has a policy of its own
+        return
     is_page = any(n == b"content-type" and v.startswith(b"text/html") for n, v in headers)
     message["headers"] = headers + (_PAGES if is_page else _OTHERS)

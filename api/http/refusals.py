@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from itertools import permutations
 
 import msgspec
 from litestar.openapi import ResponseSpec
@@ -9,6 +10,7 @@ from litestar.openapi.spec import Example
 
 from api.http.bodies import parse
 from api.http.errors import (
+    ADMINS_KEY,
     ANNOTATORS_KEY,
     BY_STATUS,
     CUSTOMERS_KEY,
@@ -17,8 +19,10 @@ from api.http.errors import (
     UNAVAILABLE_BY,
     ApiError,
     ErrorBody,
+    asked_by_other_site,
     conflict,
     invalid_request,
+    wrong_csrf_token,
     wrong_key,
 )
 from api.http.rate_limits import REQUESTS, rate_limited
@@ -36,12 +40,14 @@ def _by_status(status: int) -> ErrorBody:
     return ErrorBody(message, code)
 
 
+_KINDS = [CUSTOMERS_KEY, ANNOTATORS_KEY, ADMINS_KEY]
+_TO_SESSIONS = [asked_by_other_site().body, wrong_csrf_token().body]
 _ALWAYS: Mapping[int, list[ErrorBody]] = {
     400: [invalid_request([Fault("page", "This parameter is not known.")]).body],
     401: [_by_status(401)],
     403: [
-        wrong_key(wanted=CUSTOMERS_KEY, given=ANNOTATORS_KEY).body,
-        wrong_key(wanted=ANNOTATORS_KEY, given=CUSTOMERS_KEY).body,
+        *(wrong_key(wanted=wanted, given=given).body for wanted, given in permutations(_KINDS, 2)),
+        *_TO_SESSIONS,
     ],
     408: [msgspec.convert(TIMED_OUT, ErrorBody)],
     429: [rate_limited(REQUESTS, _REQUESTS_PER_MINUTE, retry_after_s=1).body],
@@ -50,12 +56,17 @@ _ALWAYS: Mapping[int, list[ErrorBody]] = {
 _WITH_BODY = {413: [_by_status(413)], 415: [_by_status(415)]}
 
 
-def refusals(*own: Refusal, takes: type[Body] | None = None) -> dict[int, ResponseSpec]:
+def refusals(
+    *own: Refusal, takes: type[Body] | None = None, any_key: bool = False
+) -> dict[int, ResponseSpec]:
     """Return the errors that a route under `/v1` answers with, by status.
 
-    Those are the errors of any such route, those of a body if it `takes` one, and its `own`.
+    Those are the errors of any such route, those of a body if it `takes` one, and its `own`. With
+    `any_key` it refuses no kind of key.
     """
     found = {status: list(bodies) for status, bodies in _ALWAYS.items()}
+    if any_key:
+        found[HTTPStatus.FORBIDDEN] = list(_TO_SESSIONS)
     if takes:
         found |= _WITH_BODY | {400: [_refusal(takes)]}
     for refusal in own:

@@ -1,5 +1,6 @@
 """Read bodies strictly, and refuse unknown parameters, in place of Litestar."""
 
+from collections import Counter
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +20,9 @@ from blocks.domain.wrong_values import HINTS_MAX, did_you_mean
 # Larger bodies are parsed in a thread, so that the event loop serves others meanwhile.
 _LOOP_BYTES_MAX = 64 * 1024
 _JSON = "application/json"
+_ANY_QUERY = "takes_any_query"
+ANY_QUERY = {_ANY_QUERY: True}
+"""The `opt` of a page whose scripts read the query themselves."""
 
 
 class StrictRequest(Request[Any, Any, Any]):
@@ -62,9 +66,9 @@ class StrictRequest(Request[Any, Any, Any]):
 
 
 async def check_request(request: Request[Any, Any, Any]) -> None:
-    """Refuse a query parameter that the route does not know, and a body that is missing.
+    """Refuse query parameters that are unknown or repeated, and a body that is missing.
 
-    A misspelt parameter must not be ignored, or the answer would be another one than was asked for.
+    None must be ignored, or the answer would be another one than was asked for.
     PostgreSQL has no U+0000, so nothing has an id with it.
 
     Raises:
@@ -73,7 +77,7 @@ async def check_request(request: Request[Any, Any, Any]) -> None:
     for name, value in request.path_params.items():
         if "\x00" in str(value):
             raise not_found(name.removesuffix("_id"))
-    if request.scope["query_string"]:
+    if request.scope["query_string"] and not request.route_handler.opt.get(_ANY_QUERY):
         _check_query(request)
     if request.route_handler.parsed_data_field:
         limits: BodyLimits = request.app.state.body_limits
@@ -98,6 +102,10 @@ def _check_query(request: Request[Any, Any, Any]) -> None:
                 for name in unknown
             ]
         )
+    times = Counter(name for name, _ in request.query_params.multi_items())
+    if repeated := sorted(name for name, count in times.items() if count > 1):
+        message = "This parameter is there more than once."
+        raise invalid_request([Fault(name, message) for name in repeated])
     nuls = [name for name, value in request.query_params.multi_items() if "\x00" in value]
     if nuls:
         message = "The character U+0000 cannot be part of this."

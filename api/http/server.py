@@ -86,6 +86,11 @@ class TimedProtocol(HttpToolsProtocol):
             note_hangup(self.cycle.scope)
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """End: the streams too, which the server would wait for as for any answer."""
+        _application(self.app).state.job_feed.stop()
+        super().shutdown()
+
     def pause_writing(self) -> None:
         """Begin to wait for the client to take some of the answer."""
         super().pause_writing()

@@ -35,12 +35,15 @@ class Threads:
         self.writes = Places("health", 1, call_s_max=_PROBE_S_MAX)
         self.prefect = Places("prefect", 1, call_s_max=_PROBE_S_MAX)
         self.metrics = Places("metrics", 1, call_s_max=_PROBE_S_MAX)
+        self.looks = Places("looks", 1, call_s_max=_HANDLER_S_MAX)
         self.encoding = anyio.CapacityLimiter(1)
         self.parsing = anyio.CapacityLimiter(_PARSING_MAX)
         self.preflights = anyio.CapacityLimiter(PREFLIGHTS_MAX)
         self.long_reads = anyio.CapacityLimiter(_LONG_READS_MAX)
         self.inferences = anyio.CapacityLimiter(_INFERENCES_MAX)
-        self._places = [self.handlers, self.keys, self.writes, self.prefect, self.metrics]
+        self._places = [
+            self.handlers, self.keys, self.writes, self.prefect, self.metrics, self.looks,
+        ]  # fmt: skip
 
     @asynccontextmanager
     async def watched(self, give_up: Callable[[], None]) -> AsyncIterator[None]:

@@ -8,6 +8,7 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
+from api.auth import ADMINS_TOO
 from api.http.errors import ApiError, conflict, invalid_request, not_found
 from api.http.parameters import JobId
 from api.http.refusals import refusals
@@ -61,6 +62,7 @@ def _conflict(status: JobStatus, delivery: DeliveryStatus | None = None) -> ApiE
     "/{job_id:str}/deliver",
     operation_id="deliver_job",
     summary="Deliver again",
+    opt=ADMINS_TOO,
     responses=refusals(
         not_found("job"),
         _conflict(JobStatus.PROCESSING),

@@ -11,14 +11,14 @@ from litestar.concurrency import sync_to_thread
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 from litestar.response import Stream
-from msgspec import Meta
 
+from api.auth import ADMINS_TOO, reader
 from api.http.errors import ApiError, not_found
 from api.http.parameters import JobId
 from api.http.refusals import refusals
 from api.http.streams import COMPRESSES_ITSELF, NDJSON, LongReads, stream
+from api.routes.job_views import Share
 from api.routes.jobs import find_job
-from blocks.domain.ids import task_id
 from blocks.domain.model import InferenceMethod
 from blocks.inference.changes import find_changes
 from blocks.inference.dawid_skene import Inference, TooLarge, infer
@@ -39,8 +39,6 @@ METHODS = (
     "which fewer labels are enough."
 )
 """The methods, as the parameters of the routes describe them."""
-
-Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class LabelChange(msgspec.Struct, frozen=True):
@@ -124,7 +122,7 @@ TOO_LARGE = (
     summary="Labels that an inference would change",
     responses=refusals(not_found("job"), *TOO_LARGE),
     media_type=NDJSON,
-    opt={COMPRESSES_ITSELF: True},
+    opt=ADMINS_TOO | {COMPRESSES_ITSELF: True},
 )
 async def changes(
     request: Request[Principal, Any, Any],
@@ -137,7 +135,7 @@ async def changes(
 ) -> Stream:
     """Return the ended tasks whose most likely option is not their result, in manifest order."""
     job = await sync_to_thread(find_job, request, job_id, database)
-    blocks = _list_changes(job, method, database, long_reads)
+    blocks = _list_changes(job, method, database, long_reads, reader(request.user))
     return await stream(request, blocks, request.app.state.threads.inferences)
 
 
@@ -182,9 +180,9 @@ def view(job: Job, ended: EndedLabels, method: InferenceMethod) -> InferenceView
 
 
 def _list_changes(
-    job: Job, method: InferenceMethod, database: Database, long_reads: LongReads
+    job: Job, method: InferenceMethod, database: Database, long_reads: LongReads, whose: str
 ) -> Generator[bytes, None, None]:
-    with long_reads.one_of(job.customer_id) as interrupt:
+    with long_reads.one_of(whose) as interrupt:
         with database.long_read(interrupt) as tx:
             ended = read_labels(tx, job)
         if ended.labels.is_empty():
@@ -208,7 +206,7 @@ def _changes(job: Job, changed: pl.DataFrame) -> Iterator[LabelChange]:
     names: Mapping[int, str | None] = {0: None, **dict(enumerate(job.options, start=1))}
     for task_no, outcome, option, posterior in changed.iter_rows():
         yield LabelChange(
-            task_id(job.job_id, task_no),
+            job.task_id(task_no),
             names[outcome],
             job.options[option - 1],
             round(posterior, _DIGITS),

@@ -1,5 +1,6 @@
 """Jobs: list them, show the instructions of one, cancel it, wipe its credentials."""
 
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -7,14 +8,14 @@ from litestar import Request, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
-from api.auth import customer_id
+from api.auth import ADMINS_TOO, tenant
 from api.http.errors import ApiError, conflict, not_found, unknown_cursor
-from api.http.parameters import PAGE_LIMIT, Cursor, JobId
+from api.http.parameters import PAGE_LIMIT, Cursor, JobId, check_customer
 from api.http.refusals import refusals
 from api.routes.job_views import JobView, views
 from api.routes.jobs import find_job, show
 from blocks.domain.model import JobStatus
-from blocks.store import instructions, jobs
+from blocks.store import instructions, job_lists, jobs
 from blocks.store.customers import Principal
 from blocks.store.database import Database
 from blocks.store.instructions import version_of
@@ -40,29 +41,48 @@ class JobsPage(msgspec.Struct, frozen=True):
     "/",
     operation_id="list_jobs",
     summary="Jobs, newest first",
+    opt=ADMINS_TOO,
     responses=refusals(),
     sync_to_thread=True,
 )
 def index(
     request: _Request,
     database: NamedDependency[Database],
+    *,
     status: Annotated[
         JobStatus | None, QueryParameter(description="Only jobs of this status.")
+    ] = None,
+    customer: Annotated[
+        str | None, QueryParameter(description="For operators: only jobs of this customer, by id.")
+    ] = None,
+    search: Annotated[
+        str | None,
+        QueryParameter(
+            min_length=1,
+            max_length=200,
+            description="Only jobs with this text in their id, question or manifest URL. A page looks "
+            "at 1,000 jobs, and may have fewer than `limit`, or none, before the last.",
+        ),
     ] = None,
     limit: Annotated[
         int, QueryParameter(ge=1, le=_PAGE_MAX, description=PAGE_LIMIT)
     ] = _PAGE_DEFAULT,
     cursor: Cursor = None,
 ) -> JobsPage:
-    """Return a page of the customer's jobs. Jobs posted meanwhile do not shift the next pages."""
+    """Return a page of the customer's jobs; for an operator, of everybody's.
+
+    Jobs posted meanwhile do not shift the next pages.
+    """
+    check_customer(customer)
+    whose = tenant(request) or customer
+    if customer not in (None, whose):
+        return JobsPage([], None)
+    find = partial(job_lists.search, text=search) if search else job_lists.list_page
     with database.transaction() as tx:
-        found = jobs.list_page(
-            tx, customer_id(request), limit=limit + 1, status=status, before=cursor
-        )
+        found = find(tx, whose, limit=limit, status=status, before=cursor)
         if found is None:
             raise unknown_cursor()
-        page = views(tx, found[:limit])
-    return JobsPage(page, page[-1].job_id if len(found) > limit else None)
+        return JobsPage(views(tx, found.jobs), found.cursor)
 
 
 class JobInstructions(msgspec.Struct, frozen=True):
@@ -78,6 +98,7 @@ class JobInstructions(msgspec.Struct, frozen=True):
     "/{job_id:str}/instructions",
     operation_id="get_job_instructions",
     summary="Instructions of a job",
+    opt=ADMINS_TOO,
     responses=refusals(not_found("job")),
     sync_to_thread=True,
 )
@@ -99,6 +120,7 @@ def _conflict(status: JobStatus) -> ApiError:
     "/{job_id:str}/cancel",
     operation_id="cancel_job",
     summary="Stop a job",
+    opt=ADMINS_TOO,
     responses=refusals(
         not_found("job"), _conflict(JobStatus.COMPLETED), _conflict(JobStatus.FAILED)
     ),
@@ -120,6 +142,7 @@ def cancel(request: _Request, job_id: JobId, database: NamedDependency[Database]
     "/{job_id:str}/credentials",
     operation_id="wipe_job_credentials",
     summary="Wipe a job's credentials",
+    opt=ADMINS_TOO,
     responses=refusals(not_found("job")),
     status_code=204,
     response_description="The job has no credentials any more.",

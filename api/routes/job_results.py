@@ -12,6 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
+from api.auth import ADMINS_TOO, reader
 from api.http.errors import ApiError, conflict, not_found
 from api.http.parameters import JobId
 from api.http.refusals import refusals
@@ -50,7 +51,7 @@ def _failed() -> ApiError:
     summary="Results",
     responses=refusals(not_found("job"), _not_completed(), _failed()),
     media_type=NDJSON,
-    opt={COMPRESSES_ITSELF: True},
+    opt=ADMINS_TOO | {COMPRESSES_ITSELF: True},
 )
 async def export(
     request: _Request,
@@ -69,7 +70,9 @@ async def export(
             raise _failed()
         case JobStatus.ACCEPTED | JobStatus.PROCESSING:
             raise _not_completed()
-    blocks = _read(database, long_reads, job, partial(results.export, after=after))
+    blocks = _read(
+        database, long_reads, reader(request.user), job, partial(results.export, after=after)
+    )
     return await stream(request, blocks, request.app.state.threads.long_reads)
 
 
@@ -79,7 +82,7 @@ async def export(
     summary="Lines without a result, and why",
     responses=refusals(not_found("job")),
     media_type=NDJSON,
-    opt={COMPRESSES_ITSELF: True},
+    opt=ADMINS_TOO | {COMPRESSES_ITSELF: True},
 )
 async def errors(
     request: _Request,
@@ -98,19 +101,20 @@ async def errors(
     """Return bad lines and failed tasks so far, as JSON lines in manifest order."""
     job = await sync_to_thread(find_job, request, job_id, database)
     read = results.export_bad_lines if format is ErrorsFormat.MANIFEST else results.export_errors
-    blocks = _read(database, long_reads, job, read)
+    blocks = _read(database, long_reads, reader(request.user), job, read)
     return await stream(request, blocks, request.app.state.threads.long_reads)
 
 
 def _read(
     database: Database,
     long_reads: LongReads,
+    whose: str,
     job: Job,
     read: Callable[[Transaction, int], Generator[bytes, None, None]],
 ) -> Generator[bytes, None, None]:
-    """Yield the blocks; while one is sent, the next is made."""
+    """Yield the blocks; while one is sent, the next is made. It counts as a long read of `whose`."""
     with (
-        long_reads.one_of(job.customer_id) as interrupt,
+        long_reads.one_of(whose) as interrupt,
         database.long_read(interrupt) as tx,
         closing(look_ahead(read(tx, job.job_no))) as blocks,
     ):

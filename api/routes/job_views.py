@@ -1,13 +1,16 @@
 """Jobs as their customers see them. No field can hold a credential."""
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Annotated, Protocol
 
 import msgspec
+from msgspec import Meta
 
+from blocks.domain.consensus import ALL
 from blocks.domain.model import (
     Compression,
+    ConsensusMethod,
     DeliveryStatus,
     JobStatus,
     OptionDetail,
@@ -15,11 +18,13 @@ from blocks.domain.model import (
     TaskType,
 )
 from blocks.domain.object_urls import StoreType
-from blocks.store import waits
+from blocks.store import pace, waits
 from blocks.store.database import Transaction
 from blocks.store.instructions import version_of
 from blocks.store.jobs import Job
 from blocks.store.waits import Waiting
+
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -80,6 +85,17 @@ class LabelSpec(msgspec.Struct, frozen=True):
     """Descriptions and hotkeys of options; missing where there are none."""
 
 
+class PaceView(msgspec.Struct, frozen=True):
+    """How fast a job is labelled, and when its last task will be done at that pace."""
+
+    labels_per_hour: float | None
+    """By the latest requests of the last hour; null where only one has come."""
+    labels_left: int
+    """An estimate: as many for each open task as ended ones have needed, less those that are given."""
+    eta: datetime | None
+    """When the last label will come; null where nobody labels, or lines are still to be read."""
+
+
 class _Asked(Protocol):
     """A job or a task, about which something is asked."""
 
@@ -96,11 +112,47 @@ def label_spec_of(asked: _Asked) -> LabelSpec:
     return LabelSpec(asked.question, asked.options, asked.option_details or msgspec.UNSET)
 
 
+class Consensus(msgspec.Struct, frozen=True, kw_only=True):
+    """How labels decide a task; of `majority` only the method is there."""
+
+    method: ConsensusMethod
+    """`majority`: one label counts as much as another. `weighted`: labels count by skill."""
+    target_confidence: Share | msgspec.UnsetType = msgspec.UNSET
+    """How likely an option has to be for a task to settle on it."""
+    labels_min: int | msgspec.UnsetType = msgspec.UNSET
+    """How many labels a task has at the least."""
+    labels_max: int | msgspec.UnsetType = msgspec.UNSET
+    """With how many labels a task ends that is not settled."""
+
+
+class _Decides(Protocol):
+    @property
+    def consensus_threshold(self) -> int: ...
+    @property
+    def target_confidence(self) -> int | None: ...
+    @property
+    def labels_max(self) -> int | None: ...
+
+
+def consensus_of(asked: _Decides) -> Consensus:
+    """Return how the labels of a job, or of a task, decide."""
+    if asked.target_confidence is None or asked.labels_max is None:
+        return Consensus(method=ConsensusMethod.MAJORITY)
+    return Consensus(
+        method=ConsensusMethod.WEIGHTED,
+        target_confidence=asked.target_confidence / ALL,
+        labels_min=asked.consensus_threshold,
+        labels_max=asked.labels_max,
+    )
+
+
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """A job. `total_tasks` counts every line that is not blank; a bad one counts as failed."""
 
     job_id: str
     """The id of the job."""
+    customer_id: str
+    """Whose job it is."""
     status: JobStatus
     """Where the job is in its life."""
     total_tasks: int
@@ -126,6 +178,26 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """The question, and the options to choose from."""
     consensus_threshold: int
     """How many labels a task collects before agreement is looked at."""
+    consensus: Consensus
+    """How labels decide."""
+    gold_share: Share
+    """How many of the tasks that an annotator is given are gold, where there is any."""
+    min_accuracy: Share | None
+    """The share of gold tasks that annotators have to be right on; null if none is asked for."""
+    min_gold_seen: int
+    """How many gold tasks an annotator has labelled before `min_accuracy` is looked at."""
+    include_labels: bool
+    """Whether the export and the delivery show the single labels."""
+    review_no_consensus: bool
+    """Whether a reviewer decides tasks that would fail for want of a consensus."""
+    review_confidence_below: Share | None
+    """A reviewer decides tasks that would settle with less confidence; null if none for that."""
+    review_share: Share | None
+    """The share of tasks that a reviewer decides as a sample; null if none."""
+    review_flagged: bool
+    """Whether a reviewer decides tasks that would fail by `skips_max`."""
+    review_deadline: float
+    """How many hours a task waits for a reviewer at the most."""
     task_type: TaskType
     """What annotators are asked to do."""
     callback_url: str | None
@@ -143,18 +215,35 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     show_metadata: bool | list[str]
     """What annotators see of each line's `metadata`: all of it, none, or the members that are
     named here."""
+    sign_urls: bool
+    """Whether annotators get signed URLs, made with the job's credentials."""
     instructions_version: str | msgspec.UnsetType = msgspec.UNSET
     """Changes with the text of the job's instructions; missing where it has none."""
     error: JobError | None
     """Why the job failed; null if it did not."""
     waiting_for: Waiting | None
     """What keeps the job from going on; null if nothing does."""
+    pace: PaceView | msgspec.UnsetType | None = msgspec.UNSET
+    """How fast it is labelled, where a single job is asked for; null where it takes no labels."""
 
 
 def views(tx: Transaction, jobs: Sequence[Job]) -> list[JobView]:
     """Return `jobs` as their customer sees them, with what each waits for."""
     waiting = waits.find_waits(tx, jobs)
     return [_view(job, waiting.get(job.job_no)) for job in jobs]
+
+
+def find_pace(tx: Transaction, job: Job) -> PaceView | None:
+    """Return how fast a job is labelled; None if it takes no labels."""
+    if job.status is not JobStatus.PROCESSING or job.settled_at is not None:
+        return None
+    found = pace.measure(tx, job)
+    per_hour = found.labels_per_hour
+    return PaceView(
+        None if per_hour is None else round(per_hour, 1),
+        found.labels_left,
+        found.eta(datetime.now(UTC)),
+    )
 
 
 def steady(shown: JobView) -> JobView:
@@ -168,6 +257,7 @@ def steady(shown: JobView) -> JobView:
 def _view(job: Job, waiting: Waiting | None) -> JobView:
     return JobView(
         job_id=job.job_id,
+        customer_id=job.customer_id,
         status=job.status,
         total_tasks=job.total_tasks,
         tasks_done=job.tasks_done,
@@ -182,6 +272,16 @@ def _view(job: Job, waiting: Waiting | None) -> JobView:
         delivery=_delivery(job),
         label_spec=label_spec_of(job),
         consensus_threshold=job.consensus_threshold,
+        consensus=consensus_of(job),
+        gold_share=job.gold_share / ALL,
+        min_accuracy=_to_share(job.min_accuracy),
+        min_gold_seen=job.min_gold_seen,
+        include_labels=job.include_labels,
+        review_no_consensus=job.review_no_consensus,
+        review_confidence_below=_to_share(job.review_confidence_below),
+        review_share=_to_share(job.review_share),
+        review_flagged=job.review_flagged,
+        review_deadline=job.review_deadline,
         task_type=job.task_type,
         callback_url=job.callback_url,
         priority=job.priority,
@@ -190,10 +290,15 @@ def _view(job: Job, waiting: Waiting | None) -> JobView:
         failure_threshold_percent=job.failure_threshold_percent,
         metadata=as_written(job.metadata),
         show_metadata=_show_metadata(job),
+        sign_urls=job.sign_urls,
         instructions_version=version_of(job.instructions_digest) or msgspec.UNSET,
         error=JobError(job.error_code, job.error_message or "") if job.error_code else None,
         waiting_for=waiting,
     )
+
+
+def _to_share(parts: int | None) -> float | None:
+    return None if parts is None else parts / ALL
 
 
 def as_written(metadata: str | None) -> msgspec.Raw:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -16,19 +15,18 @@ from api.auth import annotator_no
 from api.http.refusals import refusals
 from api.http.requesters import current
 from api.metrics import Metrics
+from api.routes.option_hints import OptionHints
 from blocks.bodies.fields import Body, Fault
-from blocks.domain.ids import job_of_task, parse_task_id
+from blocks.domain.ids import job_of_task
 from blocks.domain.limits import SKIP_NOTE_CHARACTERS_MAX
 from blocks.domain.model import LabelOutcome, SkipReason
-from blocks.domain.wrong_values import HINTS_MAX, did_you_mean, shorten
-from blocks.store import annotation, label_changes
-from blocks.store.annotation import Label
+from blocks.store import annotation, label_changes, labelling
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.label_changes import Entry, Replacement, Skip, Withdrawal
+from blocks.store.labelling import Label
 
 _BATCH_MAX = 500
-_JOBS_TOLD_MAX = 20  # a job may have 100 kB of options
 _JOB_SHARE = 1 / 2  # of the places for requests
 
 _Request = Request[Principal, Any, Any]
@@ -45,7 +43,7 @@ _REASONS = {
     ),
     LabelOutcome.ALREADY_SETTLED: "This task takes no more labels.",
     LabelOutcome.NOT_LABELLED: "You have no label on this task.",
-    LabelOutcome.UNKNOWN_OPTION: "This is none of the options in the task's label_spec.",
+    LabelOutcome.EXCLUDED: "You get no more tasks of this job, and it takes no more labels of you.",
     LabelOutcome.UNKNOWN_TASK: "There is no such task, or it is not for you.",
 }
 _DUPLICATES: Mapping[type[Entry], str] = {
@@ -160,7 +158,7 @@ def _submit(database: Database, annotator: int, labels: Sequence[Entry]) -> list
     plain = [label for label in labels if isinstance(label, Label)]
     with database.transaction() as tx:
         if len(plain) == len(labels):
-            outcomes = annotation.submit(tx, annotator, plain)
+            outcomes = labelling.submit(tx, annotator, plain)
         else:
             outcomes = label_changes.submit(tx, annotator, labels)
         pairs = list(zip(labels, outcomes, strict=True))
@@ -181,37 +179,22 @@ class _Reasons:
     def __init__(
         self, tx: Transaction, annotator: int, refused: Sequence[tuple[Entry, LabelOutcome]]
     ) -> None:
-        jobs = dict.fromkeys(
-            _job_id(entry) for entry, outcome in refused if outcome is LabelOutcome.UNKNOWN_OPTION
+        self._options = OptionHints(
+            tx,
+            (each.task_id for each, outcome in refused if outcome is LabelOutcome.UNKNOWN_OPTION),
         )
-        told = list(islice(jobs, _JOBS_TOLD_MAX))
-        self._options = annotation.list_options(tx, told) if told else {}
         unknown = [
             entry.task_id for entry, outcome in refused if outcome is LabelOutcome.UNKNOWN_TASK
         ]
         self._waiting = annotation.find_not_handed_out(tx, annotator, unknown) if unknown else set()
-        self._hints = iter(range(HINTS_MAX))
 
     def of(self, entry: Entry, outcome: LabelOutcome) -> str:
         """Return the reason for one of the entries that were refused."""
         if outcome is LabelOutcome.UNKNOWN_OPTION and isinstance(entry, Label | Replacement):
-            return self._unknown_option(entry)
+            return self._options.of(entry.task_id, entry.label)
         if outcome is LabelOutcome.DUPLICATE:
             return _DUPLICATES.get(type(entry), _REASONS[outcome])
         return _NOT_HANDED_OUT if entry.task_id in self._waiting else _REASONS[outcome]
-
-    def _unknown_option(self, label: Label | Replacement) -> str:
-        options = self._options.get(_job_id(label))
-        if options is None:
-            return _REASONS[LabelOutcome.UNKNOWN_OPTION]
-        hint = did_you_mean(label.label, options, self._hints)
-        return f"The options are {shorten(', '.join(options))}.{hint}"
-
-
-def _job_id(entry: Entry) -> str:
-    key = parse_task_id(entry.task_id)
-    assert key is not None  # its job is known, and has other options
-    return key[0]
 
 
 HANDLERS = [submit]

@@ -12,10 +12,12 @@ from api.auth import annotator_no
 from api.http.errors import not_found, unknown_cursor
 from api.http.parameters import PAGE_LIMIT, Cursor
 from api.http.refusals import refusals
+from api.routes.claimed_views import Shown, show_task
 from api.routes.job_views import LabelSpec, label_spec_of
+from api.signing import UrlSigner, find_sealed
 from blocks.domain.ids import is_job_id
 from blocks.domain.model import TaskType
-from blocks.store import label_batches, leases, own_work
+from blocks.store import label_batches, leases, own_work, reviews
 from blocks.store.customers import Principal
 from blocks.store.database import Database
 from blocks.store.instructions import version_of
@@ -24,6 +26,7 @@ _PAGE_DEFAULT = 20
 _PAGE_MAX = 100
 
 _Request = Request[Principal, Any, Any]
+_TaskId = Annotated[str, PathParameter(description="The id of a task that you have labelled.")]
 _JobId = Annotated[str, PathParameter(description="The id of a job that has tasks for you.")]
 
 
@@ -36,6 +39,8 @@ class Me(msgspec.Struct, frozen=True, kw_only=True):
     """Their name, as the operator gave it."""
     tasks_held: int
     """How many tasks they have claimed and not labelled yet."""
+    reviews_held: int
+    """How many tasks under review they have claimed and not decided yet."""
     lease_expires_at: datetime | None
     """When the first of these goes to others; null if they hold nothing."""
     labels: int
@@ -68,6 +73,15 @@ class OwnLabels(msgspec.Struct, frozen=True):
     """The labels."""
     next_cursor: str | None
     """The `cursor` of the next page; null on the last one."""
+
+
+class OpenLabel(Shown, frozen=True, kw_only=True):
+    """A task that the annotator has labelled, and may label otherwise; it is not held."""
+
+    label: str
+    """The option that they chose."""
+    created_at: datetime
+    """When the label was taken."""
 
 
 class JobToLabel(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,12 +134,14 @@ def read_me(request: _Request, database: NamedDependency[Database]) -> Me:
     with database.transaction() as tx:
         found = own_work.find_self(tx, annotator)
         held = leases.count_held(tx, annotator)
+        reviewing = reviews.count_held(tx, annotator)
         counts = label_batches.count(tx, annotator)
     return Me(
         annotator_id=found.annotator_id,
         name=found.name,
         tasks_held=held.tasks,
-        lease_expires_at=held.expires_at,
+        reviews_held=reviewing.tasks,
+        lease_expires_at=min(filter(None, (held.expires_at, reviewing.expires_at)), default=None),
         labels=counts.labels,
         labels_today=counts.labels_today,
         settled=counts.settled,
@@ -163,6 +179,34 @@ def list_labels(
         for each in found[:limit]
     ]
     return OwnLabels(page, found[limit - 1].cursor if len(found) > limit else None)
+
+
+@get(
+    "/me/labels/{task_id:str}",
+    operation_id="get_own_label",
+    summary="One of your labels, and its task",
+    responses=refusals(not_found("label")),
+    sync_to_thread=True,
+)
+def read_label(
+    request: _Request,
+    task_id: _TaskId,
+    database: NamedDependency[Database],
+    url_signer: NamedDependency[UrlSigner],
+) -> OpenLabel:
+    """Return a task that this annotator has labelled and may label otherwise, with `replace`.
+
+    A task that takes no more labels is answered as one that they have not labelled.
+    """
+    with database.transaction() as tx:
+        found = own_work.find_open_label(tx, annotator_no(request), task_id)
+        sealed = find_sealed(tx, [found.task]) if found else {}
+    if found is None:
+        raise not_found("label")
+    signed = url_signer.sign([found.task], sealed)
+    return OpenLabel(
+        **show_task(found.task, signed), label=found.label, created_at=found.created_at
+    )
 
 
 @get(
@@ -226,4 +270,4 @@ def read_job(request: _Request, job_id: _JobId, database: NamedDependency[Databa
     )
 
 
-HANDLERS = [read_me, list_labels, list_jobs, read_job]
+HANDLERS = [read_me, list_labels, read_label, list_jobs, read_job]

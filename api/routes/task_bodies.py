@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from api.http.bodies import digest
+from blocks.bodies.consensus import MAJORITY, ConsensusBody, decision_of, method_faults
 from blocks.bodies.fields import (
     Body,
     Checks,
@@ -72,7 +73,11 @@ def _data_faults(type_: TaskType | None, *, has_url: bool, has_text: bool) -> It
     elif has_text and has_url:
         yield Fault("text", "A task has either data_url or text, and this one has both.")
     if not has_text and not has_url:
-        yield Fault("data_url", "This field is required.")
+        takes_text = type_ is not None and type_.takes_text
+        message = (
+            "One of data_url and text is required." if takes_text else "This field is required."
+        )
+        yield Fault("data_url", message)
 
 
 def _check_metadata(metadata: msgspec.Raw) -> None:
@@ -97,6 +102,10 @@ class TaskBody(Body, frozen=True, kw_only=True):
         "metadata": _check_metadata,
         "instructions": check_instructions,
     }
+    known_elsewhere: ClassVar[Mapping[str, str]] = {
+        "sign_urls": "An inline task has no credentials to sign with: give a data_url that annotators "
+        "can load, or post a job with a manifest and credentials."
+    }
 
     json_schema: ClassVar[Mapping[str, Any]] = {
         "oneOf": [
@@ -114,11 +123,16 @@ class TaskBody(Body, frozen=True, kw_only=True):
     text: Annotated[str, Meta(extra_json_schema=_TEXT)] | None = None
     """What to read, instead of `data_url`: of at most 1 MiB of UTF-8, and not blank. A task of the type
     `image_classification` has none."""
+    gold: str | None = None
+    """The right option, where it is known: the task then measures annotators, and is settled from the
+    beginning."""
     label_spec: LabelSpecBody
     """The question, and the options to choose from."""
     consensus_threshold: ConsensusThreshold = limits.CONSENSUS_THRESHOLD_DEFAULT
     """How many labels the task collects before agreement is looked at. With 1, the first label is the
     result."""
+    consensus: ConsensusBody = MAJORITY
+    """How labels decide; without it, by their number."""
     stop_early: bool = False
     """Settle the task as soon as no other option can win any more."""
     skips_max: SkipsMax = limits.SKIPS_MAX_DEFAULT
@@ -134,9 +148,12 @@ class TaskBody(Body, frozen=True, kw_only=True):
     """The same key and body gives the same task again."""
 
     def joint_faults(self) -> Iterator[Fault]:
-        """Yield what is wrong unless the task has either a URL or a text."""
+        """Yield what is wrong unless the task has either a URL or a text, and fields of its method."""
         has_url, has_text = self.data_url is not None, self.text is not None
         yield from _data_faults(self.type, has_url=has_url, has_text=has_text)
+        yield from method_faults(self)
+        if self.gold is not None and self.gold not in self.label_spec.options:
+            yield Fault("gold", "This is none of the options.")
 
     @classmethod
     def raw_faults(cls, raw: RawObject) -> Iterator[Fault]:
@@ -154,14 +171,14 @@ class TaskBody(Body, frozen=True, kw_only=True):
                 question=self.label_spec.question,
                 options=self.label_spec.options,
                 option_details=self.label_spec.list_details(),
-                consensus_threshold=self.consensus_threshold,
-                stop_early=self.stop_early,
                 skips_max=self.skips_max,
                 shown_metadata=list_shown_members(self.show_metadata),
                 instructions=self.instructions,
+                **decision_of(self),
             ),
             data_url=self.data_url,
             text=self.text,
+            gold=None if self.gold is None else self.label_spec.options.index(self.gold) + 1,
             metadata=None if self.metadata == _NULL else bytes(self.metadata).decode(),
             callback_url=callback_url,
             idempotency_key=self.idempotency_key,

@@ -1,12 +1,14 @@
 """Tasks as their customers see them."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
 import msgspec
 
-from api.routes.job_views import LabelSpec, as_written, label_spec_of
-from blocks.domain.model import TaskReason, TaskStatus, TaskType
+from api.routes.job_views import Consensus, LabelSpec, as_written, consensus_of, label_spec_of
+from blocks.domain.consensus import ALL
+from blocks.domain.model import SettledBy, TaskReason, TaskStatus, TaskType
 from blocks.store.instructions import version_of
 from blocks.store.tasks import Skip, Task
 
@@ -68,6 +70,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """The question, and the options to choose from."""
     consensus_threshold: int
     """How many labels it collects before agreement is looked at."""
+    consensus: Consensus
+    """How labels decide."""
     stop_early: bool
     """Whether it settles as soon as no other option can win any more."""
     skips_max: int
@@ -90,8 +94,12 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """When it was recorded."""
     settled_at: datetime | None
     """When it was settled, or failed for its labels or skips; null before."""
+    settled_by: SettledBy | msgspec.UnsetType = msgspec.UNSET
+    """Whether its labels or a reviewer settled it; missing before, and without a review queue."""
     instructions_version: str | msgspec.UnsetType = msgspec.UNSET
     """Changes with the text of the instructions; missing where there are none."""
+    gold: bool | msgspec.UnsetType = msgspec.UNSET
+    """True for a line whose answer the manifest says, which no label settles; else missing."""
 
 
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,18 +121,23 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     """Why it failed; missing if it did not."""
     consensus_label: str | None
     """The option that won; null if it failed."""
+    settled_by: SettledBy | msgspec.UnsetType = msgspec.UNSET
+    """Whether its labels or a reviewer settled it; missing in jobs without a review queue."""
     confidence: float | None
-    """`agreement_count` / `worker_count`; null if it failed."""
+    """`agreement_count` / `worker_count`; where labels are weighed, how likely the option is by the
+    skills of all who labelled it; 1 for gold; null if it failed."""
     worker_count: int
     """How many annotators labelled it."""
     agreement_count: int
-    """How many labels the option with the most of them has."""
+    """How many labels that option has; of a failed task, the option with the most of them."""
     votes: dict[str, int]
     """How many labels each option has."""
     created_at: datetime
     """When it was recorded."""
     settled_at: datetime | None
     """When it was settled; null if it ended without a decision."""
+    gold: bool | msgspec.UnsetType = msgspec.UNSET
+    """True for a line whose answer the manifest says; else missing."""
 
 
 def view(task: Task) -> TaskView:
@@ -138,6 +151,7 @@ def view(task: Task) -> TaskView:
         text=msgspec.UNSET if task.text is None else task.text,
         label_spec=label_spec_of(task),
         consensus_threshold=task.consensus_threshold,
+        consensus=consensus_of(task),
         stop_early=task.stop_early,
         skips_max=task.skips_max,
         labels=sum(task.votes or ()),
@@ -149,7 +163,9 @@ def view(task: Task) -> TaskView:
         batch_id=task.batch_id,
         created_at=task.created_at,
         settled_at=_settled_at(task),
+        settled_by=task.settled_by or msgspec.UNSET,
         instructions_version=version_of(task.instructions_digest) or msgspec.UNSET,
+        gold=task.gold is not None or msgspec.UNSET,
     )
 
 
@@ -167,13 +183,23 @@ def result(task: Task) -> TaskResult:
         status=task.status,
         reason=task.reason or msgspec.UNSET,
         consensus_label=None if winner is None else task.options[winner],
-        confidence=None if winner is None else votes[winner] / labels,
+        settled_by=task.settled_by or msgspec.UNSET,
+        confidence=None if winner is None else _confidence(task, votes, winner),
         worker_count=labels,
-        agreement_count=max(votes),
+        agreement_count=max(votes) if winner is None else votes[winner],
         votes=dict(zip(task.options, votes, strict=True)),
         created_at=task.created_at,
         settled_at=_settled_at(task),
+        gold=task.gold is not None or msgspec.UNSET,
     )
+
+
+def _confidence(task: Task, votes: Sequence[int], winner: int) -> float:
+    if task.gold is not None:
+        return 1.0
+    if task.target_confidence is not None:
+        return (task.confidence or 0) / ALL
+    return votes[winner] / max(sum(votes), 1)  # a reviewer may settle what nobody has labelled
 
 
 def _settled_at(task: Task) -> datetime | None:

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody
 
-from api.auth import customer_id
+from api.auth import ADMINS_TOO, customer_id, tenant
 from api.http.errors import not_found
 from api.http.parameters import TaskId
 from api.http.refusals import refusals
@@ -86,6 +86,7 @@ def create_batch(
     "/{task_id:str}",
     operation_id="get_task",
     summary="State of a task",
+    opt=ADMINS_TOO,
     responses=refusals(not_found("task")),
     sync_to_thread=True,
 )
@@ -98,6 +99,7 @@ def read(request: _Request, task_id: TaskId, database: NamedDependency[Database]
     "/{task_id:str}/result",
     operation_id="get_task_result",
     summary="Result of a task",
+    opt=ADMINS_TOO,
     responses={
         200: ResponseSpec(TaskResult, description="The task is settled or failed."),
         202: ResponseSpec(StillLabelled, description="There is no result yet."),
@@ -137,7 +139,7 @@ def _create(
 
 def _task(request: _Request, task_id: str, database: Database) -> Task:
     with database.transaction() as tx:
-        task = tasks.get(tx, task_id, customer_id=customer_id(request))
+        task = tasks.get(tx, task_id, customer_id=tenant(request))
     if task is None:
         raise not_found("task")
     return task

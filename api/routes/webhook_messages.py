@@ -8,7 +8,7 @@ import msgspec
 from litestar import Request, get, post
 from litestar.di import NamedDependency
 
-from api.auth import customer_id
+from api.auth import ADMINS_TOO, tenant
 from api.http.errors import not_found, unknown_cursor
 from api.http.parameters import Cursor, DeliveryId, WebhookId
 from api.http.refusals import refusals
@@ -63,6 +63,7 @@ class Replayed(msgspec.Struct, frozen=True):
     "/{webhook_id:str}/deliveries",
     operation_id="list_webhook_deliveries",
     summary="What was sent",
+    opt=ADMINS_TOO,
     responses=refusals(not_found("webhook")),
     sync_to_thread=True,
 )
@@ -76,7 +77,7 @@ def index(
     """Return the log of an endpoint, newest first, with what it answered to each attempt."""
     with database.transaction() as tx:
         webhook = find_webhook(tx, request, webhook_id)
-        before = webhook_messages.find_message(tx, customer_id(request), cursor) if cursor else None
+        before = webhook_messages.find_message(tx, tenant(request), cursor) if cursor else None
         if cursor and (before is None or before[1] != webhook.webhook_no):
             raise unknown_cursor()
         found = webhook_messages.list_messages(
@@ -90,6 +91,7 @@ def index(
     "/deliveries/{delivery_id:str}/replay",
     operation_id="replay_webhook_delivery",
     summary="Send it again",
+    opt=ADMINS_TOO,
     status_code=HTTPStatus.ACCEPTED,
     responses=refusals(not_found("delivery")),
     sync_to_thread=True,
@@ -99,7 +101,7 @@ def replay(
 ) -> Replayed:
     """Send it again, even if it has arrived, with the same id and body and a new signature."""
     with database.transaction() as tx:
-        found = webhook_messages.find_message(tx, customer_id(request), delivery_id)
+        found = webhook_messages.find_message(tx, tenant(request), delivery_id)
         if found is None:
             raise not_found("delivery")
         webhook_messages.replay(tx, *found)

@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
 from msgspec import Meta
 
-from api.auth import customer_id
+from api.auth import ADMINS_TOO, customer_id, tenant
 from api.http.errors import ApiError, conflict, not_found, unknown_cursor
 from api.http.parameters import PAGE_LIMIT, Cursor, WebhookId
 from api.http.refusals import refusals
@@ -75,10 +75,12 @@ class WebhookView(msgspec.Struct, frozen=True, kw_only=True):
 
     webhook_id: str
     """The id of the endpoint."""
+    customer_id: str
+    """Whose endpoint it is."""
     callback_url: str
     """Where notifications go, normalized."""
     registered: bool
-    """False if it is only what jobs or tasks name as their `callback_url`."""
+    """False if it was deleted, or jobs or tasks alone have named it as their `callback_url`."""
     events: list[Event]
     """What it is told of."""
     disabled_at: datetime | None
@@ -158,6 +160,7 @@ def create(
     "/",
     operation_id="list_webhooks",
     summary="Endpoints",
+    opt=ADMINS_TOO,
     responses=refusals(),
     sync_to_thread=True,
 )
@@ -166,15 +169,18 @@ def index(
     database: NamedDependency[Database],
     all: Annotated[  # noqa: A002 - its name in the contract
         bool,
-        QueryParameter(description="Those too that jobs and tasks name as their `callback_url`."),
+        QueryParameter(
+            description="Those too that are not registered and have messages in their log, or are "
+            "switched off: what jobs and tasks name as their `callback_url`, and what was deleted."
+        ),
     ] = False,
     limit: PageLimit = PAGE_DEFAULT,
     cursor: Cursor = None,
 ) -> WebhooksPage:
-    """Return a page of the customer's endpoints."""
+    """Return a page of the customer's endpoints; for an operator, of everybody's."""
     with database.transaction() as tx:
         found = webhooks.list_page(
-            tx, customer_id(request), limit=limit + 1, after=cursor, everything=all
+            tx, tenant(request), limit=limit + 1, after=cursor, everything=all
         )
     if found is None:
         raise unknown_cursor()
@@ -244,12 +250,12 @@ def rotate_default(
 
 
 def find_webhook(tx: Transaction, request: _Request, webhook_id: str) -> Webhook:
-    """Return the customer's endpoint of that id.
+    """Return the endpoint of that id: the customer's, or for an operator anybody's.
 
     Raises:
         ApiError: 404, there is no such endpoint, or it is another's.
     """
-    webhook = webhooks.find(tx, customer_id(request), webhook_id)
+    webhook = webhooks.find(tx, tenant(request), webhook_id)
     if webhook is None:
         raise not_found("webhook")
     return webhook

@@ -43,6 +43,8 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """
 
     checks: ClassVar[Checks] = {}
+    known_elsewhere: ClassVar[Mapping[str, str]] = {}
+    """What to do instead of giving fields that other bodies have and this one has not."""
 
     def joint_faults(self) -> Iterator[Fault]:
         """Yield faults in how fields go together whose types are right; their paths begin here."""
@@ -215,10 +217,9 @@ def struct_faults(
     fields = {field.encode_name: field for field in msgspec.structs.fields(model)}
     for key in raw:
         if key not in fields:
-            yield Fault(
-                f"{prefix}{key[:KEY_SHOWN]}",
-                f"This field is not known.{did_you_mean(key, fields, hints)}",
-            )
+            instead = getattr(model, "known_elsewhere", {}).get(key)
+            hint = f" {instead}" if instead else did_you_mean(key, fields, hints)
+            yield Fault(f"{prefix}{key[:KEY_SHOWN]}", f"This field is not known.{hint}")
     for name, field in fields.items():
         if name not in raw:
             if field.required:

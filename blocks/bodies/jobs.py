@@ -6,6 +6,16 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from blocks.bodies.consensus import (
+    MAJORITY,
+    ConsensusBody,
+    GoldShare,
+    MinAccuracy,
+    MinGoldSeen,
+    decision_of,
+    method_faults,
+    to_parts,
+)
 from blocks.bodies.fields import Body, Checks, Fault, RawObject, struct_faults, value_of
 from blocks.bodies.label_spec import LabelSpecBody
 from blocks.domain import limits
@@ -16,6 +26,7 @@ from blocks.domain.model import Compression, ResultFormat, TaskType
 from blocks.domain.object_urls import StoreType, is_bucket_name, parse_object_url
 from blocks.domain.show_metadata import ShowMetadata
 from blocks.secrets.credentials import credentials_type
+from blocks.secrets.signing import check_signing_key
 from blocks.store.jobs import DeliveryTarget, NewJob
 
 # A rule of the `checks`, for the schema alone: as a pattern of the type its message would be worse.
@@ -29,6 +40,11 @@ _Bucket = Annotated[
 ]
 ConsensusThreshold = Annotated[
     int, Meta(ge=limits.CONSENSUS_THRESHOLD_MIN, le=limits.CONSENSUS_THRESHOLD_MAX)
+]
+ReviewShare = Annotated[float, Meta(ge=limits.REVIEW_SHARE_MIN, le=1)]
+ReviewConfidence = Annotated[float, Meta(ge=limits.REVIEW_CONFIDENCE_MIN, le=1)]
+ReviewDeadline = Annotated[
+    float, Meta(ge=limits.REVIEW_DEADLINE_MIN, le=limits.REVIEW_DEADLINE_MAX)
 ]
 SkipsMax = Annotated[int, Meta(ge=limits.SKIPS_MAX_MIN, le=limits.SKIPS_MAX_MAX)]
 HttpsUrl = Annotated[
@@ -50,6 +66,10 @@ Instructions = Annotated[
     ),
 ]
 _NULL = msgspec.Raw(b"null")
+_NOTHING_TO_SIGN_WITH = (
+    "URLs are signed with the job's credentials, and it has none: give credentials that may read the "
+    "objects, or leave sign_urls out."
+)
 
 
 def _check_manifest_url(url: str) -> None:
@@ -108,6 +128,10 @@ def check_https_url(url: str) -> None:
 def normalize_callback_url(url: str | None) -> str | None:
     """Return a URL that `check_https_url` accepts in the form that is stored, sent to and shown."""
     return normalize_url(url) if url else None
+
+
+def _to_parts(share: float | None) -> int | None:
+    return None if share is None else to_parts(share)
 
 
 def _encode(metadata: dict[str, str] | None) -> str | None:
@@ -218,6 +242,13 @@ def s3_only_faults(store: object, delivery: RawDelivery) -> Iterator[Fault]:
             yield Fault(f"delivery.{field}", "This is for S3 only.")
 
 
+def _signing_key_faults(credentials: Mapping[str, msgspec.Raw]) -> Iterator[Fault]:
+    try:
+        check_signing_key(msgspec.json.decode(credentials["service_account_json"], type=str))
+    except ValueError as error:
+        yield Fault("credentials.service_account_json", str(error))
+
+
 class JobBody(Body, frozen=True, kw_only=True):
     """A manifest, a question about each of its lines, and where the answers go."""
 
@@ -225,6 +256,10 @@ class JobBody(Body, frozen=True, kw_only=True):
         "manifest_url": _check_manifest_url,
         "callback_url": check_https_url,
         "instructions": check_instructions,
+    }
+    json_schema: ClassVar[Mapping[str, Any]] = {
+        "if": {"properties": {"sign_urls": {"const": True}}, "required": ["sign_urls"]},
+        "then": {"properties": {"credentials": {"type": "object"}}, "required": ["credentials"]},
     }
 
     manifest_url: _Url
@@ -235,6 +270,28 @@ class JobBody(Body, frozen=True, kw_only=True):
     consensus_threshold: ConsensusThreshold = limits.CONSENSUS_THRESHOLD_DEFAULT
     """How many labels a task collects before agreement is looked at. With 1, the first label is the
     result."""
+    consensus: ConsensusBody = MAJORITY
+    """How labels decide; without it, by their number."""
+    gold_share: GoldShare = limits.GOLD_SHARE_DEFAULT
+    """How many of the tasks that an annotator is given are lines with `gold`, where there are any; the
+    first few come early."""
+    min_accuracy: MinAccuracy | None = None
+    """Annotators who are right on fewer gold tasks than this share get no more tasks of the job."""
+    min_gold_seen: MinGoldSeen = limits.MIN_GOLD_SEEN_DEFAULT
+    """How many gold tasks an annotator has labelled before `min_accuracy` is looked at."""
+    include_labels: bool = False
+    """Show the single labels of each task in the export and in the delivery, so that the results can be
+    computed again."""
+    review_no_consensus: bool = False
+    """Have a reviewer decide tasks that would fail for want of a consensus."""
+    review_confidence_below: ReviewConfidence | None = None
+    """Have a reviewer decide tasks that would settle with a confidence of less than this."""
+    review_share: ReviewShare | None = None
+    """Have a reviewer decide this share of the tasks that labels end; the same ones each time."""
+    review_flagged: bool = False
+    """Have a reviewer decide tasks that would fail by `skips_max`."""
+    review_deadline: ReviewDeadline = limits.REVIEW_DEADLINE_DEFAULT
+    """How many hours a task waits for a reviewer at the most; then it ends as it would have without."""
     task_type: TaskType = TaskType.IMAGE_CLASSIFICATION
     """What annotators are asked to do."""
     callback_url: HttpsUrl | None = None
@@ -262,17 +319,30 @@ class JobBody(Body, frozen=True, kw_only=True):
     show_metadata: ShowMetadata = True
     instructions: Instructions | None = None
     """What annotators read before they label: Markdown, of at most 64 KiB of UTF-8."""
+    sign_urls: bool = False
+    """Give annotators, beside each `s3://` or `gs://` URL, an https URL that is signed with the
+    `credentials` and runs out soon after their lease. The credentials are then kept until the job has
+    ended."""
+
+    def joint_faults(self) -> Iterator[Fault]:
+        """Yield fields that the method of consensus does not have."""
+        yield from method_faults(self)
 
     @classmethod
     def related_faults(cls, raw: RawObject) -> Iterator[Fault]:
         """Yield faults of credentials and a delivery that are not of the store of the manifest."""
+        if value_of(raw.get("sign_urls"), bool) and raw.get("credentials", _NULL) == _NULL:
+            yield Fault("sign_urls", _NOTHING_TO_SIGN_WITH)
         try:
             store = parse_object_url(value_of(raw.get("manifest_url"), _Url) or "").store
         except Terminal:
             return
         credentials = value_of(raw.get("credentials"), dict[str, msgspec.Raw])
         if credentials is not None:
-            yield from struct_faults(credentials, credentials_type(store), "credentials")
+            faults = list(struct_faults(credentials, credentials_type(store), "credentials"))
+            yield from faults
+            if not faults and store is StoreType.GCS and value_of(raw.get("sign_urls"), bool):
+                yield from _signing_key_faults(credentials)
         delivery = value_of(raw.get("delivery"), RawDelivery)
         if delivery is None:
             return
@@ -289,18 +359,27 @@ class JobBody(Body, frozen=True, kw_only=True):
             question=self.label_spec.question,
             options=self.label_spec.options,
             option_details=self.label_spec.list_details(),
-            consensus_threshold=self.consensus_threshold,
+            gold_share=to_parts(self.gold_share),
+            min_accuracy=_to_parts(self.min_accuracy),
+            min_gold_seen=self.min_gold_seen,
+            include_labels=self.include_labels,
+            review_no_consensus=self.review_no_consensus,
+            review_confidence_below=_to_parts(self.review_confidence_below),
+            review_share=_to_parts(self.review_share),
+            review_flagged=self.review_flagged,
+            review_deadline=self.review_deadline,
             task_type=self.task_type,
             callback_url=normalize_callback_url(self.callback_url),
             metadata=_encode(self.metadata),
             priority=self.priority,
-            stop_early=self.stop_early,
             skips_max=self.skips_max,
             failure_threshold_percent=self.failure_threshold_percent,
             credentials=self.credentials.encode(self._store) if self.credentials else None,
             delivery=self.delivery.to_target() if self.delivery else None,
             shown_metadata=list_shown_members(self.show_metadata),
             instructions=self.instructions,
+            sign_urls=self.sign_urls,
+            **decision_of(self),
         )
 
     @property

@@ -56,11 +56,27 @@ def _read(body: bytes, model: type[_B]) -> tuple[_B | None, Iterator[Fault]]:
         fields = value_of(body, dict[str, msgspec.Raw])
         if fields is None:
             return None, chain(_nuls(body), [Fault("body", explain(error, model).message)])
-        value, found = None, struct_faults(fields, model, "")
+        value, found = None, _or_else(struct_faults(fields, model, ""), error, model)
     else:
         fields = value_of(body, dict[str, msgspec.Raw]) or {}
         found = check_faults(value, "")
     return value, chain(_nuls(body), found, model.related_faults(fields))
+
+
+def _or_else(
+    found: Iterator[Fault], error: msgspec.ValidationError, model: type[Body]
+) -> Iterator[Fault]:
+    """Yield the faults that were found, and that of the decoder if there are none.
+
+    So it is where a key is repeated, and not its last value is wrong, but one before.
+    """
+    first = next(found, None)
+    if first is None:
+        place, message = explain(error, model)
+        yield Fault(place.lstrip(".") or "body", message)
+    else:
+        yield first
+        yield from found
 
 
 def _size_faults(body: bytes, model: type[Body]) -> Iterator[Fault]:

@@ -1,6 +1,6 @@
 """The vocabulary of the service: its states and the arrows between them, and lines. Pure.
 
-The consensus rule is `task_outcome` in blocks/store/schema.sql; tests/support/consensus.py is its model.
+The rules of consensus are in blocks/domain/consensus.py, and as functions in blocks/store/schema.sql.
 """
 
 from enum import StrEnum
@@ -64,13 +64,14 @@ class Compression(StrEnum):
 
 
 class WaitsFor(StrEnum):
-    """What a job waits for: its store, its delivery's, Prefect, its turn, or annotators."""
+    """What a job waits for: its store, its delivery's, Prefect, its turn, annotators or reviewers."""
 
     STORE = "store"
     DELIVERY = "delivery"
     PREFECT = "prefect"
     TURN = "turn"
     ANNOTATORS = "annotators"
+    REVIEWERS = "reviewers"
 
 
 class TaskStatus(StrEnum):
@@ -118,11 +119,84 @@ def why_failed(outcome: int) -> TaskReason:
     return TaskReason(f"skipped_{SkipReason.of_number(-outcome)}")
 
 
+UNDER_REVIEW = -9
+"""The outcome in the tables of a task that waits for a reviewer; the twin of under_review() there."""
+
+
+class ReviewReason(StrEnum):
+    """Why a reviewer decides a task that would have ended."""
+
+    NO_CONSENSUS = "no_consensus"
+    LOW_CONFIDENCE = "low_confidence"
+    SAMPLE = "sample"
+    FLAGGED = "flagged"
+
+
+class Failure(StrEnum):
+    """Why a reviewer fails a task, or why it would fail without one."""
+
+    NO_CONSENSUS = "no_consensus"
+    UNCLEAR = "unclear"
+    BROKEN = "broken"
+    NONE_OF_THESE = "none_of_these"
+
+    @property
+    def outcome(self) -> int:
+        """The outcome of such a task in the tables."""
+        return -list(Failure).index(self)
+
+    @classmethod
+    def of_outcome(cls, outcome: int) -> "Failure":
+        """Return the failure that has an outcome in the tables, which is 0 or less."""
+        return list(cls)[-outcome]
+
+
+class Queue(StrEnum):
+    """What a claim takes: tasks to label, or tasks under review, to decide."""
+
+    LABEL = "label"
+    REVIEW = "review"
+
+
+class SettledBy(StrEnum):
+    """Who settled a task: its annotators by the rule, or a reviewer."""
+
+    CONSENSUS = "consensus"
+    REVIEW = "review"
+
+
+class ReviewOutcome(StrEnum):
+    """The outcome of one decision that a reviewer handed in."""
+
+    SETTLED = "settled"
+    FAILED = "failed"
+    SENT_BACK = "sent_back"
+    DUPLICATE = "duplicate"
+    NOT_HELD = "not_held"
+    ALREADY_SETTLED = "already_settled"
+    UNKNOWN_OPTION = "unknown_option"
+    UNKNOWN_TASK = "unknown_task"
+
+
 class ReleaseOutcome(StrEnum):
     """The outcome of handing one task back."""
 
     RELEASED = "released"
     NOT_HELD = "not_held"
+
+
+class UnsignedReason(StrEnum):
+    """Why a task of a job that asks for signed URLs has none."""
+
+    NO_CREDENTIALS = "no_credentials"
+    """The job's credentials were wiped."""
+    CREDENTIALS_UNREADABLE = "credentials_unreadable"
+    """The job's credentials cannot be opened with the service's keys, or cannot sign."""
+    OTHER_PLACE = "other_place"
+    """The object is where the credentials are not for: in the other kind of store, or outside of the
+    bucket and prefix of a stream."""
+    NOT_SIGNABLE = "not_signable"
+    """The URL names no object, or one whose key has a part `.` or `..`, which URLs cannot have."""
 
 
 class RenewOutcome(StrEnum):
@@ -157,6 +231,13 @@ class OptionDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """One character; the key that chooses it."""
 
 
+class ConsensusMethod(StrEnum):
+    """How labels decide a task: by their number, or by what is known of their annotators."""
+
+    MAJORITY = "majority"
+    WEIGHTED = "weighted"
+
+
 class InferenceMethod(StrEnum):
     """How the true options of tasks are inferred from their labels."""
 
@@ -175,6 +256,7 @@ class LabelOutcome(StrEnum):
     DUPLICATE = "duplicate"
     ALREADY_SETTLED = "already_settled"
     NOT_LABELLED = "not_labelled"
+    EXCLUDED = "excluded"
     UNKNOWN_OPTION = "unknown_option"
     UNKNOWN_TASK = "unknown_task"
 
@@ -192,6 +274,7 @@ class LineCode(StrEnum):
     LINE_TOO_LONG = "line_too_long"
     UNKNOWN_FIELD = "unknown_field"
     INVALID_TEXT = "invalid_text"  # an extension, of jobs that take texts
+    INVALID_GOLD = "invalid_gold"  # an extension
 
 
 NOT_JSON = frozenset({LineCode.MALFORMED_JSON, LineCode.INVALID_UTF8})
@@ -207,7 +290,8 @@ class Pin(msgspec.Struct, frozen=True):
 class GoodLine(msgspec.Struct, frozen=True, gc=False):
     """A line that becomes a task: `line` is 1-based in its chunk, `metadata` the verbatim JSON.
 
-    It has a `data_url` or a `text`, and the other one is None.
+    It has a `data_url` or a `text`, and the other one is None. `gold` is the right option, 1-based, if
+    the line says it; pages do not keep it.
     """
 
     byte_offset: int
@@ -215,6 +299,7 @@ class GoodLine(msgspec.Struct, frozen=True, gc=False):
     data_url: str | None
     metadata: str | None
     text: str | None = None
+    gold: int | None = None
 
 
 class BadLine(msgspec.Struct, frozen=True, gc=False):

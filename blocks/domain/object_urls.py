@@ -42,6 +42,16 @@ class ObjectUrl(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return f"{self.store.scheme}://{self.bucket}/{self.key}"
 
+    def lies_in(self, place: "ObjectUrl") -> bool:
+        """Return True if `place` is this object, its bucket (without a key), or a folder above it.
+
+        A key that ends in a slash is a folder alone.
+        """
+        key = place.key.lstrip("/")
+        folder = key.rstrip("/")
+        is_below = not folder or self.key == key or self.key.startswith(f"{folder}/")
+        return (self.store, self.bucket) == (place.store, place.bucket) and is_below
+
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,220}[A-Za-z0-9]")
 _VIRTUAL_HOSTED = re.compile(r"(?P<bucket>.+)\.s3(\.[a-z0-9-]+)?\.amazonaws\.com")
@@ -79,6 +89,20 @@ def parse_object_url(url: str) -> ObjectUrl:
         raise InvalidObjectUrl(f"{bucket!r} is not a bucket name. {_FORMS}")
     if not key or key.endswith("/"):
         raise InvalidObjectUrl(f"The URL names no object, only a place for objects. {_FORMS}")
+    return ObjectUrl(store, bucket, key)
+
+
+def parse_place(url: str) -> ObjectUrl:
+    """Return a bucket, or a place in one: `s3://bucket` or `gs://bucket/prefix`; the key may be empty.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    scheme, separator, rest = url.partition("://")
+    bucket, _, key = rest.partition("/")
+    store = StoreType.of_scheme(scheme)
+    if not separator or store is None or not is_bucket_name(bucket):
+        raise ValueError("This must be s3://bucket or gs://bucket.")
     return ObjectUrl(store, bucket, key)
 
 

@@ -6,11 +6,13 @@
         255 for an open task                1 byte each
     the option, 1-based; 0: no label        1 byte each
     the annotator's number                  4 bytes each
+    their skill; 65,535 where labels are not weighed
+                                            2 bytes each
     the time, in µs since 1970-01-01 UTC    8 bytes each
 
 The labels of a task stand together, in the order in which they were counted. Behind those of a task that
-failed by skips stands a row for its end, with option 0 and annotator 0. Numbers are little-endian.
-All of it is packed (`blocks/lines/packing.py`).
+failed by skips, or was under review, stands a row for its end, with option 0 and annotator 0. Numbers
+are little-endian. All of it is packed (`blocks/lines/packing.py`).
 """
 
 import struct
@@ -33,13 +35,16 @@ LABEL_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "outcome": pl.Int16,
     "option": pl.UInt8,
     "annotator_no": pl.UInt32,
+    "skill": pl.UInt16,
     "created_at": columns.TIME,
 }
-"""A row is a label, or the end of a task that failed by skips, with `option` 0; `outcome` is that of the
-task, null for an open one; `option` is 1-based."""
+"""A row is a label, or the end of a task that failed by skips or was under review, with `option` 0;
+`outcome` is that of the task, null for an open one; `option` is 1-based; `skill` is in ten-thousandths,
+null where labels are not weighed."""
 
 _COUNT = struct.Struct("<I")
-_STORED = (pa.uint8(), pa.uint8(), pa.uint8(), pa.uint32(), pa.int64())
+_STORED = (pa.uint8(), pa.uint8(), pa.uint8(), pa.uint32(), pa.uint16(), pa.int64())
+_NO_SKILL = 65_535
 
 
 def make_archived(labels: pl.DataFrame, first_task: int) -> bytes:
@@ -54,6 +59,7 @@ def make_archived(labels: pl.DataFrame, first_task: int) -> bytes:
         .alias("outcome"),
         pl.col("option").cast(pl.UInt8),
         pl.col("annotator_no").cast(pl.UInt32),
+        pl.col("skill").cast(pl.UInt16).fill_null(_NO_SKILL),
         pl.col("created_at").cast(pl.Int64),
     )
     values = (columns.values_of(column) for column in stored)
@@ -77,7 +83,7 @@ def read_archived(contents: Sequence[bytes], first_tasks: Sequence[int]) -> pl.D
             column.append(raw[at:end])
             at = end
         counts.append(count)
-    place, outcome, option, annotator_no, time = (
+    place, outcome, option, annotator_no, skill, time = (
         columns.of_values(kind, sum(counts), b"".join(column))
         for kind, column in zip(_STORED, parts, strict=True)
     )
@@ -92,6 +98,7 @@ def read_archived(contents: Sequence[bytes], first_tasks: Sequence[int]) -> pl.D
             "outcome": outcome,
             "option": option,
             "annotator_no": annotator_no,
+            "skill": skill.set(skill == _NO_SKILL, None),
             "created_at": time.cast(columns.TIME),
         }
     ).with_columns(outcome=_outcomes(outcome))

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -11,7 +12,7 @@ from blocks.lines.json_object import Member, NotAnObjectError, NotJsonError, par
 
 _RAW_BYTES_OF_TOO_LONG = 1024
 _BLANK = b" \t\r"
-_KEYS = {"data_url", "metadata"}
+_KEYS = {"data_url", "metadata", "gold"}
 _KEYS_WITH_TEXT = _KEYS | {"text"}
 BLANK_TEXT = " \t\r\n"
 """A text of nothing but these characters is blank."""
@@ -40,48 +41,64 @@ class _Fault(Exception):
 
 
 def validate(
-    raw: bytes, *, byte_offset: int, line: int, takes_text: bool = False
+    raw: bytes,
+    *,
+    byte_offset: int,
+    line: int,
+    takes_text: bool = False,
+    options: Sequence[str] = (),
 ) -> GoodLine | BadLine | None:
     """Return the task or the bad line that a line, without its line feed, is; None for a blank one.
 
     A good line is `{"data_url": "<absolute URL>", "metadata": {…}}`, the metadata optional. Where it
-    `takes_text`, `"text": "…"` may stand instead of the URL. The codes are those of the HTTP contract;
+    `takes_text`, `"text": "…"` may stand instead of the URL. One with `"gold": "…"`, which is one of the
+    `options`, is a task whose answer is known. The codes are those of the HTTP contract;
     of several faults the first in the order of `_read` counts.
     """
     raw = raw.removesuffix(b"\r")
     if len(raw) <= LINE_BYTES_MAX and not raw.strip(_BLANK):
         return None
     try:
-        data_url, metadata, text = _read(raw, takes_text=takes_text)
+        data_url, metadata, text, gold = _read(raw, options, takes_text=takes_text)
     except _Fault as fault:
         too_long = fault.code is LineCode.LINE_TOO_LONG
         kept = raw[:_RAW_BYTES_OF_TOO_LONG] if too_long else raw
         return BadLine(byte_offset, line, fault.code, fault.message, kept)
-    return GoodLine(byte_offset, line, data_url, metadata, text)
+    return GoodLine(byte_offset, line, data_url, metadata, text, gold)
 
 
-def find_bad_start(
-    text: bytes, *, whole: bool, lines_max: int, takes_text: bool = False
-) -> BadLine | None:
-    """Return the first bad line of a manifest that begins with `text`, if none of the first is good.
+def judge_start(
+    text: bytes,
+    *,
+    whole: bool,
+    lines_max: int,
+    takes_text: bool = False,
+    options: Sequence[str] = (),
+) -> list[GoodLine | BadLine]:
+    """Return what the first lines are of a manifest that begins with `text`, without the blank ones.
 
     Looks at up to `lines_max` lines. `whole` says that `text` is all of the manifest; else a line
-    without a line feed at its end is passed over.
+    without a line feed at its end is passed over. Their offsets say whether it is the first line alone.
     """
     lines = text.removeprefix(b"\xef\xbb\xbf").split(b"\n", lines_max)
     complete = lines if whole and len(lines) <= lines_max else lines[:-1]
-    first = None
-    for number, raw in enumerate(complete, 1):
-        at = 0 if number == 1 else 1
-        found = validate(raw, byte_offset=at, line=number, takes_text=takes_text)
-        if isinstance(found, GoodLine):
-            return None
-        first = first or found
-    return first
+    judged = (
+        validate(raw, byte_offset=min(n - 1, 1), line=n, takes_text=takes_text, options=options)
+        for n, raw in enumerate(complete, 1)
+    )
+    return [found for found in judged if found]
 
 
-def _read(raw: bytes, *, takes_text: bool) -> tuple[str | None, str | None, str | None]:
-    """Return the data URL, the metadata as it was written, and the text."""
+def find_bad_start(judged: Sequence[GoodLine | BadLine]) -> BadLine | None:
+    """Return the first line of a manifest's start if it is bad, and none of the others is good."""
+    is_bad = all(isinstance(line, BadLine) for line in judged)
+    return next((line for line in judged if isinstance(line, BadLine)), None) if is_bad else None
+
+
+def _read(
+    raw: bytes, options: Sequence[str], *, takes_text: bool
+) -> tuple[str | None, str | None, str | None, int | None]:
+    """Return the data URL, the metadata as it was written, the text, and the gold option, 1-based."""
     if len(raw) > LINE_BYTES_MAX:
         raise _Fault(LineCode.LINE_TOO_LONG, "The line is longer than 1 MiB.")
     fields = _plain_fields(raw)
@@ -93,7 +110,16 @@ def _read(raw: bytes, *, takes_text: bool) -> tuple[str | None, str | None, str 
     metadata = fields.get("metadata")
     if metadata is not None and not metadata.startswith("{"):
         raise _Fault(LineCode.INVALID_METADATA, "metadata must be a JSON object.")
-    return data_url, metadata, text
+    gold = _read_gold(fields["gold"], options) if "gold" in fields else None
+    return data_url, metadata, text, gold
+
+
+def _read_gold(field: str, options: Sequence[str]) -> int:
+    option = unescape(field) if field.startswith('"') else None
+    if option not in options:
+        message = f"gold must be one of the job's options; this is {field[:64]}."
+        raise _Fault(LineCode.INVALID_GOLD, message)
+    return options.index(option) + 1
 
 
 def _read_url(field: str) -> str:

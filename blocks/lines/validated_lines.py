@@ -1,6 +1,6 @@
 """Validated manifest lines as columns, a batch at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import polars as pl
@@ -14,20 +14,22 @@ TASK_COLUMNS = {
     "metadata": pl.String,
     "text": pl.String,
 }
-"""A row is a `GoodLine`: `line` is 1-based in its chunk, `metadata` the verbatim JSON or null. One of
-`data_url` and `text` is null."""
+"""A row is a `GoodLine` without its gold: `line` is 1-based in its chunk, `metadata` the verbatim JSON
+or null. One of `data_url` and `text` is null."""
 
 
 class Batch(msgspec.Struct, frozen=True):
     """Some lines of a chunk: `lines` counts blank ones too.
 
-    `tasks` has `TASK_COLUMNS`, sorted by `byte_offset`.
+    `tasks` has `TASK_COLUMNS`, sorted by `byte_offset`. `gold` has the right options, 1-based, of tasks
+    that say them, by their byte offsets, in order.
     """
 
     lines: int
     tasks: pl.DataFrame
     bad: Sequence[BadLine]
     blank: int = 0
+    gold: Mapping[int, int] = {}
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -42,5 +44,5 @@ class Counted(msgspec.Struct, frozen=True):
 
 def task_frame(lines: Sequence[GoodLine]) -> pl.DataFrame:
     """Return good lines as a frame of `TASK_COLUMNS`."""
-    rows = [msgspec.structs.astuple(line) for line in lines]
+    rows = [msgspec.structs.astuple(line)[: len(TASK_COLUMNS)] for line in lines]
     return pl.DataFrame(rows, schema=TASK_COLUMNS, orient="row")

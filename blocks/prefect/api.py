@@ -66,6 +66,21 @@ class UnendedRun(msgspec.Struct, frozen=True):
         return self.state.since
 
 
+class EndedState(msgspec.Struct, frozen=True):
+    """Tell how a run ended; `message` is what it said of it."""
+
+    type: str
+    at: datetime = msgspec.field(name="timestamp")
+    message: str | None = None
+
+
+class EndedRun(msgspec.Struct, frozen=True):
+    """Describe a run that has ended."""
+
+    id: UUID
+    state: EndedState
+
+
 class Deployment(msgspec.Struct, frozen=True):
     """Tell when a deployment was first made, and the parameters of its runs."""
 
@@ -184,6 +199,17 @@ class PrefectApi:
         }
         return self._ask("POST", "/flow_runs/filter", body, answer=list[UnendedRun])
 
+    def latest_ended_runs(self, flow: str, *, limit: int) -> list[EndedRun]:
+        """Return the latest ended runs of the flow, the last one first; wait for two seconds."""
+        body = {
+            "flows": {"name": {"any_": [flow]}},
+            "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}},
+            "sort": "END_TIME_DESC",
+            "limit": limit,
+        }
+        path, runs = "/flow_runs/filter", list[EndedRun]
+        return self._ask("POST", path, body, answer=runs, timeout_s=_PROBE_TIMEOUT_S)
+
     def pools_of_type(self, pool_type: str) -> set[str]:
         """Return the names of the work pools of the type."""
         body = {"work_pools": {"type": {"any_": [pool_type]}}}
@@ -239,9 +265,18 @@ class PrefectApi:
             self._deployment_ids[deployment] = found.id
         return self._deployment_ids[deployment]
 
-    def _ask(self, method: str, path: str, body: Any = None, *, answer: type[_T]) -> _T:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        answer: type[_T],
+        timeout_s: float | None = None,
+    ) -> _T:
+        timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
         try:
-            given = self._http.request(method, path, json=body).raise_for_status()
+            given = self._http.request(method, path, json=body, timeout=timeout).raise_for_status()
             # A proxy may answer 200 with a page of its own.
             return msgspec.json.decode(given.content or b"null", type=answer)
         except httpx.TransportError as error:

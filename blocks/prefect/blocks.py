@@ -20,7 +20,7 @@ from blocks.buckets.opening import open_bucket
 from blocks.buckets.protocol import Bucket
 from blocks.domain.errors import RefineryError, Terminal
 from blocks.domain.model import Compression, ResultFormat
-from blocks.domain.object_urls import ObjectUrl, StoreType, is_bucket_name
+from blocks.domain.object_urls import ObjectUrl, StoreType, parse_place
 from blocks.secrets.credentials import Credentials, GcsCredentials, S3Credentials
 from blocks.secrets.egress import Egress
 from blocks.settings import Settings
@@ -87,7 +87,7 @@ ManifestSource(
     @field_validator("bucket_url")
     @classmethod
     def _check_bucket(cls, url: str) -> str:
-        if _place(url).key.strip("/"):
+        if parse_place(url).key.strip("/"):
             raise ValueError("This must be s3://bucket or gs://bucket; the path is for the prefix.")
         return url.rstrip("/")
 
@@ -99,7 +99,7 @@ ManifestSource(
     @property
     def place(self) -> ObjectUrl:
         """Return the bucket, with the prefix as the key."""
-        return _place(f"{self.bucket_url}/{self.prefix}")
+        return parse_place(f"{self.bucket_url}/{self.prefix}")
 
     def url_of(self, key: str) -> str:
         """Return the URL of an object in the bucket."""
@@ -135,8 +135,8 @@ ManifestSource(
             UnusableBlock: as `read_credentials`.
             Terminal: its endpoint is at an address that the settings do not allow.
         """
-        bound = [self.place, *([_place(delivers_to)] if delivers_to else [])]
-        if not any(_lies_in(url, place) for place in bound):
+        bound = [self.place, *([parse_place(delivers_to)] if delivers_to else [])]
+        if not any(url.lies_in(place) for place in bound):
             raise PlaceNotBound(
                 f"The operator's credentials are not for {url.bucket}/{url.key}; "
                 "give credentials of your own."
@@ -185,12 +185,12 @@ ResultsDelivery(url="s3://my-bucket/labels", format="parquet").save("labels")
     @field_validator("url")
     @classmethod
     def _check_url(cls, url: str) -> str:
-        _place(url)
+        parse_place(url)
         return url.rstrip("/")
 
     def target(self) -> DeliveryTarget:
         """Return the delivery of a job."""
-        place = _place(self.url)
+        place = parse_place(self.url)
         return DeliveryTarget(
             type=place.store,
             bucket=place.bucket,
@@ -284,22 +284,6 @@ def _load(kind: type[_B], name: str) -> _B:
         ) from error
     assert isinstance(found, kind)  # in a sync function, load is no coroutine
     return found
-
-
-def _place(url: str) -> ObjectUrl:
-    """Return the bucket and the key, which may be empty; ValueError for no bucket of S3 or GCS."""
-    scheme, separator, rest = url.partition("://")
-    bucket, _, key = rest.partition("/")
-    store = StoreType.of_scheme(scheme)
-    if not separator or store is None or not is_bucket_name(bucket):
-        raise ValueError("This must be s3://bucket or gs://bucket.")
-    return ObjectUrl(store, bucket, key)
-
-
-def _lies_in(url: ObjectUrl, place: ObjectUrl) -> bool:
-    folder = place.key.strip("/")
-    is_below = not folder or url.key == folder or url.key.startswith(f"{folder}/")
-    return (url.store, url.bucket) == (place.store, place.bucket) and is_below
 
 
 def _check_trust(parameters: AwsClientParameters) -> None:

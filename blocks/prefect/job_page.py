@@ -49,6 +49,9 @@ def _facts(job: Job, public_url: str) -> Iterator[str]:
     yield f"| lines | {job.total_tasks:,} |"
     yield f"| settled | {job.tasks_done:,} |"
     yield f"| without a result | {job.tasks_failed:,} |"
+    if public_url:
+        console = f"{public_url.rstrip('/')}/console?job={job.job_id}"
+        yield f"| console | {markdown.link('Look at it in the console', console)} |"
     # These are no links: a browser would send no key.
     yield f"| for its customer | {markdown.code(f'refinery jobs show {job.job_id}')} |"
     if public_url:

@@ -1,17 +1,21 @@
-"""Hand out tasks and take labels. The rules are in `sql/annotation.sql`."""
+"""Hand out tasks. The rules are in `sql/annotation.sql`."""
 
 import random
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
-from blocks.domain.ids import parse_task_id, task_id
+from blocks.domain.consensus import ALL
+from blocks.domain.gold import expected_gold
+from blocks.domain.ids import task_id
 from blocks.domain.metadata import show_members
-from blocks.domain.model import GoodLine, LabelOutcome, OptionDetail, TaskType
-from blocks.store import archive, arrays, jobs, label_batches, pages, webhook_messages
+from blocks.domain.model import GoodLine, OptionDetail, TaskType
+from blocks.store import pages, task_numbers
 from blocks.store.database import Transaction
+from blocks.store.lease_returns import CLAIM_LOCK, return_leases
 from blocks.store.queries import load
 
 _SQL = load("annotation")
@@ -23,13 +27,12 @@ _VACANCIES_MAX = 5_000
 _WINDOW_TASKS = 1_000
 _LOOKS_MAX = 50
 _OUTLOOK_TASKS_MAX = 1_000
+_GOLD_LOOKED_AT_MAX = 100
+_EARLIER_JOBS_MAX = 100  # whose counts an annotator's skill in a new one begins with
 
 _LEASES_RETURNED_MAX = 100  # by one claim
 # A claim takes back leases that ran out just now, and older ones where it would come back empty.
 _OVERDUE_S_MAX = 10.0
-_FOR_EVER_S = 1e9
-# The first of the two numbers of an advisory lock; the second is the annotator's.
-_CLAIM_LOCK = 731
 
 
 class LabelledJob(msgspec.Struct, frozen=True):
@@ -42,6 +45,7 @@ class LabelledJob(msgspec.Struct, frozen=True):
     shown_metadata: list[str] | None = None
     instructions_digest: bytes | None = None
     option_details: list[OptionDetail] | None = None
+    sign_urls: bool = False
 
 
 class ClaimedTask(msgspec.Struct, frozen=True):
@@ -62,40 +66,6 @@ class ClaimKey(NamedTuple):
     digest: bytes
 
 
-class Label(msgspec.Struct, frozen=True):
-    """One annotator's answer for a task: one of its job's options."""
-
-    task_id: str
-    label: str
-
-
-def return_leases(tx: Transaction, *, limit: int) -> int:
-    """Take back up to `limit` leases that have run out; return how many.
-
-    Claims take back those that ran out just now; this is for times when nobody claims.
-    """
-    values = {"leases_max": limit, "overdue_s_max": _FOR_EVER_S}
-    return len(tx.execute(_SQL["return_leases"], values).fetchall())
-
-
-def take_leases_back(tx: Transaction, annotator_no: int) -> int:
-    """Take back the tasks that the annotator holds and may not label any more; return how many.
-
-    Without a key that is good those are all of their tasks, and else the tasks of customers that they
-    are not for. Other annotators can be handed them at once.
-    """
-    await_claims(tx, annotator_no)
-    row = tx.execute(_SQL["take_leases_back"], {"annotator_no": annotator_no}).fetchone()
-    assert row is not None  # a sum
-    tasks: int = row["tasks"]
-    return tasks
-
-
-def await_claims(tx: Transaction, annotator_no: int) -> None:
-    """Wait for the annotator's claims that are under way, and hold off others until the commit."""
-    tx.execute(_SQL["lock_claims"], {"annotator_no": annotator_no, "lock": _CLAIM_LOCK})
-
-
 def claim(
     tx: Transaction,
     annotator_no: int,
@@ -113,7 +83,7 @@ def claim(
     """
     annotator = {"annotator_no": annotator_no}
     begin = annotator | {
-        "lock": _CLAIM_LOCK,
+        "lock": CLAIM_LOCK,
         "leases_max": _LEASES_RETURNED_MAX,
         "overdue_s_max": _OVERDUE_S_MAX,
     }
@@ -134,6 +104,7 @@ def claim(
     found = taking.fill(survey)
     if not found and return_leases(tx, limit=_LEASES_RETURNED_MAX):
         found = taking.fill(survey)
+    taking.count_given()
     return found
 
 
@@ -155,6 +126,18 @@ def may_come(
     return None if row is None else bool(row["may_come"])
 
 
+@dataclass
+class _Given:
+    """What an annotator was given of a job that has gold: `tasks`, `gold` ones among them.
+
+    `gold_after` is where the next gold task is looked for, None where that stays.
+    """
+
+    tasks: int = 0
+    gold: int = 0
+    gold_after: int | None = None
+
+
 class _Claim:
     """A claim that is being filled, job after job."""
 
@@ -165,6 +148,7 @@ class _Claim:
         self._looks = 0
         self._holds_lanes = False
         self._rows: list[tuple[int, dict[str, Any]]] = []
+        self._given: dict[int, _Given] = {}
 
     def fill(self, survey: dict[str, Any]) -> list[ClaimedTask]:
         """Take tasks of the jobs that a `survey` finds, one after the other; return them.
@@ -184,16 +168,84 @@ class _Claim:
     def _take_some(self, survey: dict[str, Any]) -> None:
         claimable = self._tx.execute(_SQL["claimable_jobs"], survey).fetchall()
         for job in claimable:
-            self._take_of(job)
+            if len(self._rows) < self._limit:
+                self._take_of(job)
         if claimable and not self._rows:
             self._insist(claimable)
 
     def _take_of(self, job: dict[str, Any]) -> None:
-        """Take tasks of one job: open places first, then the next tasks of a cursor."""
+        """Take tasks of one job, and gold among them where it has some."""
+        if not job["is_enrolled"]:
+            values = self._values | {"job_no": job["job_no"], "earlier_max": _EARLIER_JOBS_MAX}
+            self._tx.execute(_SQL["enrol"], values)
+        if job["has_gold"]:
+            self._take_with_gold(job)
+        else:
+            self._take_open(job)
+
+    def _take_open(self, job: dict[str, Any]) -> None:
+        """Take tasks that need labels: open places first, then the next tasks of a cursor."""
         if job["vacancies"]:
-            self._take(job["job_no"], "take_vacancies", own=False, start_at=0.0)
+            self._take(job, "take_vacancies", own=False, start_at=0.0)
         if job["lanes"]:
-            self._take(job["job_no"], "take_lane")
+            self._take(job, "take_lane")
+
+    def _take_with_gold(self, job: dict[str, Any]) -> None:
+        """Take tasks of a job that has gold, and gold after them, which `describe_claimed` mixes."""
+        start, limit = len(self._rows), self._limit
+        due = _count_due_gold(job, limit - start)
+        self._limit = limit - due
+        self._take_open(job)
+        self._limit = limit
+        taken = len(self._rows) - start
+        if taken < limit - start - due:  # there are no more: gold by itself would be known as such
+            due = min(due, _count_due_gold(job, 2 * taken))
+        found, gold_after = self._take_gold(
+            job, [row["task_no"] for _, row in self._rows[start:]], due
+        )
+        if found < due:
+            self._take_open(job)
+        if tasks := len(self._rows) - start:
+            given = self._given.setdefault(job["job_no"], _Given())
+            given.tasks += tasks
+            given.gold += found
+            given.gold_after = gold_after
+
+    def _take_gold(
+        self, job: dict[str, Any], taken: Sequence[int], due: int
+    ) -> tuple[int, int | None]:
+        """Take up to `due` gold tasks beside those that were just `taken`.
+
+        Return how many there were, and where the next claim looks for more, None where that stays.
+        """
+        if not due:
+            return 0, None
+        gold = {
+            "job_no": job["job_no"],
+            "limit": due,
+            "first": min(taken, default=-1),
+            "last": max(taken, default=-1),
+            "gold_after": -1 if job["gold_after"] is None else job["gold_after"],
+            "gold_max": min(_GOLD_LOOKED_AT_MAX, 2 * due + 4),
+        }
+        rows = self._tx.execute(_SQL["take_gold"], self._values | gold).fetchall()
+        found = [(job["job_no"], row) for row in rows if row["task_no"] is not None]
+        self._rows += found
+        return len(found), rows[0]["gold_after"]
+
+    def count_given(self) -> None:
+        """Record what was given of jobs that have gold; this comes last."""
+        if not self._given:
+            return
+        jobs = sorted(self._given.items())
+        values = {
+            "annotator_no": self._values["annotator_no"],
+            "job_nos": [job_no for job_no, _ in jobs],
+            "tasks": [given.tasks for _, given in jobs],
+            "gold": [given.gold for _, given in jobs],
+            "gold_after": [given.gold_after for _, given in jobs],
+        }
+        self._tx.execute_later(_SQL["count_given"], values)
 
     def _insist(self, claimable: Sequence[dict[str, Any]]) -> None:
         """Look again, for an annotator who would come back empty.
@@ -205,30 +257,43 @@ class _Claim:
         # A claim that has moved a lane over ended tasks holds it, and must not wait for another one.
         if waited_for and not self._holds_lanes:
             self._tx.execute(_SQL["await_lane"], self._values | {"job_no": waited_for["job_no"]})
-            self._take(waited_for["job_no"], "take_lane")
+            self._take(waited_for, "take_lane")
         for job in claimable:
             # A lane that this claim has moved may have left a task vacant that needs no more places.
             for start_at in (0.0, random.random()) if job["vacancies"] or self._holds_lanes else ():  # noqa: S311
-                self._take(job["job_no"], "take_vacancies", own=True, start_at=start_at)
+                self._take(job, "take_vacancies", own=True, start_at=start_at)
 
-    def _take(self, job_no: int, query: str, **more: Any) -> None:
-        window = 0
+    def _take(self, job: dict[str, Any], query: str, **more: Any) -> None:
+        job_no, window = job["job_no"], 0
         while len(self._rows) < self._limit and self._looks < _LOOKS_MAX:
             self._looks += 1
             wanted = self._limit - len(self._rows)
             bounds = {
                 "job_no": job_no,
+                "has_gold": job["has_gold"],
                 "limit": wanted,
                 "vacancies_max": _VACANCIES_MAX,
                 # Mostly the next tasks are free; where they are not, look at many at once.
-                "window_tasks": max(window, wanted),
+                "window_tasks": max(window, 2 * wanted if job["has_gold"] else wanted),
             }
             rows = self._tx.execute(_SQL[query], self._values | bounds | more).fetchall()
             if not rows:
                 return
             self._holds_lanes |= query == "take_lane"
             self._rows += ((job_no, row) for row in rows if row["task_no"] is not None)
+            if not rows[0].get("may_have_more", True):
+                return
             window = _WINDOW_TASKS
+
+
+def _count_due_gold(job: dict[str, Any], wanted: int) -> int:
+    """Return how many gold tasks an annotator is to have among their next `wanted` of a job.
+
+    What is left of a whole one is drawn by lot, so that a task's place does not tell that it is gold.
+    """
+    expected = expected_gold((job["tasks_given"] or 0) + wanted, job["gold_share"] / ALL)
+    due = int(expected + random.random()) - (job["gold_given"] or 0)  # noqa: S311 - no secret
+    return min(max(due, 0), wanted)
 
 
 def describe_claimed(
@@ -236,24 +301,44 @@ def describe_claimed(
 ) -> list[ClaimedTask]:
     """Return the tasks of `rows` of (job number, task number and lease) as annotators are shown them.
 
-    Those on corrupt pages are left out.
+    Those on corrupt pages are left out. Tasks of a job that has gold come together, in the order of
+    their ids, which does not tell which are gold.
     """
     if not rows:
         return []
     keys = [(job_no, row["task_no"]) for job_no, row in rows]
     found = tx.execute(_SQL["describe"], pages.find_runs(keys), binary=True).fetchall()
     jobs_by_no = {row["job_no"]: msgspec.convert(row, LabelledJob) for row in found}
+    task_keys = {row["job_no"]: row["task_key"] for row in found}
     lines = pages.pick_whole(found, keys)
-    return [
-        _task(jobs_by_no[key[0]], row, lines[key])
+    tasks = [
+        _task(jobs_by_no[key[0]], task_keys[key[0]], row, lines[key])
         for key, (_, row) in zip(keys, rows, strict=True)
         if key in lines
     ]
+    with_gold = {row["job_id"] for row in found if row["has_gold"]}
+    return _mix(tasks, with_gold) if with_gold else tasks
 
 
-def _task(job: LabelledJob, row: dict[str, Any], line: GoodLine) -> ClaimedTask:
+def _mix(tasks: Sequence[ClaimedTask], with_gold: Collection[str]) -> list[ClaimedTask]:
+    """Put tasks of each job of `with_gold` together, at the first of them, in the order of their ids."""
+    firsts: dict[str, int] = {}
+    for n, task in enumerate(tasks):
+        firsts.setdefault(task.job.job_id, n)
+
+    def place(each: tuple[int, ClaimedTask]) -> tuple[int, int, str]:
+        n, task = each
+        if task.job.job_id not in with_gold:
+            return n, 0, ""
+        # Numbers in ids have no leading zeros, so the longer one is the greater.
+        return firsts[task.job.job_id], len(task.task_id), task.task_id
+
+    return [task for _, task in sorted(enumerate(tasks), key=place)]
+
+
+def _task(job: LabelledJob, task_key: int, row: dict[str, Any], line: GoodLine) -> ClaimedTask:
     return ClaimedTask(
-        task_id=task_id(job.job_id, row["task_no"]),
+        task_id=task_id(job.job_id, task_key, row["task_no"]),
         data_url=line.data_url,
         metadata=show_members(line.metadata, job.shown_metadata),
         lease_expires_at=row["expires_at"],
@@ -262,126 +347,12 @@ def _task(job: LabelledJob, row: dict[str, Any], line: GoodLine) -> ClaimedTask:
     )
 
 
-class _Entry(NamedTuple):
-    """The `n`th label of a batch, whose task's id could be read."""
-
-    n: int
-    job_id: str
-    task_no: int
-    label: str
-
-
-def submit(
-    tx: Transaction,
-    annotator_no: int,
-    labels: Sequence[Label],
-    *,
-    jobs_done: Collection[int] = (),
-) -> list[LabelOutcome]:
-    """Record labels; return what became of each, in their order.
-
-    A job whose last task has settled goes on to its delivery or its end; so do `jobs_done`, of which
-    the transaction has ended a chunk's last task before.
-    """
-    entries = _read_entries(labels)
-    rows = tx.execute(_SQL["submit_labels"], _columns(entries, annotator_no)).fetchall()
-    accepted = [row for row in rows if row["label"] is not None]
-    label_batches.record(tx, annotator_no, accepted)
-    _hand_back(tx, annotator_no, [row for row in rows if row["label"] is None])
-    outcomes = _find_accepted(entries, accepted)
-    refused = [entry for entry in entries if entry.n not in outcomes]
-    if refused:
-        rows = tx.execute(_SQL["explain_refused"], _columns(refused, annotator_no)).fetchall()
-        outcomes |= {row["n"]: LabelOutcome(row["outcome"]) for row in rows}
-        ended = {
-            row["n"]: (row["job_no"], row["task_no"])
-            for row in rows
-            if row["may_be_archived"] and row["outcome"] == LabelOutcome.ALREADY_SETTLED
-        }
-        archived = archive.find_options(tx, annotator_no, ended.values())
-        outcomes |= {n: LabelOutcome.DUPLICATE for n, key in ended.items() if key in archived}
-    webhook_messages.announce_tasks(
-        tx,
-        [(row["job_no"], row["job_id"], row["task_no"]) for row in accepted if _is_announced(row)],
-    )
-    jobs.settle(tx, {row["job_no"] for row in accepted if row["chunk_done"]} | {*jobs_done})
-    return [outcomes.get(n, LabelOutcome.UNKNOWN_TASK) for n in range(len(labels))]
-
-
-def _hand_back(tx: Transaction, annotator_no: int, rows: Sequence[dict[str, Any]]) -> None:
-    """Leave tasks vacant that were let go of by labels that did not count, if they still need one."""
-    if rows:
-        values = {
-            "annotator_no": annotator_no,
-            "job_nos": [row["job_no"] for row in rows],
-            "task_nos": [row["task_no"] for row in rows],
-        }
-        tx.execute(_SQL["hand_back"], values)
-
-
-def _read_entries(labels: Sequence[Label]) -> list[_Entry]:
-    keys = [parse_task_id(label.task_id) for label in labels]
-    return [_Entry(n, *key, labels[n].label) for n, key in enumerate(keys) if key]
-
-
-def _find_accepted(
-    entries: Sequence[_Entry], rows: Sequence[dict[str, Any]]
-) -> dict[int, LabelOutcome]:
-    """Return the outcomes of accepted labels by their numbers; of equal ones the first was accepted."""
-    first_of: dict[tuple[str, int, str], int] = {}
-    for entry in entries:
-        first_of.setdefault((entry.job_id, entry.task_no, entry.label), entry.n)
-    return {
-        first_of[row["job_id"], row["task_no"], row["label"]]: (
-            LabelOutcome.SETTLED if row["settled"] else LabelOutcome.ACCEPTED
-        )
-        for row in rows
-    }
-
-
-def _is_announced(row: dict[str, Any]) -> bool:
-    return bool(row["settled"] and row["announces"])
-
-
-def list_options(tx: Transaction, job_ids: Collection[str]) -> dict[str, list[str]]:
-    """Return the options of jobs by their ids."""
-    rows = tx.execute(_SQL["list_options"], {"job_ids": list(job_ids)}).fetchall()
-    return {row["job_id"]: row["options"] for row in rows}
-
-
 def find_not_handed_out(tx: Transaction, annotator_no: int, task_ids: Iterable[str]) -> set[str]:
     """Return those of `task_ids`, whose labels were refused as unknown, that nobody was handed yet."""
-    keys = [key for key in map(parse_task_id, task_ids) if key]
-    rows = tx.execute(_SQL["find_not_handed_out"], _keys(keys, annotator_no)).fetchall()
-    return {task_id(row["job_id"], row["task_no"]) for row in rows}
+    query = _SQL["find_not_handed_out"]
+    return set(task_numbers.execute(tx, query, task_ids, annotator_no=annotator_no))
 
 
 def release(tx: Transaction, annotator_no: int, task_ids: Sequence[str]) -> set[str]:
     """Hand tasks back without a label; return the ids of those that the annotator held."""
-    keys = [key for key in map(parse_task_id, task_ids) if key]
-    rows = tx.execute(_SQL["release"], _keys(keys, annotator_no)).fetchall()
-    return {task_id(row["job_id"], row["task_no"]) for row in rows}
-
-
-def _keys(keys: Sequence[tuple[str, int]], annotator_no: int) -> dict[str, Any]:
-    return {
-        "annotator_no": annotator_no,
-        "job_ids": [job_id for job_id, _ in keys],
-        "task_nos": [task_no for _, task_no in keys],
-    }
-
-
-def _columns(entries: Sequence[_Entry], annotator_no: int) -> dict[str, Any]:
-    """Return labels as arrays; ids of jobs and texts that they share stand once."""
-    ns, job_ids, task_nos, labels = zip(*entries, strict=True) if entries else ((),) * 4
-    job_nths = {job_id: nth for nth, job_id in enumerate(dict.fromkeys(job_ids), start=1)}
-    label_nths = {label: nth for nth, label in enumerate(dict.fromkeys(labels), start=1)}
-    return {
-        "annotator_no": annotator_no,
-        "job_ids": list(job_nths),
-        "labels": list(label_nths),
-        "ns": arrays.as_text(ns),
-        "job_nths": arrays.as_text(job_nths[job_id] for job_id in job_ids),
-        "task_nos": arrays.as_text(task_nos),
-        "label_nths": arrays.as_text(label_nths[label] for label in labels),
-    }
+    return set(task_numbers.execute(tx, _SQL["release"], task_ids, annotator_no=annotator_no))

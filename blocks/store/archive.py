@@ -23,6 +23,7 @@ _COPIED = ["int8", "int8", "bytea"]
 _PAGES_A_STEP = 64
 _JOBS_MAX = 100
 _END = 2**63 - 1
+_NO_SKILL = -1
 
 
 class ArchiveCorrupt(InternalError):
@@ -68,7 +69,9 @@ def _archive(tx: Transaction, chunk: dict[str, int], *, pages_max: int) -> list[
     pages: list[dict[str, int]] = tx.execute(_SQL["find_pages"], place).fetchall()
     tasks = sum(page["tasks"] for page in pages)
     place["until_task"] = first + tasks
-    labels = _read_labels(tx, place)
+    labels = read_unarchived(
+        tx, **{name: place[name] for name in ("job_no", "from_task", "until_task")}
+    )
     with tx.cursor().copy(_SQL["copy"]) as copy:
         copy.set_types(_COPIED)
         for page in pages:
@@ -80,6 +83,7 @@ def _archive(tx: Transaction, chunk: dict[str, int], *, pages_max: int) -> list[
                 )
     deleted = tx.execute(_SQL["delete_labels"], place).rowcount
     tx.execute(_SQL["delete_unlabelled"], place)
+    tx.execute(_SQL["delete_gold_shown"], place)
     counted = tx.execute(_SQL["delete_tallies"], place).rowcount
     read = int((labels["option"] > 0).sum()), labels["task_no"].n_unique()
     if (deleted, counted) != read:
@@ -105,6 +109,24 @@ def read_labels(tx: Transaction, job_no: int, from_task: int, until_task: int) -
     }  # fmt: skip
     rows = tx.execute(_SQL["list"], values, binary=True).fetchall()
     return _read(job_no, {row["first_task"]: row["content"] for row in rows})
+
+
+def read_next(
+    tx: Transaction, job_no: int, after: int, *, pages_max: int
+) -> tuple[pl.DataFrame, int | None]:
+    """Return the archived labels of the next pages of a job, and the last task that these go up to.
+
+    They begin with the page of the first task after the number `after`, so they may have labels of tasks
+    before it. They go up to None if there are no more pages.
+
+    Raises:
+        ArchiveCorrupt: a page is.
+    """
+    values = {"job_no": job_no, "after": after, "limit": pages_max + 1}
+    rows = tx.execute(_SQL["list_next"], values, binary=True).fetchall()
+    until = rows[-1]["first_task"] - 1 if len(rows) > pages_max else None
+    shown = rows[:pages_max]
+    return _read(job_no, {row["first_task"]: row["content"] for row in shown}), until
 
 
 def read_all(tx: Transaction, job_no: int) -> Iterator[pl.DataFrame]:
@@ -166,19 +188,27 @@ def _read(job_no: int, contents: dict[int, bytes]) -> pl.DataFrame:
         ) from error
 
 
-def _read_labels(tx: Transaction, place: dict[str, int]) -> pl.DataFrame:
-    answer = tx.execute(_SQL["read_labels"], place | {"open": OPEN}, binary=True).pgresult
+def read_unarchived(tx: Transaction, job_no: int, from_task: int, until_task: int) -> pl.DataFrame:
+    """Return the labels of some tasks that are still in their tables, as `read_labels` does."""
+    values = {
+        "job_no": job_no, "from_task": from_task, "until_task": until_task, "open": OPEN,
+        "no_skill": _NO_SKILL,
+    }  # fmt: skip
+    answer = tx.execute(_SQL["read_labels"], values, binary=True).pgresult
     assert answer is not None  # a statement with rows
     packed = [value for n in range(len(LABEL_COLUMNS)) if (value := answer.get_value(0, n))]
     if not packed:
         return pl.DataFrame(schema=LABEL_COLUMNS)
-    task_nos, outcomes, options, annotator_nos, created_at = packed
+    task_nos, outcomes, options, annotator_nos, skills, created_at = packed
+    skill = arrays.smallints(skills)
+    outcome = arrays.smallints(outcomes)
     return pl.DataFrame(
         {
             "task_no": arrays.bigints(task_nos),
-            "outcome": arrays.smallints(outcomes),
+            "outcome": outcome.set(outcome == OPEN, None),
             "option": arrays.smallints(options),
             "annotator_no": arrays.integers(annotator_nos),
+            "skill": skill.set(skill == _NO_SKILL, None),
             "created_at": arrays.times(created_at),
         }
-    )
+    ).cast(pl.Schema(LABEL_COLUMNS))

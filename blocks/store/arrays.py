@@ -51,6 +51,11 @@ def rows_of_smallints(packed: bytes, rows: int) -> pl.Series:
     return columns.of_values(pa.binary(len(raw) // rows), rows, raw)
 
 
+def elements_of_rows(packed: bytes) -> pl.Series:
+    """Return the elements of an `integer[][]` without nulls or numbers below 0, row by row."""
+    return _column(_numbers(packed, "I")[3::2])  # of two dimensions: the head is two words longer
+
+
 def _column(numbers: "array[int]") -> pl.Series:
     return columns.of_values(pa.uint32(), len(numbers), numbers)
 

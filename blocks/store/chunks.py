@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
+import polars as pl
 
 from blocks.domain.errors import LedgerMismatch
 from blocks.domain.ids import task_no
@@ -83,10 +84,12 @@ def commit(
     chunk = {"job_no": job_no, "chunk_no": chunk_no}
     if tx.execute(_SQL["claim_chunk"], chunk).fetchone() is None:
         return None
-    lines = tasks = blank_lines = 0
+    lines = tasks = blank_lines = gold = 0
     bad_codes: Counter[str] = Counter()
     for batch in batches:
-        pages.write(tx, job_no, task_no(chunk_no, tasks), make_pages(batch.tasks))
+        first_task = task_no(chunk_no, tasks)
+        pages.write(tx, job_no, first_task, make_pages(batch.tasks))
+        gold += _record_gold(tx, job_no, first_task, batch)
         _copy_bad_lines(tx, job_no, chunk_no, batch.bad)
         lines += batch.lines
         tasks += len(batch.tasks)
@@ -104,12 +107,26 @@ def commit(
         "tasks": tasks,
         "bad_lines": bad_lines,
         "blank_lines": blank_lines,
+        "gold": gold,
         "read_bytes": read.bytes,
         "begun_lines": read.lines,
         "bad_codes": msgspec.json.encode(bad_codes).decode(),
     }
     tx.execute(_SQL["fill_chunk"], chunk | counts)
     return ChunkCounts(lines, tasks, bad_lines, blank_lines)
+
+
+def _record_gold(tx: Transaction, job_no: int, first_task: int, batch: Batch) -> int:
+    """Record the right options of tasks that say them, and return how many they are."""
+    if batch.gold:
+        places = batch.tasks["byte_offset"].search_sorted(pl.Series(list(batch.gold)))
+        values = {
+            "job_no": job_no,
+            "task_nos": [first_task + place for place in places],
+            "options": list(batch.gold.values()),
+        }
+        tx.execute(_SQL["insert_gold"], values)
+    return len(batch.gold)
 
 
 def list_committed(tx: Transaction, job_no: int) -> Collection[int]:

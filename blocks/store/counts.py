@@ -18,8 +18,11 @@ class Queue(msgspec.Struct, frozen=True):
     """How many entries wait, counted up to 100,000, and for how many seconds the first has."""
 
     name: str
+    """`outbox`, `runs_waiting`, `runs_under_way` or `webhooks`."""
     depth: int
+    """How many entries wait."""
     oldest_s: float | None
+    """For how many seconds the first of them has waited; null where there is none."""
 
 
 def read_totals(tx: Transaction) -> Mapping[tuple[str, str], float]:

@@ -1,14 +1,16 @@
 """Customers, annotators and their API keys."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from enum import StrEnum
 
 import msgspec
 
 from blocks.domain.errors import Terminal
 from blocks.domain.ids import new_id, new_secret
-from blocks.store import annotation
+from blocks.settings import AnnotatorNames
+from blocks.store import lease_returns
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -35,11 +37,31 @@ class NotGranted(Terminal):
     code = "not_granted"
 
 
+class KeyKind(StrEnum):
+    """Whose keys there are."""
+
+    CUSTOMER = "customer"
+    ANNOTATOR = "annotator"
+    ADMIN = "admin"
+
+
 class Principal(msgspec.Struct, frozen=True):
-    """The customer or the annotator that a request is from: one of the two is set."""
+    """The customer, the annotator or the operator that a request is from: one of the three is set.
+
+    An annotator's key may have the role of a reviewer. An operator is known by the id of the key.
+    """
 
     customer_id: str | None
     annotator_no: int | None
+    is_reviewer: bool = False
+    admin_key_id: str | None = None
+
+    @property
+    def kind(self) -> KeyKind:
+        """Whose key it is."""
+        if self.admin_key_id is not None:
+            return KeyKind.ADMIN
+        return KeyKind.ANNOTATOR if self.customer_id is None else KeyKind.CUSTOMER
 
 
 class Customer(msgspec.Struct, frozen=True):
@@ -65,10 +87,10 @@ class Annotator(msgspec.Struct, frozen=True):
 
 
 class ListedKey(msgspec.Struct, frozen=True):
-    """A key, as operators see it: `kind` is customer or annotator, `owner_id` and `name` are theirs.
+    """A key: `kind` is customer, annotator, reviewer or admin, `owner_id` and `name` the owner's.
 
     `customer_ids` are the customers whose tasks the annotator is handed; None for all of them, and for
-    the key of a customer.
+    the key of somebody else.
     """
 
     key_id: str
@@ -115,9 +137,11 @@ def list_customers(tx: Transaction) -> list[Customer]:
 
 
 def add_annotator_key(
-    tx: Transaction, name: str, customer_ids: Sequence[str] = ()
+    tx: Transaction, name: str, customer_ids: Sequence[str] = (), *, is_reviewer: bool = False
 ) -> tuple[str, str]:
     """Return the id of the annotator called `name`, added if there is none, and a new `ak_…` key.
+
+    With the key of a reviewer they may decide tasks that are under review too.
 
     `customer_ids` are added to the customers whose tasks the annotator is handed. An annotator without
     any is handed everybody's tasks; with the first ones, tasks of other customers that they hold are
@@ -130,11 +154,22 @@ def add_annotator_key(
     annotator = tx.execute(_SQL["insert_annotator"], maker).fetchone()
     assert annotator is not None  # an upsert returns its row
     key = new_secret("ak")
-    values = {"key_hash": hash_key(key), "annotator_no": annotator["annotator_no"]}
+    values = {
+        "key_hash": hash_key(key),
+        "annotator_no": annotator["annotator_no"],
+        "is_reviewer": is_reviewer,
+    }
     tx.execute(_SQL["insert_annotator_key"], values)
     if customer_ids:
         _grant(tx, annotator["annotator_no"], customer_ids)
     return annotator["annotator_id"], key
+
+
+def add_admin_key(tx: Transaction, name: str) -> str:
+    """Return a new `op_…` key of the operator called `name`, who sees the jobs of all customers."""
+    key = new_secret("op")
+    tx.execute(_SQL["insert_admin_key"], {"key_hash": hash_key(key), "admin_name": name})
+    return key
 
 
 def _grant(tx: Transaction, annotator_no: int, customer_ids: Sequence[str]) -> None:
@@ -144,12 +179,25 @@ def _grant(tx: Transaction, annotator_no: int, customer_ids: Sequence[str]) -> N
             f"There is no customer {unknown['customer_id']!r}; `refinery customers list` has them."
         )
     tx.execute(_SQL["grant"], values)
-    annotation.take_leases_back(tx, annotator_no)
+    lease_returns.take_leases_back(tx, annotator_no)
 
 
 def list_annotators(tx: Transaction) -> list[Annotator]:
     """Return all annotators, the oldest first."""
     return [msgspec.convert(row, Annotator) for row in tx.execute(_SQL["list_annotators"])]
+
+
+def find_annotator_names(
+    tx: Transaction, annotator_ids: Iterable[str], *, customer_id: str, names: AnnotatorNames
+) -> dict[str, str]:
+    """Return the names of annotators by their ids, without those that the customer may not see."""
+    values = {
+        "annotator_ids": list(annotator_ids),
+        "customer_id": customer_id,
+        "shows_all": names is AnnotatorNames.ALL,
+    }
+    rows = tx.execute(_SQL["find_annotator_names"], values)
+    return {row["annotator_id"]: row["name"] for row in rows}
 
 
 def grant(tx: Transaction, annotator: str, customer_ids: Sequence[str]) -> list[str]:
@@ -194,7 +242,7 @@ def withdraw(tx: Transaction, annotator: str, customer_ids: Sequence[str]) -> tu
         raise NotGranted(f"{annotator} is not handed tasks of {', '.join(missing)}.")
     left = [customer_id for customer_id in granted if customer_id not in customer_ids]
     tx.execute(_SQL["set_grants"], {"annotator_no": annotator_no, "customer_ids": left})
-    return left, annotation.take_leases_back(tx, annotator_no)
+    return left, lease_returns.take_leases_back(tx, annotator_no)
 
 
 def _find_annotator(tx: Transaction, annotator: str) -> tuple[int, list[str] | None]:
@@ -234,7 +282,7 @@ def revoke_key(tx: Transaction, key: str) -> RevokedKey | None:
     if row is None:
         return None
     annotator_no = row["annotator_no"]
-    returned = annotation.take_leases_back(tx, annotator_no) if annotator_no is not None else 0
+    returned = lease_returns.take_leases_back(tx, annotator_no) if annotator_no is not None else 0
     return RevokedKey(row["key_id"], returned)
 
 

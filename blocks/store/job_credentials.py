@@ -1,6 +1,9 @@
 """Credentials of jobs: sealed in their rows, opened for runs, wiped, and resealed with a new key."""
 
+from collections.abc import Collection
 from typing import Any
+
+import msgspec
 
 from blocks.secrets.vault import Vault
 from blocks.store.database import Transaction
@@ -25,6 +28,33 @@ def open_sealed(sealed: bytes | None, job_id: str, customer_id: str, vault: Vaul
     if sealed is None:
         return None
     return vault.open(sealed, bound_to=_binding(job_id, customer_id))
+
+
+class SealedCredentials(msgspec.Struct, frozen=True):
+    """The envelope that URLs of a job are signed with; `credentials` is None once they are wiped.
+
+    Those of an operator's block are for objects below `signs_below` alone, such as `s3://bucket/prefix`.
+    """
+
+    job_id: str
+    customer_id: str
+    manifest_url: str
+    credentials: bytes | None
+    signs_below: str | None
+
+
+def find_to_sign(tx: Transaction, job_ids: Collection[str]) -> dict[str, SealedCredentials]:
+    """Return the envelopes of those jobs of `job_ids` that ask for signed URLs, by their ids."""
+    if not job_ids:
+        return {}
+    rows = tx.execute(_SQL["find_to_sign"], {"job_ids": sorted(job_ids)}, binary=True).fetchall()
+    return {row["job_id"]: msgspec.convert(row, SealedCredentials) for row in rows}
+
+
+def keep_copy(tx: Transaction, job_no: int, sealed: bytes | None, *, signs_below: str) -> None:
+    """Keep a sealed copy of what a job's block holds, to sign URLs of objects below `signs_below`."""
+    values = {"job_no": job_no, "credentials": sealed, "signs_below": signs_below}
+    tx.execute(_SQL["keep_copy"], values)
 
 
 def _binding(job_id: str, customer_id: str) -> str:

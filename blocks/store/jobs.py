@@ -6,9 +6,15 @@ from typing import Any
 
 import msgspec
 
+from blocks.domain.consensus import ALL
 from blocks.domain.errors import CredentialsWiped, IdempotencyConflict
-from blocks.domain.ids import new_id
-from blocks.domain.limits import SKIPS_MAX_DEFAULT
+from blocks.domain.ids import new_id, new_task_key, task_id
+from blocks.domain.limits import (
+    GOLD_SHARE_DEFAULT,
+    MIN_GOLD_SEEN_DEFAULT,
+    REVIEW_DEADLINE_DEFAULT,
+    SKIPS_MAX_DEFAULT,
+)
 from blocks.domain.model import (
     Compression,
     DeliveryStatus,
@@ -26,7 +32,6 @@ from blocks.store.queries import load
 
 _SQL = load("jobs")
 
-_AFTER_ALL = 2**63 - 1
 _CANCEL_S_MAX = 60  # there may be millions of vacancies to delete
 
 
@@ -59,7 +64,10 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     the block's own place, the job may write to `block_delivers_to`, such as `s3://bucket/prefix`. The
     version of the manifest is pinned when it is first read, unless it is given. Annotators see the
     members of a line's metadata that `shown_metadata` names; None shows all. They read `instructions`,
-    which is Markdown.
+    which is Markdown. With `sign_urls` they get signed URLs, made with `credentials`, which are kept
+    until the job has ended. Where labels are weighed, `target_confidence` is set, and
+    `consensus_threshold` is the least number of labels. Shares and confidence are ten-thousandths,
+    `review_deadline` hours.
     """
 
     customer_id: str
@@ -83,6 +91,18 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     skips_max: int = SKIPS_MAX_DEFAULT
     instructions: str | None = None
     option_details: list[OptionDetail] | None = None
+    target_confidence: int | None = None
+    labels_max: int | None = None
+    gold_share: int = round(GOLD_SHARE_DEFAULT * ALL)
+    min_accuracy: int | None = None
+    min_gold_seen: int = MIN_GOLD_SEEN_DEFAULT
+    include_labels: bool = False
+    review_no_consensus: bool = False
+    review_confidence_below: int | None = None
+    review_share: int | None = None
+    review_flagged: bool = False
+    review_deadline: float = REVIEW_DEADLINE_DEFAULT
+    sign_urls: bool = False
 
 
 class Job(NewJob, frozen=True, kw_only=True):
@@ -93,6 +113,7 @@ class Job(NewJob, frozen=True, kw_only=True):
 
     job_no: int
     job_id: str
+    task_key: int
     status: JobStatus
     delivery_status: DeliveryStatus | None
     delivery_error_code: str | None
@@ -111,7 +132,9 @@ class Job(NewJob, frozen=True, kw_only=True):
     tasks_done: int
     tasks_failed: int
     lines_read: int
+    has_review: bool = False
     credentials_wiped_at: datetime | None = None
+    has_gold: bool = False
     instructions_digest: bytes | None = None
 
     @property
@@ -120,6 +143,10 @@ class Job(NewJob, frozen=True, kw_only=True):
         if self.manifest_bytes is None or self.manifest_version is None:
             return None
         return Pin(self.manifest_bytes, self.manifest_version)
+
+    def task_id(self, task_no: int) -> str:
+        """Return the id of one of its tasks."""
+        return task_id(self.job_id, self.task_key, task_no)
 
 
 class Idempotency(msgspec.Struct, frozen=True):
@@ -165,6 +192,11 @@ def key_conflict() -> IdempotencyConflict:
     )
 
 
+def mark_gold(tx: Transaction, job_no: int) -> None:
+    """Record that some of the job's tasks are gold."""
+    tx.execute(_SQL["mark_gold"], {"job_no": job_no})
+
+
 def find_earlier(
     tx: Transaction, customer_id: str, vault: Vault, idempotency: Idempotency
 ) -> str | None:
@@ -185,6 +217,7 @@ def find_earlier(
 
 def _values(new: NewJob, job_id: str, vault: Vault) -> dict[str, Any]:
     values = msgspec.structs.asdict(new) | {"job_id": job_id} | _columns(new.delivery)
+    values["task_key"] = new_task_key()
     values["option_details"] = encode_details(new.option_details)
     values["credentials"] = job_credentials.seal(new.credentials, job_id, new.customer_id, vault)
     return values
@@ -204,29 +237,11 @@ def get(tx: Transaction, job_id: str, *, customer_id: str | None = None) -> Job 
     """Return the job; None if there is none, or none that `customer_id` may see."""
     values = {"job_id": job_id, "customer_id": customer_id}
     row = tx.execute(_SQL["get_job"], values).fetchone()
-    return _job(row) if row else None
+    return job_of(row) if row else None
 
 
-def list_page(
-    tx: Transaction,
-    customer_id: str,
-    *,
-    limit: int,
-    status: JobStatus | None = None,
-    before: str | None = None,
-) -> list[Job] | None:
-    """Return up to `limit` jobs older than `before`, newest first; None if that is no job of theirs."""
-    values: dict[str, Any] = {"customer_id": customer_id, "limit": limit, "before": _AFTER_ALL}
-    if before is not None:
-        cursor = tx.execute(_SQL["find_cursor"], values | {"job_id": before}).fetchone()
-        if cursor is None:
-            return None
-        values["before"] = cursor["job_no"]
-    query = "list_jobs_by_status" if status else "list_jobs"
-    return [_job(row) for row in tx.execute(_SQL[query], values | {"status": status})]
-
-
-def _job(row: dict[str, Any]) -> Job:
+def job_of(row: dict[str, Any]) -> Job:
+    """Return a row of the statement `job` as a job."""
     target = {f: row[f"delivery_{f}"] for f in DeliveryTarget.__struct_fields__}
     row["delivery"] = msgspec.convert(target, DeliveryTarget) if row["delivery_type"] else None
     row["instructions"] = None

@@ -43,14 +43,16 @@ class OwnLabel(msgspec.Struct, frozen=True):
 
 
 def record(tx: Transaction, annotator_no: int, taken: Sequence[Mapping[str, Any]]) -> None:
-    """Record labels that were just taken, by the `job_no`, `task_no` and `settled` of each.
+    """Record labels that were just taken, by the `job_no`, `task_no`, `settled` and `held_s` of each.
 
-    The statements run with the next one of the transaction, or with its commit.
+    `held_s` is the same for all: the seconds since the first claim of their tasks, None if none was
+    held. The statements run with the next one of the transaction, or with its commit.
     """
     if not taken:
         return
     values = {
         "annotator_no": annotator_no,
+        "held_s": taken[0]["held_s"],
         "job_nos": arrays.as_text(row["job_no"] for row in taken),
         "task_nos": arrays.as_text(row["task_no"] for row in taken),
         "settled": arrays.as_text(row["settled"] for row in taken),
@@ -88,7 +90,7 @@ def list_page(
     archived = _find_archived(tx, annotator_no, (row for row in rows if row["label"] is None))
     return [
         OwnLabel(
-            task_id(row["job_id"], row["task_no"]),
+            task_id(row["job_id"], row["task_key"], row["task_no"]),
             row["job_id"],
             row["label"] or archived.get((row["job_no"], row["task_no"])),
             row["created_at"],

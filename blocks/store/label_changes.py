@@ -1,7 +1,7 @@
 """Skip tasks, and replace and withdraw labels. The rules are in `sql/label_changes.sql`.
 
 A batch with such entries locks what it changes first. Replaced labels are taken back and counted anew by
-`annotation.submit`, so the rule of consensus stands there alone.
+`labelling.submit`, so the rule of consensus stands there alone.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from blocks.domain.ids import parse_task_id
 from blocks.domain.model import LabelOutcome, SkipReason
-from blocks.store import annotation, jobs
-from blocks.store.annotation import Label
+from blocks.store import jobs, labelling, lease_returns, review_queue, task_numbers
 from blocks.store.database import Rollback, Transaction
+from blocks.store.labelling import Label
 from blocks.store.queries import load
 
 _SQL = load("label_changes")
@@ -44,7 +43,7 @@ Entry = Label | Skip | Replacement | Withdrawal
 
 
 class _Numbered(NamedTuple):
-    """The `n`th entry of a batch, whose task's id could be read."""
+    """The `n`th entry of a batch, whose task's id is one of ours."""
 
     n: int
     job_id: str
@@ -58,17 +57,18 @@ def submit(tx: Transaction, annotator_no: int, entries: Sequence[Entry]) -> list
     Of entries for one task the first counts, if one of them is not just a label. This has to come first
     in its transaction, as it takes locks.
     """
-    keys = [parse_task_id(entry.task_id) for entry in entries]
-    numbered = [_Numbered(n, *key, entries[n]) for n, key in enumerate(keys) if key]
+    numbers = task_numbers.find(tx, (entry.task_id for entry in entries))
+    numbered = [
+        _Numbered(n, *numbers[entry.task_id], entry)
+        for n, entry in enumerate(entries)
+        if entry.task_id in numbers
+    ]
     firsts, later = _split_repeated(numbered)
-    values = _columns(firsts, annotator_no)
-    # No lease of the annotator comes after those are locked, nor a task that they are just skipping.
-    annotation.await_claims(tx, annotator_no)
-    for lock in ("lock_leases", "lock_tallies", "lock_chunks"):
-        tx.execute(_SQL[lock], values)
+    locked = _lock(tx, annotator_no, firsts)
     outcomes: dict[int, LabelOutcome] | None = None
     while outcomes is None:
-        outcomes = _try(tx, annotator_no, firsts)
+        outcomes = _try(tx, annotator_no, [each for each in firsts if each.n in locked])
+    outcomes |= _refuse(tx, annotator_no, [each for each in firsts if each.n not in locked])
     unknown = LabelOutcome.UNKNOWN_TASK
     for n, first in later.items():
         outcomes[n] = unknown if outcomes[first] is unknown else LabelOutcome.DUPLICATE
@@ -91,6 +91,20 @@ def _split_repeated(numbered: Sequence[_Numbered]) -> tuple[list[_Numbered], dic
         else:
             counting.append(each)
     return counting, later
+
+
+def _lock(tx: Transaction, annotator_no: int, entries: Sequence[_Numbered]) -> set[int]:
+    """Lock what the entries may change; return the numbers of those whose tasks take labels.
+
+    Others may do so a moment later, and do not count then: their votes would be locked after chunks.
+    """
+    values = _columns(entries, annotator_no)
+    # No lease of the annotator comes after those are locked, nor a task that they are just skipping.
+    lease_returns.await_claims(tx, annotator_no)
+    tx.execute(_SQL["lock_leases"], values)
+    locked = tx.execute(_SQL["lock_tallies"], values).fetchall()
+    tx.execute(_SQL["lock_chunks"], values)
+    return {row["n"] for row in locked}
 
 
 def _try(
@@ -128,6 +142,7 @@ def _skip(
     if not skips:
         return {}, set()
     rows = tx.execute(_SQL["skip"], _columns(skips, annotator_no)).fetchall()
+    review_queue.hold_back(tx, [row for row in rows if row["may_be_held_back"]])
     outcomes = {row["n"]: LabelOutcome.SKIPPED for row in rows}
     return outcomes, {row["job_no"] for row in rows if row["chunk_done"]}
 
@@ -145,16 +160,31 @@ def _count(
     tx: Transaction, annotator_no: int, entries: Sequence[_Numbered], jobs_done: set[int]
 ) -> dict[int, LabelOutcome]:
     """Count the labels and the replacements; return their outcomes."""
-    labels = {
+    labels = _labels(entries)
+    if not labels:
+        jobs.settle(tx, jobs_done)
+        return {}
+    counted = labelling.submit(tx, annotator_no, list(labels.values()), jobs_done=jobs_done)
+    return dict(zip(labels, counted, strict=True))
+
+
+def _labels(entries: Iterable[_Numbered]) -> dict[int, Label]:
+    """Return the labels and the replacements by their numbers."""
+    return {
         each.n: Label(each.entry.task_id, each.entry.label)
         for each in entries
         if isinstance(each.entry, Label | Replacement)
     }
-    if not labels:
-        jobs.settle(tx, jobs_done)
-        return {}
-    counted = annotation.submit(tx, annotator_no, list(labels.values()), jobs_done=jobs_done)
-    return dict(zip(labels, counted, strict=True))
+
+
+def _refuse(
+    tx: Transaction, annotator_no: int, entries: Sequence[_Numbered]
+) -> dict[int, LabelOutcome]:
+    """Return the outcomes of entries of which none counts."""
+    labels = _labels(entries)
+    refused = labelling.explain_refused(tx, annotator_no, list(labels.values()))
+    outcomes = dict(zip(labels, refused, strict=True))
+    return outcomes | _explain_refused(tx, annotator_no, entries, outcomes)
 
 
 def _explain_refused(
@@ -163,7 +193,7 @@ def _explain_refused(
     entries: Iterable[_Numbered],
     outcomes: dict[int, LabelOutcome],
 ) -> dict[int, LabelOutcome]:
-    """Return the outcomes of entries that were not taken, where `annotation.submit` cannot tell them."""
+    """Return the outcomes of entries that were not taken, where `labelling.submit` cannot tell them."""
     refused = [
         each
         for each in entries

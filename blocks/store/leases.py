@@ -1,13 +1,14 @@
 """Leases of annotators: find those of one claim by its key, list, count and renew them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from blocks.domain.errors import IdempotencyConflict
-from blocks.domain.ids import parse_task_id, task_id
+from blocks.domain.ids import parse_task_id, task_id, task_no_of
+from blocks.store import task_numbers
 from blocks.store.annotation import ClaimedTask, ClaimKey, describe_claimed
 from blocks.store.database import Transaction
 from blocks.store.queries import load
@@ -27,6 +28,15 @@ class Held(msgspec.Struct, frozen=True):
 
     tasks: int
     expires_at: datetime | None
+
+
+class Renewed(msgspec.Struct, frozen=True):
+    """A task that is held for longer, until `expires_at`; with `sign_urls` its URL is signed again."""
+
+    job_no: int
+    task_no: int
+    expires_at: datetime
+    sign_urls: bool
 
 
 def find_claimed(tx: Transaction, annotator_no: int, key: ClaimKey) -> list[ClaimedTask]:
@@ -54,23 +64,40 @@ def list_page(
 
     Those on corrupt pages are left out, so a page may be short. Return None if `after` is no task's id.
     """
-    job_no, task_no = 0, 0
-    if after is not None:
-        key = parse_task_id(after)
-        row = tx.execute(_SQL["find_job_no"], {"job_id": key[0]}).fetchone() if key else None
-        if key is None or row is None:
-            return None
-        job_no, task_no = row["job_no"], key[1]
+    place = find_place(tx, after)
+    if place is None:
+        return None
     values = {
         "annotator_no": annotator_no,
-        "after_job_no": job_no,
-        "after_task_no": task_no,
+        "after_job_no": place[0],
+        "after_place": place[1],
         "limit": limit + 1,
     }
     rows = tx.execute(_SQL["list_page"], values).fetchall()
     page = rows[:limit]
-    last = task_id(page[-1]["job_id"], page[-1]["task_no"]) if len(rows) > limit else None
+    last = last_id(page) if len(rows) > limit else None
     return HeldPage(describe_claimed(tx, [(row["job_no"], row) for row in page]), last)
+
+
+def last_id(page: Sequence[Mapping[str, Any]]) -> str:
+    """Return the id of the last task of a page of rows."""
+    last = page[-1]
+    return task_id(last["job_id"], last["task_key"], last["task_no"])
+
+
+def find_place(tx: Transaction, after: str | None) -> tuple[int, int] | None:
+    """Return where the task of an id is listed: its job's number, and its place among the job's tasks.
+
+    Return None if `after` is no task's id.
+    """
+    if after is None:
+        return 0, 0
+    key = parse_task_id(after)
+    row = tx.execute(_SQL["find_job"], {"job_id": key[0]}).fetchone() if key else None
+    if key is None or row is None:
+        return None
+    place = key[1] if row["has_gold"] else task_no_of(row["task_key"], key[1])
+    return row["job_no"], place
 
 
 def count_held(tx: Transaction, annotator_no: int) -> Held:
@@ -82,18 +109,26 @@ def count_held(tx: Transaction, annotator_no: int) -> Held:
 
 def renew(
     tx: Transaction, annotator_no: int, task_ids: Sequence[str], *, lease_s: int
-) -> Mapping[str, datetime]:
+) -> dict[str, Renewed]:
     """Hold the claims that these tasks are of for `lease_s` seconds from now on, if that is longer.
 
-    Return the new ends by the ids of those tasks that the annotator holds. What has run out is not
-    held any more, even if nobody else was handed it.
+    Return those tasks that the annotator holds, by their ids. What has run out is not held any more,
+    even if nobody else was handed it.
     """
-    keys = [key for key in map(parse_task_id, task_ids) if key]
-    values = {
-        "annotator_no": annotator_no,
-        "job_ids": [job_id for job_id, _ in keys],
-        "task_nos": [task_no for _, task_no in keys],
-        "lease_s": lease_s,
-    }
-    rows = tx.execute(_SQL["renew"], values).fetchall()
-    return {task_id(row["job_id"], row["task_no"]): row["renewed_until"] for row in rows}
+    values = {"annotator_no": annotator_no, "lease_s": lease_s}
+    return by_task(task_numbers.execute(tx, _SQL["renew"], task_ids, **values))
+
+
+def by_task(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Renewed]:
+    """Return rows of tasks that were renewed, by ids, as such tasks."""
+    return {id_: msgspec.convert(row, Renewed) for id_, row in rows.items()}
+
+
+def describe_to_sign(tx: Transaction, renewed: Iterable[Renewed]) -> list[ClaimedTask]:
+    """Return those of `renewed` whose URLs are signed, as annotators are shown them."""
+    rows = [
+        (each.job_no, {"task_no": each.task_no, "expires_at": each.expires_at})
+        for each in renewed
+        if each.sign_urls
+    ]
+    return describe_claimed(tx, rows)

@@ -1,10 +1,12 @@
 """What annotators can look up: who they are, and the jobs whose tasks they are handed."""
 
 import random
+from datetime import UTC, datetime
 
 import msgspec
 
-from blocks.store.annotation import LabelledJob
+from blocks.store import task_numbers
+from blocks.store.annotation import ClaimedTask, LabelledJob, describe_claimed
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -19,6 +21,14 @@ class FullJob(LabelledJob, frozen=True, kw_only=True):
 
     instructions: str | None
     is_open: bool
+
+
+class OpenLabel(msgspec.Struct, frozen=True):
+    """A label that may be replaced, and its task, which is not held: its lease ends when it was read."""
+
+    task: ClaimedTask
+    label: str
+    created_at: datetime
 
 
 class Self(msgspec.Struct, frozen=True):
@@ -57,3 +67,20 @@ def find_job(tx: Transaction, annotator_no: int, job_id: str) -> FullJob | None:
     values = {"annotator_no": annotator_no, "job_id": job_id}
     row = tx.execute(_SQL["find_job"], values).fetchone()
     return None if row is None else msgspec.convert(row, FullJob)
+
+
+def find_open_label(tx: Transaction, annotator_no: int, task_id: str) -> OpenLabel | None:
+    """Return the annotator's label of a task, with the task.
+
+    Return None if there is none, if the task takes no more labels, or if its page is corrupt.
+    """
+    number = task_numbers.find(tx, [task_id]).get(task_id)
+    if number is None:
+        return None
+    values = {"annotator_no": annotator_no, "job_id": number[0], "task_no": number[1]}
+    row = tx.execute(_SQL["find_open_label"], values).fetchone()
+    if row is None:
+        return None
+    place = {"task_no": row["task_no"], "expires_at": datetime.now(UTC)}
+    tasks = describe_claimed(tx, [(row["job_no"], place)])
+    return OpenLabel(tasks[0], row["label"], row["created_at"]) if tasks else None

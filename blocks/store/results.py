@@ -12,11 +12,20 @@ from datetime import datetime
 import msgspec
 import polars as pl
 
+from blocks.domain.consensus import ALL
+from blocks.domain.ids import id_number, task_no
 from blocks.domain.model import JobStatus, SkipReason, TaskReason, why_failed
-from blocks.lines.result_lines import RESULT_COLUMNS, Ballot, Results, quote, to_json_lines
+from blocks.lines.result_lines import (
+    RESULT_COLUMNS,
+    Ballot,
+    Extras,
+    Results,
+    quote,
+    to_json_lines,
+)
 from blocks.lookahead import look_ahead
-from blocks.store import pages
-from blocks.store.ballots import read_ended, unpack_votes
+from blocks.store import ballots, pages, reviews, single_labels
+from blocks.store.ballots import Rule, unpack_votes
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -63,9 +72,24 @@ class LineError(msgspec.Struct, frozen=True):
 
 class _Job(msgspec.Struct, frozen=True):
     job_id: str
+    task_key: int
     options: list[str]
     skips_max: int
     status: JobStatus
+    has_review: bool
+    target_confidence: int | None
+    has_gold: bool
+    include_labels: bool
+
+    @property
+    def extras(self) -> Extras:
+        """The fields of its results beside those of all jobs."""
+        return Extras(self.target_confidence is not None, self.has_gold, self.include_labels)
+
+    @property
+    def rule(self) -> Rule:
+        """What its ballots are read by."""
+        return Rule(len(self.options), self.target_confidence is not None, self.has_gold)
 
     @property
     def is_cut_short(self) -> bool:
@@ -89,6 +113,24 @@ class _Chunk(msgspec.Struct, frozen=True):
         return None if self.lines_before is None else self.lines_before + line_in_chunk
 
 
+class _Part(msgspec.Struct, frozen=True):
+    """Tasks of a chunk, whose numbers follow one another; the ended among them, and their labels.
+
+    Those may be of some more tasks.
+    """
+
+    chunk: _Chunk
+    tasks: pl.DataFrame
+    ended: pl.DataFrame
+    labels: pl.DataFrame | None
+
+    def cut(self) -> Iterator["_Part"]:
+        """Yield it in smaller parts."""
+        for start in range(0, len(self.tasks), _TASKS_AT_A_TIME):
+            tasks = self.tasks.slice(start, _TASKS_AT_A_TIME)
+            yield _Part(self.chunk, tasks, self.ended, self.labels)
+
+
 def read(tx: Transaction, job_no: int, *, after: int = 0) -> Generator[Results, None, None]:
     """Yield the settled tasks in manifest order, thousands at a time, from line `after` + 1 on.
 
@@ -98,12 +140,22 @@ def read(tx: Transaction, job_no: int, *, after: int = 0) -> Generator[Results, 
     job = _find_job(tx, job_no)
     chunks = _list_chunks(tx, job_no)
     with closing(look_ahead(_read_tasks(tx, job_no, job, chunks, after=after))) as parts:
-        for chunk, tasks, ended in parts:
-            for start in range(0, len(tasks), _TASKS_AT_A_TIME):
-                some = tasks.slice(start, _TASKS_AT_A_TIME)
-                found = _settled(job, chunk, some, ended, after=after)
+        for part in parts:
+            for some in part.cut():
+                found = _settled(job, some, after=after)
                 if not found.tasks.is_empty():
                     yield found
+
+
+def count_labels(tx: Transaction, job_no: int) -> tuple[int, int]:
+    """Return how many labels the settled tasks have, and the sum of their skills."""
+    labels = skills = 0
+    for chunk in _list_chunks(tx, job_no):
+        first, end = task_no(chunk.chunk_no, 0), task_no(chunk.chunk_no, chunk.tasks)
+        some, their_skills = single_labels.count_settled(tx, job_no, first, end)
+        labels += some
+        skills += their_skills
+    return labels, skills
 
 
 def export(tx: Transaction, job_no: int, *, after: int = 0) -> Blocks:
@@ -158,44 +210,65 @@ def _list_chunks(tx: Transaction, job_no: int) -> list[_Chunk]:
 
 def _read_tasks(
     tx: Transaction, job_no: int, job: _Job, chunks: Sequence[_Chunk], *, after: int
-) -> Generator[tuple[_Chunk, pl.DataFrame, pl.DataFrame], None, None]:
-    """Yield tasks of chunks that have settled ones, a few pages at a time, and the ended among them."""
+) -> Generator[_Part, None, None]:
+    """Yield tasks of chunks that have settled ones, a few pages at a time, with their `id_number`."""
     for chunk in chunks:
         ends_at = chunk.number(chunk.lines)
         if chunk.settled and (ends_at is None or ends_at > after):
             for tasks in pages.read_chunk(tx, job_no, chunk.chunk_no):
                 ended = _read_ended(tx, job_no, job, tasks)
+                labels = _read_labels(tx, job_no, tasks) if job.include_labels else None
                 tx.commit()
-                yield chunk, tasks, ended
+                numbers = id_number(job.task_key, tasks["task_no"]).alias("id_number")
+                yield _Part(chunk, tasks.with_columns(numbers), ended, labels)
 
 
-def _settled(
-    job: _Job, chunk: _Chunk, tasks: pl.DataFrame, ended: pl.DataFrame, *, after: int
-) -> Results:
-    """Return those of `tasks`, whose numbers follow one another, that are settled."""
-    first, last = tasks["task_no"][0], tasks["task_no"][-1]
-    ended = ended.filter(pl.col("task_no").is_between(first, last), pl.col("outcome") > 0)
-    kinds = ended.select("outcome", "votes").unique(maintain_order=True).with_row_index("ballot")
-    ballots = [Ballot(outcome - 1, unpack_votes(votes)) for _, outcome, votes in kinds.iter_rows()]
-    ended = ended.join(kinds, on=["outcome", "votes"], how="left", maintain_order="left")
+def _settled(job: _Job, part: _Part, *, after: int) -> Results:
+    """Return the settled tasks of a part."""
+    chunk, tasks = part.chunk, part.tasks
+    is_weighted = job.target_confidence is not None
+    is_among = pl.col("task_no").is_between(tasks["task_no"][0], tasks["task_no"][-1])
+    ended = part.ended.filter(is_among, pl.col("outcome") > 0)
+    kind = ["outcome", "votes", "gold"] if job.has_gold else ["outcome", "votes"]
+    kinds = ended.select(kind).unique(maintain_order=True).with_row_index("ballot")
+    found = [
+        Ballot(outcome - 1, unpack_votes(votes), *gold)
+        for _, outcome, votes, *gold in kinds.iter_rows()
+    ]
+    ended = ended.join(kinds, on=kind, how="left", maintain_order="left")
     line = pl.col("line").cast(pl.Int64) + pl.lit(chunk.lines_before, dtype=pl.Int64)
     frame = (
-        tasks[ended["task_no"] - first]
+        tasks[ended["task_no"] - tasks["task_no"][0]]
         .with_columns(
             line=line,
             ballot=ended["ballot"],
+            confidence=ended["confidence"].fill_null(ALL) if is_weighted else ended["confidence"],
             created_at=pl.lit(chunk.created_at, dtype=RESULT_COLUMNS["created_at"]),
-            settled_at=ended["labelled_at"],
+            # Gold has no end; its answer is known from the beginning.
+            settled_at=ended["labelled_at"].fill_null(chunk.created_at),
         )
         .filter((pl.col("line") > after).fill_null(value=True))
         .select(*RESULT_COLUMNS)
     )
-    return Results(job.job_id, job.options, frame, ballots)
+    reviewed = ended.filter("is_reviewed")["task_no"] if job.has_review else None
+    is_reviewed = None if reviewed is None else frame["task_no"].is_in(reviewed.implode())
+    labels = part.labels
+    if labels is not None:
+        labels = labels.join(frame, on="task_no", how="semi", maintain_order="left")
+    return Results(job.job_id, job.options, frame, found, is_reviewed, job.extras, labels)
 
 
 def _read_ended(tx: Transaction, job_no: int, job: _Job, tasks: pl.DataFrame) -> pl.DataFrame:
     first, last = tasks["task_no"][0], tasks["task_no"][-1]
-    return read_ended(tx, job_no, first, last + 1, options=len(job.options))
+    ended = ballots.read_ended(tx, job_no, first, last + 1, job.rule)
+    if not job.has_review:
+        return ended
+    reviewed = pl.Series(reviews.list_settled(tx, job_no, first, last + 1), dtype=pl.Int64)
+    return ended.with_columns(is_reviewed=pl.col("task_no").is_in(reviewed.implode()))
+
+
+def _read_labels(tx: Transaction, job_no: int, tasks: pl.DataFrame) -> pl.DataFrame:
+    return single_labels.read(tx, job_no, tasks["task_no"][0], tasks["task_no"][-1] + 1)
 
 
 def _list_bad_lines(
@@ -231,10 +304,12 @@ def _unsettled(
 ) -> Iterator[LineError]:
     found = tasks.join(ended, on="task_no", how="left" if job.is_cut_short else "inner")
     found = found.filter(pl.col("outcome").is_null() | (pl.col("outcome") <= 0))
-    columns = "byte_offset", "line", "data_url", "text", "metadata", "outcome", "votes"
+    columns = (
+        "byte_offset", "line", "data_url", "text", "metadata", "outcome", "votes", "confidence"
+    )  # fmt: skip
     for row in found.sort("task_no").select(columns).iter_rows():
-        byte_offset, line, data_url, text, metadata, outcome, votes = row
-        code, message = _cut_short(job) if outcome is None else _failed(job, outcome, votes)
+        byte_offset, line, data_url, text, metadata, *end = row
+        code, message = _cut_short(job) if end[0] is None else _failed(job, *end)
         more = f',"metadata":{metadata}' if metadata else ""
         data = f'"data_url":{quote(data_url)}' if text is None else f'"text":{quote(text)}'
         raw = f"{{{data}{more}}}".encode()[:_RAW_BYTES_SHOWN]
@@ -248,10 +323,16 @@ def _cut_short(job: _Job) -> tuple[str, str]:
     return code, f"The job {how} before this was settled."
 
 
-def _failed(job: _Job, outcome: int, packed: bytes) -> tuple[str, str]:
+def _failed(job: _Job, outcome: int, packed: bytes, confidence: int | None) -> tuple[str, str]:
     votes = unpack_votes(packed)
     counted = ", ".join(f"{option} {n}" for option, n in zip(job.options, votes, strict=True) if n)
     code = why_failed(outcome)
+    if code is TaskReason.NO_CONSENSUS and job.target_confidence is not None:
+        reached, target = ((n or 0) / ALL for n in (confidence, job.target_confidence))
+        return code, (
+            f"No option won with {sum(votes)} labels: {counted}. The likeliest one has a confidence of "
+            f"{reached:g}, and {target:g} was asked for."
+        )
     if code is TaskReason.NO_CONSENSUS:
         return code, f"No option won with {sum(votes)} labels: {counted}."
     who = "1 annotator" if job.skips_max == 1 else f"{job.skips_max} annotators"

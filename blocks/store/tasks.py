@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from blocks.domain.consensus import confidence
 from blocks.domain.errors import IdempotencyConflict
-from blocks.domain.ids import new_id, parse_task_id, task_id
+from blocks.domain.ids import new_id, new_task_key, task_id
 from blocks.domain.limits import (
     FAILURE_THRESHOLD_PERCENT_DEFAULT,
     PRIORITY_DEFAULT,
@@ -19,6 +20,7 @@ from blocks.domain.model import (
     GoodLine,
     JobStatus,
     OptionDetail,
+    SettledBy,
     SkipReason,
     TaskReason,
     TaskStatus,
@@ -27,7 +29,7 @@ from blocks.domain.model import (
 )
 from blocks.lines.pages import make_inline_pages
 from blocks.secrets.vault import Vault
-from blocks.store import archive, instructions, jobs, pages
+from blocks.store import archive, ballots, instructions, jobs, pages, reviews, task_numbers
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -49,12 +51,15 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     skips_max: int = SKIPS_MAX_DEFAULT
     instructions: str | None = None
     option_details: list[OptionDetail] | None = None
+    target_confidence: int | None = None
+    labels_max: int | None = None
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     """An inline task, with a URL or a text.
 
-    `metadata` is a JSON object as text, `body_hash` the SHA-256 of the request.
+    `metadata` is a JSON object as text, `body_hash` the SHA-256 of the request, `gold` the right option,
+    1-based, where that is known.
     """
 
     rule: Rule
@@ -64,6 +69,7 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None
     body_hash: bytes
     text: str | None = None
+    gold: int | None = None
 
     def as_line(self) -> GoodLine:
         """Return it as the line of a manifest, at no place."""
@@ -92,6 +98,7 @@ class Skip(msgspec.Struct, frozen=True):
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """A task and its votes; `line` is 1-based in the manifest, None for an inline task."""
 
+    task_id: str
     job_id: str
     inline: bool
     job_status: JobStatus
@@ -101,7 +108,6 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     task_type: TaskType
     stop_early: bool
     skips_max: int
-    task_no: int
     data_url: str | None
     text: str | None
     metadata: str | None
@@ -116,10 +122,13 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     skips: list[Skip]
     instructions_digest: bytes | None = None
     option_details: list[OptionDetail] | None = None
-
-    @property
-    def task_id(self) -> str:
-        return task_id(self.job_id, self.task_no)
+    target_confidence: int | None = None
+    labels_max: int | None = None
+    settled_by: SettledBy | None = None
+    confidence: int | None = None
+    """How likely its outcome is, in ten-thousandths, where labels are weighed."""
+    gold: int | None = None
+    """The right option, 1-based, of a gold task, which is also its outcome."""
 
     @property
     def status(self) -> TaskStatus:
@@ -177,27 +186,32 @@ def create(
     ]
 
 
-def get(tx: Transaction, id_: str, *, customer_id: str) -> Task | None:
-    """Return the customer's task of that id; None if there is none."""
-    key = parse_task_id(id_)
-    if key is None:
+def get(tx: Transaction, id_: str, *, customer_id: str | None) -> Task | None:
+    """Return the customer's task of that id, or anybody's with None; None if there is none."""
+    number = task_numbers.find(tx, [id_]).get(id_)
+    if number is None:
         return None
-    values = {"job_id": key[0], "task_no": key[1], "customer_id": customer_id}
+    job_id, task_no = number
+    values = {"job_id": job_id, "task_no": task_no, "customer_id": customer_id}
     row = tx.execute(_SQL["get_task"], values).fetchone()
     if row is None:
         return None
     job_no = row.pop("job_no")
-    (line,) = pages.read(tx, [(job_no, key[1])]).values()
+    (line,) = pages.read(tx, [(job_no, task_no)]).values()
     if row["votes"] is None and JobStatus(row["job_status"]).has_ended:
-        row |= _find_archived(tx, job_no, key[1], options=len(row["options"]))
+        row |= _find_archived(tx, job_no, task_no, row)
+    if row["gold"] is not None:
+        row |= {"outcome": row["gold"], "labelled_at": row["created_at"], "confidence": None}
+    if row.pop("has_review") and (row["outcome"] or 0) > 0:
+        row["settled_by"] = reviews.find_settled_by(tx, job_no, task_no)
     lines_before = row.pop("lines_before")
     found = {
-        "task_no": key[1],
+        "task_id": id_,
         "data_url": line.data_url,
         "text": line.text,
         "metadata": line.metadata,
         "line": None if lines_before is None else lines_before + line.line,
-        "skips": _list_skips(tx, job_no, key[1]),
+        "skips": _list_skips(tx, job_no, task_no),
     }
     return msgspec.convert(row | found, Task)
 
@@ -207,12 +221,17 @@ def _list_skips(tx: Transaction, job_no: int, number: int) -> list[Skip]:
     return [Skip(**row | {"reason": SkipReason.of_number(row["reason"])}) for row in rows]
 
 
-def _find_archived(tx: Transaction, job_no: int, number: int, *, options: int) -> dict[str, Any]:
+def _find_archived(
+    tx: Transaction, job_no: int, number: int, row: Mapping[str, Any]
+) -> dict[str, Any]:
     labels = archive.read_labels_of(tx, job_no, [number])
     if labels.is_empty():
         return {}
-    said = labels["option"].to_list()
+    said, options = labels["option"].to_list(), len(row["options"])
+    is_weighted = row["target_confidence"] is not None
+    found = ballots.confidences_of(labels, options)["confidence"] if is_weighted else ()
     return {
+        "confidence": next(iter(found), confidence([0] * options) if is_weighted else None),
         "outcome": labels["outcome"][-1],
         "votes": [said.count(option) for option in range(1, options + 1)],
         "labelled_at": labels["created_at"][-1],
@@ -236,10 +255,14 @@ def _find_keys(
         if row := rows.get(task.idempotency_key):
             used_for: bytes = row["body_hash"]
             _check_same(task, is_same=vault.is_digest_of(used_for, task.body_hash))
-    return {
-        key: CreatedTask(task_id(row["job_id"], row["task_no"]), row["created_at"], replayed=True)
-        for key, row in rows.items()
-    }
+    return {key: _created(row, row, replayed=True) for key, row in rows.items()}
+
+
+def _created(
+    job: Mapping[str, Any], row: Mapping[str, Any], *, replayed: bool = False
+) -> CreatedTask:
+    id_ = task_id(job["job_id"], job["task_key"], row["task_no"])
+    return CreatedTask(id_, row["created_at"], replayed)
 
 
 def _check_same(task: NewTask, *, is_same: bool) -> None:
@@ -266,6 +289,7 @@ def _container(
     if found is None:
         new = values | {
             "job_id": new_id("job"),
+            "task_key": new_task_key(),
             "priority": PRIORITY_DEFAULT,
             "failure_threshold_percent": FAILURE_THRESHOLD_PERCENT_DEFAULT,
         }
@@ -295,6 +319,9 @@ def _append(
         "job_no": container["job_no"],
         "customer_id": customer_id,
         "batch_id": batch_id,
+        "gold_places": [n for n, task in enumerate(tasks.values()) if task.gold],
+        "gold_options": [task.gold for task in tasks.values() if task.gold],
+        "gold": sum(1 for task in tasks.values() if task.gold),
         "bytes": sum(stored_bytes(task) for task in tasks.values()),
         "tasks": len(tasks),
         "page_skipped": list(accumulate((page.tasks for page in made), initial=0))[:-1],
@@ -309,12 +336,12 @@ def _append(
     }
     place = tx.execute(_SQL["lengthen_chunk"], values).fetchone()
     assert place is not None  # a container has a chunk
+    if values["gold"]:
+        jobs.mark_gold(tx, container["job_no"])
+        tx.execute(_SQL["append_gold"], values | place)
     rows = tx.execute(_SQL["append_tasks"], values | place).fetchall()
     tx.execute(_SQL["reopen_container"], values)
-    return {
-        n: CreatedTask(task_id(container["job_id"], row["task_no"]), row["created_at"])
-        for n, row in zip(tasks, rows, strict=True)
-    }
+    return {n: _created(container, row) for n, row in zip(tasks, rows, strict=True)}
 
 
 def stored_bytes(task: NewTask) -> int:

@@ -53,6 +53,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """When the job, or its delivery, fails if nothing changes; null if it waits for any time."""
     annotators: int | None = None
     """How many more annotators are needed; null where it waits for something else."""
+    tasks: int | None = None
+    """How many tasks wait for a reviewer; null where the job waits for something else."""
 
 
 class _Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +120,8 @@ def find_waits(tx: Transaction, jobs: Sequence[Job]) -> dict[int, Waiting]:
     found = {run.job_no: _describe_run(by_no[run.job_no], run) for run in runs}
     waiting = {job_no: each for job_no, each in found.items() if each}
     labelling = [job.job_no for job in jobs if _is_labelled(job) and job.job_no not in found]
-    return waiting | _find_short_of_annotators(tx, labelling)
+    under_review = _find_under_review(tx, [by_no[job_no] for job_no in labelling])
+    return waiting | _find_short_of_annotators(tx, labelling) | under_review
 
 
 def _is_labelled(job: Job) -> bool:
@@ -182,12 +185,38 @@ def _wait_for_prefect(run: _Run, reason: str, tries: int = 0) -> Waiting:
     )
 
 
+def _find_under_review(tx: Transaction, jobs: Sequence[Job]) -> dict[int, Waiting]:
+    """Return the jobs of which all tasks have ended but those that wait for a reviewer."""
+    left = {job.job_no: job.total_tasks - job.tasks_done - job.tasks_failed for job in jobs}
+    job_nos = [job.job_no for job in jobs if job.has_review and left[job.job_no]]
+    if not job_nos:
+        return {}
+    return {
+        row["job_no"]: Waiting(
+            what=WaitsFor.REVIEWERS,
+            reason=_describe_under_review(row["tasks"]),
+            since=row["since"],
+            tasks=row["tasks"],
+        )
+        for row in tx.execute(_SQL["count_under_review"], {"job_nos": job_nos})
+        if row["tasks"] == left[row["job_no"]]
+    }
+
+
+def _describe_under_review(tasks: int) -> str:
+    who = "1 task waits" if tasks == 1 else f"{tasks} tasks wait"
+    return f"{who} for a reviewer; everything else is done."
+
+
 def _find_short_of_annotators(tx: Transaction, job_nos: Sequence[int]) -> dict[int, Waiting]:
     if not job_nos:
         return {}
+    excluded = tx.execute(_SQL["count_excluded"], {"job_nos": list(job_nos)}).fetchone()
+    assert excluded is not None  # an aggregate
     values: dict[str, Any] = {
         "job_nos": list(job_nos),
-        "annotators_max": _ANNOTATORS_MAX,
+        # So many that enough are left without those who are excluded.
+        "annotators_max": _ANNOTATORS_MAX + excluded["annotators"],
         "tasks_max": _TASKS_MAX,
         "reasons": len(SkipReason),
     }

@@ -149,8 +149,10 @@ def list_messages(
     return msgspec.convert(tx.execute(_SQL["list"], values).fetchall(), list[Message])
 
 
-def find_message(tx: Transaction, customer_id: str, message_id: str) -> tuple[int, int] | None:
-    """Return the numbers of one of the customer's messages and of its endpoint."""
+def find_message(
+    tx: Transaction, customer_id: str | None, message_id: str
+) -> tuple[int, int] | None:
+    """Return the numbers of a message, of the customer or with None of anybody, and of its endpoint."""
     values = {"customer_id": customer_id, "message_id": message_id}
     row = tx.execute(_SQL["find"], values).fetchone()
     return (row["notification_no"], row["webhook_no"]) if row else None

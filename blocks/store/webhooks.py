@@ -48,10 +48,11 @@ class NewWebhook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint. One that is not `registered` was named by a job or a task as its callback_url."""
+    """An endpoint. One that is not `registered` was named by a job or a task, or was deleted."""
 
     webhook_no: int
     webhook_id: str
+    customer_id: str
     callback_url: str
     registered: bool
     events: list[Event]
@@ -74,8 +75,8 @@ def register(tx: Transaction, new: NewWebhook, vault: Vault) -> Webhook:
     return webhook
 
 
-def find(tx: Transaction, customer_id: str, webhook_id: str) -> Webhook | None:
-    """Return the customer's endpoint of that id, held until the transaction ends."""
+def find(tx: Transaction, customer_id: str | None, webhook_id: str) -> Webhook | None:
+    """Return the endpoint of that id, held until the transaction ends; with None it may be anybody's."""
     values = {"customer_id": customer_id, "webhook_id": webhook_id}
     row = tx.execute(_SQL["find"], values).fetchone()
     return msgspec.convert(row, Webhook) if row else None
@@ -83,7 +84,7 @@ def find(tx: Transaction, customer_id: str, webhook_id: str) -> Webhook | None:
 
 def list_page(
     tx: Transaction,
-    customer_id: str,
+    customer_id: str | None,
     *,
     limit: int,
     after: str | None = None,
@@ -91,7 +92,8 @@ def list_page(
 ) -> list[Webhook] | None:
     """Return up to `limit` endpoints after `after`, the oldest first; None if there is no such one.
 
-    Those that only jobs and tasks name are left out, but for `everything`.
+    With None for the customer they are everybody's. Those that are not registered are left out, but
+    for `everything`: then they are there as long as they have messages, or are switched off.
     """
     start = find(tx, customer_id, after) if after else None
     if after and start is None:
@@ -102,7 +104,8 @@ def list_page(
         "after": start.webhook_no if start else _FIRST_PAGE,
         "limit": limit,
     }
-    return msgspec.convert(tx.execute(_SQL["list"], values).fetchall(), list[Webhook])
+    query = "list" if customer_id else "list_of_all"
+    return msgspec.convert(tx.execute(_SQL[query], values).fetchall(), list[Webhook])
 
 
 def unregister(tx: Transaction, webhook_no: int) -> None:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import s3fs
@@ -24,18 +25,30 @@ from rich.table import Table
 
 from blocks.store import customers
 from blocks.store.database import Database
+from deployments.embedded.demo_pictures import ANIMALS, draw
+from deployments.embedded.first_links import add_reviewer_key, make_links
 from deployments.embedded.object_stores import ObjectStoreAddress
 from deployments.embedded.stack import Stack
 from deployments.errors import DemoFailed
 
 _LINES = 2000
-_ANIMALS = ("cat", "dog", "bird")
+_PICTURES = 25  # of each animal; the lines of the manifest go through them again and again
+_QUESTION = "Which animal is it?"
 _ANNOTATORS = 5
 _MISTAKEN = 0.12  # the share of labels in which an annotator is wrong
 _CLAIM = 100
 _POLL_S = 0.1
 _TIMEOUT_S = 120
-_MANIFESTS, _RESULTS = "demo-manifests", "demo-results"
+_MANIFESTS, _RESULTS, _GALLERY = "demo-manifests", "demo-results", "demo-pictures"
+_REVIEWED = 12  # pictures of the second job that are labelled, so that there is something to review
+_DELIVERY = {"type": "s3", "bucket": _RESULTS, "prefix": "labels"}
+_INSTRUCTIONS = """\
+Say which animal you see.
+
+- **cat**: pointed ears, whiskers
+- **dog**: ears that hang down
+- **bird**: a beak, and two legs
+"""
 _BAD_LINES = (
     b'{"data_url": "https://images.example.com/truncated.jpg"',
     b'{"data_url": "not a url"}',
@@ -59,10 +72,12 @@ def run_demo(console: Console, *, keep: bool = False) -> None:
         console.print("[bold]Starting[/] PostgreSQL, SeaweedFS, Prefect, a worker and the API")
         try:
             stack.start(lambda step: console.print(f"  [dim]{step}[/]"))
-            Demo(console, stack).run()
+            demo = Demo(console, stack)
+            demo.run()
             console.print(f"\nAll of it took {time.monotonic() - began:.0f} s.")
             if keep:
-                console.print("[bold]The servers stay up[/] until Ctrl-C.")
+                demo.leave_work()
+                console.print("\n[bold]The servers stay up[/] until Ctrl-C.")
                 stack.wait()
         finally:
             stack.stop()
@@ -82,7 +97,9 @@ class Demo:
         """Take a job through its whole life."""
         bucket = self._put_manifest()
         with self._client(self._customer_key) as client:
-            job_id = self._post_job(client)
+            job_id = self._post_job(
+                client, f"{_MANIFESTS}/animals.jsonl", consensus_threshold=3, delivery=_DELIVERY
+            )
             with _progress(self._console) as progress:
                 self._watch_ingestion(client, job_id, progress)
                 self._label(client, job_id, progress)
@@ -92,11 +109,7 @@ class Demo:
         self._show_links(job_id)
 
     def _put_manifest(self) -> s3fs.S3FileSystem:
-        bucket = s3fs.S3FileSystem(
-            key=self._store.access_key_id,
-            secret=self._store.secret_access_key,
-            endpoint_url=self._store.endpoint_url,
-        )
+        bucket = self._open_store()
         for name in (_MANIFESTS, _RESULTS):
             bucket.mkdir(name)
         bucket.pipe_file(f"{_MANIFESTS}/animals.jsonl", make_manifest())
@@ -105,18 +118,26 @@ class Demo:
         )
         return bucket
 
-    def _post_job(self, client: httpx.Client) -> str:
+    def _open_store(self) -> s3fs.S3FileSystem:
+        return s3fs.S3FileSystem(
+            key=self._store.access_key_id,
+            secret=self._store.secret_access_key,
+            endpoint_url=self._store.endpoint_url,
+        )
+
+    def _post_job(self, client: httpx.Client, manifest: str, **more: Any) -> str:
         body = {
-            "manifest_url": f"s3://{_MANIFESTS}/animals.jsonl",
-            "label_spec": {"question": "Which animal is it?", "options": list(_ANIMALS)},
-            "consensus_threshold": 3,
+            "manifest_url": f"s3://{manifest}",
+            "label_spec": {"question": _QUESTION, "options": list(ANIMALS)},
             "credentials": {
                 "access_key_id": self._store.access_key_id,
                 "secret_access_key": self._store.secret_access_key,
                 "region": "us-east-1",
                 "endpoint_url": self._store.endpoint_url,
             },
-            "delivery": {"type": "s3", "bucket": _RESULTS, "prefix": "labels"},
+            # Browsers get the pictures from the store, by URLs that say who may.
+            "sign_urls": True,
+            **more,
         }
         answer = _read_answer(client.post("/v1/jobs", json=body))
         self._console.print(f"[bold]POST /v1/jobs[/] → {answer['job_id']} ({answer['status']})\n")
@@ -153,14 +174,7 @@ class Demo:
         dice = random.Random(seed)  # noqa: S311 - not a secret
         with self._client(key) as client:
             while not done.is_set():
-                answer = _read_answer(client.post("/v1/annotation/claim", json={"limit": _CLAIM}))
-                labels = [
-                    {"task_id": task["task_id"], "label": _look_at(task["data_url"], dice)}
-                    for task in answer["tasks"]
-                ]
-                if labels:
-                    _read_answer(client.post("/v1/annotation/labels", json={"labels": labels}))
-                else:
+                if not _label_some(client, {"limit": _CLAIM}, dice):
                     done.wait(_POLL_S)
 
     def _watch_delivery(self, client: httpx.Client, job_id: str) -> dict[str, Any]:
@@ -209,28 +223,98 @@ class Demo:
             soft_wrap=True,  # a link that is broken over two lines cannot be clicked
         )
 
+    def leave_work(self) -> None:
+        """Post a second job for whoever signs in, with some of it to review, and print their links."""
+        self._console.print("\n[bold]A job for you[/] to label and to review")
+        lines = self._put_pictures()
+        with self._client(self._customer_key) as client:
+            job_id = self._post_job(
+                client,
+                f"{_GALLERY}/all.jsonl",
+                consensus_threshold=1,
+                review_share=0.5,
+                instructions=_INSTRUCTIONS,
+            )
+            for job in _watch(client, job_id):
+                if job["total_tasks"] == lines:
+                    break
+        with self._client(self._annotator_keys[0]) as client:
+            claim = {"limit": _REVIEWED, "job_id": job_id}
+            _label_some(client, claim, random.Random(0))  # noqa: S311 - not a secret
+        links = make_links(self._stack, self._keys_of_people())
+        self._console.print(f"\n{links}", end="", soft_wrap=True)
+
+    def _put_pictures(self) -> int:
+        """Put the pictures into the store, now that somebody may look at them; return how many."""
+        store, pictures = self._open_store(), make_pictures()
+        store.mkdir(_GALLERY)
+        # A browser shows what is called an SVG, and nothing that only looks like one.
+        store.pipe(pictures, ContentType="image/svg+xml")
+        store.pipe_file(f"{_GALLERY}/all.jsonl", make_gallery())
+        return len(pictures)
+
+    def _keys_of_people(self) -> dict[str, str]:
+        with (
+            Database(self._stack.database_url, connections_max=1) as database,
+            database.transaction() as tx,
+        ):
+            return {
+                "annotator": customers.add_annotator_key(tx, "Ann")[1],
+                "reviewer": add_reviewer_key(tx, "Rae"),
+                "customer": self._customer_key,
+                "operator": customers.add_admin_key(tx, "Ona"),
+            }
+
     def _client(self, key: str) -> httpx.Client:
         headers = {"Authorization": f"Bearer {key}"}
         return httpx.Client(base_url=self._stack.api_url, headers=headers, timeout=30)
 
 
+def _label_some(client: httpx.Client, claim: dict[str, Any], dice: random.Random) -> int:
+    """Label what a claim gives; return how many tasks that were."""
+    tasks = _read_answer(client.post("/v1/annotation/claim", json=claim))["tasks"]
+    labels = [
+        {"task_id": task["task_id"], "label": _look_at(task["data_url"], dice)} for task in tasks
+    ]
+    if labels:
+        _read_answer(client.post("/v1/annotation/labels", json={"labels": labels}))
+    return len(labels)
+
+
+def make_pictures() -> dict[str, bytes]:
+    """Return all pictures, by where they are in the store."""
+    return {_path(animal, n): draw(animal, n) for animal in ANIMALS for n in range(_PICTURES)}
+
+
+def make_gallery() -> bytes:
+    """Return a manifest in which each picture is one line, in an order that tells nothing."""
+    paths = [_path(animal, n) for animal in ANIMALS for n in range(_PICTURES)]
+    random.Random(0).shuffle(paths)  # noqa: S311 - not a secret
+    return b"".join(json.dumps({"data_url": f"s3://{path}"}).encode() + b"\n" for path in paths)
+
+
 def make_manifest() -> bytes:
     """Return a manifest of `_LINES` lines, one in a hundred of them bad."""
     dice = random.Random(0)  # noqa: S311 - not a secret
-    lines = [_line(n, dice.choice(_ANIMALS)) for n in range(_LINES)]
+    lines = [_line(n, dice.choice(ANIMALS)) for n in range(_LINES)]
     for n, at in enumerate(range(50, _LINES, 100)):
         lines[at] = _BAD_LINES[n % len(_BAD_LINES)]
     return b"\n".join(lines) + b"\n"
 
 
 def _line(n: int, animal: str) -> bytes:
-    data_url = f"https://images.example.com/{animal}/{n:04d}.jpg"
+    data_url = f"s3://{_path(animal, n % _PICTURES)}"
     return json.dumps({"data_url": data_url, "metadata": {"sku": f"A-{n:04d}"}}).encode()
 
 
+def _path(animal: str, n: int) -> str:
+    return f"{_GALLERY}/{animal}/{n:02d}.svg"
+
+
 def _look_at(data_url: str, dice: random.Random) -> str:
-    truth = data_url.split("/")[-2]
-    return dice.choice(_ANIMALS) if dice.random() < _MISTAKEN else truth
+    """Return what a picture shows, or sometimes a mistake; the path says it, as nobody looks."""
+    truth = urlsplit(data_url).path.split("/")[-2]
+    return dice.choice(ANIMALS) if dice.random() < _MISTAKEN else truth
 
 
 def _watch(client: httpx.Client, job_id: str) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ from types import FrameType, MappingProxyType, TracebackType
 from typing import NoReturn, Self
 from urllib.parse import urlsplit
 
+from blocks.settings import AnnotatorNames
 from blocks.store.migrations import migrate
 from deployments.embedded.environment import python_environment
 from deployments.embedded.loopback_http import get_status
@@ -107,8 +108,14 @@ class Stack:
             "REFINERY_DATABASE_URL": self.database_url,
             "ASG_ENCRYPTION_KEY": self.encryption_key,
             **self.prefect_environment,
+            **self._names(),
             "REFINERY_PUBLIC_URL": self._extra.get("REFINERY_PUBLIC_URL", self.api_url),
         }
+
+    def _names(self) -> dict[str, str]:
+        """Show customers all annotators' names: on one machine they work for the same people."""
+        name = "REFINERY_ANNOTATOR_NAMES"
+        return {name: self._extra.get(name, os.environ.get(name, AnnotatorNames.ALL))}
 
     def _egress(self) -> dict[str, str]:
         """Let customers' clients connect to the store, and to no other server of this machine."""
@@ -140,7 +147,7 @@ class Stack:
             FolderUnreachable: PostgreSQL's user cannot reach the data directory.
         """
         self.start_api(on_step)
-        with self._stops_on_error():
+        with self.stops_on_error():
             for supervised in self._rest:
                 supervised.wait_first_try()
         self._teller.flush()
@@ -154,13 +161,13 @@ class Stack:
         _make_data_dir(self.data_dir)
         self._lock.acquire()
         self._teller.start(on_step)
-        with self._stops_on_error():
+        with self.stops_on_error():
             self._start()
         self._teller.flush()
 
     def wait_complete(self) -> None:
         """Return when the rest is ready as well."""
-        with self._stops_on_error():
+        with self.stops_on_error():
             for supervised in self._rest:
                 supervised.wait_ready()
         self._teller.flush()
@@ -171,7 +178,8 @@ class Stack:
             threading.Event().wait()
 
     @contextlib.contextmanager
-    def _stops_on_error(self) -> Iterator[None]:
+    def stops_on_error(self) -> Iterator[None]:
+        """Stop everything if the block fails, or if a signal ends it."""
         try:
             with _signals_interrupt():
                 yield

@@ -14,7 +14,7 @@ from blocks.bodies.jobs import JobBody
 from blocks.bodies.reading import read_body
 from blocks.domain import limits
 from blocks.domain.errors import RefineryError
-from blocks.domain.model import TaskType
+from blocks.domain.model import ConsensusMethod, TaskType
 from blocks.prefect.blocks import ManifestSource
 from blocks.store.jobs import DeliveryTarget, NewJob
 
@@ -79,6 +79,36 @@ class LabelSpec(_Form):
     )
 
 
+class Consensus(_Form):
+    """How labels decide a task."""
+
+    method: ConsensusMethod = Field(
+        default=ConsensusMethod.MAJORITY,
+        description="majority: by the number of labels. weighted: by the skill of their annotators.",
+    )
+    target_confidence: float | None = Field(
+        default=None,
+        ge=limits.TARGET_CONFIDENCE_MIN,
+        le=limits.TARGET_CONFIDENCE_MAX,
+        description="weighted: how likely an option has to be. "
+        f"By default {limits.TARGET_CONFIDENCE_DEFAULT}.",
+    )
+    labels_min: int | None = Field(
+        default=None,
+        ge=limits.CONSENSUS_THRESHOLD_MIN,
+        le=limits.CONSENSUS_THRESHOLD_MAX,
+        description="weighted: labels of a task at the least. "
+        f"By default {limits.LABELS_MIN_DEFAULT}.",
+    )
+    labels_max: int | None = Field(
+        default=None,
+        ge=1,
+        le=limits.LABELS_MAX,
+        description="weighted: labels of a task at the most. "
+        f"By default {limits.LABELS_MAX_DEFAULT}.",
+    )
+
+
 class JobOptions(_Form):
     """The other fields of a job, as in `POST /v1/jobs`."""
 
@@ -87,6 +117,52 @@ class JobOptions(_Form):
         ge=limits.CONSENSUS_THRESHOLD_MIN,
         le=limits.CONSENSUS_THRESHOLD_MAX,
         description="With how many labels a task is settled; with 1, the first label is the result.",
+    )
+    consensus: Consensus = Field(default=Consensus(), description="How labels decide a task.")
+    gold_share: float = Field(
+        default=limits.GOLD_SHARE_DEFAULT,
+        ge=limits.GOLD_SHARE_MIN,
+        le=limits.GOLD_SHARE_MAX,
+        description="How many of an annotator's tasks are lines with `gold`, where there are any.",
+    )
+    min_accuracy: float | None = Field(
+        default=None,
+        ge=limits.MIN_ACCURACY_MIN,
+        le=limits.MIN_ACCURACY_MAX,
+        description="Annotators who are right on less of the gold get no more of a job.",
+    )
+    min_gold_seen: int = Field(
+        default=limits.MIN_GOLD_SEEN_DEFAULT,
+        ge=limits.MIN_GOLD_SEEN_MIN,
+        le=limits.MIN_GOLD_SEEN_MAX,
+        description="After how many gold tasks that is looked at.",
+    )
+    include_labels: bool = Field(
+        default=False, description="Show the single labels in the delivery and the export."
+    )
+    review_no_consensus: bool = Field(
+        default=False, description="Have reviewers decide tasks without a consensus."
+    )
+    review_confidence_below: float | None = Field(
+        default=None,
+        ge=limits.REVIEW_CONFIDENCE_MIN,
+        le=1,
+        description="Have reviewers decide tasks that would settle with less confidence.",
+    )
+    review_share: float | None = Field(
+        default=None,
+        ge=limits.REVIEW_SHARE_MIN,
+        le=1,
+        description="Have reviewers decide this share of the tasks that labels end.",
+    )
+    review_flagged: bool = Field(
+        default=False, description="Have reviewers decide tasks that would fail by skips."
+    )
+    review_deadline: float = Field(
+        default=limits.REVIEW_DEADLINE_DEFAULT,
+        ge=limits.REVIEW_DEADLINE_MIN,
+        le=limits.REVIEW_DEADLINE_MAX,
+        description="Hours that a task waits for a reviewer at the most.",
     )
     task_type: TaskType = Field(
         default=TaskType.IMAGE_CLASSIFICATION, description="What annotators are shown."
@@ -124,6 +200,11 @@ class JobOptions(_Form):
     show_metadata: bool | list[str] = Field(
         default=True,
         description="What annotators see of a line's metadata: all, none, or the members named here.",
+    )
+    sign_urls: bool = Field(
+        default=False,
+        description="Give annotators signed https URLs of objects in the block's place. Each job keeps "
+        "a copy of the block's credentials until it has ended.",
     )
     instructions: str | None = Field(
         default=None,
@@ -178,6 +259,7 @@ def job_of(
 
     Raises:
         InvalidParameters: with everything that `POST /v1/jobs` would refuse.
+        UnusableBlock: URLs are to be signed, and the block holds no key.
     """
     body = {
         "manifest_url": source.url_of("manifest"),
@@ -185,13 +267,18 @@ def job_of(
         "delivery": msgspec.to_builtins(target),
         **options.model_dump(mode="json"),
     }
+    if options.sign_urls:
+        # They are looked at alone; a job copies those that its block has when it is read.
+        body["credentials"] = msgspec.to_builtins(source.read_credentials())
     job, faults = read_body(msgspec.json.encode(body), JobBody)
     if job is None or faults:
         raise InvalidParameters(
             " ".join(f"{_place(fault.field)}: {fault.message}" for fault in faults)
         )
     return msgspec.structs.replace(
-        job.to_job(customer), block_delivers_to=target.url if target else None
+        job.to_job(customer),
+        credentials=None,
+        block_delivers_to=target.url if target else None,
     )
 
 

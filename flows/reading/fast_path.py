@@ -1,6 +1,7 @@
 """Validate manifest lines as columns: most in one sweep of Polars, the rest one by one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import msgspec
 import polars as pl
@@ -28,21 +29,32 @@ _BATCH_LINES_MAX = 64 * 1024
 _UTF8_WINDOW_BYTES = 4 * 1024
 _BOM = b"\xef\xbb\xbf"
 
+Judge = Callable[..., GoodLine | BadLine | None]
+"""`validate`, with all that is the same for the lines of a job."""
+
 _TEXT = pl.col("text")
 _URL_AT, _URL_END = pl.col("url_at"), pl.col("url_end")
 
 
 def validate_lines(
-    text: bytes, byte_offset: int, lines: int | None = None, *, takes_text: bool = False
+    text: bytes,
+    byte_offset: int,
+    lines: int | None = None,
+    *,
+    takes_text: bool = False,
+    options: Sequence[str] = (),
 ) -> Iterator[Batch]:
     """Yield the lines of `text`, which begins at `byte_offset` of the manifest, in bounded batches.
 
     `lines` is how many they are, if that is known; then they need not be counted. `takes_text` says
-    that a line may have a text instead of a URL.
+    that a line may have a text instead of a URL; `options` are what a line's `gold` may be.
     """
     number = 1
     for start, end in _cuts(text, lines):
-        batch = _validate(text[start:end], byte_offset + start, number, takes_text=takes_text)
+        judge = partial(validate, takes_text=takes_text, options=options)
+        batch = _validate(
+            text[start:end], byte_offset + start, number, judge, takes_text=takes_text
+        )
         number += batch.lines
         yield batch
 
@@ -62,7 +74,9 @@ def _cuts(text: bytes, lines: int | None) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def _validate(text: bytes, byte_offset: int, first_number: int, *, takes_text: bool) -> Batch:
+def _validate(
+    text: bytes, byte_offset: int, first_number: int, judge: Judge, *, takes_text: bool
+) -> Batch:
     lines = _judge(_split(text, byte_offset, first_number))
     tasks = _tasks(lines.filter("good"))
     rest = lines.remove("good")
@@ -74,10 +88,11 @@ def _validate(text: bytes, byte_offset: int, first_number: int, *, takes_text: b
         turned = _judge(_turn(rest)).filter("good")
         tasks = tasks.merge_sorted(_tasks(turned), key="byte_offset")
         rest = rest.join(turned, on="line", how="anti", maintain_order="left")
-    good, bad, blank = _validate_each(rest, text, byte_offset, takes_text=takes_text)
+    good, bad, blank = _validate_each(rest, text, byte_offset, judge)
     if good:
         tasks = tasks.merge_sorted(task_frame(good), key="byte_offset")
-    return Batch(len(lines), tasks, bad, blank)
+    gold = {line.byte_offset: line.gold for line in good if line.gold}
+    return Batch(len(lines), tasks, bad, blank, gold)
 
 
 def _split(text: bytes, byte_offset: int, first_number: int) -> pl.DataFrame:
@@ -199,7 +214,7 @@ def _turn(lines: pl.DataFrame) -> pl.DataFrame:
 
 
 def _validate_each(
-    lines: pl.DataFrame, text: bytes, byte_offset: int, *, takes_text: bool
+    lines: pl.DataFrame, text: bytes, byte_offset: int, judge: Judge
 ) -> tuple[list[GoodLine], list[BadLine], int]:
     good: list[GoodLine] = []
     bad: list[BadLine] = []
@@ -208,7 +223,7 @@ def _validate_each(
         start = at - byte_offset
         raw = text[start : start + size]
         raw = raw.removeprefix(_BOM) if at == 0 else raw
-        line = validate(raw, byte_offset=at, line=number, takes_text=takes_text)
+        line = judge(raw, byte_offset=at, line=number)
         if isinstance(line, GoodLine):
             good.append(line)
         elif line is not None:

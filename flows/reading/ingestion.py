@@ -6,6 +6,7 @@ Each step can be repeated: the database records it, in the transaction that did 
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 
 from blocks.domain.errors import ManifestRefused, ManifestTooLarge, NoValidLines, TooManyBadLines
@@ -22,7 +23,14 @@ from flows.reading.fast_path import validate_lines
 from flows.reading.ranges import Read, ReadAhead, choose_chunk_bytes, plan_ranges, read_lines
 from flows.running.deadlines import Deadline
 from flows.running.policy import RETRY
-from flows.running.resources import database, load_job, load_unread, manifest_of, settings
+from flows.running.resources import (
+    database,
+    keep_to_sign,
+    load_job,
+    load_unread,
+    manifest_of,
+    settings,
+)
 from flows.running.setbacks import PROCESS_JOB, retry_recorder
 
 # The HTTP contract: a job's bad lines are judged after this many lines at the earliest.
@@ -67,6 +75,7 @@ def pin(job_id: str) -> None:
             chunk_bytes_min=bounds.chunk_bytes_min,
             chunk_bytes_max=bounds.chunk_bytes_max,
         )
+    keep_to_sign(job)
     with database().transaction() as tx:
         jobs.pin(tx, job.job_no, found, chunk_bytes)
         waits.forget_failures(tx, job.job_no, PROCESS_JOB)
@@ -264,9 +273,20 @@ def _reader(job: Job) -> Read:
 
 
 def _commit(job: Job, chunk_no: int, at: int, text: bytes, counted: Counted) -> ChunkCounts | None:
+    validated = partial(
+        validate_lines,
+        text,
+        at,
+        counted.lines,
+        takes_text=job.task_type.takes_text,
+        options=job.options,
+    )
+    # That the job has gold is known before any of it is: claims and labels ask its row.
+    if not job.has_gold and b'"gold"' in text and any(batch.gold for batch in validated()):
+        with database().transaction() as tx:
+            jobs.mark_gold(tx, job.job_no)
     with database().transaction() as tx:
-        takes_text = job.task_type.takes_text
-        batches = validate_lines(text, at, counted.lines, takes_text=takes_text)
+        batches = validated()
         made = chunks.commit(tx, job.job_no, chunk_no, batches, counted)
         if made:
             waits.forget_failures(tx, job.job_no, PROCESS_JOB)

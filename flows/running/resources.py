@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
@@ -128,6 +129,27 @@ def destination_of(job: Job) -> Bucket:
     assert target is not None  # the flow has looked
     url = ObjectUrl(target.type, target.bucket, target.prefix)
     return _bucket(_access(job), url, kms_key_id=target.kms_key_id, acl=target.acl)
+
+
+def keep_to_sign(job: Job) -> None:
+    """Keep a copy of what the job's block holds, if its URLs are signed; a customer's is kept anyway.
+
+    Raises:
+        UnusableBlock: the block is missing, or holds no key.
+    """
+    if not job.sign_urls or not job.credentials_block:
+        return
+    from blocks.prefect.blocks import UnusableBlock, load_source  # noqa: PLC0415
+
+    source = load_source(job.credentials_block)
+    credentials = source.read_credentials()
+    if credentials is None:
+        raise UnusableBlock(f"The block {job.credentials_block} has no credentials to sign with.")
+    sealed = job_credentials.seal(
+        msgspec.json.encode(credentials), job.job_id, job.customer_id, settings().vault()
+    )
+    with database().transaction() as tx:
+        job_credentials.keep_copy(tx, job.job_no, sealed, signs_below=str(source.place))
 
 
 class _Access(NamedTuple):

@@ -6,11 +6,11 @@ Each step can be repeated: names and contents of the objects follow from the dat
 from collections.abc import Generator
 from contextlib import closing
 
-from blocks.delivery_manifest import DeliveredObject, folder_of
+from blocks.delivery_manifest import DeliveredLabels, DeliveredObject, folder_of
 from blocks.domain.errors import AccessDenied, RefineryError
 from blocks.domain.model import DeliveryStatus, ResultFormat
 from blocks.lookahead import look_ahead
-from blocks.store import jobs, results, waits
+from blocks.store import delivered_objects, jobs, results, waits
 from blocks.store.database import Transaction
 from blocks.store.jobs import Job
 from flows.running.deadlines import Deadline
@@ -81,11 +81,19 @@ def write_bad_lines(job_id: str, deadline: Deadline) -> DeliveredObject:
 def write_manifest(job_id: str, objects: list[DeliveredObject]) -> None:
     """Write `manifest.json`, unless another run of this delivery just did."""
     job = load_undelivered(job_id)
-    folder.write_manifest(destination_of(job), job, objects)
+    folder.write_manifest(destination_of(job), job, objects, _count_labels(job))
     with database().transaction() as tx:
         waits.forget_failures(
             tx, job.job_no, DELIVER_JOB
         )  # the delivery waits for the store no more
+
+
+def _count_labels(job: Job) -> DeliveredLabels | None:
+    """Count the single labels that were delivered; return None where the job shows none."""
+    if not job.include_labels:
+        return None
+    with database().long_read() as tx:
+        return DeliveredLabels.of(*results.count_labels(tx, job.job_no))
 
 
 def tidy(job_id: str, objects: list[DeliveredObject]) -> None:
@@ -103,11 +111,13 @@ def tidy(job_id: str, objects: list[DeliveredObject]) -> None:
         run_log(job_id=job_id).warning("delivery.not_tidied", reason=error.message)
 
 
-def finish(job_id: str, objects: int) -> None:
-    """Complete the job, with `objects` of it in the bucket."""
+def finish(job_id: str, objects: list[DeliveredObject]) -> None:
+    """Complete the job, with these objects and their manifest in the bucket."""
     job_no = load_job(job_id).job_no
+    listed = [(each.key, each.rows, each.bytes, each.sha256) for each in objects]
     with database().transaction() as tx:
-        jobs.finish_delivery(tx, job_no, objects)
+        delivered_objects.record(tx, job_no, listed)
+        jobs.finish_delivery(tx, job_no, len(objects) + 1)
 
 
 def refuse(job_id: str, code: str, message: str) -> None:
@@ -131,5 +141,5 @@ def deliver(job_id: str, *, again: bool = False) -> list[DeliveredObject]:
         objects = [*write_results(job_id, deadline), write_bad_lines(job_id, deadline)]
         write_manifest(job_id, objects)
     tidy(job_id, objects)
-    finish(job_id, len(objects) + 1)
+    finish(job_id, objects)
     return objects

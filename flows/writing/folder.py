@@ -13,9 +13,11 @@ import pyarrow as pa
 from blocks.buckets.protocol import Bucket, ObjectFile
 from blocks.delivery_manifest import (
     MANIFEST_BYTES_MAX,
+    DeliveredLabels,
     DeliveredObject,
     DeliveryManifest,
     folder_of,
+    rule_of,
 )
 from blocks.domain.errors import AccessDenied, NotSupported, ObjectExists, ObjectNotFound
 from blocks.domain.model import Compression, ResultFormat
@@ -108,16 +110,21 @@ def _write_lines(file: ObjectFile, blocks: Iterable[bytes], compression: Compres
     return rows
 
 
-def write_manifest(bucket: Bucket, job: Job, objects: list[DeliveredObject]) -> None:
+def write_manifest(
+    bucket: Bucket,
+    job: Job,
+    objects: list[DeliveredObject],
+    labels: DeliveredLabels | None = None,
+) -> None:
     """Write `manifest.json`, unless the same one is there.
 
     Raises:
         ObjectExists: another object is there.
     """
     key = f"{folder_of(job)}/manifest.json"
-    unconditional = encode_manifest(job, objects, conditional_put=False)
+    unconditional = encode_manifest(job, objects, labels, conditional_put=False)
     try:
-        if bucket.create(key, encode_manifest(job, objects)):
+        if bucket.create(key, encode_manifest(job, objects, labels)):
             return
     except (NotSupported, ObjectExists):  # another run may have written it without the condition
         bucket.create(key, unconditional, is_conditional=False)
@@ -127,7 +134,11 @@ def write_manifest(bucket: Bucket, job: Job, objects: list[DeliveredObject]) -> 
 
 
 def encode_manifest(
-    job: Job, objects: list[DeliveredObject], *, conditional_put: bool = True
+    job: Job,
+    objects: list[DeliveredObject],
+    labels: DeliveredLabels | None = None,
+    *,
+    conditional_put: bool = True,
 ) -> bytes:
     """Return `manifest.json`: every object, and the job's counters. Equal arguments give equal bytes."""
     layout = layout_of(job)
@@ -139,6 +150,12 @@ def encode_manifest(
         tasks_done=job.tasks_done,
         tasks_failed=job.tasks_failed,
         conditional_put=conditional_put,
+        options=job.options,
+        consensus=rule_of(job),
+        include_labels=job.include_labels,
+        has_gold=job.has_gold,
+        has_review=job.has_review,
+        labels=labels,
         objects=objects,
     )
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"

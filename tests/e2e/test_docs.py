@@ -70,15 +70,31 @@ def typed(blocks: list[str], stack: Stack, checkout: Path) -> str:
 
 
 def test_the_readme_takes_a_reader_from_nothing_to_results(stack: Stack, checkout: Path) -> None:
-    about_jobs = [block for block in commands("docs/api.md") if "$JOB" in block]
+    wanted = ("$JOB", "/v1/jobs/events")
+    about_jobs = [
+        block for block in commands("docs/api.md") if any(word in block for word in wanted)
+    ]
     assert about_jobs
     said = typed(
-        [*commands("README.md"), *about_jobs, *commands("docs/annotation.md")], stack, checkout
+        [
+            *commands("README.md"),
+            *about_jobs,
+            *commands("docs/leads.md"),
+            *commands("docs/annotation.md"),
+            *commands("docs/gold.md"),
+            *commands("docs/review.md"),
+        ],
+        stack,
+        checkout,
     )
     for words in (
         ": whole (2 objects, 1,000 rows",
+        ", 1,000 results computed again)",
+        '"recomputed": 1000',
         '"metadata":{"sku": "A-2"}',
         '"inference":{"method":"one_coin"',
+        "s/label",
+        '"disagreements":[]',
     ):
         assert words in said, said
     # Nothing that holds a key is left where somebody may commit it.

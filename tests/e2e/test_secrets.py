@@ -3,6 +3,7 @@
 import contextlib
 import os
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ import s3fs
 
 from deployments.embedded.postgres_programs import wheel_folder
 from deployments.embedded.stack import Stack
-from tests.support.client import Customer, wait_for
+from tests.support.client import Annotator, Customer, wait_for
 from tests.support.manifests import make_manifest
 
 pytestmark = pytest.mark.e2e
@@ -28,6 +29,7 @@ def test_a_canary_is_nowhere_in_databases_logs_prefect_or_process_arguments(
     s3: s3fs.S3FileSystem,
     s3_bucket: str,
     s3_credentials: dict[str, str],
+    make_annotator: Callable[[Callable[[dict[str, Any]], str]], Annotator],
 ) -> None:
     s3.pipe_file(f"{s3_bucket}/m.jsonl", make_manifest(100).data)
     url = f"s3://{s3_bucket}/m.jsonl"
@@ -36,6 +38,18 @@ def test_a_canary_is_nowhere_in_databases_logs_prefect_or_process_arguments(
         manifest_url=url, credentials=s3_credentials | {"secret_access_key": CANARY}
     )
     works = customer.submit(manifest_url=url, credentials=s3_credentials)
+    # One that signs URLs, and keeps its credentials for it.
+    s3.pipe_file(f"{s3_bucket}/one.jsonl", b'{"data_url": "s3://pictures/1.jpg"}')
+    signs = customer.submit(
+        manifest_url=f"s3://{s3_bucket}/one.jsonl", credentials=s3_credentials, sign_urls=True
+    )
+    customer.wait_ingested(signs, 1)
+    claim = {"limit": 1, "job_id": signs}
+    headers = {"Idempotency-Key": "one"}
+    annotator = make_annotator(lambda _: "cat").http
+    claimed = annotator.post("/v1/annotation/claim", json=claim, headers=headers).json()
+    _, _, signature = claimed["tasks"][0]["signed_url"].partition("X-Amz-Signature=")
+    assert signature
     answers = [
         customer.http.post(
             "/v1/jobs", json={"manifest_url": url, "credentials": {"token": CANARY}}
@@ -43,17 +57,18 @@ def test_a_canary_is_nowhere_in_databases_logs_prefect_or_process_arguments(
         customer.http.post("/v1/jobs", content=f'{{"secret": "{CANARY}"'),
     ]
     customer.wait(refused, "failed")
-    wait_for("both runs to end", lambda: _ended(prefect, [refused, works]))
-    answers += [customer.http.get(f"/v1/jobs/{job}") for job in (refused, works)]
+    wait_for("all runs to end", lambda: _ended(prefect, [refused, works, signs]))
+    answers += [customer.http.get(f"/v1/jobs/{job}") for job in (refused, works, signs)]
 
     with psycopg.connect(stack.database_url) as connection:
         sealed: dict[str, bool] = dict(
             connection.execute(
                 "select job_id, credentials is not null from jobs where job_id = any(%s)",
-                [[refused, works]],
+                [[refused, works, signs]],
             ).fetchall()
         )
-    assert sealed == {refused: False, works: False}  # neither needs them any more
+    # The first two need them no more.
+    assert sealed == {refused: False, works: False, signs: True}
     places = {
         "answers": "".join(answer.text for answer in answers),
         "refinery database": _dump(stack.database_url),
@@ -65,6 +80,7 @@ def test_a_canary_is_nowhere_in_databases_logs_prefect_or_process_arguments(
         assert text, place
         assert CANARY not in text, place
         assert s3_credentials["secret_access_key"] not in text, place
+        assert signature not in text, place
 
 
 def _ended(prefect: httpx.Client, job_ids: list[str]) -> bool:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from tests.support.child_programs import make_folder
 from tests.support.cli import Cli
 from tests.support.fake_prefect import FakePrefect
 from tests.support.faulty_store import FaultyStore
-from tests.support.store_shop import Shop
+from tests.support.store_shop import LastingShop, Shop
 
 if TYPE_CHECKING:
     from tests.support.flow_world import FlowShop
@@ -51,6 +52,12 @@ def vault(settings: Settings) -> Vault:
 @pytest.fixture
 def shop(database: Database, database_url: str, vault: Vault) -> Shop:
     return Shop(database, database_url, vault)
+
+
+@pytest.fixture
+def lasting_shop(database: Database, database_url: str, vault: Vault) -> Iterator[LastingShop]:
+    with closing(LastingShop(database, database_url, vault)) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -9,278 +9,29 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
-    initialize,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
 
-from blocks.domain.ids import parse_task_id, task_id, task_no
-from blocks.domain.limits import SKIPS_MAX_DEFAULT
-from blocks.domain.model import Pin, SkipReason, TaskType
 from blocks.secrets.vault import Vault
-from blocks.store import annotation, chunks, customers, jobs, tasks
-from blocks.store.database import Database, Transaction
-from blocks.store.tasks import NewTask, Rule
+from blocks.store import annotation
+from blocks.store.database import Database
 from tests.support.annotation_machine import (
-    CHUNK_BYTES,
     CREW,
-    JOBS_MAX,
     OPTIONS,
-    Change,
-    Checks,
     Step,
     Tell,
     World,
-    changes,
-    few,
-    options,
-    people,
-    picks,
-    reasons,
-    skips_max,
-    thresholds,
 )
-from tests.support.labelling import Job, Labelling
+from tests.support.annotation_rules import REVIEWS, Annotation, Intent, intents
+from tests.support.labelling import Labelling
 from tests.support.side import Side
-from tests.support.store_shop import DELIVERY, make_chunk
 
 pytestmark = [
     pytest.mark.integration,
     # Threads use `random` beside hypothesis: those of the pool of connections, and Prefect's that other tests leave.
     pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies"),
 ]
-
-
-class Annotation(Checks):
-    """The store and the model, step by step."""
-
-    # What customers do
-
-    @initialize(
-        threshold=thresholds,
-        stop_early=st.booleans(),
-        skips=skips_max,
-        sizes=st.lists(few, min_size=1, max_size=2),
-        claims=st.lists(st.tuples(people, few), max_size=8),
-    )
-    def begin(
-        self,
-        threshold: int,
-        stop_early: bool,
-        skips: int,
-        sizes: list[int],
-        claims: list[tuple[int, int]],
-    ) -> None:
-        self._post(threshold, stop_early, skips, has_delivery=False, sizes=sizes)
-        for who, limit in claims:
-            self._take(self._claim(self.crew[who], limit, None))
-
-    @precondition(lambda self: len(self.model.jobs) < JOBS_MAX)
-    @rule(
-        threshold=thresholds,
-        stop_early=st.booleans(),
-        skips=skips_max,
-        has_delivery=st.booleans(),
-        sizes=st.lists(few, max_size=2),
-    )
-    def post(
-        self, threshold: int, stop_early: bool, skips: int, has_delivery: bool, sizes: list[int]
-    ) -> None:
-        self._post(threshold, stop_early, skips, has_delivery, sizes)
-
-    def _post(
-        self, threshold: int, stop_early: bool, skips: int, has_delivery: bool, sizes: list[int]
-    ) -> None:
-        # No two have the same priority: which came first would be a throw of dice.
-        priority = (6, 4, 8)[len(self.model.jobs)]
-        made = self.world.submit(
-            options=OPTIONS,
-            consensus_threshold=threshold,
-            stop_early=stop_early,
-            skips_max=skips,
-            priority=priority,
-            delivery=DELIVERY if has_delivery else None,
-        )
-        self.world.do(jobs.begin, made.job_no)
-        self.world.do(jobs.pin, made.job_no, Pin(1_000_000, '"etag"'), CHUNK_BYTES)
-        job = Job(
-            job_no=made.job_no,
-            job_id=made.job_id,
-            options=OPTIONS,
-            consensus_threshold=threshold,
-            stop_early=stop_early,
-            skips_max=skips,
-            priority=priority,
-            has_delivery=has_delivery,
-        )
-        self.model.jobs[job.job_id] = job
-        for size in sizes:
-            self._commit_chunk(job, size, bad=0)
-
-    @rule(which=picks, size=st.integers(0, 4), bad=st.integers(0, 1))
-    def commit_chunk(self, which: int, size: int, bad: int) -> None:
-        job = self._job(which)
-        if job.is_open and not job.is_ingested:
-            self._commit_chunk(job, size, bad)
-
-    def _commit_chunk(self, job: Job, size: int, bad: int) -> None:
-        chunk_no = self.world.value("select count(*) from chunks where job_no = %s", job.job_no)
-        start = chunk_no * CHUNK_BYTES
-        chunk = make_chunk(size, bad=bad, start=start)
-        assert self.world.do(chunks.commit, job.job_no, chunk_no, chunk, None)
-        for n in range(size):
-            number = task_no(chunk_no, n)
-            self.model.add_task(job, task_id(job.job_id, number), number, chunk_no)
-
-    @rule(which=picks)
-    def finish_ingestion(self, which: int) -> None:
-        self._finish_ingestion(self._job(which))
-
-    @rule(threshold=st.integers(1, 3), stop_early=st.booleans(), count=st.integers(1, 2))
-    def post_inline(self, threshold: int, stop_early: bool, count: int) -> None:
-        job = next((job for job in self.model.jobs.values() if job.is_inline), None)
-        if job and (job.consensus_threshold, job.stop_early) != (threshold, stop_early):
-            return  # that would be another container
-        asked = Rule(
-            task_type=TaskType.SENTIMENT,
-            question="How does it feel?",
-            options=OPTIONS,
-            consensus_threshold=threshold,
-            stop_early=stop_early,
-        )
-        new = NewTask(
-            rule=asked,
-            data_url="https://img.example.com/1.jpg",
-            metadata=None,
-            callback_url=None,
-            idempotency_key=None,
-            body_hash=b"",
-        )
-        made = self.world.do(tasks.create, self.world.customer_id, [new] * count, self.world.vault)
-        job = job or self._new_container(made[0].task_id, threshold, stop_early)
-        for each in made:
-            self.model.add_task(job, each.task_id, len(job.tasks), 0)
-
-    def _new_container(self, of_task: str, threshold: int, stop_early: bool) -> Job:
-        key = parse_task_id(of_task)
-        assert key
-        job_id, _ = key
-        self.model.jobs[job_id] = Job(
-            job_no=self.world.value("select job_no from jobs where job_id = %s", job_id),
-            job_id=job_id,
-            options=OPTIONS,
-            consensus_threshold=threshold,
-            stop_early=stop_early,
-            skips_max=SKIPS_MAX_DEFAULT,
-            priority=5,
-            is_inline=True,
-            is_ingested=True,
-        )
-        return self.model.jobs[job_id]
-
-    @rule(which=picks, sure=st.integers(0, 3), fails=st.booleans())
-    def end_job(self, which: int, sure: int, fails: bool) -> None:
-        if not sure:  # or few examples would come to an end
-            self._take(self._end_job(which, fails=fails))
-
-    def _end_job(self, which: int, *, fails: bool) -> Step:
-        made = [job for job in self.model.jobs.values() if not job.is_inline]
-        job = made[which % len(made)]
-
-        def fail(tx: Transaction) -> None:
-            jobs.fail(tx, job.job_no, "manifest_changed", "It changed.")
-
-        def tell_of_failure(model: Labelling, _: None, alone: bool) -> None:
-            if model.jobs[job.job_id].is_open and not job.is_ingested:
-                model.jobs[job.job_id].status = "failed"
-
-        def cancel(tx: Transaction) -> bool:
-            return jobs.cancel(tx, job.job_no)
-
-        def tell_of_cancel(model: Labelling, is_cancelled: bool, alone: bool) -> None:
-            assert is_cancelled == model.jobs[job.job_id].is_open
-            if is_cancelled:
-                model.jobs[job.job_id].status = "cancelled"
-
-        return (fail, tell_of_failure) if fails else (cancel, tell_of_cancel)
-
-    # What annotators do
-
-    @rule(who=people, limit=few | st.just(100), of=st.none() | picks)
-    def claim(self, who: int, limit: int, of: int | None) -> None:
-        self._take(self._claim(self.crew[who], limit, of))
-
-    @rule(who=people, said=st.lists(options, min_size=1, max_size=4))
-    def label_what_is_held(self, who: int, said: list[str]) -> None:
-        self._take(self._label_held(self._holder(who), said))
-
-    @rule(who=people, said=st.lists(st.tuples(picks, options), min_size=1, max_size=3))
-    def label_anything(self, who: int, said: list[tuple[int, str]]) -> None:
-        self._take(self._label_any(self.crew[who], said))
-
-    @rule(who=people, why=st.lists(reasons, min_size=1, max_size=3))
-    def skip_what_is_held(self, who: int, why: list[SkipReason]) -> None:
-        self._take(self._skip_held(self._holder(who), why))
-
-    @rule(who=people, said=changes)
-    def change_anything(self, who: int, said: list[Change]) -> None:
-        self._take(self._change_any(self.crew[who], said))
-
-    @rule(who=people, limit=few | st.just(100), said=st.lists(options, min_size=1, max_size=3))
-    def claim_and_label(self, who: int, limit: int, said: list[str]) -> None:
-        annotator = self.crew[who]
-        self._take(self._claim(annotator, limit, None))
-        self._take(self._label_held(annotator, said * len(self.model.tasks)))
-
-    @rule(who=people, count=few, others=st.lists(picks, max_size=2))
-    def release(self, who: int, count: int, others: list[int]) -> None:
-        annotator = self._holder(who)
-        held = list(self.model.held[annotator])[:count]
-        self._take(self._release(annotator, held + [self._task_id(each) for each in others]))
-
-    @rule(who=people, count=few, others=st.lists(picks, max_size=2))
-    def renew(self, who: int, count: int, others: list[int]) -> None:
-        annotator = self._holder(who)
-        held = list(self.model.held[annotator])[:count]
-        self._take(self._renew(annotator, held + [self._task_id(each) for each in others]))
-
-    @rule(who=people)
-    def let_leases_expire(self, who: int) -> None:
-        self._expire(self._holder(who))
-
-    @rule()
-    def return_leases(self) -> None:
-        self._return_leases()
-
-    @rule(who=people)
-    def withdraw_or_grant(self, who: int) -> None:
-        annotator = self.crew[who]
-        name = self.world.value("select name from annotators where annotator_no = %s", annotator)
-        if annotator in self.model.granted:
-            customer_ids = [self.world.customer_id]
-            _, returned = self.world.do(customers.withdraw, name, customer_ids)
-            assert returned == self.model.withdraw(annotator)
-        else:
-            self.world.do(customers.grant, name, [self.world.customer_id])
-            self.model.granted.add(annotator)
-
-
-Intent = tuple[str, int, Any]
-"""What somebody is going to do, whom it comes from, and the rest of it."""
-
-intents: st.SearchStrategy[Intent] = st.one_of(
-    st.tuples(st.just("claim"), people, few | st.just(100)),
-    st.tuples(st.just("label"), people, st.lists(options, min_size=1, max_size=4)),
-    st.tuples(
-        st.just("label_any"), people, st.lists(st.tuples(picks, options), min_size=1, max_size=3)
-    ),
-    st.tuples(st.just("skip"), people, st.lists(reasons, min_size=1, max_size=3)),
-    st.tuples(st.just("change"), people, changes),
-    st.tuples(st.just("release"), people, few),
-    st.tuples(st.just("renew"), people, few),
-    st.tuples(st.just("end_job"), picks, st.none()),
-)
 
 
 class AnnotationAtOnce(Annotation):
@@ -317,7 +68,7 @@ class AnnotationAtOnce(Annotation):
     def _label_again(self) -> None:
         """Have annotators label what they were handed while a label of theirs for it was counted."""
         query = """
-            select l.annotator_no, task_id(j.job_id, unnest(l.task_nos)) as id
+            select l.annotator_no, task_id(j.job_id, j.task_key, unnest(l.task_nos)) as id
             from leases l join jobs j using (job_no)
         """
         for row in self.world.run(query):
@@ -334,8 +85,10 @@ class AnnotationAtOnce(Annotation):
             tell(model, result, False)
         return model
 
-    def _step(self, kind: str, who: int, more: Any) -> Step:
+    def _step(self, kind: str, who: int, more: Any) -> Step:  # noqa: PLR0911 - a case each
         annotator = self.crew[who % CREW]
+        if kind in REVIEWS:
+            return self._step_of_reviewers(kind, who, more)
         match kind:
             case "claim":
                 return self._claim(annotator, more, None)
@@ -355,6 +108,11 @@ class AnnotationAtOnce(Annotation):
                 return self._renew(holder, list(self.model.held[holder])[:more])
             case _:
                 return self._end_job(who, fails=False)
+
+    def _step_of_reviewers(self, kind: str, who: int, more: Any) -> Step:
+        if kind == "claim_reviews":
+            return self._claim_reviews(self._able_reviewer(who), more)
+        return self._decide(self._reviewer(who), more) if kind == "decide" else self._time_out()
 
 
 @pytest.fixture

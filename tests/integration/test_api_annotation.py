@@ -45,7 +45,7 @@ def test_a_claimed_task_has_the_fields_of_the_contract(api: Api) -> None:
     (task,) = claim(api)
     assert task.pop("lease_expires_at").endswith("Z")
     assert task == {
-        "task_id": task_id(job.job_id, 0),
+        "task_id": job.task_id(0),
         "data_url": "https://img.example.com/0.jpg",
         "task_type": "sentiment",
         "label_spec": {"question": "What is it?", "options": OPTIONS},
@@ -124,7 +124,7 @@ def test_a_task_that_was_let_go_of_may_come_again_while_another_has_it(api: Api)
     first, second, third = api.annotator, api.new_annotator(), api.new_annotator()
     for holder in (first, second):
         assert len(claim(api, holder)) == 1
-    api.post("/v1/annotation/release", {"task_ids": [task_id(job.job_id, 0)]}, first)
+    api.post("/v1/annotation/release", {"task_ids": [job.task_id(0)]}, first)
     assert len(claim(api, third)) == 1
     assert outlook(api, first, job_id=job.job_id)
 
@@ -134,7 +134,7 @@ def test_a_claim_is_for_as_long_and_as_many_and_which_it_says(api: Api) -> None:
     wanted = api.shop.processing(make_chunk(5), task_type=TaskType.SENTIMENT)
     assert len(claim(api, limit=2, job_id=other.job_id)) == 2
     tasks = claim(api, limit=2, job_id=wanted.job_id, lease_seconds=30)
-    assert [task["task_id"] for task in tasks] == [task_id(wanted.job_id, n) for n in range(2)]
+    assert [task["task_id"] for task in tasks] == [wanted.task_id(n) for n in range(2)]
     query = "select extract(epoch from min(expires_at) - now()) from leases where job_no = %s"
     assert 20 < api.shop.value(query, wanted.job_no) <= 30
     assert {task["task_type"] for task in claim(api, task_types=["moderation"])} == {"moderation"}
@@ -166,7 +166,7 @@ def test_a_claim_that_cannot_be_is_refused_with_all_its_faults(api: Api) -> None
 
 def test_labels_have_an_outcome_each_in_their_order(api: Api) -> None:
     job = api.shop.processing(make_chunk(2), consensus_threshold=2)
-    first, second = (task_id(job.job_id, n) for n in range(2))
+    first, second = (job.task_id(n) for n in range(2))
     other = api.new_annotator()
     claim(api)
     claim(api, other)
@@ -187,7 +187,7 @@ def reasons(api: Api, headers: dict[str, str], *labels: tuple[str, str]) -> list
 
 def test_a_label_that_is_not_taken_has_a_reason(api: Api) -> None:
     job = api.shop.processing(make_chunk(3), consensus_threshold=2)
-    tasks = [task_id(job.job_id, n) for n in range(3)]
+    tasks = [job.task_id(n) for n in range(3)]
     claim(api, limit=2)
     assert reasons(
         api,
@@ -197,7 +197,7 @@ def test_a_label_that_is_not_taken_has_a_reason(api: Api) -> None:
         (tasks[1], "Dog "),
         (tasks[1], "horse"),
         (tasks[2], "cat"),
-        (task_id(new_id("job"), 0), "cat"),
+        (task_id(new_id("job"), 0, 0), "cat"),
         ("x", "cat"),
     ) == [
         None,
@@ -213,9 +213,7 @@ def test_a_label_that_is_not_taken_has_a_reason(api: Api) -> None:
 
 def test_options_are_told_of_some_jobs_and_likenesses_looked_for_in_some_labels(api: Api) -> None:
     made = [api.shop.processing(make_chunk(1)) for _ in range(22)]
-    labels = [(task_id(job.job_id, 0), "horse") for job in made] + [
-        (task_id(made[0].job_id, 0), "Dog")
-    ]
+    labels = [(job.task_id(0), "horse") for job in made] + [(made[0].task_id(0), "Dog")]
     found = reasons(api, api.annotator, *labels)
     assert found[:20] == ["The options are cat, dog, fox."] * 20
     assert found[20:22] == ["This is none of the options in the task's label_spec."] * 2
@@ -226,7 +224,7 @@ def test_five_hundred_wrong_options_are_answered_briefly(api: Api) -> None:
     options = [f"{n} {'x' * 990}" for n in range(100)]
     job = api.shop.processing(make_chunk(1), options=options)
     claim(api)
-    found = reasons(api, api.annotator, *[(task_id(job.job_id, 0), "1 " + "x" * 989)] * 500)
+    found = reasons(api, api.annotator, *[(job.task_id(0), "1 " + "x" * 989)] * 500)
     assert sum("Did you mean" in str(reason) for reason in found) == 5
     assert max(len(str(reason)) for reason in found) < 700
 
@@ -281,7 +279,7 @@ def test_a_task_that_is_handed_back_goes_to_somebody_else(api: Api) -> None:
 
 def test_who_handed_a_task_back_gets_it_again_where_nobody_else_took_it(api: Api) -> None:
     job = api.shop.processing(make_chunk(1))
-    id_ = task_id(job.job_id, 0)
+    id_ = job.task_id(0)
     for _ in range(2):
         assert [task["task_id"] for task in claim(api)] == [id_]
         assert release(api, api.annotator, id_) == ["released"]
@@ -331,7 +329,7 @@ def test_an_inline_task_can_be_handed_back(api: Api) -> None:
 
 def test_a_task_that_settled_meanwhile_can_be_handed_back_and_goes_to_nobody(api: Api) -> None:
     job = api.shop.processing(make_chunk(2), consensus_threshold=3, stop_early=True)
-    id_ = task_id(job.job_id, 0)
+    id_ = job.task_id(0)
     claim(api)
     for _ in range(2):
         other = api.new_annotator()

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from blocks.domain.ids import task_id
 from blocks.domain.model import BadLine, GoodLine, LineCode
 from blocks.store import chunks, jobs
 from blocks.store.jobs import Job
@@ -43,7 +42,9 @@ def test_jobs_are_listed_newest_first_in_pages(api: Api) -> None:
 def test_a_listed_job_is_shown_as_it_is_on_its_own_page(api: Api) -> None:
     job = api.shop.processing(make_chunk(2, bad=1))
     (listed,) = api.get("/v1/jobs").json()["jobs"]
-    assert listed == api.get(f"/v1/jobs/{job.job_id}").json()
+    shown = api.get(f"/v1/jobs/{job.job_id}").json()
+    assert shown.pop("pace")["labels_left"] == 6  # counted for one job at a time
+    assert listed == shown
 
 
 def test_the_list_can_be_of_one_status(api: Api) -> None:
@@ -159,7 +160,7 @@ def test_a_cancelled_job_keeps_what_settled_and_fails_the_rest(api: Api) -> None
     assert shown["progress_percent"] == 100
     export = api.get(f"/v1/jobs/{job.job_id}/export")
     assert [line["line"] for line in map(json.loads, export.text.splitlines())] == [1]
-    task = api.get(f"/v1/tasks/{task_id(job.job_id, 1)}").json()
+    task = api.get(f"/v1/tasks/{job.task_id(1)}").json()
     assert (task["status"], task["reason"]) == ("failed", "cancelled")
 
 

@@ -50,7 +50,10 @@ ROUTES = [
     ("GET", "/v1/annotation/me"),
     ("GET", "/v1/annotation/me/jobs"),
     ("GET", "/v1/annotation/me/labels"),
+    ("GET", "/v1/annotation/me/labels/tsk_x"),
     ("POST", "/v1/annotation/renew"),
+    ("GET", "/v1/annotation/reviews"),
+    ("POST", "/v1/annotation/reviews"),
     ("POST", "/v1/annotation/claim"),
     ("GET", "/v1/annotation/leases"),
     ("POST", "/v1/annotation/labels"),
@@ -83,7 +86,7 @@ def test_without_a_good_key_every_route_answers_the_same(api: Api) -> None:
             {"Authorization": value}
             for value in (
                 "", "Bearer", "Bearer ", good, f"Basic {good}", f"Bearer {good}x",
-                f"Bearer {good[:-1]}", "Bearer sk_unknown", f"Bearer {revoked}",
+                f"Bearer {good[:-1]}", f"Bearer {revoked}",
                 f"Bearer {'x' * 10_000}", f"Bearer {good} {good}",
             )
         ),
@@ -281,6 +284,42 @@ def test_every_parameter_that_is_not_known_is_told(api: Api) -> None:
     assert [fault["field"] for fault in response.json()["details"]] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    "path, fields",
+    [
+        ("/v1/jobs?status=failed&status=failed", ["status"]),
+        ("/v1/jobs/job_x/quality?method=one_coin&method=dawid_skene", ["method"]),
+        ("/v1/jobs?limit=1&cursor=a&limit=2&cursor=b", ["cursor", "limit"]),
+    ],
+)
+def test_a_repeated_parameter_is_told(api: Api, path: str, fields: list[str]) -> None:
+    response = api.get(path)
+    assert response.status_code == 400
+    assert [fault["field"] for fault in response.json()["details"]] == fields
+    assert response.json()["details"][0]["message"] == "This parameter is there more than once."
+
+
+@pytest.mark.parametrize(
+    "body, fault",
+    [
+        ('{"limit": 2, "limit": 1}', None),
+        ('{"limit": 0, "limit": 1}', "limit"),
+        ('{"limit": "a", "limit": 1}', "limit"),
+        ('{"limit": 1, "limit": 0}', "limit"),
+        ('{"limit": 1, "task_types": 5, "task_types": null}', "task_types"),
+    ],
+)
+def test_of_a_repeated_key_in_a_body_the_last_value_counts_and_all_are_looked_at(
+    api: Api, body: str, fault: str | None
+) -> None:
+    headers = {"Content-Type": "application/json"} | api.annotator
+    answer = api.client.post("/v1/annotation/claim", content=body.encode(), headers=headers)
+    assert answer.status_code == (400 if fault else 200)
+    assert [each["field"] for each in answer.json().get("details", [])] == (
+        [fault] if fault else []
+    )
+
+
 def test_a_parameter_that_is_mistyped_is_told_with_the_one_that_was_meant(api: Api) -> None:
     (fault,) = api.get("/v1/jobs?statsu=failed").json()["details"]
     assert fault["message"] == "This parameter is not known. Did you mean status?"
@@ -289,7 +328,7 @@ def test_a_parameter_that_is_mistyped_is_told_with_the_one_that_was_meant(api: A
 
 
 def test_a_page_that_is_not_there_has_an_error_of_ours(api: Api) -> None:
-    for path in ("/", "/v1", "/v1/jobs/x/y", "/v2/jobs", "/nothing"):
+    for path in ("/v1", "/v1/jobs/x/y", "/v2/jobs", "/nothing"):
         response = api.get(path)
         assert response.status_code == 404
         assert response.json() == {"error": "There is no such page.", "code": "not_found"}
@@ -455,14 +494,21 @@ def test_every_route_is_in_the_reference_by_a_name_of_its_own(schema: dict[str, 
     assert set(found) == {
         ("POST", "/v1/jobs"),
         ("GET", "/v1/jobs"),
+        ("GET", "/v1/jobs/events"),
+        ("POST", "/v1/jobs/preview"),
+        ("GET", "/v1/jobs/{job_id}/timeline"),
+        ("GET", "/v1/jobs/{job_id}/delivery/objects"),
         ("GET", "/v1/jobs/{job_id}"),
         ("POST", "/v1/jobs/{job_id}/cancel"),
+        ("POST", "/v1/jobs/{job_id}/annotators/{annotator_id}/exclude"),
+        ("GET", "/v1/jobs/{job_id}/history"),
         ("POST", "/v1/jobs/{job_id}/deliver"),
         ("DELETE", "/v1/jobs/{job_id}/credentials"),
         ("GET", "/v1/jobs/{job_id}/export"),
         ("GET", "/v1/jobs/{job_id}/errors"),
         ("GET", "/v1/jobs/{job_id}/quality"),
         ("GET", "/v1/jobs/{job_id}/quality/changes"),
+        ("GET", "/v1/jobs/{job_id}/disagreements"),
         ("POST", "/v1/tasks"),
         ("POST", "/v1/tasks/batch"),
         ("GET", "/v1/tasks/{task_id}"),
@@ -472,7 +518,10 @@ def test_every_route_is_in_the_reference_by_a_name_of_its_own(schema: dict[str, 
         ("GET", "/v1/annotation/me"),
         ("GET", "/v1/annotation/me/jobs"),
         ("GET", "/v1/annotation/me/labels"),
+        ("GET", "/v1/annotation/me/labels/{task_id}"),
         ("POST", "/v1/annotation/renew"),
+        ("GET", "/v1/annotation/reviews"),
+        ("POST", "/v1/annotation/reviews"),
         ("POST", "/v1/annotation/claim"),
         ("GET", "/v1/annotation/leases"),
         ("POST", "/v1/annotation/labels"),
@@ -484,6 +533,11 @@ def test_every_route_is_in_the_reference_by_a_name_of_its_own(schema: dict[str, 
         ("POST", "/v1/webhooks/default-secret/rotate"),
         ("GET", "/v1/webhooks/{webhook_id}/deliveries"),
         ("POST", "/v1/webhooks/deliveries/{delivery_id}/replay"),
+        ("GET", "/v1/customers"),
+        ("GET", "/v1/operations"),
+        ("POST", "/v1/session"),
+        ("GET", "/v1/session"),
+        ("DELETE", "/v1/session"),
         ("GET", "/health/live"),
         ("GET", "/health/ready"),
         ("GET", "/metrics"),
@@ -511,20 +565,28 @@ def test_keys_are_asked_for_by_every_route_but_those_of_operations(schema: dict[
     assert schema["components"]["securitySchemes"]["apiKey"] == {"type": "http", "scheme": "bearer"}
     for (_, path), operation in operations(schema).items():
         wanted = operation.get("security", schema.get("security"))
-        assert wanted in ([[{"apiKey": []}]] if path.startswith("/v1") else [[], [{}]]), path
+        is_closed = path.startswith("/v1") and operation["operationId"] != "sign_in"
+        assert wanted in ([[{"apiKey": []}, {"session": []}]] if is_closed else [[], [{}]]), path
 
 
 STATUSES = {
     "create_job": {"202", "400", "401", "403", "409", "413", "415", "422"},
     "list_jobs": {"200", "400", "401", "403"},
+    "preview_job": {"200", "400", "401", "403", "413", "415", "422"},
+    "get_job_timeline": {"200", "401", "403", "404"},
+    "list_delivered_objects": {"200", "400", "401", "403", "404"},
+    "follow_jobs": {"200", "400", "401", "403"},
     "get_job": {"200", "304", "401", "403", "404"},
     "get_job_instructions": {"200", "401", "403", "404"},
     "deliver_job": {"202", "400", "401", "403", "404", "409", "413", "415"},
     "wipe_job_credentials": {"204", "401", "403", "404"},
     "cancel_job": {"202", "401", "403", "404", "409"},
+    "exclude_annotator": {"202", "401", "403", "404", "409"},
+    "get_job_history": {"200", "401", "403", "404"},
     "export_job": {"200", "400", "401", "403", "404", "409"},
     "list_bad_lines": {"200", "401", "403", "404"},
     "get_job_quality": {"200", "400", "401", "403", "404", "422"},
+    "list_disagreements": {"200", "400", "401", "403", "404"},
     "list_label_changes": {"200", "400", "401", "403", "404", "422"},
     "create_task": {"200", "202", "400", "401", "403", "409", "413", "415"},
     "create_tasks": {"202", "400", "401", "403", "409", "413", "415"},
@@ -533,9 +595,12 @@ STATUSES = {
     "release_tasks": {"200", "400", "401", "403", "413", "415"},
     "claim_tasks": {"200", "400", "401", "403", "404", "409", "413", "415"},
     "list_leases": {"200", "400", "401", "403"},
+    "list_review_queues": {"200", "400", "401", "403"},
+    "submit_reviews": {"200", "400", "401", "403", "413", "415"},
     "renew_leases": {"200", "400", "401", "403", "413", "415"},
     "get_me": {"200", "401", "403"},
     "list_own_labels": {"200", "400", "401", "403"},
+    "get_own_label": {"200", "401", "403", "404"},
     "list_open_jobs": {"200", "400", "401", "403"},
     "get_job_to_label": {"200", "401", "403", "404"},
     "submit_labels": {"200", "400", "401", "403", "413", "415"},
@@ -546,6 +611,11 @@ STATUSES = {
     "rotate_default_secret": {"200", "400", "401", "403", "413", "415"},
     "list_webhook_deliveries": {"200", "400", "401", "403", "404"},
     "replay_webhook_delivery": {"202", "401", "403", "404"},
+    "get_operations": {"200", "401", "403"},
+    "list_customers": {"200", "401", "403"},
+    "sign_in": {"200", "400", "401", "403", "413", "415", "429"},
+    "get_session": {"200", "400", "401", "403"},
+    "sign_out": {"204", "401", "403"},
     "health_live": {"200"},
     "health_ready": {"200", "503"},
     "metrics": {"200"},
@@ -697,7 +767,9 @@ def test_a_parameter_with_u0000_or_a_number_out_of_range_is_refused(
         for parameter in operation.get("parameters", []):
             if parameter["in"] != "query" or "{" in url:
                 continue
-            for value in ("%00", "x%00y", str(2**63), str(2**70), str(-(2**63))):
+            is_any_text = parameter["name"] == "search"
+            numbers = () if is_any_text else (str(2**63), str(2**70), str(-(2**63)))
+            for value in ("%00", "x%00y", *numbers):
                 asked = f"{url}?{parameter['name']}={value}"
                 answer = api.client.request(method, asked, headers=headers, content=b"{}")
                 tried += 1
@@ -712,6 +784,7 @@ def test_no_parameter_of_the_reference_filters_unless_it_is_set(schema: dict[str
 
 
 WRONG_PARAMETERS = [
+    ("/v1/jobs?search=", "search", "This must be a string of 1 to 200 characters, not ''."),
     ("/v1/jobs?status=done", "status",
      "This must be one of accepted, processing, completed, failed, cancelled, not 'done'."),
     ("/v1/jobs?limit=0", "limit", "This must be a whole number from 1 to 100, not '0'."),
@@ -746,7 +819,7 @@ def test_a_wrong_parameter_is_answered_with_what_it_may_be(
         for parameter in operation.get("parameters", [])
         if parameter["in"] == "query" and parameter["schema"] != {"type": "string"}
     }
-    assert bounded - tried == {"preflight"}
+    assert bounded - tried == {"preflight", "queue"}
 
 
 def test_a_wrong_header_is_answered_by_its_own_name(api: Api) -> None:

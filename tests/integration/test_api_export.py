@@ -1,5 +1,6 @@
 """An export that is broken off leaks nothing, and many slow ones hold up nobody."""
 
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -151,14 +152,15 @@ def test_a_slow_reader_is_not_cut_off(
         while block := reader.recv(1024 * 1024):
             answer += block
     assert answer.endswith(b"\r\n0\r\n\r\n")
-    assert answer.count(b'"task_id"') == ROWS
+    lines = re.sub(rb"\r\n[0-9a-f]+\r\n", b"", answer)  # pieces may end anywhere
+    assert lines.count(b'"task_id"') == ROWS
 
 
 def test_head_is_answered_without_reading_an_export(
     shop: Shop, server: str, export_url: tuple[str, dict[str, str]]
 ) -> None:
     path, headers = export_url
-    with httpx.Client(base_url=server, headers=headers) as client:
+    with httpx.Client(base_url=server, headers=headers, timeout=30) as client:
         for page in (path, path.removesuffix("/export"), "/v1/jobs", "/health/live", "/schema"):
             answer = client.head(page)
             assert (answer.status_code, answer.content) == (200, b""), page

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from api.routes import inference as route
-from blocks.domain.ids import new_id, task_id
+from blocks.domain.ids import new_id
 from blocks.domain.model import InferenceMethod
 from blocks.inference.dawid_skene import infer
 from blocks.store import label_columns, quality
@@ -36,9 +36,7 @@ def labelled_job(shop: Shop) -> Job:
     said[0][1] = "fox"
     for annotator, options in zip(shop.annotators(3), said, strict=True):
         shop.claim(annotator)
-        shop.label(
-            annotator, *((task_id(job.job_id, n), option) for n, option in enumerate(options))
-        )
+        shop.label(annotator, *((job.task_id(n), option) for n, option in enumerate(options)))
     return job
 
 
@@ -60,7 +58,7 @@ def results(shop: Shop, job: Job) -> dict[str, str | None]:
     """The option on which each ended task settled, None for one that failed."""
     rows = shop.run("select task_no, outcome from tallies where outcome is not null")
     names = [None, *job.options]
-    return {task_id(job.job_id, row["task_no"]): names[row["outcome"]] for row in rows}
+    return {job.task_id(row["task_no"]): names[row["outcome"]] for row in rows}
 
 
 def ended_labels(shop: Shop) -> list[tuple[int, int, int]]:
@@ -74,7 +72,7 @@ def ended_labels(shop: Shop) -> list[tuple[int, int, int]]:
 def test_a_wrong_majority_is_found_by_who_errs_how(api: Api) -> None:
     job = labelled_job(api.shop)
     found = inferred(api, job, InferenceMethod.DAWID_SKENE)
-    wrong = {"task_id": task_id(job.job_id, 1), "label": "fox", "inferred": "dog"}
+    wrong = {"task_id": job.task_id(1), "label": "fox", "inferred": "dog"}
     (change,) = found["changes"]
     assert change.pop("posterior") > 0.9
     assert change == wrong
@@ -100,7 +98,7 @@ def test_the_answer_is_what_the_labels_of_ended_tasks_give(
     found = inferred(api, job, method)
     outcomes = results(api.shop, job)
     likeliest = {
-        task_id(job.job_id, number): (job.options[option - 1], round(posterior, 4))
+        job.task_id(number): (job.options[option - 1], round(posterior, 4))
         for number, option, posterior in expected.tasks.iter_rows()
     }
     assert likeliest.keys() == outcomes.keys()
@@ -134,7 +132,7 @@ def test_the_answer_shows_the_surest_changes_and_the_file_has_all_in_order(
     job = make_mixed_job(api.shop, "completed", options=3)
     listed = changes(api, job)
     assert len(listed) > 10
-    numbers = [int(each["task_id"][len(task_id(job.job_id, 0)) - 1 :]) for each in listed]
+    numbers = [api.shop.find_task(each["task_id"])[1] for each in listed]
     assert numbers == sorted(numbers)
     shown = inferred(api, job, InferenceMethod.DAWID_SKENE)["changes"]
     assert [each["posterior"] for each in shown] == sorted(
@@ -282,7 +280,10 @@ def test_what_is_computed_holds_no_snapshot(api: Api, monkeypatch: pytest.Monkey
     under_way: list[int] = []
 
     def look(*arguments: Any) -> Any:
-        query = "select count(*) from pg_stat_activity where application_name = 'refinery long read' and xact_start is not null"
+        query = (
+            "select count(*) from pg_stat_activity where datname = current_database() "
+            "and application_name = 'refinery long read' and xact_start is not null"
+        )
         under_way.append(api.shop.value(query))
         return infer(*arguments)
 

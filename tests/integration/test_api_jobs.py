@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from litestar.testing import TestClient
 
-from blocks.domain.ids import new_id, task_id, task_no
+from blocks.domain.ids import new_id, task_no
 from blocks.domain.model import BadLine, GoodLine, LineCode
 from blocks.settings import Settings
 from blocks.store import job_credentials, jobs
@@ -383,7 +383,7 @@ def test_an_export_has_the_settled_tasks_as_json_lines(api: Api) -> None:
     lines = export_lines(response.content)
     assert [line["line"] for line in lines] == [1, 2, 3, 5, 6]
     assert [line["task_id"] for line in lines] == [
-        task_id(job.job_id, number) for number in (0, 1, 2, task_no(1, 0), task_no(1, 1))
+        job.task_id(number) for number in (0, 1, 2, task_no(1, 0), task_no(1, 1))
     ]
     assert {line["consensus_label"] for line in lines} == {"cat"}
 

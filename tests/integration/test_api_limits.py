@@ -15,9 +15,9 @@ from api.http import requests
 from api.http.bodies import parse
 from blocks.settings import Settings
 from blocks.store import quotas
-from blocks.store.customers import Principal
 from blocks.store.database import Transaction
 from blocks.store.quotas import Quota
+from blocks.store.sessions import Session
 from tests.support.api_world import JOB_BODY, Api, make_app
 from tests.support.store_shop import OPTIONS, Shop, make_chunk
 
@@ -77,7 +77,7 @@ def test_an_address_with_too_many_wrong_keys_is_refused_without_a_query(
     looked_up: list[str] = []
     find = KeyRing.find
 
-    def noted_find(ring: KeyRing, key: str) -> Principal | None:
+    def noted_find(ring: KeyRing, key: str) -> Session | None:
         looked_up.append(key)
         return find(ring, key)
 

@@ -5,13 +5,16 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
+import msgspec
 import pytest
+from litestar.testing import TestClient
 
-from api.routes import quality as quality_route
-from blocks.domain.ids import new_id, task_id
-from blocks.store import jobs, quality
+from api.routes import quality_views
+from blocks.domain.ids import new_id
+from blocks.settings import AnnotatorNames, Settings
+from blocks.store import customers, jobs, quality
 from blocks.store.jobs import Job
-from tests.support.api_world import Api
+from tests.support.api_world import Api, make_app
 from tests.support.store_shop import OPTIONS, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
@@ -25,7 +28,7 @@ def vote(shop: Shop, job: Job, *votes: str) -> list[int]:
     shop.claim(annotators[0])  # labels are for tasks that somebody was handed
     for n, annotator in enumerate(annotators):
         labels = [
-            (task_id(job.job_id, task), OPTION_OF[said[n]])
+            (job.task_id(task), OPTION_OF[said[n]])
             for task, said in enumerate(votes)
             if n < len(said)
         ]
@@ -57,14 +60,23 @@ def test_known_labels_come_to_known_numbers(api: Api) -> None:
         for number in annotators
     ]
     agreed = [(4, 4), (4, 4), (4, 3), (4, 2), (4, 1), (1, 1)]
-    assert found.pop("annotators") == sorted(
+    assert found.pop("seconds_per_label") < 60
+    people = found.pop("annotators")
+    # All were given the job at once, and one of them has claimed it.
+    assert sum(each.pop("seconds_per_label") is not None for each in people) == 1
+    assert people == sorted(
         (
             {
                 "annotator_id": id_,
+                "name": None,
                 "labels": n,
                 "agreed": same,
                 "agreement": same / n,
+                "failed": 0,
                 "open": opened,
+                "skips": {"unclear": 0, "broken": 0, "none_of_these": 0},
+                "replaced": 0,
+                "withdrawn": 0,
             }
             for id_, (n, same), opened in zip(ids, agreed, [1, 1, 0, 0, 0, 0], strict=True)
         ),
@@ -88,6 +100,8 @@ def test_known_labels_come_to_known_numbers(api: Api) -> None:
         "labels_saved": 0,
         "labels_per_task": [{"labels": 5, "tasks": 3}, {"labels": 6, "tasks": 1}],
         "open": {"tasks": 1, "labels": 2},
+        "confusion": [[11, 4, 1], [1, 4, 0], [0, 0, 0]],
+        "accuracy": None,
     }
 
 
@@ -100,7 +114,7 @@ def test_the_bins_are_ten_and_without_gaps(api: Api) -> None:
 def test_a_confidence_on_a_border_is_in_the_bin_below_it() -> None:
     for labels in range(1, 21):
         for votes in range(1, labels + 1):
-            made = quality_route._bins(Counter({(votes, labels): 1}))
+            made = quality_views._bins(Counter({(votes, labels): 1}))
             (found,) = [n for n, each in enumerate(made) if each.tasks]
             assert Fraction(found, 10) < Fraction(votes, labels) <= Fraction(found + 1, 10)
 
@@ -120,8 +134,10 @@ def test_tasks_without_consensus_lower_the_share_and_count_for_no_annotator(api:
     assert found["labels_per_task"] == [
         {"labels": 2, "tasks": 2}, {"labels": 3, "tasks": 1}, {"labels": 4, "tasks": 1},
     ]  # fmt: skip
-    counted = sorted((each["labels"], each["agreed"]) for each in found["annotators"])
-    assert counted == [(1, 1), (3, 2), (3, 3)]
+    counted = sorted(
+        (each["labels"], each["agreed"], each["failed"]) for each in found["annotators"]
+    )
+    assert counted == [(0, 0, 1), (1, 1, 1), (3, 2, 1), (3, 3, 1)]
 
 
 def test_a_job_with_failed_tasks_only_has_shares_of_zero_and_no_confidence(api: Api) -> None:
@@ -129,7 +145,9 @@ def test_a_job_with_failed_tasks_only_has_shares_of_zero_and_no_confidence(api: 
     vote(api.shop, job, "abxy")
     found = measured(api, job)
     assert (found["agreed_share"], found["unanimous_share"]) == (0, 0)
-    assert (found["mean_confidence"], found["annotators"], bins(found)) == (None, [], {})
+    assert (found["mean_confidence"], bins(found)) == (None, {})
+    assert {(each["agreement"], each["failed"]) for each in found["annotators"]} == {(None, 1)}
+    assert len(found["annotators"]) == 4
 
 
 def test_labels_that_stop_early_made_unnecessary_are_counted(api: Api) -> None:
@@ -164,7 +182,10 @@ def test_a_job_that_nobody_has_labelled_has_no_shares(api: Api, tasks: int) -> N
         "labels_saved": 0,
         "labels_per_task": [],
         "open": {"tasks": 0, "labels": 0},
+        "seconds_per_label": None,
+        "confusion": [[0] * len(OPTIONS)] * len(OPTIONS),
         "annotators": [],
+        "accuracy": None,
     }
 
 
@@ -190,14 +211,61 @@ def test_jobs_are_measured_apart(api: Api) -> None:
         assert [each["option"] for each in found["options"] if each["tasks"]] == [winner]
 
 
-def test_annotators_are_known_by_their_ids_and_not_by_their_names(api: Api) -> None:
-    job = api.shop.processing(make_chunk(1), consensus_threshold=2)
-    vote(api.shop, job, "cc")
-    text = api.get(f"/v1/jobs/{job.job_id}/quality").text
-    rows = api.shop.run("select annotator_id, name from annotators")
-    assert sum(row["annotator_id"] in text for row in rows) == 2
-    assert not any(row["name"] in text for row in rows)
-    assert all(each["annotator_id"].startswith("ann_") for each in measured(api, job)["annotators"])
+@pytest.mark.parametrize(
+    "names, shown",
+    [(AnnotatorNames.GRANTED, ["granted"]), (AnnotatorNames.ALL, ["granted", "of all", "other"])],
+)
+def test_names_are_shown_of_those_whom_the_operator_lets_a_customer_know(
+    api_settings: Settings, shop: Shop, names: AnnotatorNames, shown: list[str]
+) -> None:
+    settings = msgspec.structs.replace(api_settings, annotator_names=names)
+    with TestClient(make_app(settings)) as client:
+        api = Api(client, shop)
+        job = shop.processing(make_chunk(1), consensus_threshold=4)
+        other = shop.do(customers.add_customer, "Other")
+        people = vote(shop, job, "ccc")
+        for number, (name, grants) in zip(
+            people, [("granted", [shop.customer_id]), ("of all", None), ("other", [other])], strict=True
+        ):  # fmt: skip
+            shop.run(
+                "update annotators set name = %s, customer_ids = %s where annotator_no = %s",
+                name, grants, number,
+            )  # fmt: skip
+        found = measured(api, job)["annotators"]
+        assert sorted(each["name"] for each in found if each["name"]) == shown
+        assert len(found) == 3
+        assert all(each["annotator_id"].startswith("ann_") for each in found)
+
+
+def test_the_confusion_of_one_annotator_is_theirs_alone(api: Api) -> None:
+    job = api.shop.processing(make_chunk(3), consensus_threshold=3)
+    vote(api.shop, job, "ccd", "ddc", "cdc")
+    found = measured(api, job)
+    parts = [
+        api.get(f"/v1/jobs/{job.job_id}/quality?annotator={each['annotator_id']}").json()[
+            "confusion"
+        ]
+        for each in found["annotators"]
+    ]
+    assert found["confusion"] == [[4, 2, 0], [1, 2, 0], [0, 0, 0]]
+    assert sorted(parts) == [
+        [[1, 1, 0], [0, 1, 0], [0, 0, 0]],
+        [[1, 1, 0], [1, 0, 0], [0, 0, 0]],
+        [[2, 0, 0], [0, 1, 0], [0, 0, 0]],
+    ]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_the_confusion_of_somebody_who_has_not_worked_on_the_job_is_not_found(
+    api: Api, is_known: bool
+) -> None:
+    job = api.shop.processing(make_chunk(1))
+    vote(api.shop, job, "c")
+    idle = api.shop.annotator()
+    known = api.shop.value("select annotator_id from annotators where annotator_no = %s", idle)
+    name = known if is_known else new_id("ann")
+    answer = api.get(f"/v1/jobs/{job.job_id}/quality?annotator={name}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "annotator_not_found")
 
 
 def test_another_customers_job_is_as_one_that_never_existed(api: Api) -> None:
@@ -247,7 +315,9 @@ def test_labels_that_come_in_meanwhile_do_not_set_the_numbers_at_odds(shop: Shop
         found = quality.measure(Interrupted(tx, settle_one), job.job_no)  # type: ignore[arg-type]
     settled = sum(each.tasks for each in found.outcomes)
     assert settled >= 1
-    assert sum(each.tasks for each in found.options) == settled
+    assert [(each.outcome, each.option, each.labels) for each in found.votes] == [
+        (1, 1, 2 * settled)
+    ]
     assert [each.labels for each in found.annotators] == [settled] * 2
     assert shop.job(job).tasks_done > settled
 

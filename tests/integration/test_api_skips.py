@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from blocks.domain.ids import task_id
 from tests.support.api_world import JOB_BODY, Api
 from tests.support.store_shop import make_chunk
 
@@ -66,7 +65,7 @@ def test_a_job_shows_its_skips_max_and_its_errors_the_reason(api: Api) -> None:
     job = api.shop.processing(make_chunk(1), skips_max=1)
     claim = {"limit": 1, "job_id": job.job_id}
     assert api.post("/v1/annotation/claim", claim, api.annotator).json()["tasks"]
-    entry = {"task_id": task_id(job.job_id, 0), "skip": "unclear"}
+    entry = {"task_id": job.task_id(0), "skip": "unclear"}
     assert say(api, api.annotator, entry) == [("skipped", "")]
     shown = api.get(f"/v1/jobs/{job.job_id}").json()
     assert (shown["status"], shown["tasks_failed"], shown["skips_max"]) == ("completed", 1, 1)

@@ -11,7 +11,7 @@ from httpx import Response
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from litestar.testing import TestClient
 
-from blocks.domain.ids import new_id, task_id, task_no
+from blocks.domain.ids import new_id, task_no
 from blocks.domain.model import GoodLine
 from blocks.settings import Settings
 from blocks.store import chunks, jobs
@@ -110,6 +110,7 @@ def test_what_is_not_said_has_the_defaults_of_the_contract(api: Api) -> None:
         "status": "pending",
         "reason": None,
         "consensus_threshold": 3,
+        "consensus": {"method": "majority"},
         "stop_early": False,
         "skips_max": 3,
         "labels": 0,
@@ -467,7 +468,7 @@ def test_a_body_may_be_as_large_as_the_settings_say_and_no_larger(small_bodies: 
 
 def test_another_customers_task_is_as_one_that_never_existed(api: Api) -> None:
     other = api.new_customer()
-    manifest = task_id(api.shop.processing(make_chunk(1)).job_id, 0)
+    manifest = api.shop.processing(make_chunk(1)).task_id(0)
     mine = submit(api)
     for path in ("", "/result"):
         answers = [
@@ -576,7 +577,7 @@ def test_tasks_of_a_job_that_failed_have_failed_too_but_for_those_that_had_settl
     api: Api,
 ) -> None:
     job = api.shop.processing(make_chunk(3), ingested=False, consensus_threshold=2)
-    settled, begun, untouched = (task_id(job.job_id, n) for n in range(3))
+    settled, begun, untouched = (job.task_id(n) for n in range(3))
     one, two = api.shop.annotators(2)
     for annotator in (one, two):
         api.shop.claim(annotator, 2)
@@ -591,7 +592,7 @@ def test_tasks_of_a_job_that_failed_have_failed_too_but_for_those_that_had_settl
 
 def test_tasks_of_a_cancelled_job_have_failed_as_cancelled(api: Api) -> None:
     job = api.shop.processing(make_chunk(2), consensus_threshold=2)
-    begun, untouched = (task_id(job.job_id, n) for n in range(2))
+    begun, untouched = (job.task_id(n) for n in range(2))
     api.shop.claim(api.shop.annotator(), 1)
     api.shop.run("update jobs set status = 'cancelled' where job_no = %s", job.job_no)
     for id_ in (begun, untouched):
@@ -656,16 +657,17 @@ def test_a_task_of_a_manifest_is_shown_with_its_job_and_line(api: Api) -> None:
         stop_early=True,
         callback_url="https://hooks.example.com/job",
     )
-    found = shown(api, task_id(job.job_id, task_no(1, 1)))
+    found = shown(api, job.task_id(task_no(1, 1)))
     assert datetime.fromisoformat(found.pop("created_at")) <= datetime.now().astimezone()
     assert found == {
-        "task_id": task_id(job.job_id, task_no(1, 1)),
+        "task_id": job.task_id(task_no(1, 1)),
         "status": "pending",
         "reason": None,
         "type": "image_classification",
         "data_url": "https://img.example.com/1001.jpg",
         "label_spec": {"question": "What is it?", "options": OPTIONS},
         "consensus_threshold": 2,
+        "consensus": {"method": "majority"},
         "stop_early": True,
         "skips_max": 3,
         "labels": 0,
@@ -677,14 +679,14 @@ def test_a_task_of_a_manifest_is_shown_with_its_job_and_line(api: Api) -> None:
         "batch_id": None,
         "settled_at": None,
     }
-    bad = task_id(job.job_id, 2)
+    bad = job.task_id(2)
     assert api.get(f"/v1/tasks/{bad}").status_code == 404
 
 
 def test_a_line_has_no_number_before_all_chunks_before_its_own_are_there(api: Api) -> None:
     job = api.shop.processing(make_chunk(1), ingested=False)
     api.shop.do(chunks.commit, job.job_no, 2, make_chunk(1, start=2000), None)
-    id_ = task_id(job.job_id, task_no(2, 0))
+    id_ = job.task_id(task_no(2, 0))
     assert shown(api, id_)["line"] is None
     api.shop.do(chunks.commit, job.job_no, 1, make_chunk(3, start=1000), None)
     assert shown(api, id_)["line"] == 5

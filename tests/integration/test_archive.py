@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from blocks.domain.ids import task_id
 from blocks.domain.model import LabelOutcome
 from blocks.store import archive, jobs, quality, results, tasks
 from blocks.store.archive import ArchiveCorrupt, archive_some
@@ -38,8 +37,7 @@ def seen(shop: Shop, job: Job) -> dict[str, Any]:
         errors = b"".join(results.export_errors(tx, job.job_no))
     numbers = [task["task_no"] for task in shop.tasks()][::40]
     found = [
-        shop.do(tasks.get, task_id(job.job_id, number), customer_id=shop.customer_id)
-        for number in numbers
+        shop.do(tasks.get, job.task_id(number), customer_id=shop.customer_id) for number in numbers
     ]
     return {
         "exports": exports,
@@ -96,7 +94,7 @@ def test_archived_labels_are_those_that_were_counted(
 ) -> None:
     make(shop)
     query = """
-        select l.task_no, y.outcome, l.option, l.annotator_no, l.created_at
+        select l.task_no, y.outcome, l.option, l.annotator_no, l.skill, l.created_at
         from labels l join tallies y using (job_no, task_no)
         order by task_no, array_position(y.annotators, l.annotator_no)
     """
@@ -194,10 +192,10 @@ def test_a_label_that_comes_again_after_all_is_still_a_duplicate(shop: Shop) -> 
     for annotator in people[:2]:
         shop.answer(annotator, "cat")
     archive_all(shop)
-    again = (task_id(job.job_id, 0), "cat")
+    again = (job.task_id(0), "cat")
     assert shop.label(people[0], again, again) == [LabelOutcome.DUPLICATE] * 2
     assert shop.label(people[2], again) == [LabelOutcome.ALREADY_SETTLED]
-    wrong = (task_id(job.job_id, 0), "horse")
+    wrong = (job.task_id(0), "horse")
     assert shop.label(people[0], wrong) == [LabelOutcome.UNKNOWN_OPTION]
 
 
@@ -239,10 +237,8 @@ def test_a_corrupt_page_is_noticed_and_named(
     with pytest.raises(error, match=f"job {job.job_no}.* 256 .*checksum"):
         seen(shop, job)
     with pytest.raises(error, match="256"):
-        shop.do(tasks.get, task_id(job.job_id, 256), customer_id=shop.customer_id)
-    assert msgspec.json.encode(
-        shop.do(tasks.get, task_id(job.job_id, 255), customer_id=shop.customer_id)
-    )
+        shop.do(tasks.get, job.task_id(256), customer_id=shop.customer_id)
+    assert msgspec.json.encode(shop.do(tasks.get, job.task_id(255), customer_id=shop.customer_id))
 
 
 def test_finished_work_takes_few_bytes(shop: Shop) -> None:

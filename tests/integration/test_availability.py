@@ -156,7 +156,10 @@ def crowd(api_settings: Settings, shop: Shop) -> Iterator[Api]:
 LOCKED_TALLIES = (
     "select from tallies y join jobs j using (job_no) where job_id = '{job_id}' for update of y"
 )
-LOCK_WAITERS = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+LOCK_WAITERS = (
+    "select count(*) from pg_stat_activity "
+    "where datname = current_database() and wait_event_type = 'Lock'"
+)
 
 
 @pytest.mark.usefixtures("patient")

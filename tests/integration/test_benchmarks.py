@@ -19,6 +19,8 @@ ROWS: dict[tuple[suite.Name, ...], list[int]] = {
     ("memory",): [len(SMOKE.memory_lines)],
     ("chunks",): [len(SMOKE.chunk_counts)],
     ("annotation",): [2 * len(SMOKE.batches)],
+    ("weighted-annotation",): [2 * len(SMOKE.batches)],
+    ("label-page",): [2],
     ("open-tasks",): [3],
     ("stop-early",): [3],
     ("held-snapshot",): [3, 18],
@@ -26,6 +28,7 @@ ROWS: dict[tuple[suite.Name, ...], list[int]] = {
     ("small-jobs",): [4],
     ("results",): [6, 1],
     ("inference",): [8, 8],
+    ("quality",): [80, 6, 12],
 }
 # Its rows depend on which tables have grown.
 DISK: tuple[suite.Name, ...] = ("disk",)

@@ -46,6 +46,7 @@ def test_numbers_choose_and_what_was_not_chosen_goes_back(person: Person, shop: 
     assert (ran.code, labels(shop), held(shop)) == (0, [1, 2], 0)
     assert ran.out.splitlines()[-1].endswith("2 accepted")
     assert "1 of 4" in ran.out
+    assert "\na number chooses; ? unclear" in ran.out
     assert "   2  dog" in ran.out
 
 

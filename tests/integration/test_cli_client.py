@@ -35,6 +35,8 @@ def test_a_job_is_submitted_found_and_shown(cli: Cli) -> None:
     listed = cli.done("jobs", "list", "--status", "accepted", "--json").json
     assert [job["job_id"] for job in listed["jobs"]] == [job_id]
     assert cli.done("jobs", "list", "--status", "completed", "--json").json["jobs"] == []
+    for text, count in (("WHAT IS", 1), ("nowhere", 0)):
+        assert len(cli.done("jobs", "list", "--search", text, "--json").json["jobs"]) == count
 
 
 def test_everything_that_a_job_can_say_can_be_said(cli: Cli, shop: Shop, tmp_path: Path) -> None:
@@ -45,7 +47,7 @@ def test_everything_that_a_job_can_say_can_be_said(cli: Cli, shop: Shop, tmp_pat
         "jobs", "submit", MANIFEST, *ASKED, "--threshold", "5", "--task-type", "text_classification",
         "--stop-early", "--failure-threshold-percent", "2.5", "--callback-url", "https://a.example/",
         "--metadata.order", "17", "--delivery", "s3://results/out/", "--format", "parquet",
-        "--compression", "zstd", "--acl", "private", "--credentials-file", str(file),
+        "--compression", "zstd", "--acl", "private", "--credentials-file", str(file), "--sign-urls",
     ).out.strip()  # fmt: skip
     shown = cli.done("jobs", "show", job_id, "--json").json
     expected = {
@@ -53,6 +55,7 @@ def test_everything_that_a_job_can_say_can_be_said(cli: Cli, shop: Shop, tmp_pat
         "task_type": "text_classification",
         "stop_early": True,
         "failure_threshold_percent": 2.5,
+        "sign_urls": True,
         "callback_url": "https://a.example/",
         "metadata": {"order": "17"},
     }
@@ -427,7 +430,7 @@ def test_a_profile_stands_in_for_the_environment(
 
 def test_every_command_has_json_and_help(cli: Cli) -> None:
     for group, commands in {
-        "jobs": "submit list show watch errors export cancel deliver delete-credentials quality",
+        "jobs": "submit list show watch errors export cancel deliver delete-credentials quality disagreements",
         "tasks": "submit batch show result",
         "webhooks": "add list remove deliveries replay rotate default-secret",
     }.items():

@@ -1,12 +1,8 @@
 """`refinery verify`: a delivered folder that is whole, and every way in which one is not."""
 
-import contextlib
-import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import msgspec
 import pytest
@@ -15,11 +11,11 @@ import s3fs
 from blocks.delivery_manifest import DeliveryManifest
 from blocks.domain.model import Compression, ResultFormat
 from blocks.lines.result_lines import to_json_lines
-from deployments import cli
 from deployments.embedded.object_stores import ObjectStoreAddress
 from flows.writing.folder import Layout, write_object, write_parts
 from tests.support.made_results import make_results, row
 from tests.support.memory_bucket import MemoryBucket
+from tests.support.verifying import put, run
 
 pytestmark = pytest.mark.integration
 LAYOUTS = [
@@ -28,19 +24,6 @@ LAYOUTS = [
     Layout(ResultFormat.JSONL, Compression.ZSTD),
     Layout(ResultFormat.PARQUET, Compression.ZSTD),
 ]
-
-
-def run(*arguments: str, **environment: str) -> tuple[int, str]:
-    """Check a folder in an environment of its own; return the exit code, and all that was said."""
-    given = {"HOME": "/nonexistent", **environment}
-    said = io.StringIO()
-    with (
-        mock.patch.dict(os.environ, given, clear=True),
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(said),
-    ):
-        code = cli.run(["verify", *arguments])
-    return code, said.getvalue()
 
 
 def delivered(layout: Layout) -> dict[str, bytes]:
@@ -68,11 +51,6 @@ def delivered(layout: Layout) -> dict[str, bytes]:
 def folder(tmp_path: Path) -> Path:
     put(tmp_path, delivered(LAYOUTS[0]))
     return tmp_path
-
-
-def put(folder: Path, objects: dict[str, bytes]) -> None:
-    for name, data in objects.items():
-        (folder / name).write_bytes(data)
 
 
 @pytest.mark.parametrize(

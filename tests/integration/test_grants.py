@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from blocks.domain.ids import parse_task_id
 from blocks.domain.model import GoodLine, LabelOutcome
 from blocks.store import customers
 from blocks.store.annotation import ClaimedTask
@@ -72,8 +71,7 @@ def test_a_label_for_a_customer_that_was_not_granted_is_of_an_unknown_task(
     one = annotator_for(shop, shop.customer_id)
     shop.claim(one)
     outcomes = dict(zip(handed, shop.label(one, *((id_, "cat") for id_ in handed)), strict=True))
-    keys = {id_: parse_task_id(id_) for id_ in handed}
-    theirs = {id_ for id_, key in keys.items() if key and shop.job(key[0]).customer_id == other}
+    theirs = {id_ for id_ in handed if shop.job(shop.find_task(id_)[0]).customer_id == other}
     assert {outcomes[id_] for id_ in theirs} == {LabelOutcome.UNKNOWN_TASK}
     assert {outcomes[id_] for id_ in set(handed) - theirs} == {LabelOutcome.ACCEPTED}
     # Nor is it told whether there is such an option, or whether the task has ended.

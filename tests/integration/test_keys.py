@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.cli.exits import CommandFailed, Exit, UsageError
-from blocks.store import customers
+from blocks.store import customers, sessions
 from blocks.store.customers import NotGranted, UnknownAnnotator, UnknownCustomer
 from deployments.cli import build
 from tests.support.books import check_books
@@ -62,6 +62,64 @@ def test_a_key_is_listed_and_revoked_by_the_id_that_is_printed_with_it(
     assert listed(refinery, "keys")[0]["revoked_at"] is not None
     with pytest.raises(CommandFailed, match="revoked before"):
         refinery("keys", "revoke", made["key_id"])
+
+
+def token_of(printed: str) -> str:
+    address, token = fields(printed)["sign_in"].split("/#")
+    assert address == "https://labels.example.com"
+    return token
+
+
+def test_a_link_that_is_printed_beside_a_key_signs_in_with_it_once(
+    refinery: Refinery, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFINERY_PUBLIC_URL", "https://labels.example.com/")
+    made = [
+        refinery("customers", "add", "Beta"),
+        refinery("keys", "add", "--customer", shop.customer_id),
+        refinery("keys", "add", "--annotator", "ann"),
+        refinery("keys", "add", "--reviewer", "rae"),
+        refinery("keys", "add", "--admin", "ona"),
+    ]
+    for printed in made:
+        begun = shop.do(sessions.begin_by_link, token_of(printed), session_s=60)
+        principal = shop.do(customers.find_principal, fields(printed)["key"])
+        assert begun.session.principal == principal
+        assert shop.do(sessions.begin_by_link, token_of(printed), session_s=60) is None
+    assert [each["kind"] for each in listed(refinery, "keys")] == [
+        "customer", "customer", "annotator", "reviewer", "admin",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("by", ["key_id", "annotator", "ann"])
+def test_another_link_is_made_for_a_key_or_for_the_newest_key_of_its_owner(
+    refinery: Refinery, shop: Shop, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setenv("REFINERY_API_URL", "https://labels.example.com")
+    monkeypatch.setenv("REFINERY_SIGN_IN_LINK_S", "90")
+    refinery("keys", "add", "--annotator", "ann")
+    newest = fields(refinery("keys", "add", "--reviewer", "ann"))
+    printed = refinery("keys", "link", newest.get(by, by))
+    assert fields(printed)["key_id"] == newest["key_id"]
+    left = shop.value("select extract(epoch from max(expires_at) - now()) from sign_in_links")
+    assert 60 < left <= 90
+    assert shop.do(
+        sessions.begin_by_link, token_of(printed), session_s=60
+    ).session.principal.is_reviewer
+
+
+@pytest.mark.parametrize("named", ["nobody", "key_0", "", "twice", "gone"])
+def test_no_link_is_made_where_it_is_not_clear_for_whom(
+    refinery: Refinery, shop: Shop, named: str
+) -> None:
+    refinery("keys", "add", "--annotator", "twice")
+    refinery("keys", "add", "--admin", "twice")
+    refinery("keys", "revoke", fields(refinery("keys", "add", "--annotator", "gone"))["key_id"])
+    links = shop.value("select count(*) from sign_in_links")
+    with pytest.raises(CommandFailed, match="owners of good keys are called") as failure:
+        refinery("keys", "link", named)
+    assert failure.value.exit_code == Exit.NOT_FOUND
+    assert shop.value("select count(*) from sign_in_links") == links
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])

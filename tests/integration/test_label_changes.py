@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 
 from api.routes.task_views import view
-from blocks.domain.ids import task_id
 from blocks.domain.model import JobStatus, LabelOutcome, SkipReason, TaskReason
-from blocks.store import annotation, jobs, label_columns, quality, results, tasks
-from blocks.store.annotation import Label
+from blocks.store import jobs, label_columns, labelling, quality, results, tasks
 from blocks.store.archive import archive_some
 from blocks.store.jobs import Job
 from blocks.store.label_changes import Entry, Replacement, Skip, Withdrawal
+from blocks.store.labelling import Label
 from tests.support.books import check_books
 from tests.support.store_shop import DELIVERY, Shop, make_chunk
 
@@ -24,7 +23,7 @@ UNCLEAR, BROKEN, NONE = SkipReason
 def make_job(shop: Shop, count: int = 1, **changes: Any) -> tuple[Job, list[str]]:
     """A job of so many tasks, and their ids."""
     job = shop.processing(make_chunk(count), **{"consensus_threshold": 2, "skips_max": 2} | changes)
-    return job, [task_id(job.job_id, n) for n in range(count)]
+    return job, [job.task_id(n) for n in range(count)]
 
 
 def ids(shop: Shop, annotator: int) -> list[str]:
@@ -301,7 +300,7 @@ def test_a_label_is_not_lost_when_the_job_is_cancelled_while_it_is_replaced(
     (one,) = shop.annotators(1)
     ids(shop, one)
     shop.label(one, (task, "cat"))
-    submit = annotation.submit
+    submit = labelling.submit
     cancelled: list[bool] = []
 
     def cancel_and_submit(*arguments: Any, **options: Any) -> list[LabelOutcome]:
@@ -309,7 +308,7 @@ def test_a_label_is_not_lost_when_the_job_is_cancelled_while_it_is_replaced(
             cancelled.append(shop.do(jobs.cancel, job.job_no))
         return submit(*arguments, **options)
 
-    monkeypatch.setattr(annotation, "submit", cancel_and_submit)
+    monkeypatch.setattr(labelling, "submit", cancel_and_submit)
     assert shop.enter(one, Replacement(task, "dog")) == ["already_settled"]
     assert cancelled == [True]
     assert [row["option"] for row in shop.run("select option from labels")] == [1]

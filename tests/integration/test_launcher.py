@@ -401,9 +401,9 @@ def test_the_next_is_found_among_twenty_thousand_of_one_customer(shop: Shop) -> 
         shop.run(f"alter table {table} set (autovacuum_enabled = false)")
     shop.run(
         """
-        insert into jobs (job_id, customer_id, manifest_url, question, options, consensus_threshold,
+        insert into jobs (job_id, task_key, customer_id, manifest_url, question, options, consensus_threshold,
                           task_type, priority, stop_early, failure_threshold_percent)
-        select 'job_' || n, customer_id, manifest_url, question, options, consensus_threshold,
+        select 'job_' || n, n, customer_id, manifest_url, question, options, consensus_threshold,
                task_type, priority, stop_early, failure_threshold_percent
         from jobs cross join generate_series(1, 20000) n where job_no = %s
         """,

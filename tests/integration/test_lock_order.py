@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from blocks.domain.ids import task_id
 from blocks.domain.model import JobStatus, LabelOutcome, SkipReason
-from blocks.store import annotation, label_changes
-from blocks.store.annotation import Label
+from blocks.store import exclusions, label_changes, labelling, reviews
 from blocks.store.jobs import Job
 from blocks.store.label_changes import Entry, Replacement, Skip, Withdrawal
+from blocks.store.labelling import Label
+from blocks.store.reviews import Decision
 from tests.support.books import check_books
 from tests.support.side import Side, at_once
 from tests.support.store_shop import OPTIONS, Shop, make_chunk
@@ -18,6 +18,7 @@ from tests.support.store_shop import OPTIONS, Shop, make_chunk
 pytestmark = pytest.mark.integration
 
 UNCLEAR, BROKEN, _ = SkipReason
+REVIEW_ALL: dict[str, Any] = {"consensus_threshold": 1, "review_share": 10_000}
 
 
 def job_before_its_last_label(shop: Shop, first: int) -> Job:
@@ -34,7 +35,7 @@ def test_a_batch_that_settles_two_jobs_waits_for_a_claim_that_holds_a_place_and_
 ) -> None:
     first, last = shop.annotators(2)
     jobs = [job_before_its_last_label(shop, first) for _ in range(2)]
-    labels = [(task_id(job.job_id, 0), "cat") for job in jobs]
+    labels = [(job.task_id(0), "cat") for job in jobs]
     with shop.held() as claim:
         # A claim has seen that the place on the later job is needed no more, and waits for a cursor.
         claim.execute("select from vacancies where job_no = %s for update", [jobs[1].job_no])
@@ -49,7 +50,7 @@ def skippable(shop: Shop, **changes: Any) -> tuple[Job, str]:
     """A job of one task, which needs two labels or fails with two equal skips."""
     changes = {"consensus_threshold": 2, "skips_max": 2} | changes
     job = shop.processing(make_chunk(1), **changes)
-    return job, task_id(job.job_id, 0)
+    return job, job.task_id(0)
 
 
 def do_one_before_the_other(
@@ -64,6 +65,26 @@ def do_one_before_the_other(
     check_books(shop, job)
 
 
+def test_a_claim_of_two_jobs_with_gold_counts_what_it_gave_in_the_order_of_labels(
+    shop: Shop,
+) -> None:
+    """A batch of labels has been right in the first job, and the claim took tasks of the second first."""
+    first, second = (
+        shop.processing(make_chunk(60, gold=dict.fromkeys(range(0, 60, 6), 1)), priority=priority)
+        for priority in (1, 9)
+    )
+    annotator = shop.annotator()
+    for job in (first, second):
+        shop.claim(annotator, 5, job_id=job.job_id)
+    query = "select from job_annotators where job_no = %s for update"
+    with shop.held() as labels:
+        labels.execute(query, [first.job_no])
+        claim = Side(lambda: shop.claim(annotator, 80))
+        shop.wait_for_waiters(1)
+        labels.execute(query, [second.job_no])
+    assert {task.job.job_id for task in claim.join()} == {first.job_id, second.job_id}
+
+
 def test_of_two_skips_at_once_the_second_sees_the_first(shop: Shop) -> None:
     job, task = skippable(shop)
     one, two = shop.annotators(2)
@@ -76,7 +97,7 @@ def test_of_two_skips_at_once_the_second_sees_the_first(shop: Shop) -> None:
 def test_two_batches_that_change_tasks_in_other_orders_do_not_wait_in_a_circle(shop: Shop) -> None:
     """Neither has a tally to lock yet for the task that it names first."""
     job = shop.processing(make_chunk(4), consensus_threshold=2, skips_max=2)
-    found = [task_id(job.job_id, n) for n in range(4)]
+    found = [job.task_id(n) for n in range(4)]
     one, two = shop.annotators(2)
     for annotator in (one, two):
         shop.claim(annotator)
@@ -102,7 +123,7 @@ def test_who_was_handed_what_they_were_just_labelling_may_change_the_label(
     shop.claim(one)
     shop.release(one, task)
     with shop.held() as tx:
-        annotation.submit(tx, one, [Label(task, "cat")])
+        labelling.submit(tx, one, [Label(task, "cat")])
         assert len(shop.claim(one)) == 1  # it does not see the label yet
     entry = Replacement(task, "dog") if is_replaced else Withdrawal(task)
     assert shop.enter(one, entry) == ["replaced" if is_replaced else "withdrawn"]
@@ -119,18 +140,44 @@ def test_a_skip_waits_for_the_label_that_settles_its_task(shop: Shop) -> None:
         shop.claim(annotator)
     shop.label(one, (task, "cat"))
     with shop.held() as tx:
-        annotation.submit(tx, two, [Label(task, "cat")])
+        labelling.submit(tx, two, [Label(task, "cat")])
         beside = Side(lambda: shop.enter(three, Skip(task, BROKEN)))
         shop.wait_for_waiters(1)
     assert beside.join() == ["already_settled"]
     assert shop.value("select failed from chunks where job_no = %s", job.job_no) == 0
 
 
+def test_what_is_handed_out_while_a_batch_takes_its_locks_counts_in_the_next(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch holds the chunk; another one holds a task that nobody had when the first began."""
+    job = shop.processing(make_chunk(2), consensus_threshold=2)
+    found = [job.task_id(n) for n in range(2)]
+    one, two = shop.annotators(2)
+    shop.claim(one, 1)
+    lock_all = label_changes._lock
+    others: list[Side] = []
+
+    def lock_and_pause(*values: Any) -> Any:
+        locked = lock_all(*values)
+        if not others:
+            shop.claim(two)
+            others.append(Side(lambda: shop.enter(two, Label(found[1], "cat"))))
+            shop.wait_for_waiters(1)
+        return locked
+
+    monkeypatch.setattr(label_changes, "_lock", lock_and_pause)
+    batch: list[Entry] = [Skip(found[0], BROKEN), Label(found[1], "cat")]
+    assert shop.enter(one, *batch) == ["skipped", "unknown_task"]
+    assert others[0].join() == ["accepted"]
+    check_books(shop, job)
+
+
 def test_crowds_who_change_their_minds_come_to_an_end_with_their_books_in_order(
     shop: Shop,
 ) -> None:
     job = shop.processing(make_chunk(40), consensus_threshold=2, skips_max=3)
-    found = [task_id(job.job_id, n) for n in range(40)]
+    found = [job.task_id(n) for n in range(40)]
     people = shop.annotators(8)
 
     def work(annotator: int) -> Callable[[], None]:
@@ -165,3 +212,49 @@ def _said(
         other = found[(annotator * 7 + round_ * 11 + n * 5) % len(found)]
         entries.append(Withdrawal(other) if n else Replacement(other, OPTIONS[round_ % 3]))
     return entries[::-1] if round_ % 2 else entries
+
+
+def test_a_batch_of_labels_that_waits_for_a_decision_is_not_waited_for(shop: Shop) -> None:
+    """The decision holds reviews and votes, and wants the chunk; the batch adds to the queue of others."""
+    job = shop.processing(make_chunk(2), consensus_threshold=1, review_share=10_000)
+    found = [job.task_id(n) for n in range(2)]
+    labeller, other, reviewer = shop.annotators(3)
+    shop.claim(labeller)
+    shop.label(labeller, (found[0], "cat"))
+    shop.do(reviews.claim, reviewer, limit=1, lease_s=600)
+    with shop.held() as tx:
+        assert reviews.decide(tx, reviewer, [Decision(found[0], "dog")]) == ["settled"]
+        batch = Side(lambda: shop.label(other, (found[0], "fox"), (found[1], "cat")))
+        shop.wait_for_waiters(1)
+        assert reviews.time_out(tx, limit=10) == 0
+    assert batch.join() == ["already_settled", "accepted"]
+    check_books(shop, job)
+
+
+def test_two_batches_of_decisions_in_other_orders_do_not_wait_in_a_circle(shop: Shop) -> None:
+    job = shop.processing(make_chunk(6), make_chunk(6, start=10_000), **REVIEW_ALL)
+    labeller, reviewer = shop.annotators(2)
+    shop.answer(labeller, "cat")
+    claimed = shop.do(reviews.claim, reviewer, limit=100, lease_s=600)
+    decisions = [Decision(each.task.task_id, "dog") for each in claimed]
+    said = [
+        lambda order=order: shop.do(reviews.decide, reviewer, order)
+        for order in (decisions, decisions[::-1])
+    ]
+    outcomes = [outcome for each in at_once(*said) for outcome in each]
+    assert (outcomes.count("settled"), outcomes.count("duplicate")) == (12, 12)
+    assert shop.job(job).status == JobStatus.COMPLETED
+    check_books(shop, job)
+
+
+def test_an_exclusion_that_is_asked_for_again_holds_no_job_while_a_step_of_it_ends(
+    shop: Shop,
+) -> None:
+    job = shop.processing(make_chunk(1))
+    someone = shop.annotator()
+    shop.answer(someone, "cat")
+    assert shop.do(exclusions.exclude, job.job_no, someone)
+    with shop.held() as step:
+        step.execute("update exclusions set done_at = now()")  # and then the step locks the job
+        again = Side(lambda: shop.do(exclusions.exclude, job.job_no, someone))
+        assert again.join()

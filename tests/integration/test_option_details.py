@@ -80,6 +80,7 @@ def test_the_terminal_takes_hotkeys_that_mean_nothing_else_there(
     out = cli.done("annotate").out
     assert r"Domestic\x1b[2J cats." in out
     assert "   3  fox [É]" in out
+    assert "a number or a key in [] chooses; ? unclear" in out
     assert "   1  cat\n" in out
     assert [OPTIONS[row["option"] - 1] for row in shop.run("select option from labels")] == [
         "fox", "fox",

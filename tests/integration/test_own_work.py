@@ -147,7 +147,7 @@ def test_an_annotator_sees_what_they_hold_and_have_done(api: Api) -> None:
     nothing = me(api, ann)
     assert nothing.pop("annotator_id").startswith("ann_")
     assert nothing == {
-        "name": "ann", "tasks_held": 0, "lease_expires_at": None, "labels": 0, "labels_today": 0,
+        "name": "ann", "tasks_held": 0, "reviews_held": 0, "lease_expires_at": None, "labels": 0, "labels_today": 0,
         "settled": 0, "settled_today": 0,
     }  # fmt: skip
     api.shop.processing(make_chunk(4), consensus_threshold=2)
@@ -218,6 +218,52 @@ def test_labels_that_were_changed_are_listed_as_they_are_now(api: Api) -> None:
     assert me(api)["labels"] == 3
 
 
+def own(api: Api, task: str, headers: Headers | None = None) -> Any:
+    return api.get(f"/v1/annotation/me/labels/{task}", headers or api.annotator)
+
+
+def test_a_label_that_may_be_replaced_is_shown_with_its_task(api: Api) -> None:
+    job = api.shop.processing(make_chunk(1), instructions="Look twice.")
+    claimed = api.post("/v1/annotation/claim", {"limit": 1}, api.annotator).json()["tasks"][0]
+    task = claimed["task_id"]
+    assert own(api, task).json()["code"] == "label_not_found"  # held, and not labelled
+    label(api, (task, "cat"))
+    found = own(api, task).json()
+    assert found.pop("created_at") == next(history(api))["created_at"]
+    assert claimed.pop("lease_expires_at")
+    assert found == claimed | {"label": "cat"}
+    assert found["instructions"]["job_id"] == job.job_id
+    change = {"task_id": task, "label": "fox", "replace": True}
+    api.post("/v1/annotation/labels", {"labels": [change]}, api.annotator)
+    assert own(api, task).json()["label"] == "fox"
+
+
+@pytest.mark.parametrize(
+    "why", ["settled", "withdrawn", "of another", "cancelled", "no task", "no id"]
+)
+def test_a_label_that_cannot_be_replaced_is_not_shown(api: Api, shop: Shop, why: str) -> None:
+    job = shop.processing(make_chunk(1), consensus_threshold=1 if why == "settled" else 2)
+    (task,) = claim(api)
+    label(api, (task, "cat"))
+    if why == "withdrawn":
+        entry = {"task_id": task, "withdraw": True}
+        api.post("/v1/annotation/labels", {"labels": [entry]}, api.annotator)
+    if why == "cancelled":
+        api.client.post(f"/v1/jobs/{job.job_id}/cancel", headers=api.customer).raise_for_status()
+    asked = {"no task": f"{task}9", "no id": "tsk_x"}.get(why, task)
+    answer = own(api, asked, api.new_annotator() if why == "of another" else None)
+    assert (answer.status_code, answer.json()["code"]) == (404, "label_not_found")
+
+
+def test_the_command_line_shows_a_label_with_its_task(api: Api, cli: Cli, shop: Shop) -> None:
+    shop.processing(make_chunk(1))
+    (task,) = claim(api)
+    label(api, (task, "cat"))
+    cli.say(REFINERY_ANNOTATOR_KEY=api.annotator["Authorization"].removeprefix("Bearer "))
+    assert cli.done("me", "label", task, "--json").json == own(api, task).json()
+    assert "https://img.example.com/0.jpg" in cli.done("me", "label", task).out
+
+
 @pytest.mark.parametrize("cursor", ["x", "1", "1-", "-1", "0-1", "1-0", "9" * 30 + "-1", "1-1 "])
 def test_a_cursor_of_no_page_is_refused(api: Api, cursor: str) -> None:
     answer = api.get(f"/v1/annotation/me/labels?cursor={cursor}", api.annotator)
@@ -256,7 +302,9 @@ def test_of_requests_that_are_folded_at_once_each_is_counted_once(
     monkeypatch.setattr(label_batches, "_KEPT", 0)
     monkeypatch.setattr(label_batches, "_FOLD_SHARE", 1.0)
     with shop.held() as tx:
-        label_batches.record(tx, annotator, [{"job_no": 1, "task_no": 7, "settled": False}])
+        label_batches.record(
+            tx, annotator, [{"job_no": 1, "task_no": 7, "settled": False, "held_s": None}]
+        )
         tx.execute("select 1")
         other = Side(lambda: label(api, (tasks[1], "cat")))
         shop.wait_for_waiters(1)

@@ -1,17 +1,31 @@
 """What claims and labels touch with a million open tasks: pages are counted, not seconds."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import cast
 
+import polars as pl
 import pytest
 
 from blocks.domain.model import LabelOutcome, SkipReason
+from blocks.lines.archived_labels import LABEL_COLUMNS, make_archived
 from blocks.secrets.vault import Vault
-from blocks.store import annotation, customers, label_changes, results, waits
-from blocks.store.annotation import Label
+from blocks.store import (
+    annotation,
+    customers,
+    disagreements,
+    label_changes,
+    labelling,
+    pace,
+    quality,
+    results,
+    waits,
+)
 from blocks.store.database import Database, Transaction
+from blocks.store.disagreements import Filter, State
 from blocks.store.jobs import Job
 from blocks.store.label_changes import Entry, Replacement, Skip
+from blocks.store.labelling import Label
 from tests.support.plans import Explained
 from tests.support.servers import DatabaseServer
 from tests.support.store_shop import OPTIONS, Shop, make_chunk
@@ -31,6 +45,10 @@ PAGES_FOR_AN_EXPORT = 2000
 PAGES_FOR_AN_OUTLOOK = 200
 # Up to 100 tasks with a tally each, and as many vacancies.
 PAGES_FOR_WANTED_ANNOTATORS = 500
+# The latest 1,000 requests and the votes of the first 1,000 tasks, each of which may be on a page of its own.
+PAGES_FOR_A_PACE = 2500
+# The votes of 4,096 tasks, 30 on a page, and for each of 100 of them two labels.
+PAGES_FOR_DISAGREEMENTS = 1500
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +135,11 @@ def test_labels_read_a_few_pages_for_each(crowded: tuple[Shop, Job], settles: bo
     both = sorted(set(tasks[0]) & set(tasks[1])) or tasks[0]
     if settles:
         shop.label(people[0], *((task, "cat") for task in both))
-    labelling = people[1] if settles else people[0]
+    who = people[1] if settles else people[0]
     with shop.held() as tx:
         explained = Explained(tx)
-        outcomes = annotation.submit(
-            cast(Transaction, explained), labelling, [Label(task, OPTIONS[0]) for task in both]
+        outcomes = labelling.submit(
+            cast(Transaction, explained), who, [Label(task, OPTIONS[0]) for task in both]
         )
     assert set(outcomes) <= {LabelOutcome.SETTLED if settles else LabelOutcome.ACCEPTED}
     explained.check(PAGES_FOR_LABELS)
@@ -150,6 +168,88 @@ def test_an_export_reads_its_first_tasks_by_their_numbers(crowded: tuple[Shop, J
         found = next(results.read(cast(Transaction, explained), job.job_no))
     assert found.tasks["line"][0] == 1
     explained.check(PAGES_FOR_AN_EXPORT)
+
+
+def disagree(tx: Transaction, job: Job, first: int) -> None:
+    """Have annotators 1 and 2 say different things of 200 tasks from `first` on."""
+    values = {"job_no": job.job_no, "first": first}
+    tx.execute(
+        "update tallies set votes = '{1,1,0}', annotators = '{1,2}' "
+        "where job_no = %(job_no)s and task_no between %(first)s and %(first)s + 199",
+        values,
+    )
+    tx.execute(
+        "insert into labels select %(job_no)s, n, who, who from generate_series(%(first)s, %(first)s + 199) n, "
+        "generate_series(1, 2) who",
+        values,
+    )
+
+
+def archive_all_pages(tx: Transaction, job: Job) -> None:
+    """Have labels of each page in the archive as well; all pages are alike."""
+    labels = pl.DataFrame(
+        {
+            "task_no": [*range(PAGE)],
+            "outcome": 1,
+            "option": 1,
+            "annotator_no": 1,
+            "skill": None,
+            "created_at": datetime(2026, 1, 1, tzinfo=UTC),
+        },
+        schema=LABEL_COLUMNS,
+    )
+    tx.execute(
+        "insert into archived_labels select %s, n * %s, %s from generate_series(0, %s) n",
+        (job.job_no, PAGE, make_archived(labels, 0), OPEN_TASKS // PAGE - 1),
+    )
+
+
+@pytest.mark.parametrize("is_archived", [False, True])
+@pytest.mark.parametrize(
+    "wanted, found", [(Filter(), 100), (Filter([State.FAILED], 2, "ann_nobody"), 0)]
+)
+def test_a_page_of_disagreements_looks_at_a_bounded_number_of_tasks(
+    crowded: tuple[Shop, Job],
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: Filter,
+    found: int,
+    *,
+    is_archived: bool,
+) -> None:
+    shop, job = crowded
+    shop.annotators(2)
+    monkeypatch.setattr(quality, "begin_snapshot", lambda _: None)  # it has no plan
+    middle = OPEN_TASKS // 2
+    with shop.given_up() as tx:
+        disagree(tx, job, middle + 1000)
+        if is_archived:
+            archive_all_pages(tx, job)
+        explained = Explained(tx)
+        page = disagreements.list_page(
+            cast(Transaction, explained), job.job_no,
+            options=len(OPTIONS), limit=100, after=str(middle), wanted=wanted,
+        )  # fmt: skip
+    assert page is not None
+    assert len(page.found) == found
+    assert middle + 1000 < int(page.cursor or 0) <= middle + 4096
+    explained.check(PAGES_FOR_DISAGREEMENTS)
+
+
+def test_the_pace_of_a_job_is_known_from_a_bounded_number_of_requests(
+    crowded: tuple[Shop, Job],
+) -> None:
+    shop, job = crowded
+    with shop.given_up() as tx:
+        tx.execute(
+            "insert into label_batches (annotator_no, job_no, settled, created_at, task_nos) "
+            "select 1 + n %% 50, %s, 0, now() - make_interval(secs => n / 100.0), '{1}' "
+            "from generate_series(1, 50000) n",
+            [job.job_no],
+        )
+        explained = Explained(tx)
+        found = pace.measure(cast(Transaction, explained), job)
+    assert found.labels_per_hour == pytest.approx(360_000, rel=0.1)
+    explained.check(PAGES_FOR_A_PACE)
 
 
 @pytest.mark.parametrize("annotators, is_short", [(0, True), (1, True), (25, False)])

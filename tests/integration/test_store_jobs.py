@@ -473,9 +473,9 @@ def test_a_second_rotation_finds_nothing_to_do(shop: Shop) -> None:
 def test_a_rotation_goes_on_past_a_batch(shop: Shop) -> None:
     job = submit_with(shop, vault_of(NEW))
     shop.run(
-        "insert into jobs (job_id, customer_id, manifest_url, question, options, "
+        "insert into jobs (job_id, task_key, customer_id, manifest_url, question, options, "
         "consensus_threshold, task_type, priority, stop_early, failure_threshold_percent, credentials) "
-        "select 'job_' || n, customer_id, manifest_url, question, options, consensus_threshold, "
+        "select 'job_' || n, n, customer_id, manifest_url, question, options, consensus_threshold, "
         "task_type, priority, stop_early, failure_threshold_percent, credentials "
         "from jobs, generate_series(1, 1200) n"
     )

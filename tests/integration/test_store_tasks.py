@@ -13,9 +13,8 @@ import psycopg
 import pytest
 
 from blocks.domain.errors import IdempotencyConflict, Transient
-from blocks.domain.ids import parse_task_id
 from blocks.domain.model import LabelOutcome, TaskStatus, TaskType
-from blocks.store import annotation, customers, tasks
+from blocks.store import annotation, customers, labelling, tasks
 from blocks.store.tasks import CreatedTask, NewTask, Rule
 from tests.support.books import check_books
 from tests.support.side import Side, at_once
@@ -67,11 +66,10 @@ def ids(created: list[CreatedTask]) -> list[str]:
 
 
 def container_of(shop: Shop, id_: str) -> Container:
-    key = parse_task_id(id_)
-    assert key is not None
+    job_id, _ = shop.find_task(id_)
     (row,) = shop.run(
         "select job_no, options, consensus_threshold, stop_early from jobs where job_id = %s",
-        key[0],
+        job_id,
     )
     return Container(**row)
 
@@ -267,7 +265,7 @@ def test_who_appends_beside_the_last_label_has_his_task_handed_out(
     shop.claim(two)
     with shop.held() as tx:
         if labels_first:
-            assert annotation.submit(tx, two, [annotation.Label(old, "cat")]) == ["settled"]
+            assert labelling.submit(tx, two, [labelling.Label(old, "cat")]) == ["settled"]
             other = Side(partial(append, shop, task(consensus_threshold=2)))
         else:
             tasks.create(tx, shop.customer_id, [task(consensus_threshold=2)], shop.vault)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from prefect_aws import AwsCredentials, MinIOCredentials
@@ -18,7 +19,8 @@ from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr, ValidationError
 
 from api.cli.exits import CommandFailed
-from blocks.domain.model import Compression
+from api.signing import UrlSigner
+from blocks.domain.model import Compression, TaskType, UnsignedReason
 from blocks.prefect.api import PrefectApi
 from blocks.prefect.blocks import (
     BLOCKS,
@@ -28,7 +30,9 @@ from blocks.prefect.blocks import (
     ResultsDelivery,
     UnusableBlock,
 )
-from blocks.store import jobs, streams
+from blocks.store import job_credentials, jobs, streams
+from blocks.store.annotation import ClaimedTask, LabelledJob
+from blocks.store.job_credentials import SealedCredentials
 from blocks.store.jobs import Job
 from blocks.store.streams import Manifest, Outcome, Stream
 from deployments.cli import build
@@ -533,6 +537,65 @@ def submitted(etl: Etl) -> Job:
     etl.shop.put_as("in/a.jsonl", b"\n")
     etl.run(delivery=etl.block)
     return etl.shop.job(etl.jobs()[0]["job_id"])
+
+
+def find_to_sign(etl: Etl, job_id: str) -> SealedCredentials:
+    with etl.shop.database.transaction() as tx:
+        return job_credentials.find_to_sign(tx, [job_id])[job_id]
+
+
+def reasons(etl: Etl, job_id: str, *urls: str) -> list[UnsignedReason | None]:
+    """Why URLs of such tasks of a job are not signed; None for those that give `cat`."""
+    job = LabelledJob(job_id, TaskType.IMAGE_CLASSIFICATION, "?", [])
+    tasks = [ClaimedTask(url, url, None, datetime.now(UTC), job) for url in urls]
+    sealed = {job_id: find_to_sign(etl, job_id)}
+    signed = UrlSigner(resources.settings().vault(), "").sign(tasks, sealed)
+    found = [signed[url] for url in urls]
+    for each in found:
+        assert isinstance(each, UnsignedReason) or httpx.get(each).content == b"cat"
+    return [each if isinstance(each, UnsignedReason) else None for each in found]
+
+
+def test_urls_are_signed_with_a_copy_of_the_block_in_its_place_until_the_job_has_ended(
+    etl: Etl,
+) -> None:
+    bucket = etl.shop.bucket
+    etl.shop.put_as("in/a.jsonl", b'{"data_url": "s3://%s/in/1.jpg"}' % bucket.encode())
+    etl.shop.put_as("in/1.jpg", b"cat")
+    urls = [f"s3://{bucket}/in/1.jpg", f"s3://{bucket}/inner/1.jpg", "s3://other/in/1.jpg"]
+    elsewhere = UnsignedReason.OTHER_PLACE
+    with etl.bound(prefix="in"):
+        etl.run(options=JobOptions(sign_urls=True))
+        (first,) = etl.jobs()
+        assert find_to_sign(etl, first["job_id"]).credentials is None
+        fail_job(etl, first)
+        (again,) = resubmit(etl)
+        assert again is not None
+        assert run(process_job, again).is_completed()
+        assert reasons(etl, again, *urls) == [None, elsewhere, elsewhere]
+        etl.save_source("another key")  # and the copy stays
+        assert reasons(etl, again, *urls) == [None, elsewhere, elsewhere]
+    with etl.shop.database.transaction() as tx:
+        assert not jobs.wipe_credentials(tx, etl.shop.job(again).job_no)
+        jobs.cancel(tx, etl.shop.job(again).job_no)
+    assert reasons(etl, again, urls[0]) == [UnsignedReason.NO_CREDENTIALS]
+    ended = etl.shop.job(again)
+    assert (ended.credentials, ended.credentials_block) == (None, etl.block)
+
+
+def test_no_copy_of_a_block_is_kept_for_another_try_of_a_delivery(etl: Etl) -> None:
+    etl.shop.put_as("in/a.jsonl", b"\n")
+    etl.run(delivery=etl.block, options=JobOptions(sign_urls=True))
+    job_id = etl.jobs()[0]["job_id"]
+    assert run(process_job, job_id).is_completed()
+    assert etl.shop.job(job_id).credentials is not None
+    with etl.shop.database.transaction() as tx:
+        tx.execute(
+            "update jobs set delivery_bucket = 'nowhere', block_delivers_to = 's3://nowhere/out'"
+        )
+    assert not run(deliver_job, job_id).is_completed()
+    refused = etl.shop.job(job_id)
+    assert (refused.delivery_status, refused.credentials) == ("failed", None)
 
 
 def test_a_block_opens_the_places_that_it_is_for_and_no_others(etl: Etl) -> None:

@@ -187,6 +187,16 @@ def test_a_text_that_is_wrong_is_told_with_all_other_faults(
         }
 
 
+def test_a_task_without_data_is_told_what_its_type_takes(api: Api) -> None:
+    empty = {name: value for name, value in TASK.items() if name != "text"}
+    for type_, message in (
+        (TASK["type"], "One of data_url and text is required."),
+        ("image_classification", "This field is required."),
+    ):
+        (fault,) = api.post("/v1/tasks", empty | {"type": type_}).json()["details"]
+        assert (fault["field"], fault["message"]) == ("data_url", message)
+
+
 # From the command line
 
 

@@ -1,5 +1,6 @@
 """`refinery up` in a terminal: whenever it is ended, however that is done, nothing of it is left."""
 
+import re
 import shlex
 import signal
 import subprocess
@@ -54,6 +55,13 @@ def first_keys(data_dir: Path) -> list[str]:
     return said.split()
 
 
+def roles_of_links(said: str, url: str) -> list[str]:
+    """Whom the links that were printed sign in, in their order."""
+    tokens = re.findall(rf"{re.escape(url)}/#(\S+)", said)
+    answers = [httpx.post(f"{url}/v1/session", json={"link": token}) for token in tokens]
+    return [answer.raise_for_status().json()["role"] for answer in answers]
+
+
 @pytest.fixture
 def started() -> Iterator[list[Up]]:
     found: list[Up] = []
@@ -67,9 +75,11 @@ def test_up_is_alone_and_leaves_nothing_when_it_is_killed_or_interrupted(
     data_dir: Path, started: list[Up]
 ) -> None:
     started.append(first := Up(data_dir))
-    first.read_until("The API answers")
+    first.read_until("Ctrl-C stops it.")
+    assert "The API answers" in first.said
     url = load_environment(data_dir)["REFINERY_API_URL"]
     assert httpx.get(f"{url}/health/live").is_success
+    assert roles_of_links(first.said, url) == ["annotator", "reviewer", "customer", "admin"]
     keys = first_keys(data_dir)
     assert first_keys(data_dir) == keys
     jobs = httpx.get(f"{url}/v1/jobs", headers={"Authorization": f"Bearer {keys[0]}"})

@@ -20,7 +20,7 @@ from api.background import webhook_sender
 from blocks.secrets.tls import load_ssl_context
 from blocks.secrets.vault import Vault
 from blocks.settings import Settings
-from blocks.store import annotation, jobs, webhook_messages, webhook_secrets
+from blocks.store import customers, jobs, labelling, webhook_messages, webhook_secrets
 from blocks.store.jobs import Job
 from tests.support.api_world import Api, make_app
 from tests.support.endpoint import OK, WAIT_S, Endpoint, Received, answer, hang_up
@@ -660,7 +660,7 @@ def test_a_label_that_is_taken_back_tells_nobody(told: Api, endpoint: Endpoint) 
     last = told.shop.annotator()
     (task,) = told.shop.claim(last)
     with told.shop.given_up() as tx:
-        annotation.submit(tx, last, [annotation.Label(task.task_id, "cat")])
+        labelling.submit(tx, last, [labelling.Label(task.task_id, "cat")])
     assert told.shop.value("select count(*) from notifications") == 0
 
 
@@ -688,6 +688,43 @@ def test_deleting_gives_up_what_waits(told: Api, endpoint: Endpoint) -> None:
     told.client.delete(f"/v1/webhooks/{made['webhook_id']}", headers=told.customer)
     (entry,) = log(told, made["webhook_id"])
     assert entry["status"] == "failed"
+
+
+@pytest.mark.parametrize("has_log", [False, True])
+def test_a_deleted_endpoint_is_listed_as_long_as_its_log_has_messages(
+    api: Api, *, has_log: bool
+) -> None:
+    other = api.post(
+        "/v1/webhooks", {"callback_url": "https://b.invalid/", "events": ["job.failed"]}
+    )
+    made = api.post("/v1/webhooks", {"callback_url": "https://a.invalid/"}).json()
+    if has_log:
+        api.shop.do(jobs.cancel, api.shop.submit().job_no)
+    assert api.client.delete(f"/v1/webhooks/{made['webhook_id']}", headers=api.customer).is_success
+    operator = api.bearer(api.shop.do(customers.add_admin_key, "Olga"))
+
+    def listed() -> list[list[tuple[str, bool]]]:
+        pages = [api.get("/v1/webhooks?all=true", headers) for headers in (api.customer, operator)]
+        return [
+            [(each["webhook_id"], each["registered"]) for each in page.json()["webhooks"]]
+            for page in pages
+        ]
+
+    registered = [(other.json()["webhook_id"], True)]
+    assert listed() == [registered + [(made["webhook_id"], False)] * has_log] * 2
+    api.shop.run("delete from notifications")
+    assert listed() == [registered] * 2
+    # What jobs name later is told, and listed again.
+    api.shop.do(jobs.cancel, api.shop.submit(callback_url="https://a.invalid/").job_no)
+    assert listed() == [[*registered, (made["webhook_id"], False)]] * 2
+
+
+def test_an_endpoint_that_wants_no_more_is_listed_without_messages_too(api: Api) -> None:
+    api.shop.do(jobs.cancel, api.shop.submit(callback_url="https://a.invalid/").job_no)
+    api.shop.run("update webhooks set disabled_at = now()")
+    api.shop.run("delete from notifications")
+    (listed,) = api.get("/v1/webhooks?all=true").json()["webhooks"]
+    assert (listed["registered"], listed["disabled_at"] is None) == (False, False)
 
 
 def test_a_url_cannot_be_registered_twice(told: Api, endpoint: Endpoint) -> None:

@@ -2,27 +2,34 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
-import psycopg
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
-    invariant,
 )
-from psycopg.rows import dict_row
 
 from blocks.domain.ids import new_id
 from blocks.domain.model import SkipReason
 from blocks.secrets.vault import Vault
-from blocks.store import annotation, customers, jobs, label_changes, leases
-from blocks.store.annotation import Label
+from blocks.store import (
+    annotation,
+    customers,
+    jobs,
+    label_changes,
+    labelling,
+    lease_returns,
+    leases,
+    reviews,
+)
 from blocks.store.database import Database, Transaction
 from blocks.store.label_changes import Entry, Replacement, Skip, Withdrawal
-from tests.support.books import check_books
-from tests.support.labelling import Job, Labelling
+from blocks.store.labelling import Label
+from blocks.store.reviews import Decision
+from tests.support.labelled_tasks import Job
+from tests.support.labelling import Labelling
 from tests.support.side import WAIT_S, Side
-from tests.support.store_shop import Shop
+from tests.support.store_shop import LastingShop
 
 CREW = 5
 # New annotators end every task alone: they give the labels of twice the largest threshold, and some of them only
@@ -44,23 +51,26 @@ few = st.integers(1, 4)
 thresholds = st.integers(1, 4)
 skips_max = st.integers(1, 3)
 reasons = st.sampled_from(SkipReason)
+review_rules = st.sampled_from(
+    [frozenset[str](), frozenset({"all"}), frozenset({"no_consensus", "flagged"})]
+)
+verdicts = st.lists(
+    st.tuples(picks, st.sampled_from([*OPTIONS, UNKNOWN, "back", "back", "fail"])),
+    min_size=1,
+    max_size=3,
+)
 kinds = st.sampled_from(["label", "skip", "replace", "replace", "withdraw"])
 changes = st.lists(st.tuples(kinds, picks, options, reasons), min_size=1, max_size=4)
 Change = tuple[str, int, str, SkipReason]
 """What is done to a task, and what is said of it where that is a label or a skip."""
 
 
-class World(Shop):
-    """A store whose one connection beside the pool serves all looks into it, and everybody who labels."""
+class World(LastingShop):
+    """A store, and everybody who labels."""
 
     def __init__(self, database: Database, url: str, vault: Vault) -> None:
         super().__init__(database, url, vault)
-        self._connection = psycopg.connect(url, row_factory=dict_row, autocommit=True)
         self.people = self.annotators(CREW + FRESH)
-
-    def run(self, statement: str, *values: object) -> list[dict[str, Any]]:
-        cursor = self._connection.execute(cast(Any, statement), values)
-        return cursor.fetchall() if cursor.description else []
 
     def begin(self) -> None:
         """A new customer, whose tasks alone everybody is handed."""
@@ -72,6 +82,7 @@ class World(Shop):
         for row in self.run("select job_no from jobs where customer_id = %s", self.customer_id):
             self.do(jobs.cancel, row["job_no"])
         self.run("delete from leases")
+        self.run("update reviews set state = 'dropped', decided_at = now() where state = 'open'")
 
     def wait_for_end_or_lock(self, side: Side) -> None:
         """Go on when the side has ended, or waits for a lock of another."""
@@ -82,9 +93,6 @@ class World(Shop):
         deadline = time.monotonic() + WAIT_S
         while not side.wait(POLL_S) and not self.value(query):
             assert time.monotonic() < deadline, "it neither ends nor waits"
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 Act = Callable[[Transaction], Any]
@@ -126,7 +134,7 @@ class Steps(RuleBasedStateMachine):
         self.model.expire(annotator)
 
     def _return_leases(self) -> None:
-        self.world.do(annotation.return_leases, limit=1000)
+        self.world.do(lease_returns.return_leases, limit=1000)
         self.model.return_leases()
 
     def _take(self, step: Step) -> None:
@@ -166,7 +174,7 @@ class Steps(RuleBasedStateMachine):
     def _check_vacancies(self, annotator: int, claimed: Sequence[str], job_id: str | None) -> None:
         """Nothing that is open to the annotator is left to them who wanted more."""
         query = """
-            select distinct task_id(j.job_id, v.task_no) as id
+            select distinct task_id(j.job_id, j.task_key, v.task_no) as id
             from vacancies v join jobs j using (job_no)
             where j.job_id = %s or %s::text is null
         """
@@ -187,7 +195,7 @@ class Steps(RuleBasedStateMachine):
         said = [Label(*label) for label in labels]
 
         def act(tx: Transaction) -> list[str]:
-            return list(annotation.submit(tx, annotator, said))
+            return list(labelling.submit(tx, annotator, said))
 
         def tell(model: Labelling, outcomes: list[str], alone: bool) -> None:
             assert outcomes == model.enter(annotator, said)
@@ -242,150 +250,51 @@ class Steps(RuleBasedStateMachine):
 
         return act, tell
 
+    def _claim_reviews(self, reviewer: int, limit: int) -> Step:
+        def act(tx: Transaction) -> list[str]:
+            found = reviews.claim(tx, reviewer, limit=limit, lease_s=600)
+            return [each.task.task_id for each in found]
 
-class Checks(Steps):
-    """What holds after every step, and what can be had from every state."""
+        def tell(model: Labelling, claimed: list[str], alone: bool) -> None:
+            model.claim_reviews(reviewer, claimed, limit=limit, alone=alone)
 
-    # What holds after every step
+        return act, tell
 
-    @invariant()
-    def agrees_with_the_model(self) -> None:
-        self._check_leases()
-        self._check_labels()
-        self._check_skips_and_changes()
-        for job in self.model.jobs.values():
-            self._check_job(job)
-            # Of a job that is over nothing changes any more.
-            was_over = job.job_id in self.over
-            self.over -= {job.job_id}
-            if job.is_settled or not job.is_open:
-                self.over.add(job.job_id)
-            if not was_over or job.job_id not in self.over:
-                check_books(self.world, job)
-        self.is_sound = True
+    def _decide(self, reviewer: int, said: Sequence[tuple[int, str]]) -> Step:
+        mine = [id_ for id_, who in self.model.reviewing.items() if who == reviewer]
+        decisions = []
+        for which, word in said:
+            # Mostly what the reviewer holds, or else any task.
+            id_ = mine[which % len(mine)] if mine and which % 4 else self._task_id(which)
+            is_label = word in [*OPTIONS, UNKNOWN]
+            decisions.append(
+                Decision(id_, word if is_label else None, 0 if word == "fail" else None)
+            )
 
-    def _check_leases(self) -> None:
-        query = """
-            select l.annotator_no, task_id(j.job_id, unnest(l.task_nos)) as id,
-                   l.expires_at < now() as is_overdue
-            from leases l join jobs j using (job_no)
-        """
-        held: dict[int, dict[str, bool]] = {annotator: {} for annotator in self.world.people}
-        for row in self.world.run(query):
-            assert row["id"] not in held[row["annotator_no"]], "held twice"
-            held[row["annotator_no"]][row["id"]] = row["is_overdue"]
-        assert held == self.model.held
-        for task in self.model.tasks.values():
-            holders = {annotator for annotator, tasks in held.items() if task.task_id in tasks}
-            assert not holders & task.labels.keys(), "somebody holds what they have labelled"
+        def act(tx: Transaction) -> list[str]:
+            return list(reviews.decide(tx, reviewer, decisions))
 
-    def _check_labels(self) -> None:
-        query = """
-            select task_id(j.job_id, l.task_no) as id, l.annotator_no, j.options[l.option] as option
-            from labels l join jobs j using (job_no) where j.customer_id = %s
-        """
-        rows = self.world.run(query, self.world.customer_id)
-        found = {(row["id"], row["annotator_no"]): row["option"] for row in rows}
-        assert len(rows) == len(found)
-        assert found == {
-            (task.task_id, annotator): option
-            for task in self.model.tasks.values()
-            for annotator, option in task.labels.items()
-        }
+        def tell(model: Labelling, outcomes: list[str], alone: bool) -> None:
+            assert outcomes == model.review(reviewer, decisions)
 
-    def _check_skips_and_changes(self) -> None:
-        query = """
-            select task_id(j.job_id, s.task_no) as id, s.annotator_no, s.reason
-            from skips s join jobs j using (job_no) where j.customer_id = %s
-        """
-        skips = {
-            (row["id"], row["annotator_no"]): SkipReason.of_number(row["reason"])
-            for row in self.world.run(query, self.world.customer_id)
-        }
-        assert skips == {
-            (task.task_id, annotator): reason
-            for task in self.model.tasks.values()
-            for annotator, reason in task.skips.items()
-        }
-        query = """
-            select task_id(j.job_id, c.task_no) as id, c.annotator_no, j.options[c.option] as option,
-                   j.options[c.new_option] as new_option
-            from label_changes c join jobs j using (job_no)
-            where j.customer_id = %s order by c.change_no
-        """
-        found = [tuple(row.values()) for row in self.world.run(query, self.world.customer_id)]
-        assert sorted(found, key=str) == sorted(self.model.changes, key=str)
+        return act, tell
 
-    def _check_job(self, job: Job) -> None:
-        query = """
-            select j.status, j.settled_at is not null as is_settled, coalesce(sum(c.tasks), 0) as tasks,
-                   coalesce(sum(c.settled), 0) as settled, coalesce(sum(c.failed), 0) as failed,
-                   (select count(*) from lanes l where l.job_no = j.job_no)
-                   + (select count(*) from vacancies v where v.job_no = j.job_no) as to_be_had
-            from jobs j left join chunks c using (job_no)
-            where j.job_no = %s group by j.job_no
-        """
-        (row,) = self.world.run(query, job.job_no)
-        outcomes = [task.outcome for task in job.tasks]
-        assert row["status"] == job.status
-        assert row["is_settled"] == job.is_settled
-        assert row["tasks"] == len(outcomes)
-        assert row["settled"] == sum((outcome or 0) > 0 for outcome in outcomes)
-        assert row["failed"] == sum(outcome is not None and outcome <= 0 for outcome in outcomes)
-        if self.leaves_nothing and (job.is_settled or not job.is_open):
-            assert row["to_be_had"] == 0
+    def _reviewer(self, who: int) -> int:
+        """One of those who hold tasks under review, if there are any."""
+        holders = [each for each in self.world.people if each in self.model.reviewing.values()]
+        return holders[who % len(holders)] if holders else self.crew[who % CREW]
 
-    # What can be had from every state
+    def _able_reviewer(self, who: int) -> int:
+        """Mostly somebody who has labelled and skipped nothing: the crew has had most tasks."""
+        return self.fresh[-2 - who % 2] if who else self.crew[0]
 
-    def teardown(self) -> None:
-        try:
-            if self.is_sound:
-                self._end_well()
-        finally:
-            self.world.end()
+    def _time_out(self) -> Step:
+        self.world.run("update reviews set due_at = now() - interval '1 s' where state = 'open'")
 
-    def _end_well(self) -> None:
-        for annotator in self.world.people:
-            self._expire(annotator)
-        self._return_leases()
-        self._work(self.crew)
-        self._check_that_nothing_is_left_to(self.crew)
-        fresh = iter(self.fresh)
-        while any(job.is_open and not job.has_ended for job in self.model.jobs.values()):
-            newcomer = next(fresh, None)
-            assert newcomer, "new annotators do not end every task"
-            self._claim_and_label(newcomer)
-        for job in self.model.jobs.values():
-            self._finish_ingestion(job)
-            assert job.is_settled or not job.is_open
-        self._take(self._claim(self.fresh[-1], 1, None))
-        self.agrees_with_the_model()
+        def act(tx: Transaction) -> int:
+            return reviews.time_out(tx, limit=1000)
 
-    def _work(self, crew: Sequence[int]) -> None:
-        """Claim and label until all of them come back empty."""
-        idle = 0
-        while idle < len(crew):
-            for annotator in crew:
-                idle = 0 if self._claim_and_label(annotator) else idle + 1
+        def tell(model: Labelling, ended: int, alone: bool) -> None:
+            assert ended == model.time_out()
 
-    def _check_that_nothing_is_left_to(self, crew: Sequence[int]) -> None:
-        """A crew that is large enough for a job lacks nobody for what was labelled in turn.
-
-        In one that is not, or after an unasked label, the place may be of a cursor that is nobody's.
-        """
-        active = self.model.granted.intersection(crew)
-        for task in self.model.tasks.values():
-            able = len(active - task.skips.keys())
-            if task.has_unasked or able < task.job.consensus_threshold:
-                continue
-            waiting = [who for who in crew if self.model.may_have(who, task)]
-            assert not waiting, f"{task.task_id} could be labelled by {waiting}"
-
-    def _claim_and_label(self, annotator: int) -> bool:
-        self._take(self._claim(annotator, 100, None))
-        held = list(self.model.held[annotator])
-        if held:
-            # Of every first task the same, of the others more and less.
-            said = [OPTIONS[annotator * n % len(OPTIONS)] for n in range(len(held))]
-            self._take(self._label_held(annotator, said))
-        return bool(held)
+        return act, tell

@@ -1,6 +1,7 @@
 """A crowd of annotators at work on the real stack, while its API is killed again and again."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,23 @@ from tests.support.records import Record
 QUIET_S_MAX = 30.0
 """How long a crowd may get no label in: a slow machine is waited for, and work that nobody is handed is not."""
 _LOOK_S = 0.1
+
+
+def postgresql_log(stack: Stack) -> str:
+    return (stack.log_folder / "postgresql.log").read_text()
+
+
+def check_log(stack: Stack, start: int) -> None:
+    """PostgreSQL never had to break a deadlock, and since `start` no statement has failed."""
+    text = postgresql_log(stack)
+    told = r"(?:\n(?:\t.*|.* (?:DETAIL|HINT|CONTEXT|STATEMENT):.*))*"
+    deadlocks = re.findall(r"^.*deadlock detected.*" + told, text, re.MULTILINE)
+    assert not deadlocks, "\n".join(deadlocks)
+    # What a killed API leaves is a line of level LOG, or this one if a statement of its waits or takes long.
+    since = text[start:]
+    errors = re.findall(r"^.* (?:ERROR|FATAL|PANIC): +(.*)$", since, re.MULTILINE)
+    assert not (others := set(errors) - {"connection to client lost"}), others
+    assert "unexpected EOF on client connection with an open transaction" in since
 
 
 class Api:

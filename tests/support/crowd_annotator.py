@@ -5,7 +5,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -63,17 +63,25 @@ class Wire:
         self._http.close()
 
 
+def choose_any(task: Mapping[str, Any], annotator_no: int, dice: random.Random) -> str:
+    """Any option of a task."""
+    option: str = dice.choice(task["label_spec"]["options"])
+    return option
+
+
 @dataclass
 class Floor:
     """What all annotators share: which tasks there are, whether the API is up, when to stop.
 
-    Without a `task_type` they ask for one job or another, and never for whatever there is.
+    Without a `task_type` they ask for one job or another, and never for whatever there is. `choose` has
+    the label that an annotator of a number gives a task.
     """
 
     job_ids: Sequence[str]
     task_type: str | None = None
     leases_s: Sequence[int] = _LEASES_S
     limits: Sequence[int] = _LIMITS
+    choose: Callable[[Mapping[str, Any], int, random.Random], str] = choose_any
     api_is_up: threading.Event = field(default_factory=threading.Event)
     stopping: threading.Event = field(default_factory=threading.Event)
     counted: int = 0
@@ -104,7 +112,7 @@ class RestlessAnnotator:
             self._empty_pocket()
             tasks = self._claim()
             labels = [
-                (task["task_id"], self._dice.choice(task["label_spec"]["options"]))
+                (task["task_id"], self._floor.choose(task, self._no, self._dice))
                 for task in tasks
                 if self._dice.random() < 0.9
             ]

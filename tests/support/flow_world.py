@@ -15,7 +15,7 @@ from blocks.domain.model import TaskType
 from blocks.domain.object_urls import StoreType
 from blocks.secrets.credentials import S3Credentials
 from blocks.settings import Settings
-from blocks.store import annotation, customers, jobs
+from blocks.store import annotation, customers, jobs, labelling
 from blocks.store.database import Database
 from blocks.store.jobs import DeliveryTarget, Job, NewJob
 from deployments.embedded.object_stores import ObjectStoreAddress
@@ -135,10 +135,10 @@ class FlowShop:
                     tx, principal.annotator_no, limit=500, lease_s=60, job_id=job_id
                 )
                 labels = [
-                    annotation.Label(t.task_id, truth({"data_url": t.data_url or "///0"}))
+                    labelling.Label(t.task_id, truth({"data_url": t.data_url or "///0"}))
                     for t in tasks
                 ]
-                annotation.submit(tx, principal.annotator_no, labels)
+                labelling.submit(tx, principal.annotator_no, labels)
             if not tasks:
                 return
 

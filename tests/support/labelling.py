@@ -4,91 +4,12 @@ It does not say which task a claim hands out, but which it may, and which it mus
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from blocks.domain.model import SkipReason
-from blocks.store.annotation import Label
 from blocks.store.label_changes import Entry, Replacement, Skip
-from tests.support.consensus import decide, exhausted
-
-NO_CONSENSUS = 0
-
-
-@dataclass(eq=False, kw_only=True)
-class Job:
-    """A job, or the container of inline tasks, which is processing again with each new task."""
-
-    job_no: int
-    job_id: str
-    options: list[str]
-    consensus_threshold: int
-    stop_early: bool
-    skips_max: int
-    priority: int
-    is_inline: bool = False
-    has_delivery: bool = False
-    status: str = "processing"
-    is_ingested: bool = False
-    is_settled: bool = False
-    tasks: list["Task"] = field(default_factory=list)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it still takes labels."""
-        return self.status == "processing"
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether every task has that there is so far."""
-        return all(task.has_ended for task in self.tasks)
-
-    def settle(self) -> None:
-        """Move on if every line is there and every task has ended."""
-        if self.is_open and self.is_ingested and self.has_ended:
-            self.is_settled = True
-            self.status = "processing" if self.has_delivery else "completed"
-
-
-@dataclass(eq=False, kw_only=True)
-class Task:
-    """A task and everything that annotators have had to do with it, by their numbers."""
-
-    job: Job
-    task_id: str
-    task_no: int
-    chunk_no: int
-    labels: dict[int, str] = field(default_factory=dict)
-    skips: dict[int, SkipReason] = field(default_factory=dict)
-    skipped_for: SkipReason | None = None
-    """Why it has failed, if it was skipped too often."""
-    handed_to: set[int] = field(default_factory=set)
-    let_go_by: set[int] = field(default_factory=set)
-    has_unasked: bool = False
-    """Whether somebody has labelled it without holding it: then a place too many may be on its way."""
-
-    @property
-    def votes(self) -> list[int]:
-        return [list(self.labels.values()).count(option) for option in self.job.options]
-
-    @property
-    def outcome(self) -> int | None:
-        """1-based option, 0 for no consensus, less if it was skipped too often, None while open."""
-        if self.skipped_for is not None:
-            return -self.skipped_for.number
-        threshold = self.job.consensus_threshold
-        winner = decide(self.votes, threshold, stop_early=self.job.stop_early)
-        if winner is not None:
-            return winner + 1
-        return NO_CONSENSUS if exhausted(len(self.labels), threshold) else None
-
-    @property
-    def has_ended(self) -> bool:
-        return self.outcome is not None
-
-    @property
-    def wanted(self) -> int:
-        """Labels and holders that it may have: all places, or one more where the labels are tied."""
-        return max(self.job.consensus_threshold, len(self.labels) + 1)
+from blocks.store.labelling import Label
+from blocks.store.reviews import Decision
+from tests.support.labelled_tasks import Job, Task
 
 
 class Labelling:
@@ -102,6 +23,8 @@ class Labelling:
         self.changes: list[tuple[str, int, str, str | None]] = []
         # The tasks that each annotator holds, and whether the time for them is over.
         self.held: dict[int, dict[str, bool]] = {annotator: {} for annotator in annotators}
+        # Who holds which task under review.
+        self.reviewing: dict[str, int] = {}
         # The offset of the last task that an annotator's cursor may have passed, by job and chunk.
         self._passed: dict[tuple[int, int, int], int] = {}
 
@@ -120,7 +43,7 @@ class Labelling:
         return (
             annotator in self.granted
             and task.job.is_open
-            and not task.has_ended
+            and task.takes_labels
             and annotator not in task.labels
             and annotator not in task.skips
             and task.task_id not in self.held[annotator]
@@ -225,10 +148,12 @@ class Labelling:
             return self._skip(annotator, task, entry.reason)
         if isinstance(entry, Replacement):
             return self._replace(annotator, task, entry.label)
-        if task.has_ended or not task.job.is_open:
+        if not task.job.is_open:
             return "already_settled"
         if annotator not in task.labels:
             return "not_labelled"
+        if not task.takes_labels:
+            return "already_settled"
         self._take_back(annotator, task, None)
         task.let_go_by.add(annotator)
         return "withdrawn"
@@ -241,23 +166,25 @@ class Labelling:
         if not task.handed_to:
             return "unknown_task"
         self.held[annotator].pop(task.task_id, None)
-        if task.has_ended:
+        if not task.takes_labels:
             return "already_settled"
         task.skips[annotator] = reason
         counted = [why for who, why in task.skips.items() if who not in task.labels]
         if counted.count(reason) >= task.job.skips_max:
             task.skipped_for = reason
+            task.judge()
         return "skipped"
 
     def _replace(self, annotator: int, task: Task, option: str) -> str:
         if option in task.job.options and annotator in task.labels:
             if option == task.labels[annotator]:
                 return "duplicate"
-            if task.has_ended or not task.job.is_open:
+            if not task.takes_labels or not task.job.is_open:
                 return "already_settled"
             self._take_back(annotator, task, option)
             task.labels[annotator] = option
-            return "settled" if task.outcome else "replaced"
+            task.judge()
+            return "settled" if (task.outcome or 0) > 0 else "replaced"
         return self._label(annotator, task, option)
 
     def _take_back(self, annotator: int, task: Task, new: str | None) -> None:
@@ -275,11 +202,12 @@ class Labelling:
         if not task.handed_to:
             return "unknown_task"
         was_held = self.held[annotator].pop(task.task_id, None) is not None
-        if task.has_ended:
+        if not task.takes_labels:
             return "already_settled"
         task.has_unasked |= not was_held
         task.labels[annotator] = option
-        return "settled" if task.outcome else "accepted"
+        task.judge()
+        return "settled" if (task.outcome or 0) > 0 else "accepted"
 
     def release(self, annotator: int, task_ids: Sequence[str]) -> set[str]:
         """Take tasks back that the annotator holds: which."""
@@ -300,7 +228,75 @@ class Labelling:
     def withdraw(self, annotator: int) -> int:
         """Hand the annotator nothing any more: how many tasks they held."""
         self.granted.remove(annotator)
-        return len(self.release(annotator, list(self.held[annotator])))
+        reviewed = [id_ for id_, who in self.reviewing.items() if who == annotator]
+        for id_ in reviewed:
+            del self.reviewing[id_]
+        return len(self.release(annotator, list(self.held[annotator]))) + len(reviewed)
+
+    def claim_reviews(
+        self, reviewer: int, claimed: Sequence[str], *, limit: int, alone: bool
+    ) -> None:
+        """Take note of a claim of tasks under review, and check it."""
+        able = {
+            task.task_id
+            for task in self.tasks.values()
+            if reviewer in self.granted
+            and task.job.is_open
+            and task.is_under_review
+            and reviewer not in task.labels
+            and reviewer not in task.skips
+            and task.task_id not in self.reviewing
+        }
+        assert able.issuperset(claimed)
+        if alone:
+            assert len(claimed) == min(limit, len(able))
+        for id_ in claimed:
+            self.reviewing[id_] = reviewer
+
+    def review(self, reviewer: int, decisions: Sequence[Decision]) -> list[str]:
+        """Take a batch of decisions: what becomes of each."""
+        outcomes = [self._review(reviewer, decision) for decision in decisions]
+        self._settle_jobs()
+        return outcomes
+
+    def _review(self, reviewer: int, said: Decision) -> str:
+        task = self.tasks.get(said.task_id)
+        if task is None or reviewer not in self.granted:
+            return "unknown_task"
+        if said.label is not None and said.label not in task.job.options:
+            return "unknown_option"
+        if task.decided_by == reviewer:
+            return "duplicate"
+        if task.has_ended or not task.job.is_open:
+            return "already_settled"
+        if not task.is_under_review or self.reviewing.get(said.task_id) != reviewer:
+            return "not_held"
+        del self.reviewing[said.task_id]
+        option = None if said.label is None else task.job.options.index(said.label) + 1
+        outcome = said.failure if option is None else option
+        task.decide(outcome, reviewer)
+        if outcome is None:
+            return "sent_back"
+        return "settled" if outcome > 0 else "failed"
+
+    def time_out(self) -> int:
+        """Let the deadline of all reviews be over: how many those were."""
+        found = [
+            task for task in self.tasks.values() if task.is_under_review and not task.is_dropped
+        ]
+        for task in found:
+            self.reviewing.pop(task.task_id, None)
+            if task.job.is_open:
+                task.decide(task.proposed, None)
+            else:
+                task.is_dropped = True
+        self._settle_jobs()
+        return len(found)
+
+    def _settle_jobs(self) -> None:
+        for job in self.jobs.values():
+            if job.is_open and not job.is_settled and job.reviews:
+                job.settle()
 
     def _let_go(self, annotator: int, task_id: str) -> None:
         del self.held[annotator][task_id]

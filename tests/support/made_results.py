@@ -17,6 +17,7 @@ def row(
     """A settled task, in line `n` where no other is given."""
     return {
         "task_no": n,
+        "id_number": n,
         "line": n if line == -1 else line,
         "data_url": url or f"https://a.example/{n}.jpg",
         "metadata": metadata,

@@ -89,6 +89,7 @@ def make_job(prefix: str = "p", compression: Compression = Compression.NONE) -> 
     return Job(
         job_no=1,
         job_id="job_1",
+        task_key=1,
         customer_id="cust_1",
         status=JobStatus.PROCESSING,
         manifest_url="s3://bucket/key",

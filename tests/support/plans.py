@@ -7,7 +7,19 @@ from psycopg import sql
 
 from blocks.store.database import Rollback, Transaction
 
-LARGE = {"pages", "tallies", "labels", "leases", "vacancies", "jobs", "chunks", "skips"}
+LARGE = {
+    "archived_labels",
+    "label_batches",
+    "pages",
+    "tallies",
+    "labels",
+    "leases",
+    "vacancies",
+    "jobs",
+    "chunks",
+    "skips",
+    "reviews",
+}
 
 
 class Explained:

@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from blocks.domain.consensus import majority_outcome
 from tests.support.books import Job
-from tests.support.consensus import decide, exhausted
 from tests.support.records import Grant, Record, Vote
 
 # Of each task with labels: who chose which option, in the order in which the labels were counted.
@@ -45,8 +45,10 @@ def check_settled(record: Record, ballots: Ballots, jobs: Mapping[str, Job]) -> 
         votes = [0] * len(job.options)
         for number, option in enumerate(ballot.values(), 1):
             votes[job.options.index(option)] += 1
-            assert ended(job, votes) == (number == len(ballot)), f"{task_id}: {ballot}"
-        settled = decide(votes, job.consensus_threshold, stop_early=job.stop_early) is not None
+            assert (decided(job, votes) is not None) == (number == len(ballot)), (
+                f"{task_id}: {ballot}"
+            )
+        settled = bool(decided(job, votes))
         decider = list(ballot)[-1]
         deciding = [vote for vote in told[task_id].votes if vote.annotator_no == decider]
         answered = any(vote.counted for vote in deciding)
@@ -55,11 +57,9 @@ def check_settled(record: Record, ballots: Ballots, jobs: Mapping[str, Job]) -> 
         assert found == expected, f"{task_id}: settled by {decider}, told {found}"
 
 
-def ended(job: Job, votes: Sequence[int]) -> bool:
-    """Whether a task with these votes takes no more."""
-    threshold = job.consensus_threshold
-    winner = decide(votes, threshold, stop_early=job.stop_early)
-    return winner is not None or exhausted(sum(votes), threshold)
+def decided(job: Job, votes: Sequence[int]) -> int | None:
+    """The outcome of a task with these votes: None if it takes more."""
+    return majority_outcome(votes, job.consensus_threshold, stop_early=job.stop_early)
 
 
 @dataclass(frozen=True)

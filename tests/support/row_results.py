@@ -6,6 +6,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from benchmarks.row_tasks import TABLE, build_export
+from blocks.domain.ids import id_number
 from blocks.store.jobs import Job
 from blocks.store.results import LineError
 from tests.support.store_shop import Shop
@@ -64,10 +65,13 @@ class RowResults:
         self._connection = connection
         connection.execute(TABLE)
         connection.execute("alter table task_rows add byte_offset bigint")
-        columns = "job_no", "task_no", "chunk_no", "line", "data_url", "metadata", "byte_offset"
+        columns = (
+            "job_no", "task_no", "id_number", "chunk_no", "line", "data_url", "metadata", "byte_offset"
+        )  # fmt: skip
         with connection.cursor().copy("copy task_rows from stdin") as copy:
             for row in shop.tasks():
-                copy.write_row([row[column] for column in columns])
+                values = row | {"id_number": id_number(row["task_key"], row["task_no"])}
+                copy.write_row([values[column] for column in columns])
 
     def export(self, job: Job, after: int) -> bytes:
         statement: Any = build_export(len(job.options))

@@ -1,10 +1,12 @@
 """The database of the running stack, looked at from inside."""
 
+import secrets
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from blocks.domain.ids import task_id
 from blocks.settings import Settings
+from blocks.store import customers
 from blocks.store.database import Database
 from tests.support.record_checks import Ballots
 from tests.support.store_shop import Shop
@@ -38,6 +40,15 @@ class StackShop(Shop):
         settings = Settings(database_url=stack.database_url, encryption_key=stack.encryption_key)
         super().__init__(database, stack.database_url, settings.vault())
 
+    def hire(self, count: int) -> list[tuple[int, str]]:
+        """The numbers and keys of so many new annotators."""
+        made: list[tuple[str, str]] = [
+            self.do(customers.add_annotator_key, f"restless {secrets.token_hex(4)}")
+            for _ in range(count)
+        ]
+        query = "select annotator_no from annotators where annotator_id = %s"
+        return [(self.value(query, annotator_id), key) for annotator_id, key in made]
+
     def rules(self, job_ids: list[str]) -> dict[str, RuledJob]:
         """The jobs by their ids."""
         query = """
@@ -59,7 +70,10 @@ class StackShop(Shop):
         """The job of each task, in the order of the manifests."""
         jobs = self.rules(job_ids)
         rows = list_tasks(self.run, "j.job_id = any (%s)", job_ids)
-        return {task_id(row["job_id"], row["task_no"]): jobs[row["job_id"]] for row in rows}
+        return {
+            task_id(row["job_id"], row["task_key"], row["task_no"]): jobs[row["job_id"]]
+            for row in rows
+        }
 
     def open_tasks(self, job_ids: list[str]) -> list[dict[str, Any]]:
         """The first few that have not ended, with what they wait for."""
@@ -83,13 +97,13 @@ class StackShop(Shop):
     def ballots(self, job_ids: list[str]) -> Ballots:
         """The labels of each task, in the order in which they were counted."""
         query = """
-            select j.job_id, l.task_no, l.annotator_no, j.options[l.option] as option
+            select j.job_id, j.task_key, l.task_no, l.annotator_no, j.options[l.option] as option
             from labels l join jobs j using (job_no) left join tallies y using (job_no, task_no)
             where j.job_id = any (%s)
             order by l.job_no, l.task_no, array_position(y.annotators, l.annotator_no)
         """
         found: dict[str, dict[int, str]] = {}
         for row in self.run(query, job_ids):
-            ballot = found.setdefault(task_id(row["job_id"], row["task_no"]), {})
+            ballot = found.setdefault(task_id(row["job_id"], row["task_key"], row["task_no"]), {})
             ballot[row["annotator_no"]] = row["option"]
         return found

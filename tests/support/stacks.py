@@ -1,4 +1,7 @@
-"""Which tests of tests/e2e share a stack: two stacks side by side keep all cores busy."""
+"""Which tests of tests/e2e share a stack, tests/browser with the operators'.
+
+Two stacks side by side keep all cores busy.
+"""
 
 OPERATORS = {
     "test_docs",
@@ -9,6 +12,9 @@ OPERATORS = {
 }
 
 
+OF_OPERATORS = "stack of operators"
+
+
 def stack_of(file: str) -> str:
     """Return the name of the stack that the tests of a file (without `.py`) use."""
-    return "stack of operators" if file in OPERATORS else "stack of customers"
+    return OF_OPERATORS if file in OPERATORS else "stack of customers"

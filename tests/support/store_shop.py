@@ -2,7 +2,8 @@
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,11 +15,22 @@ from blocks.domain.model import BadLine, GoodLine, LabelOutcome, LineCode, Pin, 
 from blocks.domain.object_urls import StoreType
 from blocks.lines.validated_lines import Batch, task_frame
 from blocks.secrets.vault import Vault
-from blocks.store import annotation, chunks, customers, jobs, label_changes, runs
-from blocks.store.annotation import ClaimedTask, Label
+from blocks.store import (
+    annotation,
+    chunks,
+    customers,
+    exclusions,
+    jobs,
+    label_changes,
+    labelling,
+    runs,
+    task_numbers,
+)
+from blocks.store.annotation import ClaimedTask
 from blocks.store.database import Database, Rollback, Transaction
 from blocks.store.jobs import DeliveryTarget, Idempotency, Job, NewJob
 from blocks.store.label_changes import Entry
+from blocks.store.labelling import Label
 from blocks.store.runs import Launch
 from tests.support.side import WAIT_S
 from tests.support.task_rows import list_tasks
@@ -27,6 +39,14 @@ if TYPE_CHECKING:
     pass
 
 OPTIONS = ["cat", "dog", "fox"]
+
+
+WEIGHTED_RULE: dict[str, Any] = {
+    "consensus_threshold": 1,
+    "labels_max": 6,
+    "target_confidence": 9500,
+}
+"""Fields of a job that weighs labels."""
 
 
 DELIVERY = DeliveryTarget(StoreType.S3, "results", "out")
@@ -39,15 +59,30 @@ class Chunk(list[Batch]):
     """What a chunk comes to, as one batch."""
 
     def __init__(self, lines: int, tasks: Sequence[GoodLine], bad: Sequence[BadLine]) -> None:
-        super().__init__([Batch(lines, task_frame(tasks), bad)])
+        gold = {line.byte_offset: line.gold for line in tasks if line.gold}
+        super().__init__([Batch(lines, task_frame(tasks), bad, gold=gold)])
         self.lines, self.tasks, self.bad = lines, tasks, bad
 
 
-def make_chunk(tasks: int, *, bad: int = 0, start: int = 0, metadata: str | None = None) -> Chunk:
-    """A chunk of `tasks` good lines and then `bad` bad ones, each of 100 bytes."""
+def make_chunk(
+    tasks: int,
+    *,
+    bad: int = 0,
+    start: int = 0,
+    metadata: str | None = None,
+    gold: Mapping[int, int] = types.MappingProxyType({}),
+) -> Chunk:
+    """A chunk of `tasks` good lines and then `bad` bad ones, each of 100 bytes.
+
+    `gold` has the right options, 1-based, of some of them by their places.
+    """
     good = [
         GoodLine(
-            start + n * LINE_BYTES, n + 1, f"https://img.example.com/{start + n}.jpg", metadata
+            start + n * LINE_BYTES,
+            n + 1,
+            f"https://img.example.com/{start + n}.jpg",
+            metadata,
+            gold=gold.get(n),
         )
         for n in range(tasks)
     ]
@@ -90,6 +125,11 @@ class Shop:
         (row,) = self.run(statement, *values)
         (found,) = row.values()
         return found
+
+    def find_task(self, task_id: str) -> task_numbers.Number:
+        """The job's id and the number of a task."""
+        found: dict[str, task_numbers.Number] = self.do(task_numbers.find, [task_id])
+        return found[task_id]
 
     def do(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Call a function of the store in a transaction of its own."""
@@ -134,6 +174,8 @@ class Shop:
         with self.database.transaction() as tx:
             jobs.begin(tx, job.job_no)
             jobs.pin(tx, job.job_no, Pin(1_000_000, '"etag"'), 500_000)
+            if any(batch.gold for chunk in made for batch in chunk):
+                jobs.mark_gold(tx, job.job_no)
             for chunk_no, chunk in enumerate(made):
                 assert chunks.commit(tx, job.job_no, chunk_no, chunk, None)
         if ingested:
@@ -171,7 +213,7 @@ class Shop:
 
     def label(self, annotator_no: int, *labels: tuple[str, str]) -> list[LabelOutcome]:
         with self.database.transaction() as tx:
-            return annotation.submit(tx, annotator_no, [Label(*label) for label in labels])
+            return labelling.submit(tx, annotator_no, [Label(*label) for label in labels])
 
     def enter(self, annotator_no: int, *entries: Entry) -> list[LabelOutcome]:
         """Hand in labels, skips and changes of labels as one batch."""
@@ -189,6 +231,11 @@ class Shop:
 
     def expire_leases(self) -> None:
         self.run("update leases set expires_at = now() - interval '1 second'")
+
+    def set_aside(self) -> None:
+        """Set all labels of excluded annotators aside."""
+        while exclusions.go_on(self.database):
+            pass
 
     def outbox(self, job: Job) -> list[str]:
         """What is to be said to Prefect of the job; its events are left out."""
@@ -223,6 +270,21 @@ class Shop:
         with self.database.transaction() as tx:
             yield tx
             raise Rollback
+
+
+class LastingShop(Shop):
+    """A shop that looks into the store over one connection, for those who look often."""
+
+    def __init__(self, database: Database, url: str, vault: Vault) -> None:
+        super().__init__(database, url, vault)
+        self._connection = psycopg.connect(url, row_factory=dict_row, autocommit=True)
+
+    def run(self, statement: str, *values: object) -> list[dict[str, Any]]:
+        cursor = self._connection.execute(cast(Any, statement), values)
+        return cursor.fetchall() if cursor.description else []
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 def take(shop: Shop, *, runs_max: int = 100, per_customer_max: int = 100) -> Launch | None:

@@ -11,14 +11,14 @@ def list_tasks(
 ) -> list[dict[str, Any]]:
     """The tasks of the jobs for which `condition` is true, by job and number."""
     query = f"""
-        select p.*, chunk_of(p.first_task) as chunk_no, j.job_id from pages p join jobs j using (job_no) where {condition}
+        select p.*, chunk_of(p.first_task) as chunk_no, j.job_id, j.task_key from pages p join jobs j using (job_no) where {condition}
         order by p.job_no, p.first_task
     """
     found = []
     for page in run(query, *values):
         rows = read_frame([page["content"]]).rows(named=True)
         assert len(rows) == page["tasks"]
-        place = {key: page[key] for key in ("job_no", "job_id", "chunk_no")}
+        place = {key: page[key] for key in ("job_no", "job_id", "task_key", "chunk_no")}
         for number, row in enumerate(rows, start=page["first_task"]):
             found.append(place | {"task_no": number} | row)
     return found

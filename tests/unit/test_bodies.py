@@ -10,6 +10,7 @@ import pytest
 
 from api.http.bodies import parse
 from api.http.errors import ApiError
+from blocks.bodies.consensus import ConsensusBody
 from blocks.bodies.fields import Body
 from blocks.bodies.jobs import JobBody
 from blocks.domain.model import Compression, ResultFormat, TaskType
@@ -70,6 +71,16 @@ def test_the_required_fields_are_enough_and_the_others_have_the_defaults_of_the_
         "manifest_url": "s3://bucket/manifest.jsonl",
         "label_spec": None,
         "consensus_threshold": 3,
+        "consensus": ConsensusBody(),
+        "gold_share": 0.1,
+        "min_accuracy": None,
+        "min_gold_seen": 10,
+        "include_labels": False,
+        "review_no_consensus": False,
+        "review_confidence_below": None,
+        "review_share": None,
+        "review_flagged": False,
+        "review_deadline": 168.0,
         "task_type": TaskType.IMAGE_CLASSIFICATION,
         "callback_url": None,
         "credentials": None,
@@ -81,6 +92,7 @@ def test_the_required_fields_are_enough_and_the_others_have_the_defaults_of_the_
         "failure_threshold_percent": 100.0,
         "show_metadata": True,
         "instructions": None,
+        "sign_urls": False,
     }
 
 

@@ -1,5 +1,7 @@
 """Each option of each command says what it is for, and what it takes."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +34,7 @@ OPTIONS = {
 # What else a command asks for.
 NEEDED = {
     "jobs deliver": ["job_1"],
+    "jobs disagreements": ["job_1"],
     "jobs errors": ["job_1"],
     "jobs quality": ["job_1"],
     "streams show": ["cust_1", "daily"],
@@ -47,8 +50,22 @@ RANGES = [
     ("jobs submit", "--skips-max", ["0", "11"], "From 1 to 10"),
     ("tasks submit", "--threshold", ["0", "11"], "From 1 to 10"),
     ("tasks submit", "--skips-max", ["0", "11"], "From 1 to 10"),
+    ("jobs submit", "--target-confidence", ["0.5", "1.0"], "From 0.51 to 0.9999"),
+    ("jobs submit", "--labels-min", ["0", "11"], "From 1 to 10"),
+    ("jobs submit", "--labels-max", ["0", "21"], "From 1 to 20"),
+    ("tasks submit", "--target-confidence", ["0.5", "1.0"], "From 0.51 to 0.9999"),
+    ("tasks submit", "--labels-min", ["0", "11"], "From 1 to 10"),
+    ("tasks submit", "--labels-max", ["0", "21"], "From 1 to 20"),
+    ("jobs submit", "--gold-share", ["0.0", "0.6"], "From 0.01 to 0.5"),
+    ("jobs submit", "--min-accuracy", ["0.0", "1.0"], "From 0.01 to 0.99"),
+    ("jobs submit", "--min-gold-seen", ["0", "1001"], "From 1 to 1000"),
+    ("jobs submit", "--review-share", ["0.0", "1.1"], "From 0.0001 to 1"),
+    ("jobs submit", "--review-confidence-below", ["0.0", "1.1"], "From 0.0001 to 1"),
+    ("jobs submit", "--review-deadline", ["0.0", "8760.1"], "From 0.1 to 8760"),
     ("annotate", "--at-once", ["0", "101"], "from 1 to 100"),
+    ("review", "--at-once", ["0", "101"], "from 1 to 100"),
     ("jobs list", "--limit", ["0"], "from 1 on"),
+    ("jobs disagreements", "--limit", ["0"], "from 1 on"),
     ("me labels", "--limit", ["0"], "from 1 on"),
     ("me renew", "--lease-seconds", ["0", "86401"], "from 1 to 86400"),
     ("webhooks deliveries", "--limit", ["0", "101"], "from 1 to 100"),
@@ -59,6 +76,8 @@ RANGES = [
 CHOICES: list[tuple[str, str, set[str]]] = [
     ("jobs list", "--status", {*JobStatus}),
     ("jobs submit", "--task-type", {"sentiment"}),
+    ("jobs submit", "--consensus", {"majority", "weighted"}),
+    ("tasks submit", "--consensus", {"majority", "weighted"}),
     ("jobs submit", "--format", {"jsonl", "parquet"}),
     ("jobs submit", "--compression", {"none", "gzip", "zstd"}),
     ("jobs submit", "--acl", {"bucket-owner-read"}),
@@ -66,6 +85,7 @@ CHOICES: list[tuple[str, str, set[str]]] = [
     ("jobs deliver", "--compression", {"none", "gzip", "zstd"}),
     ("jobs errors", "--format", {"jsonl", "manifest"}),
     ("jobs quality", "--method", {*InferenceMethod}),
+    ("jobs disagreements", "--status", {"in_progress", "settled", "failed"}),
     ("tasks submit", "--type", {"moderation"}),
     ("annotate", "--type", {"moderation"}),
     ("webhooks add", "--event", {*Event}),
@@ -125,3 +145,14 @@ def test_help_fits_80_columns(
         lines = capsys.readouterr().out.splitlines()
         assert lines
         assert max(map(len, lines)) <= 80, name
+
+
+def test_a_command_begins_without_what_reads_pages_and_buckets() -> None:
+    program = (
+        "import sys; from deployments import cli; cli.build()\n"
+        "print({'polars', 'pyarrow', 's3fs', 'prefect', 'litestar'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"

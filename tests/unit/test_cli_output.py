@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -166,3 +167,26 @@ def test_an_answer_is_printed_as_it_was_written(
 )
 def test_a_value_is_shown_as_it_is_and_never_obeyed(value: Any, text: str) -> None:
     assert output.cell(value).plain == text
+
+
+HOSTILE = "a\x1b]0;t\x07 \u202eb\x9b2J [bold]c[/]"
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda: output.print_fields({HOSTILE: 1}),
+        lambda: output.print_fields({"field": HOSTILE}),
+        lambda: output.print_table((HOSTILE, HOSTILE), [(1, 2)]),
+        lambda: output.print_table(("id", "text"), [(HOSTILE, HOSTILE)]),
+        lambda: output.print_rows((HOSTILE, "b"), [(1, 2)]),
+        lambda: output.print_rows((HOSTILE * 20, "b"), [(HOSTILE, "c" * 90)]),
+    ],
+    ids=["name", "value", "headings", "cells", "rows", "rows one below the other"],
+)
+def test_a_text_of_others_is_never_obeyed_wherever_it_stands(
+    pipe: Screen, show: Callable[[], None]
+) -> None:
+    show()
+    assert all(c.isprintable() or c == "\n" for c in pipe.raw)
+    assert r"a\x1b]0;t\x07 \u202eb\x9b2J [bold]c[/]" in pipe.raw

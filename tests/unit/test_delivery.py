@@ -260,6 +260,12 @@ def test_the_manifest_lists_every_object_and_the_counters(compression: Compressi
         "total_tasks": 5,
         "tasks_done": 3,
         "tasks_failed": 2,
+        "options": job.options,
+        "consensus": {"method": "majority", "threshold": 3, "stop_early": False},
+        "include_labels": False,
+        "has_gold": False,
+        "has_review": False,
+        "labels": None,
         "conditional_put": True,
         "objects": [
             {"key": "p/job_1/part-00000.jsonl", "rows": 3, "bytes": 99, "sha256": "ab" * 32}

@@ -7,6 +7,7 @@ import pytest
 
 from blocks.domain.errors import AccessDenied
 from blocks.domain.model import DeliveryStatus
+from blocks.prefect import job_page
 from flows.running import monitor
 from tests.support.memory_bucket import make_job
 
@@ -28,6 +29,13 @@ def test_results_are_linked_once_they_are_being_written(
     job = msgspec.structs.replace(make_job(), delivery_status=status)
     expected = "https://console.example/p/job_1/" if is_linked else None
     assert monitor._console_url(job) == expected
+
+
+@pytest.mark.parametrize("public_url", ["https://labels.example", "https://labels.example/"])
+def test_the_page_of_a_job_links_to_the_console(public_url: str) -> None:
+    page = job_page.page(make_job(), {}, public_url=public_url)
+    assert "(<https://labels.example/console?job=job_1>)" in page
+    assert "console" not in job_page.page(make_job(), {}, public_url="")
 
 
 def test_a_bucket_that_cannot_be_opened_has_no_link(monkeypatch: pytest.MonkeyPatch) -> None:

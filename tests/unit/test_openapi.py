@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from litestar.routes import HTTPRoute
 
 from api.app import create_app
-from api.auth import ANNOTATORS_ONLY, CUSTOMERS_ONLY
+from api.auth import ADMINS_ONLY, ANNOTATORS_ONLY, CUSTOMERS_ONLY
 from api.examples import REQUESTS
 from api.http.bodies import parse
 from api.http.schemas import field_docs, schemas_of
@@ -29,13 +29,18 @@ def document() -> dict[str, Any]:
     return found
 
 
-def test_every_route_of_a_version_takes_one_kind_of_key() -> None:
+WANTED = {"annotation": ANNOTATORS_ONLY, "customers": ADMINS_ONLY, "operations": ADMINS_ONLY}
+
+
+def test_every_route_of_a_version_but_of_sessions_takes_one_kind_of_key() -> None:
     app = create_app(Settings(database_url="postgresql://x/y", encryption_key="ab" * 32))
     guarded = 0
     for route in app.routes:
         for handler in getattr(route, "route_handlers", []):
-            if route.path.startswith("/v1/") and "OPTIONS" not in handler.http_methods:
-                wanted = ANNOTATORS_ONLY if "/annotation/" in route.path else CUSTOMERS_ONLY
+            if route.path == "/v1/session":
+                assert not {*ANNOTATORS_ONLY} & {*handler.opt}
+            elif route.path.startswith("/v1/") and "OPTIONS" not in handler.http_methods:
+                wanted = WANTED.get(route.path.split("/")[2], CUSTOMERS_ONLY)
                 assert wanted.items() <= handler.opt.items(), route.path
                 guarded += 1
     assert guarded > 20
@@ -229,6 +234,7 @@ S3 = {"type": "s3", "bucket": "results"}
             | {"option_details": [{"option": "a", "description": ""}]}
         },
         {"credentials": {}},
+        {"sign_urls": True},
         {"delivery": S3 | {"bucket": "a"}},
         {"delivery": S3 | {"compression": "xz"}},
         {"delivery": S3 | {"type": "gcs", "acl": "private"}},

@@ -58,7 +58,8 @@ async def refused() -> None:
 def port() -> Iterator[int]:
     """Of a server with the protocol, and an application that tells the length of a body."""
     limits = SimpleNamespace(request_head_s=HEAD_S, request_body_s=BODY_S, unread_answer_s=HEAD_S)
-    app = Litestar([nothing, length, headers, refused], state=State({"settings": limits}))
+    state = State({"settings": limits, "job_feed": SimpleNamespace(stop=lambda: None)})
+    app = Litestar([nothing, length, headers, refused], state=state)
     found = free_port()
     running = uvicorn.Server(
         uvicorn.Config(app, "127.0.0.1", found, http=TimedProtocol, log_level="critical")

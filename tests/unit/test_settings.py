@@ -203,8 +203,9 @@ def test_what_is_no_origin_is_refused_with_what_one_is(value: str) -> None:
 
 
 def test_every_origin_leaves_none_to_be_named() -> None:
-    message = refusal(NEEDED | {"REFINERY_CORS_ORIGINS": "*,https://a.example.com"})
-    assert message == "REFINERY_CORS_ORIGINS: * stands for every origin; leave the others out."
+    for name in ("REFINERY_CORS_ORIGINS", "REFINERY_PICTURE_ORIGINS"):
+        message = refusal(NEEDED | {name: "*,https://a.example.com"})
+        assert message == f"{name}: * stands for every origin; leave the others out."
 
 
 COUNTS = [

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import ValidationError, validate
-from pydantic import BaseModel
+from prefect_aws import AwsCredentials
+from pydantic import BaseModel, SecretStr
 from pydantic import ValidationError as FormError
 
 from blocks.bodies.jobs import JobBody
@@ -110,6 +111,19 @@ def test_a_job_is_refused_by_the_rules_of_the_api(
     with pytest.raises(InvalidParameters) as refused:
         job(label_spec, options, delivery)
     assert words in refused.value.message
+
+
+def test_urls_are_signed_with_a_block_that_has_a_key_and_the_job_keeps_none_yet() -> None:
+    options = JobOptions(sign_urls=True)
+    spec = LabelSpec(question="?", options=["a", "b"])
+    with pytest.raises(InvalidParameters, match=r"^options.sign_urls: .* it has none"):
+        job_of("cust_1", ManifestSource(bucket_url="s3://bucket"), spec, options, None)
+    key = AwsCredentials(
+        aws_access_key_id="id", aws_secret_access_key=SecretStr("secret"), region_name="eu-west-1"
+    )
+    source = ManifestSource(bucket_url="s3://bucket", aws_credentials=key)
+    new = job_of("cust_1", source, spec, options, None)
+    assert (new.sign_urls, new.credentials) == (True, None)
 
 
 def test_every_fault_of_a_job_is_told_at_once() -> None:

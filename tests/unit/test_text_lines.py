@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from blocks.domain.model import LINE_BYTES_MAX, GoodLine, LineCode, TaskType
-from blocks.lines.exact_path import find_bad_start, validate
+from blocks.lines.exact_path import find_bad_start, judge_start, validate
 from flows.reading import fast_path
 from flows.reading.fast_path import validate_lines
 from tests.support import validation
@@ -148,8 +148,8 @@ def test_a_wrong_line_is_told_why(line: str, code: str, words: str) -> None:
 
 def test_a_preflight_takes_texts_where_the_job_does() -> None:
     start = b'{"text": "a"}\n'
-    assert find_bad_start(start, whole=True, lines_max=10, takes_text=True) is None
-    bad = find_bad_start(start, whole=True, lines_max=10)
+    assert find_bad_start(judge_start(start, whole=True, lines_max=10, takes_text=True)) is None
+    bad = find_bad_start(judge_start(start, whole=True, lines_max=10))
     assert bad is not None
     assert bad.code == "missing_data_url"
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import msgspec
 import pytest
 
-from api.cli.verify import Content, Problem, find_problems
+from api.cli.recompute import Problem, Unreadable
+from api.cli.verify import Content, find_problems
 from blocks.delivery_manifest import DeliveredObject, DeliveryManifest
 from blocks.domain.model import Compression, ResultFormat
 
@@ -60,7 +61,9 @@ def test_each_object_has_one_problem_at_most(
 ) -> None:
     name = "part-00000.jsonl"
     contents = {name: content} if content else {}
-    assert found(sizes={name: size}, contents=contents) == [Problem(name, said)]
+    (problem,) = found(sizes={name: size}, contents=contents)
+    assert (problem.object, problem.message) == (name, said)
+    assert isinstance(problem, Unreadable) is ("cannot be read" in said)
 
 
 def test_an_object_of_another_size_is_not_read() -> None:

@@ -33,14 +33,36 @@ create table api_keys (
     key_hash     bytea primary key,
     customer_id  text references customers,             -- of an sk_ key
     annotator_no integer references annotators,         -- of an ak_ key
+    is_reviewer  boolean not null default false,        -- the key may decide tasks that are under review
+    admin_name   text,                                  -- of an op_ key: the operator, who sees all customers
     created_at   timestamptz not null default now(),
     revoked_at   timestamptz,
     -- Keys are listed and revoked by this id, which is no secret.
     key_id       text generated always as ('key_' || encode(substr(key_hash, 1, 10), 'hex')) stored unique,
-    check (num_nonnulls(customer_id, annotator_no) = 1)
+    check (num_nonnulls(customer_id, annotator_no, admin_name) = 1),
+    check (not is_reviewer or annotator_no is not null)
 );
 
 create index api_keys_by_annotator on api_keys (annotator_no) where annotator_no is not null;
+
+-- Browsers that are signed in with a key, each by the hash of what its cookie holds. They end with the key.
+create table sessions (
+    session_hash bytea primary key,
+    key_hash     bytea not null references api_keys,
+    expires_at   timestamptz not null
+);
+
+create index sessions_by_key on sessions (key_hash, expires_at);
+create index sessions_by_expiry on sessions (expires_at);
+
+-- Links by which one browser may sign in once, without the key, each by the hash of its token.
+create table sign_in_links (
+    link_hash  bytea primary key,
+    key_hash   bytea not null references api_keys,
+    expires_at timestamptz not null
+);
+
+create index sign_in_links_by_expiry on sign_in_links (expires_at);
 
 
 ---- 1. A job is posted
@@ -56,6 +78,8 @@ create table jobs (
     job_no      bigint generated always as identity primary key,
     job_id      text not null unique,                   -- job_…
     customer_id text not null references customers,
+    task_key    bigint not null                         -- of the ids of its tasks; shown to nobody
+                check (task_key >= 0 and task_key < 1::bigint << 60),
 
     -- accepted   → processing  the flow has begun
     -- accepted   → failed      the manifest is missing or refused
@@ -73,9 +97,27 @@ create table jobs (
     question                    text not null,
     options                     text[] not null check (cardinality(options) between 2 and 100),
     option_details              jsonb,                   -- [{"option", "description", "hotkey"}]; null: none
+    -- With a weighted consensus this is the least number of labels.
     consensus_threshold         smallint not null check (consensus_threshold between 1 and 10),
     stop_early                  boolean not null,
+    target_confidence           smallint check (target_confidence between 5001 and 9999),  -- null: the majority decides
+    labels_max                  smallint check (labels_max between consensus_threshold and 20),
     skips_max                   smallint not null default 3 check (skips_max between 1 and 10),
+    -- Known answers, and what becomes of those who do not know them. Skills and shares are ten-thousandths.
+    has_gold                    boolean not null default false,      -- one of its tasks is in gold_tasks
+    gold_share                  smallint not null default 1000 check (gold_share between 1 and 5000),
+    min_accuracy                smallint check (min_accuracy between 1 and 9999),
+    min_gold_seen               smallint not null default 10 check (min_gold_seen between 1 and 1000),
+    include_labels              boolean not null default false,      -- in exports and deliveries
+    -- Which tasks reviewers decide that would else have ended. Shares and confidence are ten-thousandths.
+    review_no_consensus         boolean not null default false,
+    review_confidence_below     smallint check (review_confidence_below between 1 and 10000),
+    review_share                smallint check (review_share between 1 and 10000),
+    review_flagged              boolean not null default false,      -- those that fail by skips
+    review_deadline             double precision not null default 168,  -- hours that a task waits at the most
+    has_review                  boolean not null generated always as (
+        review_no_consensus or review_flagged or num_nonnulls(review_confidence_below, review_share) > 0
+    ) stored,
     task_type                   text not null,
     priority                    smallint not null check (priority between 0 and 9),
     failure_threshold_percent   double precision not null,
@@ -84,11 +126,14 @@ create table jobs (
     shown_metadata              text[],                  -- members of a line's metadata that annotators see; null: all
     instructions_digest         bytea references instructions,
 
-    -- Its buckets are opened by a sealed envelope, or by a block of Prefect (aws-credentials/etl).
+    -- Its buckets are opened by a sealed envelope, or by a block of Prefect (aws-credentials/etl). The envelope is kept
+    -- until nothing needs it; with sign_urls until the job has ended.
     credentials                 bytea,                   -- null once wiped
     credentials_wiped_at        timestamptz,             -- by the customer or after the grace period, while still of use
     credentials_block           text,
     block_delivers_to           text,                    -- the one place besides the block's own: s3://bucket/prefix
+    sign_urls                   boolean not null default false,  -- annotators get signed URLs, made with the envelope
+    signs_below                 text,                    -- the envelope is a copy of the block's, for s3://bucket/prefix alone
 
     -- The pin: the version of the manifest that every read insists on, and the plan made of it.
     manifest_bytes   bigint,
@@ -135,7 +180,8 @@ create table jobs (
     ) stored,
 
     constraint jobs_source check (num_nonnulls(manifest_url, inline_key) = 1),
-    constraint jobs_credentials check (num_nonnulls(credentials, credentials_block) < 2)
+    constraint jobs_consensus check (num_nonnulls(target_confidence, labels_max) in (0, 2)),
+    constraint jobs_credentials check (num_nonnulls(credentials, credentials_block) < 2 or signs_below is not null)
 );
 
 -- A customer's list, newest first; and by status, so that a rare one is found without the others.
@@ -147,6 +193,8 @@ create index jobs_under_way on jobs (customer_id, job_no) where status in ('acce
 create index jobs_kept on jobs (customer_id) include (manifest_bytes, status, job_no)
     where manifest_bytes is not null;
 create index jobs_claimable on jobs (priority desc, job_no) where status = 'processing';
+-- Jobs of the same question, in which an annotator's earlier skill was shown.
+create index jobs_by_question on jobs (customer_id, hashtextextended(question, 0), job_no);
 create index jobs_sealed on jobs (job_no) where credentials is not null;
 create index jobs_to_archive on jobs (completed_at)
     where archived_at is null and manifest_url is not null and not is_undelivered;
@@ -287,6 +335,23 @@ create table pages (
     primary key (job_no, first_task)
 );
 
+-- Tasks whose answer is known. To annotators they are like any other; they are handed out apart from the cursors, to
+-- as many as come, and no label settles them: they count as settled once their chunk is committed.
+create table gold_tasks (
+    job_no        bigint not null,
+    task_no       bigint not null,
+    option        smallint not null,                     -- the right one, 1-based
+    primary key (job_no, task_no)
+);
+
+-- The gold tasks that each annotator was handed. Nobody is handed one twice, and no others take their labels.
+create table gold_shown (
+    job_no        bigint not null,
+    task_no       bigint not null,
+    annotator_no  integer not null,
+    primary key (job_no, task_no, annotator_no)
+);
+
 create table bad_lines (
     job_no        bigint not null,
     byte_offset   bigint not null,
@@ -351,6 +416,7 @@ create table leases (
     annotator_no integer not null,
     task_nos     bigint[] not null,                      -- the tasks that are still held, in order
     expires_at   timestamptz not null,
+    claimed_at   timestamptz default now(),              -- null: it holds labels that are being replaced, not a claim
     -- A claim whose answer was lost can be repeated with its key, as long as its leases last.
     claim_key    text,
     claim_digest bytea                                   -- SHA-256 of what was asked for
@@ -376,23 +442,93 @@ create table labels (
     task_no      bigint not null,
     annotator_no integer not null,
     option       smallint not null,                      -- 1-based index into the job's options
+    skill        smallint,                               -- the annotator's at that time; null: the majority decides
     created_at   timestamptz not null default now(),
     primary key (job_no, task_no, annotator_no)
+);
+
+-- What is known of an annotator in one job, where something has to be: it weighs labels or has gold, or they may get no
+-- more of it. Counts of gold are of labels that stand; comparisons with the results of tasks are made once, when those
+-- settle.
+create table job_annotators (
+    job_no       bigint not null,
+    annotator_no integer not null,
+    gold_seen    integer not null default 0,             -- gold tasks that they have labelled
+    gold_right   integer not null default 0,
+    compared     integer not null default 0,             -- labels of theirs on settled tasks
+    agreed       integer not null default 0,
+    -- The sums of the customer's earlier jobs of the same question, when they came to this one.
+    earlier_gold_seen  integer not null default 0,
+    earlier_gold_right integer not null default 0,
+    earlier_compared   integer not null default 0,
+    earlier_agreed     integer not null default 0,
+    tasks_given  bigint not null default 0,              -- by claims, with gold
+    gold_given   integer not null default 0,
+    gold_after   bigint not null default -1,             -- where the next gold task is looked for
+    excluded_at  timestamptz,                            -- they get no more tasks, and their labels are refused
+    excluded_for text check (excluded_for in ('min_accuracy', 'customer')),
+    primary key (job_no, annotator_no)
+);
+
+create index job_annotators_by_annotator on job_annotators (annotator_no, job_no);
+create index job_annotators_excluded on job_annotators (annotator_no, job_no) where excluded_at is not null;
+
+-- Annotators whose labels in a job a customer has set aside: for each the last label that was looked at, in the order of
+-- the key of `labels`. The job does not settle before it is done.
+create table exclusions (
+    job_no       bigint not null,
+    annotator_no integer not null,
+    writers      text[],                                 -- transactions that may write labels of theirs; null before any were noted
+    last_task    bigint not null default -1,
+    last_annotator integer not null default -1,
+    labels_set_aside bigint not null default 0,
+    tasks_reopened bigint not null default 0,            -- that had ended
+    created_at   timestamptz not null default now(),
+    done_at      timestamptz,
+    primary key (job_no, annotator_no)
+);
+
+create index exclusions_under_way on exclusions (job_no, annotator_no) where done_at is null;
+
+-- Labels that do not count any more, since their annotator was excluded.
+create table labels_set_aside (
+    job_no       bigint not null,
+    task_no      bigint not null,
+    annotator_no integer not null,
+    option       smallint not null,
+    skill        smallint,
+    created_at   timestamptz not null,                   -- when it was handed in
+    set_aside_at timestamptz not null default now(),
+    primary key (job_no, task_no, annotator_no)
+);
+
+-- Tasks whose labels are still to be compared with their results, for the skills of a job without gold: a row for each
+-- request that has settled some. So no request waits for another's annotators.
+create table comparisons (
+    comparison_no bigint generated always as identity primary key,
+    job_no       bigint not null,
+    task_nos     bigint[] not null
 );
 
 -- What each annotator has handed in lately, for their own history and counts: a row for each request and job. The labels
 -- themselves are in labels, whose key does not lead from an annotator to them: an index there would cost every label.
 -- Rows are only appended, so that the requests of an annotator do not wait for each other; the oldest of many are
--- folded into annotator_days.
+-- folded into annotator_days and label_times, and the first that is left then is told how long its labels took.
 create table label_batches (
     annotator_no integer not null,
     batch_no     bigint generated always as identity,
     job_no       bigint not null,
     settled      integer not null,                       -- how many of the tasks these labels have settled
     created_at   timestamptz not null default now(),
-    task_nos     bigint[] not null,                      -- of each label, in order
+    -- How long the labels of the request took at most: the time since the first claim of their tasks, nor did they take
+    -- longer than since the request before. null: no task was held.
+    held_s       real,
+    task_nos     bigint[] not null,                      -- of each label, in the order of the request
     primary key (annotator_no, batch_no)
 );
+
+-- Find how fast a job is being labelled, and how long its labels took.
+create index label_batches_by_job on label_batches (job_no, created_at);
 
 create table annotator_days (
     annotator_no integer not null,
@@ -402,11 +538,21 @@ create table annotator_days (
     primary key (annotator_no, day)
 );
 
+-- How long the labels of folded requests took, by time_bucket(): so the median of a job does not change when they are
+-- folded.
+create table label_times (
+    job_no       bigint not null,
+    annotator_no integer not null,
+    bucket       smallint not null,
+    labels       bigint not null,
+    primary key (job_no, annotator_no, bucket)
+);
+
 -- The votes of a task, from its first label on, and in the end its result. A task's state is:
 --   pending      no row, and no lease
---   in_progress  a lease, or a row without an outcome
+--   in_progress  a lease, or a row without an outcome, or one under review
 --   settled      outcome > 0
---   failed       outcome <= 0
+--   failed       outcome <= 0, and not under review
 -- A row without labels is of a task that was only skipped, or whose labels were withdrawn.
 -- Updates are HOT: no column that changes is indexed, and each page has room for three versions of its rows, which
 -- cursors that follow each other closely write before the first can be pruned.
@@ -419,12 +565,18 @@ create table tallies (
     -- Labels given, leases, open places, and cursors still to come; one more where the labels are tied and all
     -- places are taken.
     places       smallint not null,
-    -- null: open; above 0: the option, 1-based; 0: no consensus; -1 to -3: skips, by the reason in `skips`
+    -- null: open; above 0: the option, 1-based; 0: no consensus; -1 to -3: skips, by the reason in `skips`;
+    -- -9: under review, see reviews
     outcome      smallint,
     stop_early   boolean not null,                       -- the job's
     votes        smallint[] not null,                    -- labels for each option
     annotators   integer[] not null,                     -- whose labels they are
     skippers     integer[],                              -- who has skipped it; null: nobody
+    gold         smallint,                               -- the right option; null: no gold, and labels settle it
+    -- Of a job that weighs labels, else null.
+    scores       integer[],                              -- of each option, in millionths of a nat
+    target       smallint,                               -- the job's target_confidence
+    labels_max   smallint,                               -- the job's
     primary key (job_no, task_no)
 ) with (fillfactor = 34);
 
@@ -439,6 +591,39 @@ create table skips (
     created_at   timestamptz not null default now(),
     primary key (job_no, task_no, annotator_no)
 );
+
+-- Tasks that reviewers decide, a row each time that a task comes to its end by the rule and is held back. As long as the
+-- row is open, the outcome in tallies is under_review(), and the task counts neither as settled nor as failed.
+--   open → decided    a reviewer has decided: `decision` is the outcome
+--   open → sent_back  a reviewer wants one more label
+--   open → timed_out  nobody has decided in time: `decision` is what was proposed
+--   open → dropped    the job was cancelled or has failed
+-- Rows stay here when the job is over.
+create table reviews (
+    job_no       bigint not null,
+    task_no      bigint not null,
+    review_no    bigint generated always as identity,
+    reason       text not null check (reason in ('no_consensus', 'low_confidence', 'sample', 'flagged')),
+    proposed     smallint not null,                      -- the outcome by the rule
+    state        text not null default 'open' check (state in ('open', 'decided', 'sent_back', 'timed_out', 'dropped')),
+    decision     smallint,                               -- the outcome in the end
+    created_at   timestamptz not null default now(),
+    due_at       timestamptz not null,                   -- then `proposed` decides
+    -- Who holds it, and until when; one that has run out may be handed to others.
+    reviewer_no  integer,
+    expires_at   timestamptz,
+    claim_key    text,                                   -- as in leases
+    claim_digest bytea,
+    decided_by   integer,                                -- the annotator_no of a reviewer
+    decided_at   timestamptz,
+    primary key (job_no, task_no, review_no),
+    constraint reviews_state check ((state = 'open') = (decided_at is null))
+);
+
+create index reviews_open on reviews (job_no, review_no) where state = 'open';
+create index reviews_open_by_reason on reviews (job_no, reason, review_no) where state = 'open';
+create index reviews_due on reviews (due_at) where state = 'open';
+create index reviews_held on reviews (reviewer_no) where state = 'open' and reviewer_no is not null;
 
 -- The audit of labels: one row for each that its annotator has replaced or withdrawn. Rows are only inserted, and stay
 -- here when the job is over. Of a label that was never changed, `labels` says all.
@@ -465,6 +650,17 @@ create table archived_labels (
 
 
 ---- 5. Its customer is told
+
+-- What stands in the bucket of a job that was delivered, as its manifest.json lists it.
+create table delivered_objects (
+    job_no    bigint not null,
+    object_no integer not null,                          -- from 1 on, in the order of manifest.json
+    key       text not null,
+    rows      bigint not null,
+    bytes     bigint not null,
+    sha256    bytea not null check (octet_length(sha256) = 32),
+    primary key (job_no, object_no)
+);
 
 -- Endpoints: those that customers have registered, and those that their jobs and tasks name as their callback_url.
 -- One URL is one row for both, so that it has one secret, one log and one switch.
@@ -558,7 +754,7 @@ insert into write_checks (slot) select * from generate_series(0, 63);
 ---- Functions
 
 -- Return the number of a task by its chunk and its ordinal, 0-based, among the chunk's good lines. Numbers are in the
--- order of the manifest. It and task_id have twins in blocks/domain/ids.py.
+-- order of the manifest. It and the next three have twins in blocks/domain/ids.py.
 create function task_no(chunk_no integer, ordinal bigint) returns bigint
     language sql immutable parallel safe
     return (chunk_no::bigint << 32) + ordinal;
@@ -567,13 +763,43 @@ create function chunk_of(task_no bigint) returns integer
     language sql immutable parallel safe
     return (task_no >> 32)::integer;
 
--- Return the public id of a task.
-create function task_id(job_id text, task_no bigint) returns text
-    language sql immutable parallel safe
-    return 'tsk_' || substr(job_id, 5) || task_no;
+-- Return the number in a task's id, which only the job's key turns into the task's own: a Feistel network of two halves
+-- of 30 bits.
+create function id_number(task_key bigint, task_no bigint) returns bigint
+    language plpgsql immutable parallel safe as $$
+declare
+    bits  bigint := (1 << 30) - 1;
+    words text := encode(sha512(int8send(task_key)), 'hex');
+    a     bigint := task_no >> 30;
+    b     bigint := task_no & bits;
+    c     bigint;
+    mixed bigint;
+begin
+    for n in 0 .. 5 loop
+        mixed := b # (('x' || substr(words, 16 * n + 1, 8))::bit(32)::bigint & bits);
+        mixed := mixed * (mixed # (('x' || substr(words, 16 * n + 9, 8))::bit(32)::bigint & bits));
+        c := a # (mixed >> 15 & bits);
+        a := b;
+        b := c;
+    end loop;
+    return a << 30 | b;
+end
+$$;
 
--- Return the option that a task settles on, 1-based; 0 where there is none after twice the threshold; null while
--- the task is open. Tests compare it with tests/support/consensus.py.
+-- Return the public id of a task.
+create function task_id(job_id text, task_key bigint, task_no bigint) returns text
+    language sql immutable parallel safe
+    return 'tsk_' || substr(job_id, 5) || id_number(task_key, task_no);
+
+-- Return the outcome of a task in tallies that waits for a reviewer. It has a twin in blocks/domain/model.py.
+create function under_review() returns smallint
+    language sql immutable parallel safe
+    return -9::smallint;
+
+-- The rules of consensus (docs/consensus.md), which blocks/domain/consensus.py has once more.
+
+-- Return the option that a task settles on by its votes, 1-based; 0 where there is none after twice the threshold; null
+-- while the task is open.
 create function task_outcome(votes smallint[], threshold smallint, stop_early boolean)
     returns smallint language plpgsql immutable parallel safe as $$
 declare
@@ -598,6 +824,115 @@ begin
     return case when total >= 2 * threshold then 0 end;
 end
 $$;
+
+-- Return the skill of an annotator in ten-thousandths: on gold in a job that has it, else by agreement.
+create function skill(has_gold boolean, gold_right bigint, gold_seen bigint, agreed bigint, compared bigint)
+    returns smallint language sql immutable parallel safe
+    return least(9900, case
+        when has_gold then (10000 * (2 * gold_right + 1) + 1 + gold_seen) / (2 * (1 + gold_seen))
+        else (2 * 10000 * (32 + 10 * agreed) + 10 * (4 + compared)) / (20 * (4 + compared))
+    end)::smallint;
+
+-- Return what a label adds to the score of its option, in millionths of a nat, by its annotator's skill.
+create function label_weight(skill smallint, options integer) returns integer
+    language sql immutable parallel safe
+    return case
+        when skill * options <= 10000 then 0
+        else floor(1e6::float8 * ln(skill::float8 * (options - 1) / (10000 - skill)) + 0.5)::integer
+    end;
+
+-- Return the option with the highest score, 1-based; the first of several.
+create function likeliest(scores integer[]) returns smallint language plpgsql immutable parallel safe as $$
+declare
+    best smallint := 1;
+begin
+    for n in 2 .. cardinality(scores) loop
+        if scores[n] > scores[best] then
+            best := n;
+        end if;
+    end loop;
+    return best;
+end
+$$;
+
+-- Return the posterior of an option, 1-based, in ten-thousandths.
+create function confidence_of(scores integer[], option smallint) returns smallint
+    language plpgsql immutable parallel safe as $$
+declare
+    best  integer := scores[1];
+    total float8 := 0;
+    score integer;
+begin
+    foreach score in array scores loop
+        if score > best then
+            best := score;
+        end if;
+    end loop;
+    -- What is less than this adds nothing to ten-thousandths, and an underflow is an error.
+    if best - scores[option] >= 100000000 then
+        return 0;
+    end if;
+    foreach score in array scores loop
+        if best - score < 100000000 then
+            total := total + exp((score - best) / 1e6::float8);
+        end if;
+    end loop;
+    return floor(10000 * exp((scores[option] - best) / 1e6::float8) / total + 0.5);
+end
+$$;
+
+-- Return how likely an option is by the labels of its task, 0 to 1: its posterior where labels are weighed, else its share of
+-- the labels; 0 without any.
+create function confidence_shown(scores integer[], votes smallint[], labels integer, option smallint) returns float8
+    language sql immutable parallel safe
+    return case when scores is not null then confidence_of(scores, option) / 10000::float8
+                else coalesce(votes[option]::float8 / nullif(labels, 0), 0) end;
+
+-- Return the option that a task settles on by its scores, 1-based; 0 where there is none after `labels_max` labels; null
+-- while the task is open. `target` is the confidence that it has to reach, more than 5000.
+create function weighted_outcome(
+    scores integer[], labels integer, labels_min smallint, labels_max smallint, target smallint
+) returns smallint language plpgsql immutable parallel safe as $$
+declare
+    best smallint;
+begin
+    if labels >= labels_min then
+        best := likeliest(scores);
+        if confidence_of(scores, best) >= target then
+            return best;
+        end if;
+    end if;
+    return case when labels >= labels_max then 0 end;
+end
+$$;
+
+-- Return how many labels of one skill would settle a task, if all agreed.
+create function labels_wanted(
+    threshold smallint, stop_early boolean, target smallint, labels_max smallint, skill smallint, options integer
+) returns integer language sql immutable parallel safe
+    return case
+        when target is null then case when stop_early then threshold / 2 + 1 else threshold end
+        when label_weight(skill, options) = 0 then labels_max
+        else least(labels_max, greatest(threshold, ceil(
+            1e6::float8 * ln(target::float8 * (options - 1) / (10000 - target)) / label_weight(skill, options)
+        )::integer))
+    end;
+
+-- Return an array of zeros with a number in one place of it, 1-based.
+create function with_one(place smallint, number integer, size integer) returns integer[]
+    language sql immutable parallel safe
+    return array_fill(0, array[place - 1]) || number || array_fill(0, array[size - place]);
+
+-- Return an array with a number added in one place of it, 1-based.
+create function plus_at(numbers integer[], place smallint, number integer) returns integer[]
+    language sql immutable parallel safe
+    return numbers[:place - 1] || (numbers[place] + number) || numbers[place + 1:];
+
+-- Return the number of the bucket that a time of so many seconds is in. Buckets are 5 % wide from a millisecond on: the
+-- middle of bucket n is 1.05 ^ n seconds.
+create function time_bucket(seconds float8) returns smallint
+    language sql immutable parallel safe
+    return round(ln(greatest(seconds, 0.001)) / ln(1.05::float8))::smallint;
 
 -- Write a time by RFC 3339, in UTC with a Z.
 create function rfc3339(t timestamptz) returns text

@@ -30,18 +30,23 @@ limit %(limit)s;
 
 -- read_labels --
 -- Return the labels of some tasks as arrays, in the order in which they were counted, and behind those of a task that
--- failed by skips a row for its end: of option 0, by nobody.
-select array_agg(task_no) as task_nos, array_agg(coalesce(outcome, %(open)s)::smallint) as outcomes,
+-- failed by skips, or whose review has ended, a row for its end: of option 0, by nobody. Tasks under review were open.
+select array_agg(task_no) as task_nos,
+       array_agg(coalesce(nullif(outcome, under_review()), %(open)s)::smallint) as outcomes,
        array_agg(option) as options, array_agg(annotator_no) as annotator_nos,
-       array_agg(created_at) as created_at
+       array_agg(coalesce(skill, %(no_skill)s)::smallint) as skills, array_agg(created_at) as created_at
 from (
-    select l.task_no, y.outcome, l.option, l.annotator_no, l.created_at,
+    select l.task_no, y.outcome, l.option, l.annotator_no, l.skill, l.created_at,
            array_position(y.annotators, l.annotator_no) as nth
     from labels l join tallies y on (y.job_no, y.task_no) = (l.job_no, l.task_no)
     where l.job_no = %(job_no)s and l.task_no >= %(from_task)s and l.task_no < %(until_task)s
     union all
-    select task_no, outcome, 0::smallint, 0, labelled_at, null from tallies
-    where job_no = %(job_no)s and task_no >= %(from_task)s and task_no < %(until_task)s and outcome < 0
+    select task_no, outcome, 0::smallint, 0, null, labelled_at, null from tallies
+    where job_no = %(job_no)s and task_no >= %(from_task)s and task_no < %(until_task)s
+      and (outcome < 0 and outcome <> under_review() or outcome >= 0 and exists (
+          select from reviews r where (r.job_no, r.task_no) = (tallies.job_no, tallies.task_no)
+            and r.state in ('decided', 'timed_out')
+      ))
     order by task_no, nth
 ) l;
 
@@ -55,7 +60,10 @@ delete from labels where job_no = %(job_no)s and task_no >= %(from_task)s and ta
 -- Delete the votes of open tasks that have none: `skips` and `label_changes` keep what annotators did.
 delete from tallies
 where job_no = %(job_no)s and task_no >= %(from_task)s and task_no < %(until_task)s
-  and outcome is null and annotators = '{}';
+  and coalesce(outcome = under_review(), true) and annotators = '{}';
+
+-- delete_gold_shown --
+delete from gold_shown where job_no = %(job_no)s and task_no >= %(from_task)s and task_no < %(until_task)s;
 
 -- delete_tallies --
 delete from tallies where job_no = %(job_no)s and task_no >= %(from_task)s and task_no < %(until_task)s;
@@ -67,6 +75,15 @@ update chunks set archived = %(archived)s where job_no = %(job_no)s and chunk_no
 -- List archived pages of a job, up to a task.
 select first_task, content from archived_labels
 where job_no = %(job_no)s and first_task >= %(from_task)s and first_task < %(until_task)s
+order by first_task
+limit %(limit)s;
+
+-- list_next --
+-- List archived pages of a job, from the one that a task after some number is on, or would be.
+select first_task, content from archived_labels
+where job_no = %(job_no)s and first_task >= coalesce(
+    (select max(first_task) from archived_labels where job_no = %(job_no)s and first_task <= %(after)s + 1), 0
+)
 order by first_task
 limit %(limit)s;
 

@@ -7,28 +7,34 @@ from (select job_no from jobs where job_no = %(job_no)s and status = 'processing
 on conflict do nothing
 returning chunk_no;
 
+-- insert_gold --
+insert into gold_tasks (job_no, task_no, option)
+select %(job_no)s, u.task_no, u.option
+from unnest(%(task_nos)s::bigint[], %(options)s::smallint[]) as u (task_no, option);
+
 -- fill_chunk --
--- Record the counts of the chunk, now that all of it is there, and let its tasks be handed out.
+-- Record the counts of the chunk, now that all of it is there, and let its tasks be handed out. Gold is settled from the
+-- beginning.
 with filled as (
     update chunks
-    set lines = %(lines)s, tasks = %(tasks)s, bad_lines = %(bad_lines)s, bad_codes = %(bad_codes)s,
+    set lines = %(lines)s, tasks = %(tasks)s, settled = %(gold)s, bad_lines = %(bad_lines)s, bad_codes = %(bad_codes)s,
         blank_lines = %(blank_lines)s, read_bytes = %(read_bytes)s, begun_lines = %(begun_lines)s
     where job_no = %(job_no)s and chunk_no = %(chunk_no)s
-    returning job_no, chunk_no, tasks, bad_lines, bad_codes
+    returning job_no, chunk_no, tasks, settled, bad_lines, bad_codes
 ), counted as (
     insert into counts (name, label, amount)
     select 'lines', '', tasks + bad_lines from filled
     union all
     select 'bad_lines', code.key, code.value::bigint from filled, jsonb_each_text(bad_codes) code
 ), opened as (
-    insert into open_chunks (job_no, chunk_no) select job_no, chunk_no from filled where tasks > 0
+    insert into open_chunks (job_no, chunk_no) select job_no, chunk_no from filled where tasks > settled
 )
 insert into lanes (job_no, chunk_no, ends_at, cursors, annotators)
 select job_no, chunk_no, task_no(chunk_no, filled.tasks),
        array_fill(task_no(chunk_no, 0), array[j.consensus_threshold::integer]),
        array_fill(0, array[j.consensus_threshold::integer])
 from filled join jobs j using (job_no)
-where filled.tasks > 0;
+where filled.tasks > filled.settled;
 
 -- copy_bad_lines --
 copy bad_lines (job_no, byte_offset, chunk_no, line_in_chunk, code, message, raw) from stdin;

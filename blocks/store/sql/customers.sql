@@ -13,11 +13,16 @@ on conflict (name) do update set name = excluded.name
 returning annotator_no, annotator_id;
 
 -- insert_annotator_key --
-insert into api_keys (key_hash, annotator_no) values (%(key_hash)s, %(annotator_no)s);
+insert into api_keys (key_hash, annotator_no, is_reviewer)
+values (%(key_hash)s, %(annotator_no)s, %(is_reviewer)s);
+
+-- insert_admin_key --
+insert into api_keys (key_hash, admin_name) values (%(key_hash)s, %(admin_name)s);
 
 -- find_key --
 -- Return whose a key is, unless it was revoked.
-select customer_id, annotator_no from api_keys
+select customer_id, annotator_no, is_reviewer, case when admin_name is not null then key_id end as admin_key_id
+from api_keys
 where key_hash = %(key_hash)s and revoked_at is null;
 
 -- revoke_key --
@@ -27,8 +32,10 @@ where (key_hash = %(key_hash)s or key_id = %(key_id)s) and revoked_at is null
 returning key_id, annotator_no;
 
 -- list_keys --
-select k.key_id, case when k.customer_id is null then 'annotator' else 'customer' end as kind,
-       coalesce(k.customer_id, a.annotator_id) as owner_id, coalesce(c.name, a.name) as name,
+select k.key_id,
+       case when k.admin_name is not null then 'admin' when k.is_reviewer then 'reviewer'
+            when k.customer_id is null then 'annotator' else 'customer' end as kind,
+       coalesce(k.customer_id, a.annotator_id, k.key_id) as owner_id, coalesce(c.name, a.name, k.admin_name) as name,
        a.customer_ids, k.created_at, k.revoked_at
 from api_keys k
 left join customers c using (customer_id)
@@ -44,6 +51,11 @@ from customers c order by c.created_at, c.customer_id;
 select a.annotator_id, a.name, a.customer_ids, a.created_at,
        (select count(*) from api_keys k where k.annotator_no = a.annotator_no and k.revoked_at is null) as keys
 from annotators a order by a.created_at, a.annotator_no;
+
+-- find_annotator_names --
+select annotator_id, name from annotators
+where annotator_id = any (%(annotator_ids)s)
+  and (%(shows_all)s or %(customer_id)s = any (customer_ids));
 
 -- find_annotator --
 -- Find an annotator by id or name, and lock the row, so that changes of whose tasks they are handed take turns.

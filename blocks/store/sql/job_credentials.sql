@@ -1,3 +1,17 @@
+-- find_to_sign --
+-- Return the envelopes of jobs that ask for signed URLs. Of one that has ended nothing is signed, even where its
+-- credentials are kept for another try of its delivery.
+select j.* from unnest(%(job_ids)s::text[]) as i (job_id) cross join lateral (
+    select job_id, customer_id, manifest_url, signs_below,
+           case when status = 'processing' then credentials end as credentials
+    from jobs j where j.job_id = i.job_id and j.sign_urls offset 0
+) j;
+
+-- keep_copy --
+-- Keep a copy of what the block of a job holds, for the URLs that are signed until the job has ended.
+update jobs set credentials = %(credentials)s, signs_below = %(signs_below)s
+where job_no = %(job_no)s and status = 'processing' and sign_urls and credentials_block is not null;
+
 -- wipe_old --
 -- Wipe credentials of jobs that have ended and are not being delivered, some time after the end or the last refused
 -- delivery.

@@ -1,18 +1,22 @@
 -- insert_job --
 -- Insert a job; here and below, a trigger keeps its row in `runs`, in the same commit.
 insert into jobs (
-    job_id, customer_id, manifest_url, manifest_bytes, manifest_version, question, options,
+    job_id, task_key, customer_id, manifest_url, manifest_bytes, manifest_version, question, options,
     consensus_threshold, task_type, callback_url, metadata, priority, stop_early, skips_max,
     failure_threshold_percent, credentials, credentials_block, block_delivers_to, shown_metadata,
-    instructions_digest, option_details,
+    instructions_digest, option_details, sign_urls,
+    target_confidence, labels_max, gold_share, min_accuracy, min_gold_seen, include_labels,
+    review_no_consensus, review_confidence_below, review_share, review_flagged, review_deadline,
     delivery_type, delivery_bucket, delivery_prefix, delivery_compression, delivery_format,
     delivery_kms_key_id, delivery_acl
 ) values (
-    %(job_id)s, %(customer_id)s, %(manifest_url)s, %(manifest_bytes)s, %(manifest_version)s, %(question)s,
-    %(options)s, %(consensus_threshold)s, %(task_type)s, %(callback_url)s, %(metadata)s, %(priority)s,
+    %(job_id)s, %(task_key)s, %(customer_id)s, %(manifest_url)s, %(manifest_bytes)s, %(manifest_version)s,
+    %(question)s, %(options)s, %(consensus_threshold)s, %(task_type)s, %(callback_url)s, %(metadata)s, %(priority)s,
     %(stop_early)s, %(skips_max)s, %(failure_threshold_percent)s, %(credentials)s, %(credentials_block)s,
     %(block_delivers_to)s, %(shown_metadata)s,
-    %(instructions_digest)s, %(option_details)s::jsonb,
+    %(instructions_digest)s, %(option_details)s::jsonb, %(sign_urls)s,
+    %(target_confidence)s, %(labels_max)s, %(gold_share)s, %(min_accuracy)s, %(min_gold_seen)s, %(include_labels)s,
+    %(review_no_consensus)s, %(review_confidence_below)s, %(review_share)s, %(review_flagged)s, %(review_deadline)s,
     %(delivery_type)s, %(delivery_bucket)s, %(delivery_prefix)s, %(delivery_compression)s,
     %(delivery_format)s, %(delivery_kms_key_id)s, %(delivery_acl)s
 ) returning job_no;
@@ -55,23 +59,6 @@ where j.manifest_url is not null;
 -- get_job --
 {job}
   and j.job_id = %(job_id)s and (%(customer_id)s::text is null or j.customer_id = %(customer_id)s);
-
--- list_jobs --
--- List a page of a customer's jobs, newest first, older than the one that the cursor names.
-{job}
-  and j.customer_id = %(customer_id)s and j.job_no < %(before)s
-order by j.job_no desc
-limit %(limit)s;
-
--- list_jobs_by_status --
--- The same for one status; a statement of its own uses the index of that.
-{job}
-  and j.customer_id = %(customer_id)s and j.status = %(status)s and j.job_no < %(before)s
-order by j.job_no desc
-limit %(limit)s;
-
--- find_cursor --
-select job_no from jobs where job_id = %(job_id)s and customer_id = %(customer_id)s;
 
 -- begin_job --
 -- accepted → processing. A job that is already processing stays so: then this is a rerun.
@@ -140,34 +127,43 @@ delete from open_chunks where (job_no, chunk_no) in (select job_no, chunk_no fro
 -- Lock the row of a job that may end, so that of two last batches the second sees the first.
 select job_no from jobs where job_no = %(job_no)s for update;
 
+-- mark_gold --
+update jobs set has_gold = true where job_no = %(job_no)s and not has_gold;
+
 -- set_text_bytes --
 -- Record the size of a compressed manifest's text.
 update jobs set text_bytes = %(text_bytes)s where job_no = %(job_no)s;
 
 -- mark_ingested --
--- Record that every line of the manifest is read. Without a delivery nothing needs the credentials any more.
+-- Record that every line of the manifest is read. Without a delivery, and URLs to sign, nothing needs the credentials
+-- any more.
 update jobs
-set ingested_at = now(), credentials = case when delivery_type is not null then credentials end
+set ingested_at = now(),
+    credentials = case when delivery_type is not null or sign_urls then credentials end
 where job_no = %(job_no)s and status = 'processing' and ingested_at is null;
 
 -- settle_job --
--- If all tasks have settled or failed: complete the job, or make its delivery pending if one is asked for.
+-- If all tasks have settled or failed: complete the job and wipe its credentials, or make its delivery pending if one is
+-- asked for.
 update jobs j
 set settled_at = now(),
     status          = case when delivery_type is null then 'completed' else status end,
     completed_at    = case when delivery_type is null then now() end,
+    credentials     = case when delivery_type is not null then credentials end,
     delivery_status = case when delivery_type is not null then 'pending' end
 where job_no = %(job_no)s
   and status = 'processing' and ingested_at is not null and settled_at is null
   and not exists (
       select from chunks c where c.job_no = j.job_no and c.settled + c.failed < c.tasks
-  );
+  )
+  and not exists (select from exclusions e where e.job_no = j.job_no and e.done_at is null);
 
 -- list_unsettled --
 -- List jobs whose tasks have all ended without the job being settled.
 select j.job_no from jobs j
 where j.status = 'processing' and j.ingested_at is not null and j.settled_at is null and j.manifest_url is not null
   and not exists (select from chunks c where c.job_no = j.job_no and c.settled + c.failed < c.tasks)
+  and not exists (select from exclusions e where e.job_no = j.job_no and e.done_at is null)
 limit %(limit)s;
 
 -- begin_delivery --
@@ -186,10 +182,11 @@ where job_no = %(job_no)s and delivery_status = 'delivering'
   and status in ('processing', 'completed');
 
 -- refuse_delivery --
--- delivering → failed. The job is completed all the same: its results can be exported.
+-- delivering → failed. The job is completed all the same: its results can be exported. Another try uses its
+-- credentials, or the block, of which it needs no copy any more.
 update jobs
 set delivery_status = 'failed', delivery_error_code = %(code)s, delivery_error_message = %(message)s,
-    delivery_failed_at = now(),
+    delivery_failed_at = now(), credentials = case when credentials_block is null then credentials end,
     status = 'completed', completed_at = coalesce(completed_at, now())
 where job_no = %(job_no)s and delivery_status = 'delivering'
   and status in ('processing', 'completed');
@@ -215,6 +212,7 @@ where job_no = %(job_no)s and status = 'completed'
 returning job_no;
 
 -- wipe_credentials --
+-- Wipe the customer's credentials; a copy of the operator's is not theirs to wipe.
 update jobs set credentials = null, credentials_wiped_at = now()
-where job_no = %(job_no)s and credentials is not null
+where job_no = %(job_no)s and credentials is not null and credentials_block is null
 returning job_no;

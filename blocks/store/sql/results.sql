@@ -8,7 +8,8 @@ from chunks where job_no = %(job_no)s
 order by chunk_no;
 
 -- job --
-select job_id, options, skips_max, status from jobs where job_no = %(job_no)s;
+select job_id, task_key, options, skips_max, status, has_review, target_confidence, has_gold, include_labels
+from jobs where job_no = %(job_no)s;
 
 -- bad_lines --
 -- List bad lines in the order of the manifest, from after one on.

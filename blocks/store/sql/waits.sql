@@ -39,13 +39,18 @@ cross join lateral (
     select * from runs where runs.job_no = i.job_no order by run_no limit 1
 ) r;
 
+-- count_excluded --
+-- Count the annotators who are excluded from some jobs.
+select count(*) as annotators from job_annotators
+where job_no = any (%(job_nos)s::bigint[]) and excluded_at is not null;
+
 -- wanted_annotators --
 -- Count how many more annotators jobs need, so that every open task can get its next labels. A task without labels needs
 -- as many people as it collects labels; a task whose labels are tied needs one person who has not labelled it. Those
--- who have skipped a task are not handed it again.
+-- who have skipped a task are not handed it again. Gold wants no labels.
 -- This looks at the tasks that a claim would look at first: vacancies, and the first chunk that has lanes. It looks at
--- none where there are so many annotators that no task can be short of them. Annotators for other customers do not
--- count.
+-- none where there are so many annotators that no task can be short of them. Annotators for other customers, and
+-- those who are excluded from the job, do not count.
 with active as materialized (
     select c.customer_id, k.annotators
     from (select distinct customer_id from jobs where job_no = any (%(job_nos)s::bigint[])) c
@@ -64,13 +69,21 @@ with active as materialized (
 select j.job_no, open.wanted, coalesce(open.since, j.ingested_at) as since
 from unnest(%(job_nos)s::bigint[]) as i (job_no)
 cross join lateral (
-    select job_no, ingested_at, consensus_threshold, active.annotators,
+    select job_no, ingested_at, consensus_threshold, able.annotators, has_gold,
            case when stop_early then consensus_threshold / 2 + 1 else consensus_threshold end as labels_min
     from jobs join active using (customer_id)
+    cross join lateral (
+        select array(
+            select a.annotator_no from unnest(active.annotators) as a (annotator_no)
+            where a.annotator_no <> all (array(
+                select o.annotator_no from job_annotators o where o.job_no = jobs.job_no and o.excluded_at is not null
+            ))
+        ) as annotators
+    ) able
     where jobs.job_no = i.job_no
-      and 2 * consensus_threshold + case
+      and coalesce(labels_max, 2 * consensus_threshold) + case
               when exists (select from skips s where s.job_no = jobs.job_no) then %(reasons)s::integer * (skips_max - 1) else 0
-          end > cardinality(active.annotators)
+          end > cardinality(able.annotators)
     offset 0
 ) j
 cross join lateral (
@@ -99,7 +112,17 @@ cross join lateral (
         left join lateral (
             select * from tallies y where (y.job_no, y.task_no) = (j.job_no, c.task_no) offset 0
         ) y on true
-        where y.outcome is null
+        where y.outcome is null and not (j.has_gold and exists (
+            select from gold_tasks g where (g.job_no, g.task_no) = (j.job_no, c.task_no)
+        ))
     ) s
 ) open
 where open.wanted > 0;
+
+-- count_under_review --
+-- Count the tasks of jobs that wait for a reviewer, and find since when the last of them does.
+select i.job_no, r.tasks, r.since from unnest(%(job_nos)s::bigint[]) as i (job_no)
+cross join lateral (
+    select count(*) as tasks, max(created_at) as since from reviews
+    where reviews.job_no = i.job_no and state = 'open'
+) r;

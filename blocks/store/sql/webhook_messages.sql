@@ -17,9 +17,13 @@ from (
 -- Add a message for each settled task and each endpoint that wants to hear of it: those that are registered for it, and
 -- the one that an inline task names. Metadata stays text, as reading it as JSON could fail.
 with settled as materialized (
-    select j.job_id, j.customer_id, j.options, j.manifest_url is null as inline,
+    select j.job_id, j.task_key, j.customer_id, j.options, j.manifest_url is null as inline,
            u.task_no, u.data_url, u.text, u.metadata, c.created_at as committed_at,
-           i.created_at, i.batch_id, i.callback_url, y.outcome, y.votes, y.annotators, y.labelled_at
+           i.created_at, i.batch_id, i.callback_url, y.outcome, y.votes, y.annotators, y.labelled_at, y.scores,
+           case when j.has_review then exists (
+               select from reviews r where (r.job_no, r.task_no) = (j.job_no, u.task_no)
+                 and r.state = 'decided' and r.decision > 0
+           ) end as is_reviewed
     from unnest(
         %(job_ids)s::text[], %(task_nos)s::bigint[], %(data_urls)s::text[], %(texts)s::text[], %(metadata)s::text[]
     ) as u (job_id, task_no, data_url, text, metadata)
@@ -37,14 +41,15 @@ with settled as materialized (
 insert into notifications (webhook_no, message_id, event, body)
 select w.webhook_no, random_id('msg'), 'task.settled',
     '{"type":"task.settled","timestamp":' || to_json(rfc3339(now()))
-    || ',"data":{"task_id":' || to_json(task_id(s.job_id, s.task_no))
+    || ',"data":{"task_id":' || to_json(task_id(s.job_id, s.task_key, s.task_no))
     || ',"job_id":' || case when s.inline then 'null' else to_json(s.job_id)::text end
     || ',"batch_id":' || coalesce(to_json(s.batch_id)::text, 'null')
     || ',"data_url":' || coalesce(to_json(s.data_url)::text, 'null')
     || coalesce(',"text":' || to_json(s.text)::text, '')
     || ',"metadata":' || coalesce(s.metadata, 'null')
     || ',"status":"settled","consensus_label":' || to_json(s.options[s.outcome])
-    || ',"confidence":' || s.votes[s.outcome]::float8 / cardinality(s.annotators)
+    || coalesce(',"settled_by":' || case when s.is_reviewed then '"review"' when not s.is_reviewed then '"consensus"' end, '')
+    || ',"confidence":' || confidence_shown(s.scores, s.votes, cardinality(s.annotators), s.outcome)
     || ',"worker_count":' || cardinality(s.annotators)
     || ',"agreement_count":' || s.votes[s.outcome]
     || ',"votes":{' || (
@@ -142,7 +147,7 @@ limit %(limit)s;
 -- find --
 select n.notification_no, n.webhook_no
 from notifications n join webhooks w using (webhook_no)
-where n.message_id = %(message_id)s and w.customer_id = %(customer_id)s;
+where n.message_id = %(message_id)s and (%(customer_id)s::text is null or w.customer_id = %(customer_id)s);
 
 -- resume_endpoint --
 -- Try an endpoint at once; switch it on again if it was switched off.

@@ -6,20 +6,36 @@ values (%(webhook_id)s, %(customer_id)s, %(callback_url)s, true, %(events)s, nul
 on conflict (customer_id, callback_url) do update
     set registered = true, events = excluded.events, disabled_at = null, failures = 0, resumes_at = now()
     where not w.registered or w.disabled_at is not null
-returning webhook_no, webhook_id, callback_url, registered, events, disabled_at, created_at;
+returning webhook_no, webhook_id, customer_id, callback_url, registered, events, disabled_at, created_at;
+
+-- is_listed --
+-- Tell whether an endpoint is listed. One that is not registered is as long as its log has messages, or it is switched off:
+-- nothing else is known of it.
+(registered or %(everything)s and (
+    disabled_at is not null or exists (select from notifications n where n.webhook_no = webhooks.webhook_no)
+))
 
 -- list --
 -- List a page of a customer's endpoints, the oldest first.
-select webhook_no, webhook_id, callback_url, registered, events, disabled_at, created_at
+select webhook_no, webhook_id, customer_id, callback_url, registered, events, disabled_at, created_at
 from webhooks
-where customer_id = %(customer_id)s and (registered or %(everything)s) and webhook_no > %(after)s
+where customer_id = %(customer_id)s and {is_listed} and webhook_no > %(after)s
+order by webhook_no
+limit %(limit)s;
+
+-- list_of_all --
+-- The same of all customers.
+select webhook_no, webhook_id, customer_id, callback_url, registered, events, disabled_at, created_at
+from webhooks
+where {is_listed} and webhook_no > %(after)s
 order by webhook_no
 limit %(limit)s;
 
 -- find --
 -- Find an endpoint of a customer, and hold it, so that its changes take turns.
-select webhook_no, webhook_id, callback_url, registered, events, disabled_at, created_at
-from webhooks where customer_id = %(customer_id)s and webhook_id = %(webhook_id)s
+select webhook_no, webhook_id, customer_id, callback_url, registered, events, disabled_at, created_at
+from webhooks
+where webhook_id = %(webhook_id)s and (%(customer_id)s::text is null or customer_id = %(customer_id)s)
 for no key update;
 
 -- unregister --

@@ -1,0 +1,61 @@
+// The console: who is signed in, which page of it is asked for, and the stream of events behind all of them.
+
+import { el, sentence } from "/web/console-dom.js";
+import { followJobs } from "/web/console-stream.js";
+import { current } from "/web/session.js";
+
+const AGAIN_MS = 5_000;
+const PAGES = {
+  jobs: "/web/console-jobs.js",
+  job: "/web/console-job.js",
+  new: "/web/console-form.js",
+  webhooks: "/web/console-webhooks.js",
+  operations: "/web/console-operations.js",
+};
+
+const view = document.getElementById("view");
+const query = new URLSearchParams(location.search);
+
+function showConnection(text, isBad = false) {
+  const shown = document.getElementById("connection");
+  if (text === "signed out") {
+    shown.replaceChildren("You are signed out. ", el("a", { href: signInPath() }, "Sign in"));
+  } else {
+    if (shown.textContent !== text) shown.textContent = text;
+  }
+  shown.classList.toggle("bad", isBad);
+}
+
+function signInPath() {
+  return `/?to=${encodeURIComponent(location.pathname + location.search)}`;
+}
+
+async function find() {
+  for (;;) {
+    try {
+      return await current();
+    } catch (error) {
+      document.getElementById("loading").textContent = `${sentence(error)} This page tries again by itself.`;
+      await new Promise((resolve) => { setTimeout(resolve, AGAIN_MS); });
+    }
+  }
+}
+
+async function begin() {
+  const session = await find();
+  if (!["customer", "admin"].includes(session?.role)) {
+    location.replace(session ? "/" : signInPath());
+    return;
+  }
+  for (const link of document.querySelectorAll("header nav [data-role]")) link.hidden = link.dataset.role !== session.role;
+  const name = query.get("job") ? "job" : (query.get("page") ?? "jobs");
+  const here = `/console${name === "jobs" || name === "job" ? "" : `?page=${name}`}`;
+  for (const link of document.querySelectorAll("header nav a")) {
+    if (link.getAttribute("href") === here) link.setAttribute("aria-current", name === "job" ? "true" : "page");
+  }
+  const { show } = await import(Object.hasOwn(PAGES, name) ? PAGES[name] : PAGES.jobs);
+  const page = await show({ view, query, session });
+  followJobs({ onBegin: page.onBegin ?? (() => {}), onJob: page.onJob ?? (() => {}), onState: showConnection });
+}
+
+await begin();

@@ -1,0 +1,95 @@
+// What the page says where there is no case to show, and of decisions that were not taken.
+
+import { describe, make } from "/web/review-case.js";
+
+const REFUSED = {
+  already_settled: "the task has ended meanwhile: somebody else has decided it, its time was over, or its job was cancelled.",
+  job_ended: "its job has ended, or was cancelled: nothing of it is to be decided any more.",
+  not_held: "it was held for too long, and has gone to another reviewer.",
+  duplicate: "you had decided it before, perhaps in another window.",
+  unknown_option: "the job has no such option.",
+  unknown_task: "it is not for you any more.",
+};
+const $ = (id) => document.getElementById(id);
+
+/** Write a count as the filter has it, `{count, isMore}`. */
+export function number({ count, isMore }) {
+  return `${count.toLocaleString("en")}${isMore ? " or more" : ""}`;
+}
+
+/** Say why a decision was not taken. */
+export function whyRefused({ decision, outcome, message }) {
+  return `${decision.task_id}, your decision: ${describe(decision)}. It was not taken: ${REFUSED[outcome] ?? message}`;
+}
+
+/** Say why there is no case now, where so many wait. */
+export function whyNothing({ hasQueues, isSet }, waiting) {
+  const all = isSet ? [link("/review", "Show all")] : [];
+  if (hasQueues === false) {
+    return [make("h2", "No job has reviews"), make("p", "None of the jobs under way that you may see asks for reviewers."), ...all];
+  }
+  if (waiting?.count) {
+    const text = `${number(waiting)} wait, but ${isSet ? "none that the filter shows is" : "none is"} for you now: `
+      + "others hold them, or you have labelled them yourself. This page looks again.";
+    return [make("h2", "Nothing for you now"), make("p", text), ...all];
+  }
+  const text = `Everything${isSet ? " that the filter shows" : ""} is decided. This page shows the next case as soon as there is one.`;
+  return [make("h2", "Nothing to review now"), make("p", text), ...all];
+}
+
+/** Say that the service gives no case just now. */
+export function whyCut(error) {
+  return [
+    make("h2", error.status ? "The service cannot give you a case now" : "The service does not answer"),
+    make("p", `${error.status ? `${error.message} ` : ""}This page tries again by itself. Your decisions are kept here until they are sent.`),
+  ];
+}
+
+/** Say why nothing can be sent any more, while so many decisions are left. */
+export function whyOver(error, left) {
+  const kept = `${left === 1 ? "A decision is" : `${left} decisions are`} kept in this browser, and sent when you are back.`;
+  const [title, way] = {
+    invalid_api_key: ["You are signed out", link("/?to=/review", "Sign in again")],
+    other_session: ["Somebody else is signed in", link("/review", "Load this page again")],
+  }[error.code] ?? ["You may not review any more", link("/", "All pages")];
+  return [make("h2", title), ...(left ? [make("p", kept)] : []), way];
+}
+
+/** Say why a picture is not there, with a button that loads it again. */
+export function whyBroken(task, reload) {
+  const again = make("button", "Try again");
+  again.type = "button";
+  again.addEventListener("click", reload);
+  const why = task.unsigned_reason ? "The credentials of its job do not reach it." : "It could not be loaded, or is no picture.";
+  return [
+    make("h2", "This picture cannot be shown"),
+    make("p", `${why} You can decide by the labels, put it off, or fail it.`),
+    ...(task.unsigned_reason ? [] : [again]),
+  ];
+}
+
+/** Say why somebody cannot review, with a way out: `session` is theirs, null, or the error in place of it. */
+export function turnAway(session) {
+  const [title, text, links] = reasonOf(session);
+  const list = make("ul", "", { className: "choices", children: links.map((each) => make("li", "", { children: [link(...each)] })) });
+  $("show-filter").hidden = true;
+  $("nothing").hidden = false;
+  $("nothing").replaceChildren(make("h2", title), make("p", text), list);
+}
+
+function reasonOf(session) {
+  if (session === null) return ["You are not signed in", "Reviewing takes the key of a reviewer.", [["/?to=/review", "Sign in"]]];
+  if (session instanceof Error) {
+    const text = session.status ? session.message : "Look whether this device is online, and load the page again.";
+    return ["The service does not answer", text, [["/review", "Try again"]]];
+  }
+  const text = `The key of ${session.name} has not the role of a reviewer. Whoever runs this service can give you one that has.`;
+  const links = session.role === "annotator" ? [["/annotate", "Label tasks"], ["/", "All pages"]] : [["/", "All pages"]];
+  return ["You are no reviewer", text, links];
+}
+
+function link(href, text) {
+  const element = make("a", text);
+  element.href = href;
+  return element;
+}

@@ -1,0 +1,309 @@
+"""The stream of events: who is told what, when it ends, and what a browser that comes back has missed."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple, cast
+
+import httpx
+import pytest
+
+from api.routes import job_feed
+from blocks.domain.model import JobStatus
+from blocks.settings import Settings
+from blocks.store import customers, job_lists, jobs
+from blocks.store.database import DatabaseUnavailable, Transaction
+from blocks.store.jobs import Job
+from tests.support.api_world import Api, serve
+from tests.support.plans import Explained
+from tests.support.side import Side, wait_until
+from tests.support.store_shop import DELIVERY, Shop, make_chunk
+
+pytestmark = pytest.mark.integration
+
+WAIT_S = 20.0
+PATH = "/v1/jobs/events"
+
+
+class Event(NamedTuple):
+    """One event, as a browser reads it."""
+
+    id: str
+    name: str
+    data: Any
+
+
+class Stream:
+    """An open stream."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self._events = self._read()
+
+    def _read(self) -> Iterator[Event]:
+        fields: dict[str, str] = {}
+        for line in self.response.iter_lines():
+            name, _, value = line.partition(": ")
+            fields[name] = value
+            if not line and "data" in fields:
+                yield Event(fields["id"], fields["event"], json.loads(fields["data"]))
+            if not line:
+                fields = {}
+
+    def next(self) -> Event:
+        return next(self._events)
+
+    def until(self, is_it: Callable[[Event], bool]) -> Event:
+        """Wait for the first event that is as wanted."""
+        return next(event for event in self._events if is_it(event))
+
+    def job(self, **wanted: Any) -> Event:
+        """Wait for an event of a job that has these values."""
+        return self.until(lambda e: e.name == "job" and wanted.items() <= e.data.items())
+
+    def rest(self) -> list[Event]:
+        """What comes until the stream ends."""
+        return list(self._events)
+
+
+@contextmanager
+def follow(server: str, key: str, **headers: str) -> Iterator[Stream]:
+    with (
+        httpx.Client(base_url=server, timeout=WAIT_S) as client,
+        client.stream("GET", PATH, headers=Api.bearer(key) | headers) as response,
+    ):
+        assert response.status_code == 200, response.read()
+        yield Stream(response)
+
+
+def is_open_to(server: str, key: str) -> bool:
+    """Whether one more stream may be opened."""
+    with httpx.stream("GET", server + PATH, headers=Api.bearer(key)) as response:
+        return response.status_code == 200
+
+
+def new_key(shop: Shop, customer_id: str | None = None) -> str:
+    found: str = shop.do(customers.add_customer_key, customer_id or shop.customer_id)
+    return found
+
+
+@pytest.fixture
+def key(shop: Shop) -> str:
+    return new_key(shop)
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_feed, "LOOK_S", 0.02)
+    monkeypatch.setattr(job_feed, "BEAT_S", 0.1)
+    monkeypatch.setattr(job_feed, "CHECK_S", 0.1)
+
+
+Looks = list[tuple[list[str], list[int]]]
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    """The customers and the jobs of each look at the database."""
+    found: Looks = []
+
+    def noted(
+        tx: Transaction, customer_ids: Sequence[str], job_nos: Sequence[int], *, limit: int
+    ) -> list[Job]:
+        found.append((list(customer_ids), list(job_nos)))
+        return job_lists.list_followed(tx, customer_ids, job_nos, limit=limit)
+
+    monkeypatch.setattr(job_feed, "list_followed", noted)
+    return found
+
+
+def test_a_job_is_followed_to_its_end(server: str, shop: Shop, key: str) -> None:
+    with follow(server, key) as stream:
+        kind = stream.response.headers["content-type"]
+        assert kind.startswith("text/event-stream")
+        assert stream.response.headers["cache-control"] == "no-store"
+        assert stream.next()[1:] == ("begin", {"resumed": False})
+        job = shop.processing(make_chunk(2, bad=1), delivery=DELIVERY)
+        told = stream.job(job_id=job.job_id, total_tasks=3, tasks_failed=1)
+        while (told.data["waiting_for"] or {}).get("what") != "annotators":  # it has just been read
+            told = stream.job(job_id=job.job_id)
+        for annotator in shop.annotators(3):
+            shop.answer(annotator, "cat")
+        stream.job(job_id=job.job_id, tasks_done=2, delivery_status="pending")
+        shop.do(jobs.begin_delivery, job.job_no)
+        shop.do(jobs.finish_delivery, job.job_no, 3)
+        last = stream.job(job_id=job.job_id, status="completed").data
+        shown = httpx.get(f"{server}/v1/jobs/{job.job_id}", headers=Api.bearer(key)).json()
+        also = {"delivery_status": "delivered", "lines_read": 3}
+        assert last == {name: shown[name] for name in last if name in shown} | also
+
+
+def test_nobody_is_told_of_the_jobs_of_others(server: str, shop: Shop, key: str) -> None:
+    other = new_key(shop, shop.do(customers.add_customer, "Other"))
+    with follow(server, other) as stream, follow(server, key) as mine:
+        job = shop.processing(make_chunk(1))
+        mine.job(job_id=job.job_id)
+        shop.do(jobs.cancel, job.job_no)
+        mine.job(job_id=job.job_id, status="cancelled")
+        assert [stream.next().name for _ in range(3)] == ["begin", "alive", "alive"]
+
+
+def test_an_operator_is_told_of_all_jobs(server: str, shop: Shop, looks: Looks) -> None:
+    other_id = shop.do(customers.add_customer, "Other")
+    with follow(server, shop.do(customers.add_admin_key, "Olga")) as stream:
+        made = [shop.submit(), shop.submit(customer_id=other_id)]
+        for job in made:
+            stream.job(job_id=job.job_id)
+        shop.do(jobs.cancel, made[0].job_no)
+        stream.job(job_id=made[0].job_id, status="cancelled")
+    assert looks == []  # no customer follows
+
+
+def test_one_look_is_for_all_streams(server: str, shop: Shop, key: str, looks: Looks) -> None:
+    other_id = shop.do(customers.add_customer, "Other")
+    with ExitStack() as stack:
+        for each in (key, key, new_key(shop, other_id)):
+            stack.enter_context(follow(server, each)).until(lambda e: e.name == "alive")
+        looks.clear()
+        wait_until(lambda: len(looks) > 1)
+    assert {frozenset(whose) for whose, _ in looks} == {frozenset({shop.customer_id, other_id})}
+
+
+def test_a_stream_that_is_hung_up_makes_room(
+    server: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_feed, "_STREAMS_PER_CUSTOMER_MAX", 1)
+    with follow(server, key) as stream:
+        stream.next()
+        refused = httpx.get(server + PATH, headers=Api.bearer(key))
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
+        assert int(refused.headers["retry-after"]) > 0
+    wait_until(lambda: is_open_to(server, key))
+
+
+def test_nobody_looks_for_who_has_left(
+    server: str, shop: Shop, key: str, looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_feed, "_KEEP_S", 0.0)
+    other_id = shop.do(customers.add_customer, "Other")
+    with follow(server, new_key(shop, other_id)) as other:
+        with follow(server, key) as stream:
+            stream.until(lambda e: e.name == "alive")
+        other.next()
+        wait_until(lambda: looks[-1][0] == [other_id])
+
+
+def test_who_comes_back_is_told_what_has_changed(server: str, shop: Shop, key: str) -> None:
+    changed, same = (shop.processing(make_chunk(1)) for _ in range(2))
+    with follow(server, key) as stream:
+        seen = {stream.job().data["job_id"]: None, stream.job().data["job_id"]: None}
+        last = stream.until(lambda e: e.name == "alive")
+    assert seen.keys() == {changed.job_id, same.job_id}
+    shop.do(jobs.cancel, changed.job_no)
+    with follow(server, key, **{"Last-Event-ID": last.id}) as stream:
+        assert stream.next()[1:] == ("begin", {"resumed": True})
+        ended = stream.job()
+        assert (ended.data["job_id"], ended.data["status"]) == (changed.job_id, "cancelled")
+        assert stream.next().name == "alive"
+
+
+@pytest.mark.parametrize("last_id", ["", "ffffffff.1", "1", "\U0001f600", "0" * 100])
+def test_an_id_of_another_process_begins_anew(
+    server: str, shop: Shop, key: str, last_id: str
+) -> None:
+    job = shop.processing(make_chunk(1))
+    with follow(server, key, **{"Last-Event-ID": last_id.encode()}) as stream:  # type: ignore[arg-type]
+        assert stream.next().data == {"resumed": False}
+        assert stream.next().data["job_id"] == job.job_id
+
+
+def test_a_stream_ends_with_its_session(server: str, shop: Shop, key: str) -> None:
+    with httpx.Client(base_url=server, timeout=WAIT_S) as browser:
+        csrf_token = browser.post("/v1/session", json={"key": key}).json()["csrf_token"]
+        with browser.stream("GET", PATH) as response:
+            stream = Stream(response)
+            stream.until(lambda e: e.name == "alive")
+            browser.delete("/v1/session", headers={"X-CSRF-Token": csrf_token})
+            stream.rest()
+        assert browser.get(PATH).status_code == 401
+
+
+def test_a_stream_ends_with_its_key(server: str, shop: Shop, key: str) -> None:
+    with follow(server, key) as stream:
+        stream.until(lambda e: e.name == "alive")
+        shop.run("update api_keys set revoked_at = now()")
+        stream.rest()
+
+
+def test_a_key_is_looked_at_more_often_than_a_stream_says_that_it_is_alive(
+    server: str, shop: Shop, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_feed, "BEAT_S", 3600.0)
+    with follow(server, key) as stream:
+        assert stream.next().name == "begin"
+        shop.run("update api_keys set revoked_at = now()")
+        assert stream.rest() == []
+
+
+def test_a_stream_does_not_hold_up_the_end_of_the_process(api_settings: Settings, key: str) -> None:
+    with ExitStack() as stack:
+        server = ExitStack()
+        url = server.enter_context(serve(api_settings))
+        stream = stack.enter_context(follow(url, key))
+        stream.next()
+        stopping = Side(server.close)
+        stream.rest()
+        stopping.join()
+
+
+def test_a_stream_outlives_a_database_that_is_away(
+    server: str, shop: Shop, key: str, looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> list[Job]:
+        looks.append(([], []))
+        raise DatabaseUnavailable("It is away.")
+
+    with follow(server, key) as stream:
+        stream.until(lambda e: e.name == "alive")
+        with monkeypatch.context() as away:
+            away.setattr(job_feed, "list_followed", fail)
+            looks.clear()
+            wait_until(lambda: ([], []) in looks)
+            old = [stream.until(lambda e: e.name == "alive").data["looked_at"] for _ in range(9)]
+        assert len(set(old[-3:])) == 1
+        job = shop.submit()
+        stream.job(job_id=job.job_id, status=JobStatus.ACCEPTED)
+
+
+def test_a_look_reads_little_where_there_are_many_jobs(shop: Shop) -> None:
+    job = shop.submit()
+    # An ANALYZE that PostgreSQL begins by itself would change the plans.
+    shop.run("alter table jobs set (autovacuum_enabled = false)")
+    shop.run(
+        """
+        insert into jobs (job_id, task_key, customer_id, manifest_url, question, options, consensus_threshold,
+                          task_type, priority, stop_early, failure_threshold_percent, status)
+        select 'job_' || n, n, customer_id, manifest_url, question, options, consensus_threshold,
+               task_type, priority, stop_early, failure_threshold_percent,
+               case n & 1 when 0 then 'accepted' else 'completed' end
+        from jobs cross join generate_series(1, 20000) n where job_no = %s
+        """,
+        job.job_no,
+    )
+    with shop.held() as tx:
+        explained = Explained(tx)
+        found = job_lists.list_followed(
+            cast(Transaction, explained), [shop.customer_id], [job.job_no], limit=100
+        )
+        searched = job_lists.search(
+            cast(Transaction, explained), shop.customer_id, "nowhere", limit=20
+        )
+    assert len(found) == 101
+    assert searched is not None
+    assert not searched.jobs
+    assert explained.pages() < 1000  # the newest, and not all of several thousands
+    assert "Seq Scan" not in {node["Node Type"] for node in explained.nodes()}
+
+
+def test_the_head_of_a_stream_is_answered(server: str, key: str) -> None:
+    assert httpx.head(server + PATH, headers=Api.bearer(key)).status_code == 200
