@@ -1,7 +1,9 @@
 """Choose free ports of 127.0.0.1, and keep them across restarts so that links stay valid."""
 
 import json
+import random
 import socket
+import sys
 from pathlib import Path
 
 from deployments.embedded.private_files import write_private
@@ -11,18 +13,27 @@ LOOPBACK = "127.0.0.1"
 # So many ports from the wished one on are tried before any free one is taken.
 _NEXT_ONES = 100
 
-# Ports that this process has handed out: each is free until its server binds it.
-_handed_out: set[int] = set()
+# Where the ports of servers begin: SeaweedFS takes one that is 10,000 below another.
+_FIRST = 12_000
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_EPHEMERAL_FIRST = 32_768
+_RANGE_MIN = 1_000
+
+# Ports that this process has handed out: each is free until its server binds it. The socket of each,
+# whose name is no file, tells other processes of ours, and is gone with this one.
+_handed_out: dict[int, socket.socket | None] = {}
 
 
 def free_port() -> int:
-    """Return a TCP port that nothing listens on and that this process has not handed out before."""
+    """Return a TCP port that nothing listens on and that no process of ours has been given before.
+
+    It is none of those from which the system gives connections theirs: such a connection could take it
+    before its server does.
+    """
+    candidates = _candidates()
     while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind((LOOPBACK, 0))
-            port: int = probe.getsockname()[1]
-        if port not in _handed_out:
-            _handed_out.add(port)
+        port = random.choice(candidates)  # noqa: S311 - no secret
+        if _reserve(port):
             return port
 
 
@@ -35,6 +46,37 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _candidates() -> range:
+    """Return the ports below the system's own, or all where it leaves hardly any."""
+    try:
+        end = int(_EPHEMERAL.read_text("ascii").split()[0])
+    except OSError:  # not a Linux
+        end = _EPHEMERAL_FIRST
+    return range(_FIRST, end if end >= _FIRST + _RANGE_MIN else 2**16)
+
+
+def _reserve(port: int) -> bool:
+    """Hand out a port, if it is free and nobody of ours was given it."""
+    if port in _handed_out or not is_free(port):
+        return False
+    name = None
+    if sys.platform == "linux":
+        name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            name.bind(f"\0refinery-port-{port}")
+        except OSError:
+            name.close()
+            return False
+    _handed_out[port] = name
+    return True
+
+
+def _give_back(port: int) -> None:
+    name = _handed_out.pop(port, None)
+    if name:
+        name.close()
 
 
 class Ports:
@@ -56,26 +98,23 @@ class Ports:
         """
         if name not in self._in_use:
             self._in_use.add(name)
-            port = self._reclaim(self._ports.get(name)) or self._free_from(first) or free_port()
+            port = self._ports.get(name)
+            if port is None or not _reserve(port):
+                port = self._free_from(first) or free_port()
             while not is_free(port + beside):
+                _give_back(port)
                 port = free_port()
             self._ports[name] = port
             write_private(self._path, json.dumps(self._ports, indent=1))
         return self._ports[name]
 
     @staticmethod
-    def _reclaim(port: int | None) -> int | None:
-        if port is None or port in _handed_out or not is_free(port):
-            return None
-        _handed_out.add(port)
-        return port
-
-    @classmethod
-    def _free_from(cls, first: int | None) -> int | None:
+    def _free_from(first: int | None) -> int | None:
         wished = range(first, first + _NEXT_ONES) if first else ()
-        return next((port for port in wished if cls._reclaim(port)), None)
+        return next((port for port in wished if _reserve(port)), None)
 
     def release(self) -> None:
         """Forget what was handed out, so that the next start in this process may use the same ports."""
-        _handed_out.difference_update(self._ports[name] for name in self._in_use)
+        for name in self._in_use:
+            _give_back(self._ports[name])
         self._in_use.clear()

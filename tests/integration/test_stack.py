@@ -473,6 +473,24 @@ def test_a_port_is_kept_while_it_is_free_and_replaced_when_it_is_not(data_dir: P
         assert Ports(path).port("api") != kept
 
 
+def test_a_port_is_none_that_connections_get_and_no_two_processes_are_given_the_same(
+    data_dir: Path,
+) -> None:
+    first_of_connections = int(
+        Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]
+    )
+    mine = [Ports(data_dir / "ports.json").port("api"), free_port()]
+    assert all(port < first_of_connections for port in mine)
+    code = (
+        "import sys; from pathlib import Path; from deployments.embedded.ports import Ports\n"
+        f"print(*(Ports(Path('theirs.json')).port(str(n), first=n) for n in {mine}))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=data_dir, check=True, capture_output=True, text=True
+    )
+    assert set(mine).isdisjoint(map(int, found.stdout.split()))
+
+
 def test_a_wished_port_is_given_or_the_next_free_one_and_kept(data_dir: Path) -> None:
     path = data_dir / "ports.json"
     with socket.create_server((LOOPBACK, 0)) as taken:
