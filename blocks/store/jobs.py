@@ -119,6 +119,8 @@ class Job(NewJob, frozen=True, kw_only=True):
     delivery_error_code: str | None
     delivery_error_message: str | None
     delivery_objects: int | None
+    delivery_part_bytes: int | None
+    """The size of the parts of its delivery, counted as lines; None until it begins."""
     delivered_at: datetime | None
     chunk_bytes: int | None
     error_code: str | None
@@ -334,9 +336,9 @@ def purge_idempotency_keys(tx: Transaction, *, limit: int) -> int:
     return tx.execute(_SQL["purge_idempotency_keys"], {"limit": limit}).rowcount
 
 
-def begin_delivery(tx: Transaction, job_no: int) -> None:
-    """Move a delivery from pending to delivering."""
-    tx.execute(_SQL["begin_delivery"], {"job_no": job_no})
+def begin_delivery(tx: Transaction, job_no: int, part_bytes: int) -> None:
+    """Move a delivery from pending to delivering, with this size of parts unless it has one."""
+    tx.execute(_SQL["begin_delivery"], {"job_no": job_no, "part_bytes": part_bytes})
 
 
 def finish_delivery(tx: Transaction, job_no: int, objects: int) -> None:

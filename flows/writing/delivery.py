@@ -40,7 +40,7 @@ def begin(job_id: str, *, again: bool) -> None:
             jobs.redeliver(tx, job, job.delivery, None, settings().vault())
         # This is in one commit with `redeliver`, or the launcher would start another run for it.
         adopt_run(tx, job, DELIVER_JOB)
-        jobs.begin_delivery(tx, job.job_no)
+        jobs.begin_delivery(tx, job.job_no, settings().part_bytes_max)
 
 
 def find(job_id: str) -> list[DeliveredObject] | None:
@@ -53,13 +53,14 @@ def write_results(job_id: str, deadline: Deadline) -> list[DeliveredObject]:
     """Stream the settled tasks into parts of bounded size."""
     job = load_undelivered(job_id)
     layout = folder.layout_of(job)
+    assert job.delivery_part_bytes is not None  # `begin` ran before
     with database().long_read() as tx, closing(_blocks(tx, job, layout)) as blocks:
         return folder.write_parts(
             destination_of(job),
             folder_of(job),
             deadline.watch(blocks),
             layout=layout,
-            part_bytes_max=settings().part_bytes_max,
+            part_bytes_max=job.delivery_part_bytes,
         )
 
 

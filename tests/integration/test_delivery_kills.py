@@ -47,6 +47,21 @@ def deliver(environment: Mapping[str, str], job_id: str) -> None:
     assert state.is_completed(), state.message
 
 
+def deliver_in_turns(
+    environment: Mapping[str, str], job_id: str, wrote: Any, may_go_on: Any
+) -> None:
+    """Deliver, and wait between the results and the rest."""
+    write = module.write_bad_lines.fn
+
+    def wait_and_write(*arguments: Any) -> Any:
+        wrote.set()
+        assert may_go_on.wait(60)
+        return write(*arguments)
+
+    setattr(module.write_bad_lines, "fn", wait_and_write)  # noqa: B010 - the type checker knows better
+    deliver(environment, job_id)
+
+
 @dataclass
 class World:
     """A job of many rows, and the bucket that it is delivered to again and again."""
@@ -64,7 +79,7 @@ class World:
         prefix = secrets.token_hex(4)
         self.shop.run(
             "update jobs set status = 'processing', completed_at = null, delivery_status = 'pending', "
-            "delivery_prefix = %s, credentials = %s where job_no = %s",
+            "delivery_prefix = %s, credentials = %s, delivery_part_bytes = null where job_no = %s",
             prefix, self.job.credentials, self.job.job_no,
         )  # fmt: skip
         for column, value in changes.items():
@@ -79,6 +94,16 @@ class World:
         )
         process.start()
         return process
+
+    def start_in_turns(self) -> tuple[BaseProcess, Any]:
+        """Return a deliverer that has written the results, and the event for which it waits."""
+        wrote, may_go_on = self.context.Event(), self.context.Event()
+        process: BaseProcess = self.context.Process(
+            target=deliver_in_turns, args=(self.environment, self.job.job_id, wrote, may_go_on)
+        )
+        process.start()
+        assert wrote.wait(60)
+        return process, may_go_on
 
     def finish(self) -> None:
         process = self.start()
@@ -217,3 +242,15 @@ def test_a_delivery_that_stands_is_taken_for_done_though_its_layout_was_another(
     assert {path: world.s3.info(path)["ETag"] for path in world.s3.find(folder)} == before
     world.check(folder)
     assert world.shop.job(world.job).delivery_objects == len(before)
+
+
+def test_two_deliverers_with_other_settings_write_the_same_objects(world: World) -> None:
+    folder = world.begin_anew()
+    first, first_may_go_on = world.start_in_turns()
+    world.environment["REFINERY_PART_BYTES_MAX"] = "3000000"
+    second, second_may_go_on = world.start_in_turns()
+    for process, may_go_on in ((first, first_may_go_on), (second, second_may_go_on)):
+        may_go_on.set()
+        process.join(60)
+        assert process.exitcode == 0
+        world.check(folder)

@@ -108,6 +108,7 @@ def make_job(prefix: str = "p", compression: Compression = Compression.NONE) -> 
         delivery_error_code=None,
         delivery_error_message=None,
         delivery_objects=None,
+        delivery_part_bytes=None,
         delivered_at=None,
         manifest_bytes=10,
         manifest_version='"etag"',

@@ -168,6 +168,7 @@ create table jobs (
     delivery_error_code    text,
     delivery_error_message text,
     delivery_failed_at   timestamptz,                    -- the credentials' grace period begins anew
+    delivery_part_bytes  bigint,                         -- as its first run has it
     delivery_objects     integer,
     delivered_at         timestamptz,
 

@@ -167,8 +167,10 @@ where j.status = 'processing' and j.ingested_at is not null and j.settled_at is 
 limit %(limit)s;
 
 -- begin_delivery --
--- pending → delivering; a rerun finds it delivering already.
-update jobs set delivery_status = 'delivering'
+-- pending → delivering; a rerun finds it delivering already. The first run decides how large parts are: by two sizes, two
+-- runs at once would write other bytes to one object.
+update jobs
+set delivery_status = 'delivering', delivery_part_bytes = coalesce(delivery_part_bytes, %(part_bytes)s)
 where job_no = %(job_no)s and delivery_status = 'pending'
   and status in ('processing', 'completed');
 
