@@ -51,6 +51,7 @@ from api.routes import (
     job_results,
     job_timeline,
     jobs,
+    keys,
     labels,
     operations,
     own_work,
@@ -209,6 +210,7 @@ def _routers() -> list[Router]:
             tags=["Operations"],
             opt=ADMINS_ONLY,
         ),
+        Router("/v1/keys", route_handlers=keys.HANDLERS, tags=["Keys"], opt=CUSTOMERS_ONLY),
         Router("/v1/session", route_handlers=session.HANDLERS, tags=["Sessions"]),
         Router("/v1/webhooks", route_handlers=of_webhooks, tags=["Webhooks"], opt=CUSTOMERS_ONLY),
     ]

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -21,8 +22,9 @@ from api.http.errors import (
 )
 from api.http.rate_limits import REQUESTS, TokenBuckets, address_of, note_rate
 from api.http.requesters import Requester
+from blocks.domain.errors import Transient
 from blocks.settings import AnnotatorNames, Settings
-from blocks.store import customers, sessions
+from blocks.store import customers, keys, sessions
 from blocks.store.customers import KeyKind, Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.sessions import Session
@@ -31,6 +33,7 @@ _KEY_CHARACTERS_MAX = 100
 # Looking a key up takes longer than serving a small request. A revoked key is refused after this time.
 _TRUSTED_S = 1.0
 _FOUND_KEYS_MAX = 10_000
+_NOTED_EVERY_S = 300.0  # how late `last_used_at` may be
 # Shares of the places for requests. An annotator's claims wait for each other, so one needs few.
 _CUSTOMER_SHARE = 1 / 2
 _ANNOTATORS_SHARE = 3 / 4
@@ -56,7 +59,7 @@ _WORDS = {
 
 
 class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
-    """Set `request.user` to the `Principal` whose request it is.
+    """Set `request.user` to the `Principal` whose request it is, and `request.auth` to the key's hash.
 
     It comes with a key, as `Authorization: Bearer <key>`, or from a browser that is signed in.
     """
@@ -65,23 +68,23 @@ class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
         self, connection: ASGIConnection[Any, Any, Any, Any]
     ) -> AuthenticationResult:
         key = credential_of(connection)
-        keys: KeyRing = connection.app.state.key_ring
+        ring: KeyRing = connection.app.state.key_ring
         limits: RateLimits = connection.app.state.rate_limits
-        found = keys.recall(key)
+        found = ring.recall(key)
         if found is None:
             address = address_of(connection.client.host if connection.client else "")
             # Refuse before a thread and a query are spent. A key that was good before is always looked
             # up, so that somebody who shares its address cannot shut it out.
-            if not keys.is_familiar(key):
+            if not ring.is_familiar(key):
                 limits.wrong_keys.check(address)
-            found = await connection.app.state.threads.keys.run(keys.find, key)
+            found = await connection.app.state.threads.keys.run(ring.find, key)
             if found is None:
                 limits.wrong_keys.take(address)
                 raise NotAuthorizedException
         note_rate(connection.scope, limits.keys.take(found.key_hash))
         requesters.note(connection.scope, Requester(_shares(found.principal)))
         _refuse_other_kinds(found.principal, connection.route_handler.opt)
-        return AuthenticationResult(user=found.principal, auth=None)
+        return AuthenticationResult(user=found.principal, auth=found.key_hash)
 
 
 def credential_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
@@ -144,6 +147,7 @@ class KeyRing:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._found: LRUCache[bytes, _Found] = LRUCache(_FOUND_KEYS_MAX)
+        self._noted: LRUCache[bytes, float] = LRUCache(_FOUND_KEYS_MAX)
         self._lock = threading.Lock()
 
     def recall(self, key: str) -> Session | None:
@@ -162,6 +166,17 @@ class KeyRing:
         with self._lock:
             self._found.pop(customers.hash_key(key), None)
 
+    def forget_key(self, key_id: str) -> None:
+        """Look a key of that id, and its sessions, up again when they come the next time."""
+        with self._lock:
+            held = [
+                credential
+                for credential, found in self._found.items()
+                if customers.id_of(found.session.key_hash) == key_id
+            ]
+            for credential in held:
+                del self._found[credential]
+
     def find(self, key: str) -> Session | None:
         """Return whose key it is, or the session of a token; None if it is not good.
 
@@ -175,7 +190,18 @@ class KeyRing:
                 self._found.pop(customers.hash_key(key), None)
             else:
                 self._found[customers.hash_key(key)] = _Found(session, monotonic() + _TRUSTED_S)
+        if session is not None:
+            self._note_use(session.key_hash)
         return session
+
+    def _note_use(self, key_hash: bytes) -> None:
+        with self._lock:
+            if monotonic() < self._noted.get(key_hash, 0):
+                return
+            self._noted[key_hash] = monotonic() + _NOTED_EVERY_S
+        # A database that takes no writes just now still lets the key in.
+        with suppress(Transient), self._database.transaction() as tx:
+            keys.note_use(tx, key_hash)
 
 
 def _find(tx: Transaction, key: str) -> Session | None:

@@ -1,19 +1,61 @@
-"""Examples of what the routes for sessions and operators take and answer, for the OpenAPI document."""
+"""Examples for the OpenAPI document: what the routes of sessions, keys and operators take and answer."""
 
 from datetime import UTC, datetime
 
+import msgspec
+
 from api.http.document import Answer, Answers, Requests, Taken
 from api.routes.customers import Customers, CustomerView
+from api.routes.keys import KeyBody, KeysPage, KeyView, NewKeyView, RevokedKeyView, SignInLink
 from api.routes.session import SessionView, SignedIn, SignInBody
+from blocks.store.keys import KeyRole
 
 _ANNOTATOR_ID = "ann_5bq43f8k2m9x7c1vd6hzt5"
 _CSRF_TOKEN = "0f3c5a7e9b1d2f4860718293a4b5c6d7"  # noqa: S105 - of nobody
 _ENDS_AT = datetime(2026, 11, 28, 21, tzinfo=UTC)
 
+_MADE_AT = datetime(2026, 11, 20, 9, tzinfo=UTC)
+_KEY = KeyView(
+    key_id="key_5f2a90c41be7d3860a9c",
+    role=KeyRole.CUSTOMER,
+    owner_id="cust_3w9t5k1m7x2c8v4bq6hz0r",
+    customer_id="cust_3w9t5k1m7x2c8v4bq6hz0r",
+    name="nightly export",
+    customer_ids=None,
+    prefix="sk_7aQf",
+    created_at=_MADE_AT,
+    last_used_at=_ENDS_AT,
+    revoked_at=None,
+    current=False,
+)
+_LINK = "https://labels.example.com/#in_dGhpcyBpcyBhbiBleGFtcGxlIG9mIGEgbGluayBvZiBvdXJz"
+
 SESSION_REQUESTS: Requests = {
+    "create_key": Taken(KeyBody, {"name": "nightly export"}),
     "sign_in": Taken(SignInBody, {"key": "ak_dGhpcyBpcyBhbiBleGFtcGxlIG9mIGEga2V5IG9mIG91cnM"}),
 }
 SESSION_ANSWERS: Answers = {
+    "list_keys": (Answer(200, KeysPage([_KEY], None)),),
+    "create_key": (
+        Answer(
+            201,
+            NewKeyView(
+                **msgspec.structs.asdict(msgspec.structs.replace(_KEY, last_used_at=None)),
+                key="sk_7aQfcyBpcyBhbiBleGFtcGxlIG9mIGEga2V5IG9mIG91cnM",
+                sign_in_link=_LINK,
+            ),
+        ),
+    ),
+    "create_sign_in_link": (Answer(201, SignInLink(_KEY.key_id, _LINK)),),
+    "revoke_key": (
+        Answer(
+            200,
+            RevokedKeyView(
+                **msgspec.structs.asdict(msgspec.structs.replace(_KEY, revoked_at=_ENDS_AT)),
+                tasks_returned=0,
+            ),
+        ),
+    ),
     "list_customers": (
         Answer(200, Customers([CustomerView("cust_3w9t5k1m7x2c8v4bq6hz0r", "Acme", _ENDS_AT, 2)])),
     ),

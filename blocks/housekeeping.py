@@ -15,6 +15,7 @@ from blocks.store import (
     exclusions,
     job_credentials,
     jobs,
+    keys,
     lease_returns,
     reviews,
     sessions,
@@ -56,7 +57,10 @@ def keep_house(database: Database, settings: Settings) -> Tidied:
     """
     leases = in_batches(database, lambda tx: lease_returns.return_leases(tx, limit=_BATCH), _BATCH)
     timed_out = in_batches(database, lambda tx: reviews.time_out(tx, limit=_BATCH), _BATCH)
-    keys = in_batches(database, lambda tx: jobs.purge_idempotency_keys(tx, limit=_BATCH), _BATCH)
+    keys_purged = in_batches(
+        database, lambda tx: jobs.purge_idempotency_keys(tx, limit=_BATCH), _BATCH
+    )
+    keys_purged += in_batches(database, lambda tx: keys.purge_answers(tx, limit=_BATCH), _BATCH)
     wiped = in_batches(
         database,
         lambda tx: job_credentials.wipe_old(tx, keep_s=settings.credentials_keep_s, limit=_BATCH),
@@ -79,7 +83,7 @@ def keep_house(database: Database, settings: Settings) -> Tidied:
     )
     ended = in_batches(database, lambda tx: sessions.end_expired(tx, limit=_BATCH), _BATCH)
     return Tidied(
-        leases, timed_out, keys, wiped, notifications, archived, compared, excluded, ended
+        leases, timed_out, keys_purged, wiped, notifications, archived, compared, excluded, ended
     )
 
 

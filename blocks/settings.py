@@ -153,6 +153,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     open_tasks_per_customer_max: _Limit = 100_000_000
     """How many tasks of one customer may wait for labels."""
     webhooks_per_customer_max: _Limit = 100
+    keys_per_owner_max: _Limit = 100
+    """How many keys one customer or annotator may have, by the API."""
     stored_bytes_per_customer_max: _Limit = 10 * 1024**4
     """How many bytes the manifests and inline tasks of one customer may have."""
 

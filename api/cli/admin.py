@@ -13,11 +13,11 @@ from api.cli import output, sign_in_links
 from api.cli.database import open_database
 from api.cli.exits import CommandFailed, Exit, UsageError
 from api.cli.output import print_json
+from blocks.domain.names import check_name
 from blocks.settings import Settings
 from blocks.store import customers, job_credentials, migrations, webhook_secrets
 from blocks.store.database import Database
 
-_NAME_CHARACTERS_MAX = 200
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON document.")]
 
 
@@ -200,10 +200,10 @@ def rotate_keys() -> None:
 def _check_name(name: str) -> None:
     """Raise UsageError for a name that no list can show, UnicodeEncodeError for one that is no UTF-8."""
     name.encode()
-    if not name.strip() or not name.isprintable() or len(name) > _NAME_CHARACTERS_MAX:
-        raise UsageError(
-            f"A name has 1 to {_NAME_CHARACTERS_MAX} characters that can be printed, not only spaces."
-        )
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def add_commands(app: App) -> None:

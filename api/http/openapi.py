@@ -98,6 +98,7 @@ def config(requests: Requests, answers: Answers) -> OpenAPIConfig:
                 "For customers, to be told. Signed the Standard Webhooks way, and by `X-ASG-Signature`.",
             ),
             Tag("Annotation", "For annotators, people and models alike."),
+            Tag("Keys", "For customers and operators: who may come in, and with what."),
             Tag("Sessions", "For the service's own pages: a browser is signed in by a cookie."),
             Tag("Operations", "For operators; health and metrics need no key."),
         ],

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -17,6 +18,7 @@ from blocks.store.queries import load
 _SQL = load("customers")
 
 _KEY_ID_BYTES = 10
+_PREFIX_CHARACTERS = 7  # `sk_` and 24 bits; 232 stay secret
 
 
 class UnknownCustomer(Terminal):
@@ -116,14 +118,16 @@ def add_customer(tx: Transaction, name: str) -> str:
     return customer_id
 
 
-def add_customer_key(tx: Transaction, customer_id: str) -> str:
+def add_customer_key(tx: Transaction, customer_id: str, key_name: str | None = None) -> str:
     """Return a new `sk_…` key of a customer; it is not stored and cannot be shown again.
+
+    `key_name` is what the customer calls it.
 
     Raises:
         UnknownCustomer: there is no such customer.
     """
     key = new_secret("sk")
-    values = {"key_hash": hash_key(key), "customer_id": customer_id}
+    values = _stored(key) | {"customer_id": customer_id, "key_name": key_name}
     if tx.execute(_SQL["insert_customer_key"], values).fetchone() is None:
         raise UnknownCustomer(
             f"There is no customer {customer_id!r}; `refinery customers add` makes one."
@@ -154,8 +158,7 @@ def add_annotator_key(
     annotator = tx.execute(_SQL["insert_annotator"], maker).fetchone()
     assert annotator is not None  # an upsert returns its row
     key = new_secret("ak")
-    values = {
-        "key_hash": hash_key(key),
+    values = _stored(key) | {
         "annotator_no": annotator["annotator_no"],
         "is_reviewer": is_reviewer,
     }
@@ -168,8 +171,12 @@ def add_annotator_key(
 def add_admin_key(tx: Transaction, name: str) -> str:
     """Return a new `op_…` key of the operator called `name`, who sees the jobs of all customers."""
     key = new_secret("op")
-    tx.execute(_SQL["insert_admin_key"], {"key_hash": hash_key(key), "admin_name": name})
+    tx.execute(_SQL["insert_admin_key"], _stored(key) | {"admin_name": name})
     return key
+
+
+def _stored(key: str) -> dict[str, Any]:
+    return {"key_hash": hash_key(key), "prefix": key[:_PREFIX_CHARACTERS]}
 
 
 def _grant(tx: Transaction, annotator_no: int, customer_ids: Sequence[str]) -> None:
@@ -288,7 +295,12 @@ def revoke_key(tx: Transaction, key: str) -> RevokedKey | None:
 
 def key_id(key: str) -> str:
     """Return the id of a key, which may be shown; the twin of `api_keys.key_id`."""
-    return f"key_{hash_key(key)[:_KEY_ID_BYTES].hex()}"
+    return id_of(hash_key(key))
+
+
+def id_of(key_hash: bytes) -> str:
+    """Return the id of the key that has this hash."""
+    return f"key_{key_hash[:_KEY_ID_BYTES].hex()}"
 
 
 def hash_key(key: str) -> bytes:

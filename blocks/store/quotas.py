@@ -25,6 +25,7 @@ class Quota(StrEnum):
     JOBS = "jobs"
     OPEN_TASKS = "open_tasks"
     WEBHOOKS = "webhooks"
+    KEYS = "keys"
     STORED_BYTES = "stored_bytes"
 
 
@@ -32,12 +33,14 @@ _MESSAGES = {
     Quota.JOBS: "At most {:,} of your jobs may be under way at once; try again when one has ended.",
     Quota.OPEN_TASKS: "At most {:,} of your tasks may wait for labels at once; try again later.",
     Quota.WEBHOOKS: "You may have at most {:,} webhooks; delete one first.",
+    Quota.KEYS: "At most {:,} keys of one owner may be good or made within a day; revoke one, or wait.",
     Quota.STORED_BYTES: "Your manifests and tasks may come to {:,} bytes; ask the operator for more.",
 }
 _RETRY_AFTER_S = {
     Quota.JOBS: 60,
     Quota.OPEN_TASKS: 60,
     Quota.WEBHOOKS: 3600,
+    Quota.KEYS: 3600,
     Quota.STORED_BYTES: 3600,
 }
 

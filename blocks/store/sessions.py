@@ -21,6 +21,10 @@ SESSIONS_PER_KEY_MAX = 100
 """How many browsers may be signed in with one key; one more signs out the first of them."""
 
 
+LINKS_PER_KEY_MAX = 20
+"""How many links of one key may be unused; one more makes the first of them useless."""
+
+
 class NoSuchKey(Terminal):
     """There is no good key of that id or owner."""
 
@@ -103,7 +107,10 @@ def add_link_of(tx: Transaction, named: str, *, link_s: int) -> tuple[str, str]:
 def _add_link(tx: Transaction, key_hash: bytes, link_s: int) -> str | None:
     token = new_secret(_LINK_PREFIX)
     values = {"link_hash": hash_key(token), "key_hash": key_hash, "link_s": link_s}
-    return token if tx.execute(_SQL["add_link"], values).fetchone() else None
+    if tx.execute(_SQL["add_link"], values).fetchone() is None:
+        return None
+    tx.execute(_SQL["end_oldest_links"], values | {"others_max": LINKS_PER_KEY_MAX - 1})
+    return token
 
 
 def find(tx: Transaction, token: str) -> Session | None:

@@ -233,6 +233,19 @@ def test_no_more_is_stored_than_the_quota(limited: Limited) -> None:
     assert codes([api.post("/v1/tasks", task_body())]) == ["202"]
 
 
+def test_an_owner_has_so_many_keys(limited: Limited) -> None:
+    api = limited(keys_per_owner_max=3)
+    made = [api.post("/v1/keys", {}) for _ in range(3)]
+    assert codes(made) == ["201", "201", "keys_quota_exceeded"]
+    assert made[-1].headers["retry-after"] == "3600"
+    revoked = api.client.delete(f"/v1/keys/{made[0].json()['key_id']}", headers=api.customer)
+    assert revoked.status_code == 200
+    # Rows of keys stay, so keys that are made and revoked again and again count for a day.
+    assert codes([api.post("/v1/keys", {})]) == ["keys_quota_exceeded"]
+    api.shop.run("update api_keys set created_at = now() - interval '2 days'")
+    assert codes([api.post("/v1/keys", {})]) == ["201"]
+
+
 def test_tasks_and_bytes_are_counted_now_and_then(
     limited: Limited, monkeypatch: pytest.MonkeyPatch
 ) -> None:

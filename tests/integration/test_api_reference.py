@@ -107,6 +107,7 @@ def test_examples_of_bodies_work_when_they_are_sent(api: Api, operations: list[O
         "renew_leases",
         "release_tasks",
         "create_webhook",
+        "create_key",
         "rotate_default_secret",
     }
     _, key = api.shop.do(customers.add_annotator_key, "Rita", is_reviewer=True)

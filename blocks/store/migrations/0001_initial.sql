@@ -35,7 +35,10 @@ create table api_keys (
     annotator_no integer references annotators,         -- of an ak_ key
     is_reviewer  boolean not null default false,        -- the key may decide tasks that are under review
     admin_name   text,                                  -- of an op_ key: the operator, who sees all customers
+    key_name     text,                                  -- of an sk_ key: what its customer calls it
+    prefix       text not null default '',              -- how the key begins, for people who look at one
     created_at   timestamptz not null default now(),
+    last_used_at timestamptz,                           -- five minutes late at most
     revoked_at   timestamptz,
     -- Keys are listed and revoked by this id, which is no secret.
     key_id       text generated always as ('key_' || encode(substr(key_hash, 1, 10), 'hex')) stored unique,
@@ -44,6 +47,7 @@ create table api_keys (
 );
 
 create index api_keys_by_annotator on api_keys (annotator_no) where annotator_no is not null;
+create index api_keys_by_customer on api_keys (customer_id) where customer_id is not null;
 
 -- Browsers that are signed in with a key, each by the hash of what its cookie holds. They end with the key.
 create table sessions (
@@ -62,7 +66,21 @@ create table sign_in_links (
     expires_at timestamptz not null
 );
 
+create index sign_in_links_by_key on sign_in_links (key_hash, expires_at);
 create index sign_in_links_by_expiry on sign_in_links (expires_at);
+
+-- What requests for new keys were answered, so that one that is sent again within a day is answered the same.
+create table new_key_answers (
+    asked_by   text not null,                            -- the customer, or the operator's key_id
+    key        text not null,                            -- the request's Idempotency-Key
+    body_hash  bytea not null,                           -- HMAC of the request
+    key_id     text not null references api_keys (key_id),
+    sealed     bytea not null,                           -- the key and its sign-in link, by AES-256-GCM
+    created_at timestamptz not null default now(),
+    primary key (asked_by, key)
+);
+
+create index new_key_answers_by_age on new_key_answers (created_at);
 
 
 ---- 1. A job is posted

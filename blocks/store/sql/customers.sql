@@ -2,8 +2,8 @@
 insert into customers (customer_id, name) values (%(customer_id)s, %(name)s);
 
 -- insert_customer_key --
-insert into api_keys (key_hash, customer_id)
-select %(key_hash)s, customer_id from customers where customer_id = %(customer_id)s
+insert into api_keys (key_hash, prefix, customer_id, key_name)
+select %(key_hash)s, %(prefix)s, customer_id, %(key_name)s from customers where customer_id = %(customer_id)s
 returning customer_id;
 
 -- insert_annotator --
@@ -13,11 +13,11 @@ on conflict (name) do update set name = excluded.name
 returning annotator_no, annotator_id;
 
 -- insert_annotator_key --
-insert into api_keys (key_hash, annotator_no, is_reviewer)
-values (%(key_hash)s, %(annotator_no)s, %(is_reviewer)s);
+insert into api_keys (key_hash, prefix, annotator_no, is_reviewer)
+values (%(key_hash)s, %(prefix)s, %(annotator_no)s, %(is_reviewer)s);
 
 -- insert_admin_key --
-insert into api_keys (key_hash, admin_name) values (%(key_hash)s, %(admin_name)s);
+insert into api_keys (key_hash, prefix, admin_name) values (%(key_hash)s, %(prefix)s, %(admin_name)s);
 
 -- find_key --
 -- Return whose a key is, unless it was revoked.

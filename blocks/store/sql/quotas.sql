@@ -15,6 +15,13 @@ where j.customer_id = %(customer_id)s and j.status in ('accepted', 'processing')
 -- webhooks --
 select count(*) as amount from webhooks where customer_id = %(customer_id)s and registered;
 
+-- keys --
+-- Count the keys of a customer, or of an annotator by id. Those that were just revoked count, since their rows stay.
+select count(*) as amount from api_keys
+where (customer_id = %(customer_id)s
+       or annotator_no = (select annotator_no from annotators where annotator_id = %(customer_id)s))
+  and (revoked_at is null or created_at > now() - interval '1 day');
+
 -- stored_bytes --
 -- A job that failed before a line was recorded keeps nothing. A sum of bigints may exceed a bigint.
 select least((

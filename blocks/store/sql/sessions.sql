@@ -4,6 +4,14 @@ select %(link_hash)s, key_hash, now() + make_interval(secs => %(link_s)s)
 from api_keys where key_hash = %(key_hash)s and revoked_at is null
 returning expires_at;
 
+-- end_oldest_links --
+-- Delete the unused links of a key beside the newest one that are too many; another request may be doing that.
+delete from sign_in_links where link_hash = any (array(
+    select link_hash from sign_in_links where key_hash = %(key_hash)s and link_hash <> %(link_hash)s
+    order by expires_at desc offset %(others_max)s
+    for update skip locked
+));
+
 -- find_key --
 -- Find a good key by its id, or the newest one of each owner of a name or an id.
 select distinct on (k.customer_id, k.annotator_no, k.admin_name) k.key_hash, k.key_id
