@@ -19,6 +19,7 @@ from tests.support.endpoint import Endpoint
 
 pytestmark = pytest.mark.browser
 
+INSTRUCTIONS = "# Listen\n\n- glad is **loud**\n- <img src=x>\n"
 REPORT_MS = 25_000
 """More than lies between two reports of a job's page."""
 MakeAnnotator = Callable[[Callable[[dict[str, Any]], str]], Annotator]
@@ -66,6 +67,7 @@ def test_a_job_goes_from_the_form_to_a_verified_delivery(
     }.items():
         expect(secret).to_have_js_property(name, value)
     fill_form(page, manifest + ".missing", s3_bucket, s3_credentials)
+    page.get_by_label("Instructions for annotators").fill(INSTRUCTIONS)
     page.get_by_text("More", exact=True).click()
     page.get_by_label("Metadata that annotators see").fill("all")
 
@@ -77,12 +79,7 @@ def test_a_job_goes_from_the_form_to_a_verified_delivery(
 
     wrong.fill(manifest)
     page.get_by_role("button", name="Try it").click()
-    preview = page.get_by_role("region", name="Preview")
-    expect(preview.locator(".task .text")).to_have_text(HOSTILE)
-    expect(preview.get_by_text('Metadata: {"n":0}')).to_be_visible()
-    expect(preview.get_by_text("malformed_json")).to_have_count(0)  # it is behind the first ten
-    preview.get_by_role("button", name="Next").click()
-    expect(preview.locator(".task .text")).to_have_text(RIGHT_TO_LEFT)
+    check_preview(page)
     check_accessibility(page)
 
     page.get_by_role("button", name="Submit the job").click()
@@ -104,6 +101,20 @@ def test_a_job_goes_from_the_form_to_a_verified_delivery(
     assert check_folder(s3, f"{s3_bucket}/labels/{job_id}").whole
     compare_files(page, s3, f"{s3_bucket}/labels/{job_id}")
     assert page.evaluate("window.wasRun") is None
+
+
+def check_preview(page: Page) -> None:
+    """Look at the first lines, and the instructions, as annotators will see them."""
+    preview = page.get_by_role("region", name="Preview")
+    expect(preview.locator(".task .text")).to_have_text(HOSTILE)
+    expect(preview.get_by_text('Metadata: {"n":0}')).to_be_visible()
+    shown = preview.get_by_role("region", name="Instructions")
+    expect(shown.get_by_role("heading", name="Listen", level=4)).to_be_visible()
+    expect(shown.get_by_role("listitem")).to_have_text(["glad is loud", "<img src=x>"])
+    expect(shown.locator("strong")).to_have_text("loud")
+    expect(preview.get_by_text("malformed_json")).to_have_count(0)  # it is behind the first ten
+    preview.get_by_role("button", name="Next").click()
+    expect(preview.locator(".task .text")).to_have_text(RIGHT_TO_LEFT)
 
 
 def compare_files(page: Page, s3: s3fs.S3FileSystem, folder: str) -> None:

@@ -2,6 +2,7 @@
 
 import { el, isHttp, notice, number, picture, raw, table } from "/web/console-dom.js";
 import { credentialFields, Faults, readCredentials } from "/web/console-fields.js";
+import { render } from "/web/markdown.js";
 import { ask } from "/web/session.js";
 
 const TYPES = [
@@ -182,7 +183,7 @@ class FormPage {
     try {
       const body = this.#body();
       if (isTry) {
-        this.preview.replaceChildren(...showPreview(await ask("POST", "/v1/jobs/preview", body)));
+        this.preview.replaceChildren(...showPreview(await ask("POST", "/v1/jobs/preview", body), body.instructions));
         this.#state.say("Everything that was tried works. Nothing is submitted yet.");
         this.preview.scrollIntoView({ block: "nearest" });
       } else {
@@ -262,8 +263,8 @@ function parseObject(text) {
   throw Object.assign(new Error(), { details: [{ field: "more", message: "This must be a JSON object, such as {\"min_accuracy\": 0.8}." }] });
 }
 
-/** Return the first lines, one at a time, as annotators will see them; and the bad ones. */
-function showPreview({ label_spec, tasks, bad_lines }) {
+/** Return the instructions and the first lines, one at a time, as annotators will see them; and the bad ones. */
+function showPreview({ label_spec, tasks, bad_lines }, instructions) {
   const place = el("div", { className: "task" });
   const which = el("span", { role: "status" });
   const step = (by) => el("button", { type: "button", onclick: () => turn(by), disabled: tasks.length < 2 }, by < 0 ? "Previous" : "Next");
@@ -278,6 +279,7 @@ function showPreview({ label_spec, tasks, bad_lines }) {
   return [
     el("h2", {}, "As annotators will see it"),
     tasks.length ? el("div", { className: "row" }, step(-1), step(1), which) : el("p", { className: "quiet" }, "There are no lines to show: the manifest is empty, or compressed."),
+    instructions ? el("section", { className: "instructions", "aria-labelledby": "p-instructions" }, el("h3", { id: "p-instructions" }, "Instructions"), render(instructions, 4)) : null,
     tasks.length ? place : null,
     bad.length ? table("Bad lines among the first ten", [{ text: "Line", number: true }, "Reason", "Why", "As it stands there"], bad, { isCaptionSeen: true }) : null,
   ].filter(Boolean);
