@@ -15,9 +15,10 @@ from blocks.bodies.fields import Fault
 from blocks.buckets.opening import open_bucket
 from blocks.buckets.protocol import Bucket
 from blocks.domain.errors import NoValidLines, RefineryError
-from blocks.domain.model import BadLine, GoodLine
+from blocks.domain.model import BadLine, GoodLine, Pin
 from blocks.domain.object_urls import StoreType, parse_object_url
 from blocks.lines import magic
+from blocks.lines.compressed_start import Start, decompress_start
 from blocks.lines.exact_path import find_bad_start, judge_start
 from blocks.secrets.credentials import decode_credentials
 from blocks.secrets.egress import Egress
@@ -32,6 +33,8 @@ _PER_CUSTOMER_MAX = 2
 _RETRY_AFTER_S = 10
 _PROBE = "refinery-preflight"
 _FIRST_BYTES = 64 * 1024
+# A block of zstd may have 128 KiB, and is decompressed as a whole.
+_FIRST_COMPRESSED_BYTES = 256 * 1024
 _FIRST_LINES = 10
 
 
@@ -51,7 +54,7 @@ class Preflights:
     async def check(self, new: NewJob, limiter: anyio.CapacityLimiter) -> Lines:
         """Read from the manifest, begin an upload to the delivery's place, resolve the callback's host.
 
-        Return the first lines of the manifest, none of a compressed one.
+        Return the first lines of the manifest.
 
         Raises:
             ApiError: 422, with a code for each that does not work; 429, too many are under way.
@@ -175,12 +178,10 @@ def _read(bucket: Bucket, key: str, new: NewJob) -> Lines:
     pin = bucket.stat(key)
     if not pin.size:
         return []
-    text = bucket.read(key, pin, 0, min(pin.size, _FIRST_BYTES))
-    if magic.codec_of(key):
-        return []
+    start = _read_start(bucket, key, pin)
     lines = judge_start(
-        text,
-        whole=pin.size <= len(text),
+        start.text,
+        whole=start.is_whole,
         lines_max=_FIRST_LINES,
         takes_text=new.task_type.takes_text,
         options=new.options,
@@ -192,3 +193,13 @@ def _read(bucket: Bucket, key: str, new: NewJob) -> Lines:
             f"Line {bad.line}: {magic.hint(bad) or bad.message}"
         )
     return lines
+
+
+def _read_start(bucket: Bucket, key: str, pin: Pin) -> Start:
+    codec = magic.codec_of(key)
+    size = min(pin.size, _FIRST_COMPRESSED_BYTES if codec else _FIRST_BYTES)
+    content = bucket.read(key, pin, 0, size)
+    has_more = pin.size > len(content)
+    if codec is None:
+        return Start(content, is_whole=not has_more)
+    return decompress_start(content, codec, has_more=has_more, bytes_max=_FIRST_BYTES)

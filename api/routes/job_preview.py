@@ -63,7 +63,7 @@ class BadLinePreview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobPreview(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job will be: the first ten lines of its manifest, none of a compressed one."""
+    """What a job will be: the first ten lines of its manifest."""
 
     task_type: TaskType
     """What annotators are asked to do."""

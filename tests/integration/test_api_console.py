@@ -1,9 +1,11 @@
 """What the console asks for beside the rest: a job that is tried out, found, plotted and compared."""
 
+import gzip
 import secrets
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import s3fs
 
@@ -68,6 +70,32 @@ def test_a_preview_shows_the_first_lines_as_annotators_see_them(
     assert (bad["line"], bad["code"]) == (5, "malformed_json")
     assert bad["raw"] == LINES[4][:2_000]
     assert api.get("/v1/jobs").json()["jobs"] == []
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".ZST"])
+def test_a_preview_shows_the_first_lines_of_a_compressed_manifest(
+    api: Api, body: dict[str, Any], suffix: str
+) -> None:
+    plain = api.post("/v1/jobs/preview", body).json()
+    text = "\n".join(LINES).encode()
+    packed = (
+        gzip.compress(text) if suffix == ".gz" else pa.Codec("zstd").compress(text, asbytes=True)
+    )
+    credentials = body["credentials"]
+    s3 = s3fs.S3FileSystem(
+        key=credentials["access_key_id"],
+        secret=credentials["secret_access_key"],
+        endpoint_url=credentials["endpoint_url"],
+    )
+    url = body["manifest_url"] + suffix
+    s3.pipe_file(url, packed)
+    assert api.post("/v1/jobs/preview", body | {"manifest_url": url}).json() == plain
+    s3.pipe_file(url, packed[:-9])
+    cut = api.post("/v1/jobs/preview", body | {"manifest_url": url})
+    (fault,) = cut.json()["details"]
+    assert (cut.status_code, fault["field"], fault["code"]) == (
+        422, "manifest_url", "manifest_corrupt",
+    )  # fmt: skip
 
 
 def test_a_preview_signs_what_annotators_get_signed(api: Api, body: dict[str, Any]) -> None:

@@ -278,7 +278,7 @@ function showPreview({ label_spec, tasks, bad_lines }, instructions) {
   const bad = bad_lines.map((line) => [number(line.line), line.code, line.message, raw(line.raw)]);
   return [
     el("h2", {}, "As annotators will see it"),
-    tasks.length ? el("div", { className: "row" }, step(-1), step(1), which) : el("p", { className: "quiet" }, "There are no lines to show: the manifest is empty, or compressed."),
+    tasks.length ? el("div", { className: "row" }, step(-1), step(1), which) : el("p", { className: "quiet" }, "There are no lines to show: the manifest is empty, or begins with a very long line."),
     instructions ? el("section", { className: "instructions", "aria-labelledby": "p-instructions" }, el("h3", { id: "p-instructions" }, "Instructions"), render(instructions, 4)) : null,
     tasks.length ? place : null,
     bad.length ? table("Bad lines among the first ten", [{ text: "Line", number: true }, "Reason", "Why", "As it stands there"], bad, { isCaptionSeen: true }) : null,
