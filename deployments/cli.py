@@ -79,7 +79,18 @@ def run(arguments: Sequence[str]) -> int:
 
 def build() -> App:
     """Return the whole command, with everything that it can do."""
-    from api.cli import admin, annotate, jobs, me, review, streams, tasks, verify, webhooks
+    from api.cli import (
+        admin,
+        annotate,
+        jobs,
+        me,
+        operations,
+        review,
+        streams,
+        tasks,
+        verify,
+        webhooks,
+    )
 
     app = App(
         name="refinery",
@@ -87,7 +98,9 @@ def build() -> App:
         version=lambda: metadata.version("refinery-jobs"),
         default_parameter=Parameter(negative_iterable=()),  # no --empty-option
     )
-    for module in (admin, annotate, jobs, me, review, streams, tasks, verify, webhooks):
+    for module in (
+        admin, annotate, jobs, me, operations, review, streams, tasks, verify, webhooks,
+    ):  # fmt: skip
         module.add_commands(app)
     for command in (up, env, demo, worker, deploy):
         app.command(command)

@@ -1,4 +1,4 @@
-"""What is asked of a job: the options of `refinery jobs submit`, and those of deliveries."""
+"""What is asked of a job: the options of `jobs submit` and `jobs preview`, and those of deliveries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +20,13 @@ CredentialsFile = Annotated[
     Path | None,
     Parameter(
         help="Credentials as JSON, as in the API; `-` reads them from standard input.",
+        allow_leading_hyphen=True,
+    ),
+]
+BodyFile = Annotated[
+    Path | None,
+    Parameter(
+        help="The body of the request, as JSON; `-` reads it from standard input.",
         allow_leading_hyphen=True,
     ),
 ]
@@ -139,6 +146,18 @@ class Spec:
             found["label_spec"] = asked | details
         given = {name: value for name, value in found.items() if value is not None}
         return given | self.consensus.body() | self.review.body()
+
+
+SPEC = Spec()
+
+
+def request_of(
+    manifest_url: str | None, file: Path | None, spec: Spec, guidance: Guidance
+) -> dict[str, Any]:
+    """Return the body of a job: what `file` has, and in its place what the options say."""
+    body: dict[str, Any] = dict(read_object(file)) if file else {}
+    body |= spec.body(guidance) | guidance.body()
+    return body | ({"manifest_url": manifest_url} if manifest_url else {})
 
 
 def delivery_of(uri: str | None, options: Mapping[str, Any]) -> dict[str, Any] | None:

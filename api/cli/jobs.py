@@ -20,7 +20,18 @@ from api.cli.export import download, stream
 from api.cli.fields import ranged
 from api.cli.files import is_stand_in, read_object, replaced
 from api.cli.guidance import GUIDANCE, Guidance
-from api.cli.job_spec import Compression, CredentialsFile, Delivery, Format, Spec, delivery_of
+from api.cli.job_spec import (
+    SPEC,
+    BodyFile,
+    Compression,
+    CredentialsFile,
+    Delivery,
+    Format,
+    Spec,
+    delivery_of,
+    request_of,
+)
+from api.cli.job_views import objects, preview, timeline
 from api.cli.output import note, print_fields, print_json, print_table, print_text
 from api.cli.quality import quality
 from api.cli.watch import check_success, list_stage, pace_sentence, wait_sentence
@@ -29,13 +40,6 @@ from blocks.domain.model import JobStatus
 
 _PAGE = 100
 _JobId = Annotated[str, Parameter(help="The id of the job.")]
-_Body = Annotated[
-    Path | None,
-    Parameter(
-        help="The body of the request, as JSON; `-` reads it from standard input.",
-        allow_leading_hyphen=True,
-    ),
-]
 _Output = Annotated[
     Path | None,
     Parameter(
@@ -45,14 +49,11 @@ _Output = Annotated[
 ]
 
 
-_SPEC = Spec()
-
-
 def submit(
     manifest_url: str | None = None,
     *,
-    file: _Body = None,
-    spec: Spec = _SPEC,
+    file: BodyFile = None,
+    spec: Spec = SPEC,
     guidance: Guidance = GUIDANCE,
     preflight: Annotated[bool, Parameter(negative=(), help="Try everything out first.")] = False,
     idempotency_key: Annotated[
@@ -69,9 +70,7 @@ def submit(
     manifest_url
         s3://bucket/key or gs://bucket/key.
     """
-    body: dict[str, Any] = dict(read_object(file)) if file else {}
-    body |= spec.body(guidance) | guidance.body()
-    body |= {"manifest_url": manifest_url} if manifest_url else {}
+    body = request_of(manifest_url, file, spec, guidance)
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     params = {"preflight": "true"} if preflight else {}
     with common.client() as client:
@@ -252,8 +251,8 @@ def add_commands(app: App) -> None:
     jobs = app.command(App(name="jobs", help=__doc__))
     jobs.command(index, name="list")
     for command in (
-        submit, show, instructions, watch, errors, export, cancel, deliver, delete_credentials, quality,
-        disagreements, exclude, history,
+        submit, preview, show, timeline, objects, instructions, watch, errors, export, cancel, deliver,
+        delete_credentials, quality, disagreements, exclude, history,
     ):  # fmt: skip
         jobs.command(command)
 

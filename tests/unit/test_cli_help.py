@@ -36,6 +36,7 @@ NEEDED = {
     "jobs deliver": ["job_1"],
     "jobs disagreements": ["job_1"],
     "jobs errors": ["job_1"],
+    "jobs objects": ["job_1"],
     "jobs quality": ["job_1"],
     "streams show": ["cust_1", "daily"],
     "tasks submit": ["https://a.example/", "--question", "?", "--option", "a"],
@@ -66,12 +67,19 @@ RANGES = [
     ("review", "--at-once", ["0", "101"], "from 1 to 100"),
     ("jobs list", "--limit", ["0"], "from 1 on"),
     ("jobs disagreements", "--limit", ["0"], "from 1 on"),
+    ("jobs objects", "--limit", ["0"], "from 1 on"),
     ("me labels", "--limit", ["0"], "from 1 on"),
     ("me renew", "--lease-seconds", ["0", "86401"], "from 1 to 86400"),
     ("webhooks deliveries", "--limit", ["0", "101"], "from 1 to 100"),
     ("streams show", "--limit", ["0"], "from 1 on"),
     ("streams failed", "--limit", ["-1"], "from 1 on"),
     ("worker", "--limit", ["0"], "from 1 on"),
+]
+# What is tried out takes what is submitted.
+RANGES += [
+    ("jobs preview", option, wrong, words)
+    for command, option, wrong, words in RANGES
+    if command == "jobs submit"
 ]
 CHOICES: list[tuple[str, str, set[str]]] = [
     ("jobs list", "--status", {*JobStatus}),
