@@ -10,6 +10,7 @@ const PAGES = {
   job: "/web/console-job.js",
   new: "/web/console-form.js",
   webhooks: "/web/console-webhooks.js",
+  keys: "/web/console-keys.js",
   operations: "/web/console-operations.js",
 };
 
