@@ -15,6 +15,7 @@ from tests.support.stack_shop import StackShop
 pytestmark = pytest.mark.browser
 
 REOPEN = "document.dispatchEvent(new Event('visibilitychange'))"
+HOOK = "https://hooks.example/of-acme"
 
 
 @pytest.mark.parametrize("theme, width", [("light", 1400), ("dark", 768)])
@@ -105,10 +106,18 @@ def test_an_operator_sees_all_customers(
 ) -> None:
     with store.transaction() as tx:
         operator = customers.add_admin_key(tx, "Olga")
+        names = {each.customer_id: each.name for each in customers.list_customers(tx)}
+    name = names[customer.customer_id]
     job_id = customer.submit(**body(manifest, s3_credentials))
+    customer.http.post("/v1/webhooks", json={"callback_url": HOOK}).raise_for_status()
     page = open_page(f"/console?customer={customer.customer_id}", key=operator)
     expect(page.get_by_text(job_id)).to_be_visible()
     expect(page.get_by_role("link", name="New job")).to_have_count(0)
+    page.get_by_role("link", name="Webhooks").click()
+    hook = page.get_by_role("region", name=HOOK)
+    expect(hook.get_by_role("link", name=name)).to_have_attribute(
+        "href", f"/console?customer={customer.customer_id}"
+    )
     page.get_by_role("link", name="Operations").click()
     expect(page.get_by_role("group", name="Queues")).to_be_visible()
     with prefect_client(stack) as prefect:

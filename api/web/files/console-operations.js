@@ -1,5 +1,6 @@
 // Operations, for those who run the service: who has how much of Prefect, what waits, and what was mended lately.
 
+import { customerLink, loadNames } from "/web/console-customers.js";
 import { el, isHttp, link, notice, number, section, span, table, time, whenFree } from "/web/console-dom.js";
 import { ask } from "/web/session.js";
 
@@ -16,10 +17,14 @@ export async function show({ view }) {
   const place = el("div");
   view.replaceChildren(el("h1", {}, "Operations"), state, place);
 
+  let names = new Map();
+
   async function load() {
     try {
       const found = await ask("GET", "/v1/operations");
-      whenFree(place, () => place.replaceChildren(...report(found)));
+      const ids = [...found.customers, ...found.failing_endpoints].map(({ customer_id }) => customer_id);
+      if (ids.some((id) => !names.has(id))) names = await loadNames();
+      whenFree(place, () => place.replaceChildren(...report(found, names)));
       state.say("");
     } catch (error) {
       state.fail(error);
@@ -36,14 +41,14 @@ export async function show({ view }) {
   return {};
 }
 
-function report(found) {
+function report(found, names) {
   const run = (id, text = "run") => (id && isHttp(found.prefect_ui_url) ? link(`${found.prefect_ui_url}/runs/flow-run/${encodeURIComponent(id)}`, text) : "–");
   const job = (id) => el("a", { href: `/console?job=${encodeURIComponent(id)}` }, id);
-  const whose = (id, name = id) => el("a", { href: `/console?customer=${encodeURIComponent(id)}` }, name);
+  const whose = (id) => customerLink(id, names);
   const count = (text) => ({ text, number: true });
   return [
     table("Queues", ["What waits", count("How many"), count("The first since")], found.queues.map((queue) => [QUEUES[queue.name] ?? queue.name, number(queue.depth), queue.oldest_s === null ? "–" : span(queue.oldest_s)]), { isCaptionSeen: true }),
-    section("Customers", list(found.customers, "Nobody waits, and nothing is under way.", () => table("Shares of Prefect", ["Customer", count("Under way"), count("Waiting"), count("The first since")], found.customers.map((each) => [whose(each.customer_id, each.name), number(each.under_way), number(each.waiting), each.oldest_s === null ? "–" : span(each.oldest_s)])))),
+    section("Customers", list(found.customers, "Nobody waits, and nothing is under way.", () => table("Shares of Prefect", ["Customer", count("Under way"), count("Waiting"), count("The first since")], found.customers.map((each) => [whose(each.customer_id), number(each.under_way), number(each.waiting), each.oldest_s === null ? "–" : span(each.oldest_s)])))),
     section("Work in hand", list(found.runs, "Prefect has nothing in hand.", () => table("Work that Prefect has in hand or that is in trouble", ["Job", "What", "Since", "In Prefect", count("Runs"), count("Failed tries"), "Why"], found.runs.map((each) => [job(each.job_id), each.kind.replace("_", " "), each.launched_at ? time(each.launched_at) : "waits", run(each.flow_run_id), number(each.launches), number(each.tries), each.reason])))),
     section("Outbox", list(found.outbox, "Prefect was told everything.", () => table("What Prefect was not told yet", ["Job", "What", "Since", count("Failed tries"), "Why"], found.outbox.map((each) => [job(each.job_id), each.event ?? each.kind.replace("_", " "), time(each.created_at), number(each.tries), each.last_error])))),
     section("Webhooks in trouble", list(found.failing_endpoints, "Every endpoint takes its messages.", () => table("Endpoints that do not take their messages", ["Endpoint", "Customer", count("Failures"), "Next try"], found.failing_endpoints.map((each) => [el("span", { className: "address" }, each.callback_url), whose(each.customer_id), number(each.failures), time(each.resumes_at)])))),

@@ -1,5 +1,6 @@
 // Webhooks: where a customer is told, the secrets that sign it, and what was sent, with another try.
 
+import { customerLink, loadNames } from "/web/console-customers.js";
 import { confirm, el, notice, number, section, time } from "/web/console-dom.js";
 import { Faults } from "/web/console-fields.js";
 import { ask } from "/web/session.js";
@@ -17,7 +18,8 @@ export async function show({ view, session }) {
 }
 
 class WebhooksPage {
-  #isOwner; // an operator sees them, and may send a message again
+  #isOwner; // an operator sees everybody's, and may send a message again
+  #names = new Map(); // of customers by their ids, for an operator
   #state = notice("Loading…");
   #list = el("div");
   #secret = el("div", { role: "status" });
@@ -35,6 +37,7 @@ class WebhooksPage {
 
   async load() {
     try {
+      if (!this.#isOwner) this.#names = await loadNames();
       const webhooks = [];
       let cursor = null;
       do {
@@ -63,6 +66,7 @@ class WebhooksPage {
       "section", { className: "webhook", "aria-label": webhook.callback_url },
       el("h2", { className: "address" }, webhook.callback_url),
       el("p", { className: "quiet" }, webhook.registered ? `Told of ${webhook.events.join(", ")}` : "Named by jobs or tasks, and not registered", ", since ", time(webhook.created_at)),
+      this.#isOwner ? null : el("p", { className: "quiet" }, "Of ", customerLink(webhook.customer_id, this.#names)),
       webhook.disabled_at ? el("p", { className: "bad" }, "Switched off, as it has answered 410, since ", time(webhook.disabled_at)) : null,
       this.#isOwner ? el("div", { className: "row" }, buttons) : null,
       details,
