@@ -15,10 +15,11 @@ from prefect import flow, task, unmapped
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.runtime import task_run
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
 from blocks.domain.errors import LedgerMismatch, Terminal
+from blocks.domain.model import JobStatus
 from blocks.store.chunks import IngestionCounts
 from flows.reading import groups, ingestion
 from flows.reading.groups import GroupFailed
@@ -55,12 +56,17 @@ _LOOKS_EVERY_S = 1.0
 def process_job(job_id: str) -> State[Any]:
     """Pin the manifest, plan its chunks, create their tasks, and close the ingestion."""
     seen: list[ChunkSeen] = []
+    is_begun = False
     mark_run(load_job(job_id), "process")
     try:
         with record_failures(job_id, PROCESS_JOB):
             load_unread(job_id)
+            is_begun = True
             summary = begin(job_id) or _read_manifest(job_id, seen)
     except AlreadyDone as nothing_to_do:
+        # Prefect was told to stop this run, but it may see the end of its job first.
+        if is_begun and load_job(job_id).status is JobStatus.CANCELLED:
+            return Cancelled(message=f"{job_id} was cancelled while its manifest was read.")
         return Completed(message=nothing_to_do.message)
     except Terminal as error:
         if isinstance(error, LedgerMismatch):

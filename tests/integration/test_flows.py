@@ -7,6 +7,7 @@ import pytest
 from blocks.buckets.s3 import S3Bucket
 from blocks.domain.errors import Transient
 from blocks.domain.model import JobStatus, Pin
+from blocks.store import jobs
 from flows.deliver_job import deliver_job
 from flows.process_job import process_job
 from tests.support.checks import check_delivery
@@ -79,6 +80,26 @@ def test_what_time_mends_is_tried_again_and_what_it_does_not_mend_is_not(
     assert state.is_failed()
     assert "object_not_found" in str(state.message)
     assert shop.job(missing).status is JobStatus.FAILED
+
+
+def test_a_run_whose_job_is_cancelled_meanwhile_ends_as_cancelled(
+    shop: FlowShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put(make_manifest(2000).data)
+    job_id = shop.submit()
+    real = S3Bucket.read
+
+    def read(self: S3Bucket, key: str, pin: Pin, start: int, end: int) -> bytes:
+        if start:
+            with shop.database.transaction() as tx:
+                jobs.cancel(tx, shop.job(job_id).job_no)
+        return real(self, key, pin, start, end)
+
+    monkeypatch.setattr(S3Bucket, "read", read)
+    assert run(process_job, job_id).is_cancelled()
+    assert shop.job(job_id).status is JobStatus.CANCELLED
+    # Later it is a run that was not needed.
+    assert run(process_job, job_id).is_completed()
 
 
 @pytest.mark.parametrize(
