@@ -70,7 +70,7 @@ class KeysPage {
     const isOperators = key.role === "admin";
     return el(
       "section", { className: "webhook", "aria-label": `${title}, ${key.key_id}` },
-      el("h2", {}, title, " ", el("span", { className: `status ${key.revoked_at ? "failed" : ""}` }, key.revoked_at ? "revoked" : key.role)),
+      el("h2", {}, title, " ", el("span", { className: `status ${key.revoked_at ? "failed" : ""}` }, key.revoked_at ? "revoked" : isOperators ? "operator" : key.role)),
       el("p", { className: "quiet address" }, key.prefix ? `${key.prefix}…, ` : null, key.key_id, this.#whose(key)),
       el("p", { className: "quiet" }, "Made ", time(key.created_at), ", ", key.last_used_at ? ["used last ", time(key.last_used_at)] : "never used", key.revoked_at ? [", revoked ", time(key.revoked_at)] : null),
       key.current ? el("p", { className: "quiet" }, "You are signed in with this key.") : null,

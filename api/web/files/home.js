@@ -5,7 +5,7 @@ import { current, signIn, signOut } from "/web/session.js";
 const PAGES = [
   { path: "/annotate", name: "Label", about: "Pictures and texts, one at a time", roles: ["annotator", "reviewer"] },
   { path: "/review", name: "Review", about: "Decide what labels leave open", roles: ["reviewer"] },
-  { path: "/console", name: "Console", about: "Jobs, live; results; webhooks", roles: ["customer", "admin"] },
+  { path: "/console", name: "Console", about: "Jobs, live; results; webhooks; keys", roles: ["customer", "admin"] },
   { path: "/schema", name: "API reference", about: "Every request, with examples", roles: ["annotator", "reviewer", "customer", "admin"] },
 ];
 const ROLES = { annotator: "annotator", reviewer: "reviewer", customer: "customer", admin: "operator" };
