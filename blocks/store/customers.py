@@ -92,7 +92,7 @@ class ListedKey(msgspec.Struct, frozen=True):
     """A key: `kind` is customer, annotator, reviewer or admin, `owner_id` and `name` the owner's.
 
     `customer_ids` are the customers whose tasks the annotator is handed; None for all of them, and for
-    the key of somebody else.
+    the key of somebody else. `key_name` is what a customer calls the key.
     """
 
     key_id: str
@@ -100,7 +100,9 @@ class ListedKey(msgspec.Struct, frozen=True):
     owner_id: str
     name: str
     customer_ids: list[str] | None
+    key_name: str | None
     created_at: datetime
+    last_used_at: datetime | None
     revoked_at: datetime | None
 
 

@@ -55,7 +55,7 @@ def test_a_key_is_listed_and_revoked_by_the_id_that_is_printed_with_it(
     assert (entry["kind"], entry["owner_id"], entry["name"]) == (
         "customer", made["customer"], "Beta",
     )  # fmt: skip
-    assert (entry["customer_ids"], entry["revoked_at"]) == (None, None)
+    assert (entry["customer_ids"], entry["revoked_at"], entry["last_used_at"]) == (None, None, None)
     assert made["key"] not in refinery("keys", "list") + refinery("keys", "list", "--json")
     assert made["key_id"] in refinery("keys", "revoke", made["key_id"])
     assert shop.do(customers.find_principal, made["key"]) is None

@@ -36,7 +36,7 @@ select k.key_id,
        case when k.admin_name is not null then 'admin' when k.is_reviewer then 'reviewer'
             when k.customer_id is null then 'annotator' else 'customer' end as kind,
        coalesce(k.customer_id, a.annotator_id, k.key_id) as owner_id, coalesce(c.name, a.name, k.admin_name) as name,
-       a.customer_ids, k.created_at, k.revoked_at
+       a.customer_ids, k.key_name, k.created_at, k.last_used_at, k.revoked_at
 from api_keys k
 left join customers c using (customer_id)
 left join annotators a using (annotator_no)
