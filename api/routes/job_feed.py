@@ -47,6 +47,8 @@ _ENDED_MAX = 100
 _KEEP_S = 60.0
 _RECONNECT_MS = 2000
 _RETRY_AFTER_S = 10
+# The place of a stream that nothing was sent to yet, as no look was possible.
+_NOT_BEGUN = -1
 _ID = re.compile(r"([0-9a-f]{8})\.([0-9]{1,15})")
 
 
@@ -80,7 +82,15 @@ class _Topic:
 
     def list_after(self, number: int) -> list[_Told]:
         """Return the latest event of each job of which there was one after that number."""
+        if number == _NOT_BEGUN:
+            return []
         return [told for told in self.told.values() if told.number > number]
+
+    def has_news(self, number: int) -> bool:
+        """Return whether a stream that was last sent the event of that number is to be sent more."""
+        if number == _NOT_BEGUN:
+            return self.looked_at is not None
+        return any(told.number > number for told in self.told.values())
 
     def list_under_way(self) -> Iterator[int]:
         """Yield the numbers of the jobs that may change."""
@@ -150,13 +160,13 @@ class JobFeed:
         try:
             yield b"retry: %d\n\n" % _RECONNECT_MS
             until_s = time.monotonic() + _STREAM_S_MAX
-            while topic.looked_at is None and not self._is_stopping:
-                await topic.wait(until_s)
-            number, resumed = self._resume(topic, last_id)
-            yield self._event("begin", number, Begun(resumed))
             beat_s = time.monotonic() + BEAT_S
             check_s = time.monotonic() + CHECK_S
+            number = _NOT_BEGUN
             while not self._is_stopping and time.monotonic() < until_s:
+                if number == _NOT_BEGUN and topic.looked_at:
+                    number, resumed = self._resume(topic, last_id)
+                    yield self._event("begin", number, Begun(resumed))
                 for told in topic.list_after(number):
                     number = told.number
                     yield self._event("job", number, told.progress)
@@ -166,12 +176,15 @@ class JobFeed:
                         return
                 if time.monotonic() >= beat_s:
                     beat_s = time.monotonic() + BEAT_S
-                    yield self._event("alive", number, Alive(topic.looked_at or datetime.now(UTC)))
-                if not topic.list_after(number):
-                    await topic.wait(min(beat_s, check_s))
+                    yield self._event("alive", number, Alive(topic.looked_at))
+                if not self._has_more(topic, number):
+                    await topic.wait(min(beat_s, check_s, until_s))
         finally:
             topic.streams -= 1
             topic.left_s = time.monotonic()
+
+    def _has_more(self, topic: _Topic, number: int) -> bool:
+        return self._is_stopping or topic.has_news(number)
 
     def _join(self, customer_id: str | None) -> _Topic:
         topic = self._topics.get(customer_id)
@@ -194,9 +207,10 @@ class JobFeed:
 
     def _event(self, name: str, number: int, content: msgspec.Struct) -> bytes:
         data = msgspec.json.encode(content)  # without line feeds, which would end the event
-        return b"id: %b.%d\nevent: %b\ndata: %b\n\n" % (
-            self._epoch.encode(), number, name.encode(), data,
-        )  # fmt: skip
+        event = b"event: %b\ndata: %b\n\n" % (name.encode(), data)
+        if number == _NOT_BEGUN:  # the browser keeps the id that it came with
+            return event
+        return b"id: %b.%d\n%b" % (self._epoch.encode(), number, event)
 
     async def _look(self, places: Places) -> None:
         topics = dict(self._topics)

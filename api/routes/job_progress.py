@@ -50,8 +50,8 @@ class Begun(msgspec.Struct, frozen=True):
 class Alive(msgspec.Struct, frozen=True):
     """Every 15 seconds: the stream is alive."""
 
-    looked_at: datetime
-    """When the database was last looked at; long ago where it does not answer."""
+    looked_at: datetime | None
+    """When the database was last looked at, long ago where it does not answer; null if never yet."""
 
 
 def progress_of(view: JobView) -> JobProgress:

@@ -28,7 +28,7 @@ PATH = "/v1/jobs/events"
 class Event(NamedTuple):
     """One event, as a browser reads it."""
 
-    id: str
+    id: str | None
     name: str
     data: Any
 
@@ -46,12 +46,20 @@ class Stream:
             name, _, value = line.partition(": ")
             fields[name] = value
             if not line and "data" in fields:
-                yield Event(fields["id"], fields["event"], json.loads(fields["data"]))
+                yield Event(fields.get("id"), fields["event"], json.loads(fields["data"]))
             if not line:
                 fields = {}
 
     def next(self) -> Event:
         return next(self._events)
+
+    def alive(self) -> str:
+        """Wait until a stream that has begun says that it is alive; where it stands then."""
+        return cast(str, self.until(lambda e: e.name == "alive" and e.id is not None).id)
+
+    def begin(self) -> bool:
+        """Wait for the beginning; whether it goes on where it stopped."""
+        return cast(bool, self.until(lambda e: e.name == "begin").data["resumed"])
 
     def until(self, is_it: Callable[[Event], bool]) -> Event:
         """Wait for the first event that is as wanted."""
@@ -122,7 +130,7 @@ def test_a_job_is_followed_to_its_end(server: str, shop: Shop, key: str) -> None
         kind = stream.response.headers["content-type"]
         assert kind.startswith("text/event-stream")
         assert stream.response.headers["cache-control"] == "no-store"
-        assert stream.next()[1:] == ("begin", {"resumed": False})
+        assert not stream.begin()
         job = shop.processing(make_chunk(2, bad=1), delivery=DELIVERY)
         told = stream.job(job_id=job.job_id, total_tasks=3, tasks_failed=1)
         while (told.data["waiting_for"] or {}).get("what") != "annotators":  # it has just been read
@@ -145,7 +153,8 @@ def test_nobody_is_told_of_the_jobs_of_others(server: str, shop: Shop, key: str)
         mine.job(job_id=job.job_id)
         shop.do(jobs.cancel, job.job_no)
         mine.job(job_id=job.job_id, status="cancelled")
-        assert [stream.next().name for _ in range(3)] == ["begin", "alive", "alive"]
+        stream.begin()
+        assert [stream.next().name for _ in range(2)] == ["alive", "alive"]
 
 
 def test_an_operator_is_told_of_all_jobs(server: str, shop: Shop, looks: Looks) -> None:
@@ -163,7 +172,7 @@ def test_one_look_is_for_all_streams(server: str, shop: Shop, key: str, looks: L
     other_id = shop.do(customers.add_customer, "Other")
     with ExitStack() as stack:
         for each in (key, key, new_key(shop, other_id)):
-            stack.enter_context(follow(server, each)).until(lambda e: e.name == "alive")
+            stack.enter_context(follow(server, each)).alive()
         looks.clear()
         wait_until(lambda: len(looks) > 1)
     assert {frozenset(whose) for whose, _ in looks} == {frozenset({shop.customer_id, other_id})}
@@ -188,7 +197,7 @@ def test_nobody_looks_for_who_has_left(
     other_id = shop.do(customers.add_customer, "Other")
     with follow(server, new_key(shop, other_id)) as other:
         with follow(server, key) as stream:
-            stream.until(lambda e: e.name == "alive")
+            stream.alive()
         other.next()
         wait_until(lambda: looks[-1][0] == [other_id])
 
@@ -197,11 +206,11 @@ def test_who_comes_back_is_told_what_has_changed(server: str, shop: Shop, key: s
     changed, same = (shop.processing(make_chunk(1)) for _ in range(2))
     with follow(server, key) as stream:
         seen = {stream.job().data["job_id"]: None, stream.job().data["job_id"]: None}
-        last = stream.until(lambda e: e.name == "alive")
+        last_id = stream.alive()
     assert seen.keys() == {changed.job_id, same.job_id}
     shop.do(jobs.cancel, changed.job_no)
-    with follow(server, key, **{"Last-Event-ID": last.id}) as stream:
-        assert stream.next()[1:] == ("begin", {"resumed": True})
+    with follow(server, key, **{"Last-Event-ID": last_id}) as stream:
+        assert stream.begin()
         ended = stream.job()
         assert (ended.data["job_id"], ended.data["status"]) == (changed.job_id, "cancelled")
         assert stream.next().name == "alive"
@@ -213,7 +222,7 @@ def test_an_id_of_another_process_begins_anew(
 ) -> None:
     job = shop.processing(make_chunk(1))
     with follow(server, key, **{"Last-Event-ID": last_id.encode()}) as stream:  # type: ignore[arg-type]
-        assert stream.next().data == {"resumed": False}
+        assert not stream.begin()
         assert stream.next().data["job_id"] == job.job_id
 
 
@@ -222,7 +231,7 @@ def test_a_stream_ends_with_its_session(server: str, shop: Shop, key: str) -> No
         csrf_token = browser.post("/v1/session", json={"key": key}).json()["csrf_token"]
         with browser.stream("GET", PATH) as response:
             stream = Stream(response)
-            stream.until(lambda e: e.name == "alive")
+            stream.alive()
             browser.delete("/v1/session", headers={"X-CSRF-Token": csrf_token})
             stream.rest()
         assert browser.get(PATH).status_code == 401
@@ -230,7 +239,7 @@ def test_a_stream_ends_with_its_session(server: str, shop: Shop, key: str) -> No
 
 def test_a_stream_ends_with_its_key(server: str, shop: Shop, key: str) -> None:
     with follow(server, key) as stream:
-        stream.until(lambda e: e.name == "alive")
+        stream.alive()
         shop.run("update api_keys set revoked_at = now()")
         stream.rest()
 
@@ -240,9 +249,38 @@ def test_a_key_is_looked_at_more_often_than_a_stream_says_that_it_is_alive(
 ) -> None:
     monkeypatch.setattr(job_feed, "BEAT_S", 3600.0)
     with follow(server, key) as stream:
-        assert stream.next().name == "begin"
+        stream.begin()
         shop.run("update api_keys set revoked_at = now()")
         assert stream.rest() == []
+
+
+@pytest.fixture
+def _no_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no look at the jobs succeed, while keys can be looked up."""
+
+    def fail(*_: object, **__: object) -> list[Job]:
+        raise DatabaseUnavailable("It is away.")
+
+    monkeypatch.setattr(job_feed, "list_followed", fail)
+
+
+@pytest.mark.usefixtures("_no_look")
+def test_a_stream_that_cannot_begin_says_so_and_ends_after_its_hour(
+    server: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_feed, "_STREAM_S_MAX", 0.5)
+    with follow(server, key) as stream:
+        told = stream.rest()
+    assert told
+    assert told == [Event(None, "alive", {"looked_at": None})] * len(told)
+
+
+@pytest.mark.usefixtures("_no_look")
+def test_a_stream_that_cannot_begin_ends_with_its_key(server: str, shop: Shop, key: str) -> None:
+    with follow(server, key) as stream:
+        assert stream.next().name == "alive"
+        shop.run("update api_keys set revoked_at = now()")
+        stream.rest()
 
 
 def test_a_stream_does_not_hold_up_the_end_of_the_process(api_settings: Settings, key: str) -> None:
@@ -264,7 +302,7 @@ def test_a_stream_outlives_a_database_that_is_away(
         raise DatabaseUnavailable("It is away.")
 
     with follow(server, key) as stream:
-        stream.until(lambda e: e.name == "alive")
+        stream.alive()
         with monkeypatch.context() as away:
             away.setattr(job_feed, "list_followed", fail)
             looks.clear()

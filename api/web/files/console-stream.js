@@ -33,7 +33,8 @@ export function followJobs({ onBegin, onJob, onState }) {
     });
     source.addEventListener("alive", (event) => {
       heard();
-      const isStale = Date.now() - Date.parse(JSON.parse(event.data).looked_at) > STALE_MS;
+      const { looked_at } = JSON.parse(event.data); // null: never yet
+      const isStale = !(Date.now() - Date.parse(looked_at) <= STALE_MS);
       onState(isStale ? "The database does not answer; these figures are old." : "Live", isStale);
     });
     source.addEventListener("error", () => (source?.readyState === EventSource.CLOSED ? refused() : onState("Connection lost. Trying again…", true)));
