@@ -82,15 +82,12 @@ class _Topic:
 
     def list_after(self, number: int) -> list[_Told]:
         """Return the latest event of each job of which there was one after that number."""
-        if number == _NOT_BEGUN:
-            return []
         return [told for told in self.told.values() if told.number > number]
 
     def has_news(self, number: int) -> bool:
         """Return whether a stream that was last sent the event of that number is to be sent more."""
-        if number == _NOT_BEGUN:
-            return self.looked_at is not None
-        return any(told.number > number for told in self.told.values())
+        has_begun = number != _NOT_BEGUN or self.looked_at is None
+        return not has_begun or bool(self.list_after(number))
 
     def list_under_way(self) -> Iterator[int]:
         """Yield the numbers of the jobs that may change."""
@@ -164,12 +161,15 @@ class JobFeed:
             check_s = time.monotonic() + CHECK_S
             number = _NOT_BEGUN
             while not self._is_stopping and time.monotonic() < until_s:
+                since = topic.since
                 if number == _NOT_BEGUN and topic.looked_at:
                     number, resumed = self._resume(topic, last_id)
                     yield self._event("begin", number, Begun(resumed))
                 for told in topic.list_after(number):
                     number = told.number
                     yield self._event("job", number, told.progress)
+                if number != _NOT_BEGUN:
+                    number = max(number, since)
                 if time.monotonic() >= check_s:
                     check_s = time.monotonic() + CHECK_S
                     if not await is_good():
@@ -193,6 +193,7 @@ class JobFeed:
         if sum(each.streams for each in self._topics.values()) >= _STREAMS_MAX:
             raise too_many_streams()
         if topic is None:
+            self._number += 1  # nobody has looked since the last event that was told before
             topic = self._topics[customer_id] = _Topic(self._number)
             self._wanted.set()
         topic.streams += 1

@@ -84,6 +84,12 @@ def follow(server: str, key: str, **headers: str) -> Iterator[Stream]:
         yield Stream(response)
 
 
+def resumes(server: str, key: str, last_id: str) -> bool:
+    """Whether a stream goes on where an earlier one stopped."""
+    with follow(server, key, **{"Last-Event-ID": last_id}) as stream:
+        return stream.begin()
+
+
 def is_open_to(server: str, key: str) -> bool:
     """Whether one more stream may be opened."""
     with httpx.stream("GET", server + PATH, headers=Api.bearer(key)) as response:
@@ -214,6 +220,26 @@ def test_who_comes_back_is_told_what_has_changed(server: str, shop: Shop, key: s
         ended = stream.job()
         assert (ended.data["job_id"], ended.data["status"]) == (changed.job_id, "cancelled")
         assert stream.next().name == "alive"
+
+
+@pytest.mark.parametrize("has_jobs", [True, False])
+def test_who_comes_back_after_nobody_has_looked_begins_anew(
+    server: str, shop: Shop, key: str, monkeypatch: pytest.MonkeyPatch, *, has_jobs: bool
+) -> None:
+    monkeypatch.setattr(job_feed, "_KEEP_S", 0.0)
+    job = shop.processing(make_chunk(1)) if has_jobs else None
+    with follow(server, key) as stream:
+        last_id = stream.alive()
+    if job:
+        shop.do(jobs.cancel, job.job_no)
+    # The first stream is not forgotten at once.
+    wait_until(lambda: not resumes(server, key, last_id))
+
+
+def test_who_comes_back_goes_on_though_there_was_no_job(server: str, key: str) -> None:
+    with follow(server, key) as stream:
+        last_id = stream.alive()
+    assert resumes(server, key, last_id)
 
 
 @pytest.mark.parametrize("last_id", ["", "ffffffff.1", "1", "\U0001f600", "0" * 100])
