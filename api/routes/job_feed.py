@@ -191,7 +191,9 @@ class JobFeed:
         if topic and topic.streams >= _STREAMS_PER_CUSTOMER_MAX:
             raise too_many_streams()
         if sum(each.streams for each in self._topics.values()) >= _STREAMS_MAX:
-            raise too_many_streams()
+            raise _too_many_streams(
+                f"{_STREAMS_MAX} streams of all customers are open here; try again later."
+            )
         if topic is None:
             self._number += 1  # nobody has looked since the last event that was told before
             topic = self._topics[customer_id] = _Topic(self._number)
@@ -243,8 +245,13 @@ class JobFeed:
 
 
 def too_many_streams() -> ApiError:
-    """Return the error for one stream too many."""
-    message = f"{_STREAMS_PER_CUSTOMER_MAX} streams of yours are open; close one first."
+    """Return the error for one stream of a customer too many."""
+    return _too_many_streams(
+        f"{_STREAMS_PER_CUSTOMER_MAX} streams of yours are open; close one first."
+    )
+
+
+def _too_many_streams(message: str) -> ApiError:
     return too_many_requests("too_many_streams", message, _RETRY_AFTER_S)
 
 

@@ -198,6 +198,17 @@ def test_a_stream_that_is_hung_up_makes_room(
 
 def test_nobody_looks_for_who_has_left(
     server: str, shop: Shop, key: str, looks: Looks, monkeypatch: pytest.MonkeyPatch
+def test_a_stream_too_many_of_all_is_not_laid_at_the_customers_door(
+    server: str, shop: Shop, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_feed, "_STREAMS_MAX", 1)
+    with follow(server, new_key(shop, shop.do(customers.add_customer, "Other"))) as stream:
+        stream.next()
+        refused = httpx.get(server + PATH, headers=Api.bearer(key))
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
+    assert refused.json()["error"].startswith("1 streams of all customers are open")
+
+
 ) -> None:
     monkeypatch.setattr(job_feed, "_KEEP_S", 0.0)
     other_id = shop.do(customers.add_customer, "Other")
