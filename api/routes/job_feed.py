@@ -86,8 +86,8 @@ class _Topic:
 
     def has_news(self, number: int) -> bool:
         """Return whether a stream that was last sent the event of that number is to be sent more."""
-        has_begun = number != _NOT_BEGUN or self.looked_at is None
-        return not has_begun or bool(self.list_after(number))
+        is_behind = self.looked_at is not None and number < self.since
+        return is_behind or bool(self.list_after(number))
 
     def list_under_way(self) -> Iterator[int]:
         """Yield the numbers of the jobs that may change."""
@@ -162,7 +162,7 @@ class JobFeed:
             number = _NOT_BEGUN
             while not self._is_stopping and time.monotonic() < until_s:
                 since = topic.since
-                if number == _NOT_BEGUN and topic.looked_at:
+                if topic.looked_at and number < since:  # not begun, or more has ended than is kept
                     number, resumed = self._resume(topic, last_id)
                     yield self._event("begin", number, Begun(resumed))
                 for told in topic.list_after(number):

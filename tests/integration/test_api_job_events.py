@@ -235,6 +235,22 @@ def test_who_comes_back_is_told_what_has_changed(server: str, shop: Shop, key: s
 
 @pytest.mark.parametrize("has_jobs", [True, False])
 def test_who_comes_back_after_nobody_has_looked_begins_anew(
+def test_a_stream_begins_anew_if_more_jobs_have_ended_than_are_kept(
+    server: str, shop: Shop, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_feed, "_ENDED_MAX", 1)
+    made = [shop.submit() for _ in range(3)]
+    with follow(server, key) as stream:
+        stream.begin()
+        stream.job(job_id=made[-1].job_id)
+        with shop.database.transaction() as tx:  # one look sees all of them ended
+            for job in made:
+                jobs.cancel(tx, job.job_no)
+        assert not stream.begin()
+        last = stream.job(job_id=made[-1].job_id, status="cancelled")
+    assert resumes(server, key, cast(str, last.id))
+
+
     server: str, shop: Shop, key: str, monkeypatch: pytest.MonkeyPatch, *, has_jobs: bool
 ) -> None:
     monkeypatch.setattr(job_feed, "_KEEP_S", 0.0)
