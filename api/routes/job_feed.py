@@ -38,6 +38,7 @@ CHECK_S = 10.0
 """How often it looks at its key or session: within 15 s it ends with that, and a look takes time."""
 # A look rests nine times as long as it took, so that it never takes more of a core than a tenth.
 _RESTS = 9
+_RESTS_LOST = 1  # it has waited, and streams are to go on soon after the database is back
 _STREAM_S_MAX = 3600.0
 _STREAMS_PER_CUSTOMER_MAX = 16
 _STREAMS_MAX = 500
@@ -134,14 +135,16 @@ class JobFeed:
         while True:
             await self._wanted.wait()
             began_s = time.monotonic()
+            rests = _RESTS
             try:
                 await self._look(places)
             except Transient as error:
                 logger.warning("job_feed.database_lost", reason=error.message)
+                rests = _RESTS_LOST
             except Exception:
                 logger.exception("job_feed.failed")
             self._forget_left()
-            await anyio.sleep(max(LOOK_S, _RESTS * (time.monotonic() - began_s)))
+            await anyio.sleep(max(LOOK_S, rests * (time.monotonic() - began_s)))
 
     async def follow(
         self, customer_id: str | None, last_id: str | None, is_good: Callable[[], Awaitable[bool]]

@@ -1,4 +1,4 @@
-"""A database that somebody locks, or that hangs."""
+"""A database that somebody locks, that hangs, or that is away."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -6,6 +6,8 @@ from typing import Any, cast
 
 import psutil
 import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.support.store_shop import Shop
 
@@ -35,3 +37,19 @@ def stopped_postgresql(shop: Shop) -> Iterator[None]:
         for each in (*servers, postmaster):
             with suppress(psutil.NoSuchProcess):
                 each.resume()
+
+
+@contextmanager
+def closed_database(shop: Shop) -> Iterator[None]:
+    """As when the server was killed: all connections end, and there are no new ones."""
+    name = conninfo_to_dict(shop.url)["dbname"]
+    allow = sql.SQL("alter database {} allow_connections {}")
+    with psycopg.connect(make_conninfo(shop.url, dbname="postgres"), autocommit=True) as outside:
+        outside.execute(allow.format(sql.Identifier(str(name)), sql.SQL("false")))
+        outside.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name]
+        )
+        try:
+            yield
+        finally:
+            outside.execute(allow.format(sql.Identifier(str(name)), sql.SQL("true")))
