@@ -206,6 +206,7 @@ create table jobs (
 -- A customer's list, newest first; and by status, so that a rare one is found without the others.
 create index jobs_by_customer on jobs (customer_id, job_no);
 create index jobs_by_status on jobs (customer_id, status, job_no) where manifest_url is not null;
+create index jobs_of_all_by_status on jobs (status, job_no) where manifest_url is not null;
 create unique index jobs_inline on jobs (customer_id, inline_key) where inline_key is not null;
 -- Quotas count jobs under way, and the bytes of manifests that are kept.
 create index jobs_under_way on jobs (customer_id, job_no) where status in ('accepted', 'processing');

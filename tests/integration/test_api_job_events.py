@@ -16,7 +16,6 @@ from blocks.store.database import DatabaseUnavailable, Transaction
 from blocks.store.jobs import Job
 from tests.support.api_world import Api, serve
 from tests.support.blockades import closed_database
-from tests.support.plans import Explained
 from tests.support.side import Side, wait_until
 from tests.support.store_shop import DELIVERY, Shop, make_chunk
 
@@ -360,36 +359,6 @@ def test_a_stream_outlives_a_database_that_is_away(server: str, shop: Shop, key:
         job = shop.submit()
         stream.job(job_id=job.job_id, status=JobStatus.ACCEPTED)
         assert stream.until(lambda e: e.name == "alive").data["looked_at"] > last
-
-
-def test_a_look_reads_little_where_there_are_many_jobs(shop: Shop) -> None:
-    job = shop.submit()
-    # An ANALYZE that PostgreSQL begins by itself would change the plans.
-    shop.run("alter table jobs set (autovacuum_enabled = false)")
-    shop.run(
-        """
-        insert into jobs (job_id, task_key, customer_id, manifest_url, question, options, consensus_threshold,
-                          task_type, priority, stop_early, failure_threshold_percent, status)
-        select 'job_' || n, n, customer_id, manifest_url, question, options, consensus_threshold,
-               task_type, priority, stop_early, failure_threshold_percent,
-               case n & 1 when 0 then 'accepted' else 'completed' end
-        from jobs cross join generate_series(1, 20000) n where job_no = %s
-        """,
-        job.job_no,
-    )
-    with shop.held() as tx:
-        explained = Explained(tx)
-        found = job_lists.list_followed(
-            cast(Transaction, explained), [shop.customer_id], [job.job_no], limit=100
-        )
-        searched = job_lists.search(
-            cast(Transaction, explained), shop.customer_id, "nowhere", limit=20
-        )
-    assert len(found) == 101
-    assert searched is not None
-    assert not searched.jobs
-    assert explained.pages() < 1000  # the newest, and not all of several thousands
-    assert "Seq Scan" not in {node["Node Type"] for node in explained.nodes()}
 
 
 def test_the_head_of_a_stream_is_answered(server: str, key: str) -> None:

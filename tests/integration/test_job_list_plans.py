@@ -1,0 +1,89 @@
+"""What lists of jobs, customers and work touch where there are many: pages are counted, not seconds."""
+
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from blocks.domain.model import JobStatus
+from blocks.secrets.vault import Vault
+from blocks.store import job_lists
+from blocks.store.database import Database, Transaction
+from blocks.store.jobs import Job
+from tests.support.plans import Explained
+from tests.support.servers import DatabaseServer
+from tests.support.store_shop import Shop
+
+pytestmark = pytest.mark.integration
+
+MANY = 20_000
+
+
+@pytest.fixture(scope="module")
+def crowded(database_server: DatabaseServer) -> Iterator[tuple[Shop, Job]]:
+    """Many jobs like the first one, half are accepted, half completed.
+
+    Half are of its customer, and half of one each.
+    """
+    url = database_server.clone()
+    with Database(url, connections_max=4) as database:
+        shop = Shop(database, url, Vault([bytes(32)]))
+        job = shop.submit()
+        # An ANALYZE that PostgreSQL begins by itself would change the plans.
+        shop.run("alter table jobs set (autovacuum_enabled = false)")
+        shop.run("alter table runs set (autovacuum_enabled = false)")
+        shop.run(
+            "insert into customers (customer_id, name) "
+            "select 'cust_' || n, n from generate_series(1, %s) n",
+            MANY // 2,
+        )
+        shop.run(
+            """
+            insert into jobs (job_id, task_key, customer_id, manifest_url, question, options, consensus_threshold,
+                              task_type, priority, stop_early, failure_threshold_percent, status)
+            select 'job_' || n, n, case when n > %s then customer_id else 'cust_' || n end, manifest_url, question, options, consensus_threshold,
+                   task_type, priority, stop_early, failure_threshold_percent,
+                   case n & 1 when 0 then 'accepted' else 'completed' end
+            from jobs cross join generate_series(1, %s) n where job_no = %s
+            """,
+            MANY // 2,
+            MANY,
+            job.job_no,
+        )
+        yield shop, job
+    database_server.drop(url)
+
+
+def test_a_look_reads_little_where_there_are_many_jobs(crowded: tuple[Shop, Job]) -> None:
+    shop, job = crowded
+    with shop.held() as tx:
+        explained = Explained(tx)
+        found = job_lists.list_followed(
+            cast(Transaction, explained), [shop.customer_id], [job.job_no], limit=100
+        )
+        searched = job_lists.search(
+            cast(Transaction, explained), shop.customer_id, "nowhere", limit=20
+        )
+    assert len(found) == 101
+    assert searched is not None
+    assert not searched.jobs
+    explained.check(1000)  # the newest, and not all of several thousands
+
+
+@pytest.mark.parametrize("is_operator", [True, False])
+def test_jobs_of_a_rare_status_are_found_without_a_look_at_the_others(
+    crowded: tuple[Shop, Job], is_operator: bool
+) -> None:
+    shop, job = crowded
+    with shop.given_up() as tx:
+        tx.execute("update jobs set status = 'failed' where job_no = %s", [job.job_no])
+        explained = Explained(tx)
+        found = job_lists.list_page(
+            cast(Transaction, explained),
+            None if is_operator else shop.customer_id,
+            limit=20,
+            status=JobStatus.FAILED,
+        )
+    assert found is not None
+    assert [each.job_id for each in found.jobs] == [job.job_id]
+    explained.check(30)
