@@ -302,6 +302,8 @@ create index runs_waiting
     on runs (customer_id, num_nonnulls(failing_since), priority desc, (kind = 'process_job'), run_no)
     where launched_at is null;
 create index runs_launched on runs (customer_id) where launched_at is not null;
+-- What operators look at.
+create index runs_to_show on runs (run_no) where launched_at is not null or failures > 0 or tries > 0;
 
 -- Messages to Prefect that follow from a commit in this database. A row stays until Prefect is told.
 create table outbox (

@@ -7,7 +7,7 @@ import pytest
 
 from blocks.domain.model import JobStatus
 from blocks.secrets.vault import Vault
-from blocks.store import job_lists
+from blocks.store import job_lists, operations
 from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Job
 from tests.support.plans import Explained
@@ -21,7 +21,7 @@ MANY = 20_000
 
 @pytest.fixture(scope="module")
 def crowded(database_server: DatabaseServer) -> Iterator[tuple[Shop, Job]]:
-    """Many jobs like the first one, half are accepted, half completed.
+    """Many jobs like the first one, and work of theirs for Prefect; half are accepted, half completed.
 
     Half are of its customer, and half of one each.
     """
@@ -86,4 +86,16 @@ def test_jobs_of_a_rare_status_are_found_without_a_look_at_the_others(
         )
     assert found is not None
     assert [each.job_id for each in found.jobs] == [job.job_id]
+    explained.check(30)
+
+
+def test_work_in_trouble_is_found_without_a_look_at_what_waits(crowded: tuple[Shop, Job]) -> None:
+    shop, job = crowded
+    assert shop.value("select count(*) from runs") > MANY / 3
+    with shop.given_up() as tx:
+        tx.execute("update runs set tries = 1 where job_no = %s", [job.job_no + MANY])
+        tx.execute("update runs set launched_at = now() where job_no = %s", [job.job_no])
+        explained = Explained(tx)
+        found = operations.list_runs(cast(Transaction, explained))
+    assert [run.tries for run in found] == [0, 1]
     explained.check(30)

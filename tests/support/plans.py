@@ -16,6 +16,7 @@ LARGE = {
     "leases",
     "vacancies",
     "jobs",
+    "runs",
     "chunks",
     "skips",
     "reviews",
