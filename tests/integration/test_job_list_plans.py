@@ -7,7 +7,7 @@ import pytest
 
 from blocks.domain.model import JobStatus
 from blocks.secrets.vault import Vault
-from blocks.store import job_lists, operations
+from blocks.store import customers, job_lists, operations
 from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Job
 from tests.support.plans import Explained
@@ -99,3 +99,21 @@ def test_work_in_trouble_is_found_without_a_look_at_what_waits(crowded: tuple[Sh
         found = operations.list_runs(cast(Transaction, explained))
     assert [run.tries for run in found] == [0, 1]
     explained.check(30)
+
+
+def test_the_keys_of_all_customers_are_counted_in_one_pass(shop: Shop) -> None:
+    shop.run(
+        "insert into customers (customer_id, name) select 'cust_' || n, n from generate_series(1, 500) n"
+    )
+    shop.run(
+        "insert into api_keys (key_hash, customer_id, revoked_at) "
+        "select int4send(n), 'cust_' || 1 + n / 4, case when n & 3 = 0 then now() end "
+        "from generate_series(0, 1999) n"
+    )
+    with shop.held() as tx:
+        explained = Explained(tx)
+        found = customers.list_customers(cast(Transaction, explained))
+    assert {each.keys for each in found if each.customer_id != shop.customer_id} == {3}
+    assert [each.keys for each in found if each.customer_id == shop.customer_id] == [0]
+    keys = [n for n in explained.nodes() if n.get("Relation Name") == "api_keys"]
+    assert [node["Actual Loops"] for node in keys] == [1]

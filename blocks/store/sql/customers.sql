@@ -43,9 +43,12 @@ left join annotators a using (annotator_no)
 order by k.created_at, k.key_id;
 
 -- list_customers --
-select c.customer_id, c.name, c.created_at,
-       (select count(*) from api_keys k where k.customer_id = c.customer_id and k.revoked_at is null) as keys
-from customers c order by c.created_at, c.customer_id;
+select c.customer_id, c.name, c.created_at, coalesce(k.keys, 0) as keys
+from customers c
+left join (
+    select customer_id, count(*) as keys from api_keys where revoked_at is null group by customer_id
+) k using (customer_id)
+order by c.created_at, c.customer_id;
 
 -- list_annotators --
 select a.annotator_id, a.name, a.customer_ids, a.created_at,
