@@ -2,6 +2,7 @@
 
 import gzip
 import secrets
+import threading
 from datetime import datetime
 from typing import Any
 
@@ -9,9 +10,12 @@ import pyarrow as pa
 import pytest
 import s3fs
 
+from api.routes import job_preview
+from blocks.secrets.signing import Signer, open_signer
 from blocks.store import customers, delivered_objects, job_lists, jobs
 from deployments.embedded.object_stores import ObjectStoreAddress
 from tests.support.api_world import JOB_BODY, Api
+from tests.support.side import WAIT_S, Side
 from tests.support.store_shop import Shop, make_chunk
 
 pytestmark = pytest.mark.integration
@@ -103,6 +107,26 @@ def test_a_preview_signs_what_annotators_get_signed(api: Api, body: dict[str, An
     assert "signed_url" not in first
     assert "X-Amz-Signature=" in second["signed_url"]
     assert body["credentials"]["secret_access_key"] not in str(second)
+
+
+def test_a_preview_holds_up_no_other_request_while_it_signs(
+    api: Api, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signs, may_go_on = threading.Event(), threading.Event()
+
+    def open_slowly(*arguments: Any, **options: Any) -> Signer:
+        signs.set()
+        assert may_go_on.wait(WAIT_S)
+        return open_signer(*arguments, **options)
+
+    monkeypatch.setattr(job_preview, "open_signer", open_slowly)
+    preview = Side(lambda: api.post("/v1/jobs/preview", body | {"sign_urls": True}))
+    assert signs.wait(WAIT_S)
+    other = Side(lambda: api.client.get("/health/live"))
+    is_answered = other.wait(WAIT_S / 2)
+    may_go_on.set()
+    assert preview.join().status_code == 200
+    assert is_answered
 
 
 @pytest.mark.parametrize(
