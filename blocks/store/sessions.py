@@ -2,7 +2,7 @@
 
 import hashlib
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -71,7 +71,7 @@ def _begin(tx: Transaction, key_hash: bytes, session_s: int) -> Begun | None:
     if row is None:
         return None
     tx.execute(_SQL["end_oldest"], values | {"others_max": SESSIONS_PER_KEY_MAX - 1})
-    return Begun(token, row.pop("expires_at"), _session(row))
+    return Begun(token, row["expires_at"], _session(row))
 
 
 def add_link(tx: Transaction, key: str, *, link_s: int) -> str | None:
@@ -119,9 +119,8 @@ def find(tx: Transaction, token: str) -> Session | None:
     return _session(row) if row else None
 
 
-def _session(row: dict[str, object]) -> Session:
-    key_hash = row.pop("key_hash")
-    return Session(msgspec.convert(row, Principal), msgspec.convert(key_hash, bytes))
+def _session(row: dict[str, Any]) -> Session:
+    return Session(msgspec.convert(row, Principal), row["key_hash"])
 
 
 def end(tx: Transaction, token: str) -> None:
