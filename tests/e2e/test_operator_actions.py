@@ -98,7 +98,7 @@ def finished(shop: Shop, status: str) -> str:
         shop.do(jobs.fail, job.job_no, "object_not_found", "It is not there.")
     else:
         job = shop.processing(make_chunk(0, bad=1), delivery=DELIVERY)
-        shop.do(jobs.begin_delivery, job.job_no)
+        shop.begin_delivery(job)
         shop.do(jobs.finish_delivery, job.job_no, 2)
     return job.job_id
 

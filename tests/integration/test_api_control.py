@@ -239,7 +239,7 @@ def test_a_delivery_that_is_cancelled_does_not_come_to_an_end(shop: Shop) -> Non
     job = shop.processing(make_chunk(1), consensus_threshold=2, delivery=DELIVERY)
     for _ in range(2):
         shop.answer(shop.annotator(), "cat")
-    shop.do(jobs.begin_delivery, job.job_no)
+    shop.begin_delivery(job)
     assert shop.do(jobs.cancel, job.job_no)
     shop.do(jobs.finish_delivery, job.job_no, 3)
     shop.do(jobs.refuse_delivery, job.job_no, "access_denied", "No.")
@@ -253,7 +253,7 @@ def test_of_a_delivery_and_a_cancellation_one_wins(shop: Shop, _: int) -> None:
     job = shop.processing(make_chunk(1), consensus_threshold=2, delivery=DELIVERY)
     for _ in range(2):
         shop.answer(shop.annotator(), "cat")
-    shop.do(jobs.begin_delivery, job.job_no)
+    shop.begin_delivery(job)
     at_once(
         lambda: shop.do(jobs.finish_delivery, job.job_no, 3),
         lambda: shop.do(jobs.cancel, job.job_no),

@@ -27,7 +27,7 @@ def completed(shop: Shop, **changes: Any) -> Job:
 
 def refused(shop: Shop, **changes: Any) -> Job:
     job = completed(shop, delivery=DELIVERY, **changes)
-    shop.do(jobs.begin_delivery, job.job_no)
+    shop.begin_delivery(job)
     shop.do(jobs.refuse_delivery, job.job_no, "bucket_not_found", "There is no bucket.")
     return shop.job(job)
 
@@ -152,7 +152,7 @@ def test_what_is_not_due_is_a_conflict_that_says_why(api: Api) -> None:
     shop = api.shop
     pending = completed(shop, delivery=DELIVERY)
     delivered = completed(shop, delivery=DELIVERY)
-    shop.do(jobs.begin_delivery, delivered.job_no)
+    shop.begin_delivery(delivered)
     shop.do(jobs.finish_delivery, delivered.job_no, 3)
     again = refused(shop)
     assert deliver(api, again)[0] == 202
@@ -271,6 +271,6 @@ def test_what_ended_a_grace_period_ago_holds_no_credentials(api: Api) -> None:
     assert kept == [False, True, True, True]
     assert shop.job(old).credentials_wiped_at is not None
     # Refused once more: the grace period begins anew.
-    shop.do(jobs.begin_delivery, again.job_no)
+    shop.begin_delivery(again)
     shop.do(jobs.refuse_delivery, again.job_no, "access_denied", "No.")
     assert wiped(shop) == 0

@@ -145,7 +145,7 @@ def test_a_job_is_followed_to_its_end(server: str, shop: Shop, key: str) -> None
         for annotator in shop.annotators(3):
             shop.answer(annotator, "cat")
         stream.job(job_id=job.job_id, tasks_done=2, delivery_status="pending")
-        shop.do(jobs.begin_delivery, job.job_no)
+        shop.begin_delivery(job)
         shop.do(jobs.finish_delivery, job.job_no, 3)
         last = stream.job(job_id=job.job_id, status="completed").data
         shown = httpx.get(f"{server}/v1/jobs/{job.job_id}", headers=Api.bearer(key)).json()

@@ -310,7 +310,7 @@ def test_a_delivery_shows_how_far_it_is(api: Api) -> None:
 
     assert shown()[0] == "processing"
     assert shown()[1]["status"] == "pending"
-    api.shop.do(jobs.begin_delivery, job.job_no)
+    api.shop.begin_delivery(job)
     assert shown()[1]["status"] == "delivering"
     api.shop.do(jobs.refuse_delivery, job.job_no, "access_denied", "Access is denied.")
     status, delivery = shown()
@@ -458,7 +458,7 @@ def test_a_job_whose_delivery_was_refused_can_be_exported(api: Api) -> None:
     job = api.shop.processing(make_chunk(1), delivery=DELIVERY, consensus_threshold=2)
     for _ in range(2):
         api.shop.answer(api.shop.annotator(), "cat")
-    api.shop.do(jobs.begin_delivery, job.job_no)
+    api.shop.begin_delivery(job)
     api.shop.do(jobs.refuse_delivery, job.job_no, "access_denied", "Denied.")
     assert api.get(f"/v1/jobs/{job.job_id}/export").status_code == 200
 

@@ -281,7 +281,7 @@ def test_credentials_are_kept_until_the_job_has_ended(
         shop.answer(shop.annotator(), "cat")
         if delivery:
             assert shop.job(job).credentials is not None
-            shop.do(jobs.begin_delivery, job.job_no)
+            shop.begin_delivery(job)
             shop.do(jobs.finish_delivery, job.job_no, 1)
     ended = shop.job(job)
     assert (ended.credentials, ended.status.has_ended) == (None, True)

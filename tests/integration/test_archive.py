@@ -179,7 +179,7 @@ def test_a_job_whose_delivery_was_refused_is_archived_and_can_be_delivered_again
 ) -> None:
     job = undelivered(shop)
     before = seen(shop, job)
-    shop.do(jobs.begin_delivery, job.job_no)
+    shop.begin_delivery(job)
     shop.do(jobs.refuse_delivery, job.job_no, "access_denied", "No.")
     assert archive_all(shop) == 3
     after = seen(shop, job)

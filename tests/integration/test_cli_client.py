@@ -252,7 +252,7 @@ def test_an_empty_id_is_no_list(cli: Cli, command: str) -> None:
 def test_a_delivery_that_failed_is_tried_again(cli: Cli, shop: Shop, tmp_path: Path) -> None:
     job_id = settled_job(shop, delivery=DELIVERY)
     job = shop.job(job_id)
-    shop.do(jobs.begin_delivery, job.job_no)
+    shop.begin_delivery(job)
     shop.do(jobs.refuse_delivery, job.job_no, "no_such_bucket", "There is no such bucket.")
     ran = cli("jobs", "watch", job_id)
     assert (ran.code, "There is no such bucket." in ran.err) == (1, True)

@@ -733,7 +733,7 @@ def test_the_launcher_keeps_credentials_as_long_as_the_settings_say(
 def test_automations_hear_of_what_becomes_of_a_job(with_prefect: Api, prefect: FakePrefect) -> None:
     shop = with_prefect.shop
     job = shop.processing(make_chunk(0, bad=1), delivery=DELIVERY)
-    shop.do(jobs.begin_delivery, job.job_no)
+    shop.begin_delivery(job)
     shop.do(jobs.finish_delivery, job.job_no, 2)
     wait_empty(shop)
     events = [event for batch in list(prefect.events.queue) for event in batch]

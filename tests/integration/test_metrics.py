@@ -71,7 +71,7 @@ def test_jobs_are_counted_by_their_state_and_lines_by_what_is_wrong_with_them(ap
 
 def test_deliveries_are_counted_by_how_they_ended(api: Api) -> None:
     job = api.shop.processing(make_chunk(0, bad=1), delivery=DELIVERY)
-    api.shop.do(jobs.begin_delivery, job.job_no)
+    api.shop.begin_delivery(job)
     api.shop.do(jobs.refuse_delivery, job.job_no, "bucket_not_found", "It is not there.")
     found = scrape(api)
     assert found["refinery_deliveries_total", "failed"] == 1

@@ -30,12 +30,12 @@ def fail(shop: Shop, job: Job) -> None:
 
 
 def deliver(shop: Shop, job: Job) -> None:
-    shop.do(jobs.begin_delivery, job.job_no)
+    shop.begin_delivery(job)
     shop.do(jobs.finish_delivery, job.job_no, 3)
 
 
 def refuse(shop: Shop, job: Job) -> None:
-    shop.do(jobs.begin_delivery, job.job_no)
+    shop.begin_delivery(job)
     shop.do(jobs.refuse_delivery, job.job_no, "access_denied", "Access is denied.")
 
 
@@ -72,7 +72,7 @@ def pending(shop: Shop) -> Job:
 
 def delivering(shop: Shop) -> Job:
     job = pending(shop)
-    shop.do(jobs.begin_delivery, job.job_no)
+    shop.begin_delivery(job)
     return shop.job(job)
 
 
@@ -112,7 +112,7 @@ CALLS: dict[str, Callable[[Shop, Job], object]] = {
     "begin": lambda shop, job: shop.do(jobs.begin, job.job_no),
     "fail": fail,
     "settle": lambda shop, job: shop.do(jobs.settle, [job.job_no]),
-    "begin_delivery": lambda shop, job: shop.do(jobs.begin_delivery, job.job_no),
+    "begin_delivery": lambda shop, job: shop.begin_delivery(job),
     "finish_delivery": lambda shop, job: shop.do(jobs.finish_delivery, job.job_no, 9),
     "refuse_delivery": lambda shop, job: shop.do(jobs.refuse_delivery, job.job_no, "x", "X."),
     "finish_ingestion": lambda shop, job: shop.do(jobs.finish_ingestion, job.job_no),

@@ -151,7 +151,7 @@ def test_a_delivered_job_says_where_its_results_are(told: Api, endpoint: Endpoin
     secret = register(told, endpoint, events=["job.completed"])["secret"]
     job = complete(told.shop, delivery=DELIVERY)
     assert endpoint.received.empty()
-    told.shop.do(jobs.begin_delivery, job.job_no)
+    told.shop.begin_delivery(job)
     told.shop.do(jobs.finish_delivery, job.job_no, 3)
     delivery = verified(secret, endpoint.next())["data"]["delivery"]
     assert (delivery["status"], delivery["bucket"], delivery["objects"]) == (

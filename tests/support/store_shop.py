@@ -242,6 +242,10 @@ class Shop:
         query = "select kind from outbox where job_no = %s and event is null order by outbox_no"
         return [row["kind"] for row in self.run(query, job.job_no)]
 
+    def begin_delivery(self, job: Job) -> None:
+        """Begin the delivery of a job, in parts of 8 MiB."""
+        self.do(jobs.begin_delivery, job.job_no, 8 * 2**20)
+
     def runs(self, job: Job) -> list[str]:
         """What Prefect has to do for the job."""
         rows = self.run("select kind from runs where job_no = %s order by run_no", job.job_no)
