@@ -623,3 +623,14 @@ def test_bad_lines_count_as_failed_and_blank_ones_not_at_all(shop: Shop) -> None
     chunk = type(chunk)(chunk.lines + 4, chunk.tasks, chunk.bad)
     job = shop.processing(chunk, make_chunk(1, start=5000))
     assert (job.total_tasks, job.tasks_done, job.tasks_failed, job.lines_read) == (6, 0, 2, 10)
+
+
+def test_the_first_run_of_a_delivery_decides_how_large_its_parts_are(shop: Shop) -> None:
+    job = pending(shop)
+    assert shop.job(job).delivery_part_bytes is None
+    shop.begin_delivery(job, 7)
+    shop.begin_delivery(job, 5)
+    shop.do(jobs.refuse_delivery, job.job_no, "access_denied", "Access is denied.")
+    shop.run("update jobs set delivery_status = 'pending'")
+    shop.begin_delivery(job, 3)
+    assert shop.job(job).delivery_part_bytes == 7

@@ -136,6 +136,9 @@ class Shop:
         with self.database.transaction() as tx:
             return function(tx, *arguments, **options)
 
+    def begin_delivery(self, job: Job, part_bytes: int = 1_000_000) -> None:
+        self.do(jobs.begin_delivery, job.job_no, part_bytes)
+
     def new_job(self, **changes: Any) -> NewJob:
         default = NewJob(
             customer_id=self.customer_id,
