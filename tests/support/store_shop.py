@@ -136,9 +136,6 @@ class Shop:
         with self.database.transaction() as tx:
             return function(tx, *arguments, **options)
 
-    def begin_delivery(self, job: Job, part_bytes: int = 1_000_000) -> None:
-        self.do(jobs.begin_delivery, job.job_no, part_bytes)
-
     def new_job(self, **changes: Any) -> NewJob:
         default = NewJob(
             customer_id=self.customer_id,
@@ -245,9 +242,8 @@ class Shop:
         query = "select kind from outbox where job_no = %s and event is null order by outbox_no"
         return [row["kind"] for row in self.run(query, job.job_no)]
 
-    def begin_delivery(self, job: Job) -> None:
-        """Begin the delivery of a job, in parts of 8 MiB."""
-        self.do(jobs.begin_delivery, job.job_no, 8 * 2**20)
+    def begin_delivery(self, job: Job, part_bytes: int = 8 * 2**20) -> None:
+        self.do(jobs.begin_delivery, job.job_no, part_bytes)
 
     def runs(self, job: Job) -> list[str]:
         """What Prefect has to do for the job."""
