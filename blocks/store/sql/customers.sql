@@ -19,10 +19,14 @@ values (%(key_hash)s, %(prefix)s, %(annotator_no)s, %(is_reviewer)s);
 -- insert_admin_key --
 insert into api_keys (key_hash, prefix, admin_name) values (%(key_hash)s, %(prefix)s, %(admin_name)s);
 
+-- principal --
+-- Whose a key is, or a session that was begun with it.
+k.customer_id, k.annotator_no, k.is_reviewer, case when k.admin_name is not null then k.key_id end as admin_key_id
+
 -- find_key --
 -- Return whose a key is, unless it was revoked.
-select customer_id, annotator_no, is_reviewer, case when admin_name is not null then key_id end as admin_key_id
-from api_keys
+select {principal}
+from api_keys k
 where key_hash = %(key_hash)s and revoked_at is null;
 
 -- revoke_key --

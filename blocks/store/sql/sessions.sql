@@ -27,8 +27,8 @@ returning key_hash, expires_at > now() as is_good;
 -- begin --
 -- Sign a browser in with a key that is good.
 with key as (
-    select key_hash, customer_id, annotator_no, is_reviewer, case when admin_name is not null then key_id end as admin_key_id
-    from api_keys
+    select k.key_hash, {customers.principal}
+    from api_keys k
     where key_hash = %(key_hash)s and revoked_at is null
 ), session as (
     insert into sessions (session_hash, key_hash, expires_at)
@@ -47,8 +47,7 @@ delete from sessions where session_hash = any (array(
 
 -- find --
 -- Return whose a session is.
-select k.key_hash, k.customer_id, k.annotator_no, k.is_reviewer,
-       case when k.admin_name is not null then k.key_id end as admin_key_id
+select k.key_hash, {customers.principal}
 from sessions s join api_keys k using (key_hash)
 where s.session_hash = %(session_hash)s and s.expires_at > now() and k.revoked_at is null;
 
