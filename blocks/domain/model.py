@@ -143,12 +143,12 @@ class Failure(StrEnum):
     @property
     def outcome(self) -> int:
         """The outcome of such a task in the tables."""
-        return -list(Failure).index(self)
+        return 0 if self is Failure.NO_CONSENSUS else -SkipReason(self).number
 
     @classmethod
     def of_outcome(cls, outcome: int) -> "Failure":
         """Return the failure that has an outcome in the tables, which is 0 or less."""
-        return list(cls)[-outcome]
+        return cls(SkipReason.of_number(-outcome)) if outcome else cls.NO_CONSENSUS
 
 
 class Queue(StrEnum):
