@@ -72,7 +72,7 @@ class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
         limits: RateLimits = connection.app.state.rate_limits
         found = ring.recall(key)
         if found is None:
-            address = address_of(connection.client.host if connection.client else "")
+            address = address_of(connection)
             # Refuse before a thread and a query are spent. A key that was good before is always looked
             # up, so that somebody who shares its address cannot shut it out.
             if not ring.is_familiar(key):

@@ -63,4 +63,4 @@ def _owner(request: _Request) -> _Owner:
     """Return whose request it is, or where it is from if nobody has to say who they are."""
     if "user" in request.scope:
         return request.user
-    return address_of(request.client.host if request.client else "")
+    return address_of(request)

@@ -4,8 +4,9 @@ import ipaddress
 import math
 from collections.abc import Callable, Hashable, Mapping
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
 from litestar.types import Message, Scope
 
@@ -116,8 +117,13 @@ def rate_limited(
     return too_many_requests("rate_limited", message, retry_after_s, headers)
 
 
-def address_of(host: str) -> str:
-    """Return what wrong keys are counted for: the IPv4 address, or the /64 network of an IPv6 one."""
+def address_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """Return what a request is counted for where nobody has said whose it is."""
+    return site_of(connection.client.host if connection.client else "")
+
+
+def site_of(host: str) -> str:
+    """Return an IPv4 address, or the /64 network of an IPv6 one."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

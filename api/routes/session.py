@@ -94,7 +94,7 @@ async def sign_in(
     session_cookies.refuse_other_sites(request)
     limits: RateLimits = request.app.state.rate_limits
     keys: KeyRing = request.app.state.key_ring
-    address = address_of(request.client.host if request.client else "")
+    address = address_of(request)
     if data.key is None or not keys.is_familiar(data.key):
         limits.wrong_keys.check(address)
     if data.key is not None:

@@ -11,8 +11,8 @@ from api.http.rate_limits import (
     REQUESTS,
     Rate,
     TokenBuckets,
-    address_of,
     rate_headers,
+    site_of,
 )
 
 
@@ -92,10 +92,10 @@ def test_no_more_buckets_are_kept_than_is_good(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_wrong_keys_are_counted_by_address_and_by_network_in_ipv6() -> None:
-    assert address_of("192.0.2.1") == "192.0.2.1"
-    assert address_of("2001:db8::1") == address_of("2001:db8::ffff:1") == "2001:db8::/64"
-    assert address_of("2001:db8:0:1::1") != address_of("2001:db8::1")
-    assert address_of("testclient") == "testclient"
+    assert site_of("192.0.2.1") == "192.0.2.1"
+    assert site_of("2001:db8::1") == site_of("2001:db8::ffff:1") == "2001:db8::/64"
+    assert site_of("2001:db8:0:1::1") != site_of("2001:db8::1")
+    assert site_of("testclient") == "testclient"
 
 
 def test_a_bucket_that_owes_refuses_until_it_has_enough() -> None:
