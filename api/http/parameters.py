@@ -1,5 +1,6 @@
 """Parameters that several routes have."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from litestar.params import PathParameter, QueryParameter
@@ -19,6 +20,9 @@ Cursor = Annotated[str | None, QueryParameter(description="The `next_cursor` of 
 PAGE_LIMIT = "How many a page has at most."
 
 
+_AN_ANNOTATOR_ID = "This must be an annotator_id: ann_ and 22 characters."
+
+
 def check_annotator_id(annotator_id: str) -> None:
     """Pass if this may be somebody's id.
 
@@ -26,7 +30,7 @@ def check_annotator_id(annotator_id: str) -> None:
         ValueError: it is none.
     """
     if not is_annotator_id(annotator_id):
-        raise ValueError("This must be an annotator_id: ann_ and 22 characters.")
+        raise ValueError(_AN_ANNOTATOR_ID)
 
 
 def check_annotator(annotator: str | None) -> None:
@@ -35,12 +39,7 @@ def check_annotator(annotator: str | None) -> None:
     Raises:
         ApiError: 400, it is no id.
     """
-    if annotator is None:
-        return
-    try:
-        check_annotator_id(annotator)
-    except ValueError as error:
-        raise invalid_request([Fault("annotator", str(error))]) from None
+    _check("annotator", annotator, is_annotator_id, _AN_ANNOTATOR_ID)
 
 
 def check_customer(customer: str | None) -> None:
@@ -49,10 +48,8 @@ def check_customer(customer: str | None) -> None:
     Raises:
         ApiError: 400, it is no id.
     """
-    if customer is not None and not is_customer_id(customer):
-        raise invalid_request(
-            [Fault("customer", "This must be a customer_id: cust_ and 22 characters.")]
-        )
+    message = "This must be a customer_id: cust_ and 22 characters."
+    _check("customer", customer, is_customer_id, message)
 
 
 def check_job(job_id: str | None) -> None:
@@ -61,5 +58,9 @@ def check_job(job_id: str | None) -> None:
     Raises:
         ApiError: 400, it is no id.
     """
-    if job_id is not None and not is_job_id(job_id):
-        raise invalid_request([Fault("job_id", "This must be a job_id: job_ and 22 characters.")])
+    _check("job_id", job_id, is_job_id, "This must be a job_id: job_ and 22 characters.")
+
+
+def _check(name: str, given: str | None, is_id: Callable[[str], bool], message: str) -> None:
+    if given is not None and not is_id(given):
+        raise invalid_request([Fault(name, message)])
