@@ -1,3 +1,6 @@
+-- columns --
+webhook_no, webhook_id, customer_id, callback_url, registered, events, disabled_at, created_at
+
 -- register --
 -- Register an endpoint of a customer. One that a job or a task has named before is registered now, and one that was
 -- switched off is switched on again. One that is registered already stays as it is, and no row comes back.
@@ -6,7 +9,7 @@ values (%(webhook_id)s, %(customer_id)s, %(callback_url)s, true, %(events)s, nul
 on conflict (customer_id, callback_url) do update
     set registered = true, events = excluded.events, disabled_at = null, failures = 0, resumes_at = now()
     where not w.registered or w.disabled_at is not null
-returning webhook_no, webhook_id, customer_id, callback_url, registered, events, disabled_at, created_at;
+returning {columns};
 
 -- is_listed --
 -- Tell whether an endpoint is listed. One that is not registered is as long as its log has messages, or it is switched off:
@@ -17,7 +20,7 @@ returning webhook_no, webhook_id, customer_id, callback_url, registered, events,
 
 -- list --
 -- List a page of a customer's endpoints, the oldest first.
-select webhook_no, webhook_id, customer_id, callback_url, registered, events, disabled_at, created_at
+select {columns}
 from webhooks
 where customer_id = %(customer_id)s and {is_listed} and webhook_no > %(after)s
 order by webhook_no
@@ -25,7 +28,7 @@ limit %(limit)s;
 
 -- list_of_all --
 -- The same of all customers.
-select webhook_no, webhook_id, customer_id, callback_url, registered, events, disabled_at, created_at
+select {columns}
 from webhooks
 where {is_listed} and webhook_no > %(after)s
 order by webhook_no
@@ -33,7 +36,7 @@ limit %(limit)s;
 
 -- find --
 -- Find an endpoint of a customer, and hold it, so that its changes take turns.
-select webhook_no, webhook_id, customer_id, callback_url, registered, events, disabled_at, created_at
+select {columns}
 from webhooks
 where webhook_id = %(webhook_id)s and (%(customer_id)s::text is null or customer_id = %(customer_id)s)
 for no key update;
