@@ -91,8 +91,8 @@ def judge_start(
 
 def find_bad_start(judged: Sequence[GoodLine | BadLine]) -> BadLine | None:
     """Return the first line of a manifest's start if it is bad, and none of the others is good."""
-    is_bad = all(isinstance(line, BadLine) for line in judged)
-    return next((line for line in judged if isinstance(line, BadLine)), None) if is_bad else None
+    bad = [line for line in judged if isinstance(line, BadLine)]
+    return bad[0] if bad and len(bad) == len(judged) else None
 
 
 def _read(
