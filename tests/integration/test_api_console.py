@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-import s3fs
 
 from api.routes import job_preview
 from blocks.secrets.signing import Signer, open_signer
 from blocks.store import customers, delivered_objects, job_lists, jobs
 from deployments.embedded.object_stores import ObjectStoreAddress
 from tests.support.api_world import JOB_BODY, Api
+from tests.support.s3_files import open_s3
 from tests.support.side import WAIT_S, Side
 from tests.support.store_shop import Shop, make_chunk
 
@@ -34,13 +34,7 @@ LINES = [
 def body(object_store: ObjectStoreAddress) -> dict[str, Any]:
     """A job whose manifest is there."""
     bucket = f"preview-{secrets.token_hex(4)}"
-    s3 = s3fs.S3FileSystem(
-        key=object_store.access_key_id,
-        secret=object_store.secret_access_key,
-        endpoint_url=object_store.endpoint_url,
-        use_listings_cache=False,
-        skip_instance_cache=True,
-    )
+    s3 = open_s3(object_store)
     s3.mkdir(bucket)
     s3.pipe_file(f"{bucket}/m.jsonl", "\n".join(LINES).encode())
     return JOB_BODY | {
@@ -78,20 +72,15 @@ def test_a_preview_shows_the_first_lines_as_annotators_see_them(
 
 @pytest.mark.parametrize("suffix", [".gz", ".ZST"])
 def test_a_preview_shows_the_first_lines_of_a_compressed_manifest(
-    api: Api, body: dict[str, Any], suffix: str
+    api: Api, object_store: ObjectStoreAddress, body: dict[str, Any], suffix: str
 ) -> None:
     plain = api.post("/v1/jobs/preview", body).json()
     text = "\n".join(LINES).encode()
     packed = (
         gzip.compress(text) if suffix == ".gz" else pa.Codec("zstd").compress(text, asbytes=True)
     )
-    credentials = body["credentials"]
-    s3 = s3fs.S3FileSystem(
-        key=credentials["access_key_id"],
-        secret=credentials["secret_access_key"],
-        endpoint_url=credentials["endpoint_url"],
-    )
     url = body["manifest_url"] + suffix
+    s3 = open_s3(object_store)
     s3.pipe_file(url, packed)
     assert api.post("/v1/jobs/preview", body | {"manifest_url": url}).json() == plain
     s3.pipe_file(url, packed[:-9])

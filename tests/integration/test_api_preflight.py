@@ -19,6 +19,7 @@ from api.preflight import Preflights
 from blocks.settings import Settings
 from deployments.embedded.object_stores import ObjectStoreAddress
 from tests.support.api_world import JOB_BODY, Api, make_app
+from tests.support.s3_files import open_s3
 from tests.support.side import wait_until
 from tests.support.store_shop import Shop
 from tests.support.stores import GcsStore
@@ -28,13 +29,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def s3(object_store: ObjectStoreAddress) -> s3fs.S3FileSystem:
-    return s3fs.S3FileSystem(
-        key=object_store.access_key_id,
-        secret=object_store.secret_access_key,
-        endpoint_url=object_store.endpoint_url,
-        use_listings_cache=False,
-        skip_instance_cache=True,
-    )
+    return open_s3(object_store)
 
 
 @pytest.fixture

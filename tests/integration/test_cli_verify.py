@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import s3fs
 
 from blocks.delivery_manifest import DeliveryManifest
 from blocks.domain.model import Compression, ResultFormat
@@ -15,6 +14,7 @@ from deployments.embedded.object_stores import ObjectStoreAddress
 from flows.writing.folder import Layout, write_object, write_parts
 from tests.support.made_results import make_results, row
 from tests.support.memory_bucket import MemoryBucket
+from tests.support.s3_files import open_s3
 from tests.support.verifying import put, run
 
 pytestmark = pytest.mark.integration
@@ -122,12 +122,7 @@ def test_a_manifest_of_any_size_is_not_read(folder: Path) -> None:
 
 
 def test_a_folder_in_a_bucket_is_checked(object_store: ObjectStoreAddress) -> None:
-    s3 = s3fs.S3FileSystem(
-        key=object_store.access_key_id,
-        secret=object_store.secret_access_key,
-        endpoint_url=object_store.endpoint_url,
-        skip_instance_cache=True,
-    )
+    s3 = open_s3(object_store)
     s3.mkdir("verified")
     objects = delivered(LAYOUTS[3])
     for name, data in objects.items():

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-import s3fs
 
 from blocks.store import customers, delivered_objects
 from deployments.embedded.object_stores import ObjectStoreAddress
 from tests.support.cli import ASKED, Cli
+from tests.support.s3_files import open_s3
 from tests.support.store_shop import Shop, make_chunk
 
 pytestmark = pytest.mark.integration
@@ -17,11 +17,7 @@ pytestmark = pytest.mark.integration
 def test_a_job_is_tried_out_with_the_options_of_submit(
     cli: Cli, shop: Shop, object_store: ObjectStoreAddress, tmp_path: Path
 ) -> None:
-    s3 = s3fs.S3FileSystem(
-        key=object_store.access_key_id,
-        secret=object_store.secret_access_key,
-        endpoint_url=object_store.endpoint_url,
-    )
+    s3 = open_s3(object_store)
     s3.makedirs("cli-preview", exist_ok=True)
     lines = b'{"data_url": "https://a.example/1.jpg", "metadata": {"n": 1.0}}\n{"data_url": 5}\n'
     s3.pipe_file("cli-preview/m.jsonl", lines)

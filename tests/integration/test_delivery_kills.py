@@ -24,6 +24,7 @@ from blocks.store.jobs import DeliveryTarget, Job
 from deployments.embedded.object_stores import ObjectStoreAddress
 from flows import deliver_job as module
 from flows.running.policy import RETRY
+from tests.support.s3_files import open_s3
 from tests.support.servers import KEY
 from tests.support.store_shop import Shop, make_chunk
 
@@ -145,13 +146,7 @@ def world(
         region="us-east-1",
         endpoint_url=object_store.endpoint_url,
     )
-    s3 = s3fs.S3FileSystem(
-        key=object_store.access_key_id,
-        secret=object_store.secret_access_key,
-        endpoint_url=object_store.endpoint_url,
-        use_listings_cache=False,
-        skip_instance_cache=True,
-    )
+    s3 = open_s3(object_store)
     client = boto3.client(
         "s3",
         endpoint_url=object_store.endpoint_url,

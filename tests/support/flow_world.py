@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import s3fs
 from prefect.client.schemas.objects import State
 from tenacity import wait_fixed
 
@@ -24,6 +23,7 @@ from flows.running import resources
 from flows.running.policy import RETRY
 from tests.support.checks import truth
 from tests.support.manifests import Manifest
+from tests.support.s3_files import open_s3
 from tests.support.servers import KEY
 from tests.support.task_rows import list_tasks
 
@@ -66,13 +66,7 @@ class FlowShop:
     def __init__(self, database: Database, address: ObjectStoreAddress) -> None:
         self.database = database
         self._address = address
-        self.s3 = s3fs.S3FileSystem(
-            key=address.access_key_id,
-            secret=address.secret_access_key,
-            endpoint_url=address.endpoint_url,
-            use_listings_cache=False,
-            skip_instance_cache=True,
-        )
+        self.s3 = open_s3(address)
         self.bucket = f"bucket-{secrets.token_hex(4)}"
         self.s3.mkdir(self.bucket)
         with database.transaction() as tx:

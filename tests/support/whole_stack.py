@@ -16,6 +16,7 @@ from deployments.embedded.stack import Stack
 from tests.support.client import Annotator, Customer, prefect_client
 from tests.support.endpoint import Endpoint
 from tests.support.lost_worker import store_credentials
+from tests.support.s3_files import open_s3
 
 Look = Callable[[dict[str, Any]], str]
 
@@ -98,13 +99,7 @@ def make_annotator(stack: Stack, store: Database) -> Iterator[Callable[[Look], A
 @pytest.fixture(scope="session")
 def s3(stack: Stack) -> s3fs.S3FileSystem:
     assert stack.object_store is not None
-    return s3fs.S3FileSystem(
-        key=stack.object_store.access_key_id,
-        secret=stack.object_store.secret_access_key,
-        endpoint_url=stack.object_store.endpoint_url,
-        use_listings_cache=False,
-        skip_instance_cache=True,
-    )
+    return open_s3(stack.object_store)
 
 
 @pytest.fixture
