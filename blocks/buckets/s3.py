@@ -184,7 +184,8 @@ class S3Bucket:
             except AccessDenied:
                 stands = False
         if stands:
-            return []  # it is not ours to remove, and a store that ignores conditions would replace it
+            # It is not ours to remove, and a store that ignores conditions would replace it.
+            return []
         try:
             return [self._probe_put(key, is_conditional=True)]
         except ObjectChanged:
