@@ -6,13 +6,12 @@ from typing import cast
 import pytest
 
 from blocks.domain.model import JobStatus
-from blocks.secrets.vault import Vault
 from blocks.store import customers, job_lists, operations
-from blocks.store.database import Database, Transaction
+from blocks.store.database import Transaction
 from blocks.store.jobs import Job
 from tests.support.plans import Explained
 from tests.support.servers import DatabaseServer
-from tests.support.store_shop import Shop
+from tests.support.store_shop import Shop, open_shop
 
 pytestmark = pytest.mark.integration
 
@@ -25,9 +24,7 @@ def crowded(database_server: DatabaseServer) -> Iterator[tuple[Shop, Job]]:
 
     Half are of its customer, and half of one each.
     """
-    url = database_server.clone()
-    with Database(url, connections_max=4) as database:
-        shop = Shop(database, url, Vault([bytes(32)]))
+    with open_shop(database_server) as shop:
         job = shop.submit()
         # An ANALYZE that PostgreSQL begins by itself would change the plans.
         shop.run("alter table jobs set (autovacuum_enabled = false)")
@@ -51,7 +48,6 @@ def crowded(database_server: DatabaseServer) -> Iterator[tuple[Shop, Job]]:
             job.job_no,
         )
         yield shop, job
-    database_server.drop(url)
 
 
 def test_a_look_reads_little_where_there_are_many_jobs(crowded: tuple[Shop, Job]) -> None:

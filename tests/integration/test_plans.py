@@ -9,7 +9,6 @@ import pytest
 
 from blocks.domain.model import LabelOutcome, SkipReason
 from blocks.lines.archived_labels import LABEL_COLUMNS, make_archived
-from blocks.secrets.vault import Vault
 from blocks.store import (
     annotation,
     customers,
@@ -21,14 +20,14 @@ from blocks.store import (
     results,
     waits,
 )
-from blocks.store.database import Database, Transaction
+from blocks.store.database import Transaction
 from blocks.store.disagreements import Filter, State
 from blocks.store.jobs import Job
 from blocks.store.label_changes import Entry, Replacement, Skip
 from blocks.store.labelling import Label
 from tests.support.plans import Explained
 from tests.support.servers import DatabaseServer
-from tests.support.store_shop import OPTIONS, Shop, make_chunk
+from tests.support.store_shop import OPTIONS, Shop, make_chunk, open_shop
 
 pytestmark = pytest.mark.integration
 
@@ -54,9 +53,7 @@ PAGES_FOR_DISAGREEMENTS = 1500
 @pytest.fixture(scope="module")
 def crowded(database_server: DatabaseServer) -> Iterator[tuple[Shop, Job]]:
     """A job with a million tasks, each with a label of annotator 1 and two places to come."""
-    url = database_server.clone()
-    with Database(url, connections_max=4) as database:
-        shop = Shop(database, url, Vault([bytes(32)]))
+    with open_shop(database_server) as shop:
         alone = shop.annotator()
         job = shop.processing(make_chunk(PAGE))
         # All pages are alike: what stands on them does not matter here.
@@ -77,7 +74,6 @@ def crowded(database_server: DatabaseServer) -> Iterator[tuple[Shop, Job]]:
             OPEN_TASKS, [OPEN_TASKS, 0, 0], [alone, 0, 0],
         )  # fmt: skip
         yield shop, job
-    database_server.drop(url)
 
 
 def claim(shop: Shop, annotator: int, limit: int = BATCH) -> tuple[list[str], Explained]:

@@ -6,14 +6,13 @@ from typing import Any, cast
 import pytest
 
 from blocks.domain.model import ReviewReason
-from blocks.secrets.vault import Vault
 from blocks.store import reviews
-from blocks.store.database import Database, Transaction
+from blocks.store.database import Transaction
 from blocks.store.jobs import Job
 from blocks.store.reviews import Decision, Wanted
 from tests.support.plans import Explained
 from tests.support.servers import DatabaseServer
-from tests.support.store_shop import Shop, make_chunk
+from tests.support.store_shop import Shop, make_chunk, open_shop
 
 pytestmark = pytest.mark.integration
 
@@ -31,9 +30,7 @@ PAGES_FOR_A_COUNT = 200
 @pytest.fixture(scope="module")
 def crowded(database_server: DatabaseServer) -> Iterator[tuple[Shop, Job]]:
     """A job with a million tasks, each with a label of annotator 1 and under review."""
-    url = database_server.clone()
-    with Database(url, connections_max=4) as database:
-        shop = Shop(database, url, Vault([bytes(32)]))
+    with open_shop(database_server) as shop:
         alone = shop.annotator()
         job = shop.processing(make_chunk(PAGE), consensus_threshold=1, review_share=10_000)
         shop.run(
@@ -58,7 +55,6 @@ def crowded(database_server: DatabaseServer) -> Iterator[tuple[Shop, Job]]:
         shop.run("delete from lanes")
         shop.run("delete from open_chunks")
         yield shop, job
-    database_server.drop(url)
 
 
 def claim(shop: Shop, reviewer: int, **wanted: Any) -> tuple[list[str], Explained]:

@@ -32,6 +32,7 @@ from blocks.store.jobs import DeliveryTarget, Idempotency, Job, NewJob
 from blocks.store.label_changes import Entry
 from blocks.store.labelling import Label
 from blocks.store.runs import Launch
+from tests.support.servers import DatabaseServer
 from tests.support.side import WAIT_S
 from tests.support.task_rows import list_tasks
 
@@ -293,3 +294,12 @@ class LastingShop(Shop):
 def take(shop: Shop, *, runs_max: int = 100, per_customer_max: int = 100) -> Launch | None:
     found: Launch | None = shop.do(runs.take, runs_max=runs_max, per_customer_max=per_customer_max)
     return found
+
+
+@contextmanager
+def open_shop(server: DatabaseServer) -> Iterator[Shop]:
+    """A shop on a database of its own, for the tests of a file."""
+    url = server.clone()
+    with Database(url, connections_max=4) as database:
+        yield Shop(database, url, Vault([bytes(32)]))
+    server.drop(url)
