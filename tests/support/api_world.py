@@ -4,7 +4,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
 from httpx import Response
@@ -17,9 +17,6 @@ from blocks.store import customers
 from deployments.embedded.ports import free_port
 from tests.support.side import wait_until
 from tests.support.store_shop import OPTIONS, Shop
-
-if TYPE_CHECKING:
-    pass
 
 
 def make_app(settings: Settings) -> Litestar:

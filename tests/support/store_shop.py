@@ -5,7 +5,7 @@ import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import msgspec
 import psycopg
@@ -35,9 +35,6 @@ from blocks.store.runs import Launch
 from tests.support.servers import DatabaseServer
 from tests.support.side import WAIT_S
 from tests.support.task_rows import list_tasks
-
-if TYPE_CHECKING:
-    pass
 
 OPTIONS = ["cat", "dog", "fox"]
 
