@@ -5,12 +5,12 @@ import { Choices } from "/web/choices.js";
 import { Feed, jobOf } from "/web/feed.js";
 import { isHeldOnButton, keysOf } from "/web/hotkeys.js";
 import { Instructions } from "/web/instructions.js";
-import { isSignedOut, watchSession } from "/web/lost_session.js";
+import { isSignedOut, watchSession } from "/web/lost-session.js";
 import { Outbox } from "/web/outbox.js";
-import { OwnLabels } from "/web/own_labels.js";
+import { OwnLabels } from "/web/own-labels.js";
 import { loadPicture } from "/web/picture.js";
 import { Progress } from "/web/progress.js";
-import { SkipDialog } from "/web/skip_dialog.js";
+import { SkipDialog } from "/web/skip-dialog.js";
 import { Stage } from "/web/stage.js";
 import { tell } from "/web/notices.js";
 

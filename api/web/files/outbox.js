@@ -6,7 +6,7 @@
 // takes as once.
 
 import { heldLocks, holdLock } from "/web/locks.js";
-import { isSignedOut } from "/web/lost_session.js";
+import { isSignedOut } from "/web/lost-session.js";
 import { ask } from "/web/session.js";
 
 const PATH = "/v1/annotation/labels";

@@ -1,6 +1,6 @@
 // One's last labels, and a way to change one as long as its task takes labels.
 
-import { isSignedOut } from "/web/lost_session.js";
+import { isSignedOut } from "/web/lost-session.js";
 import { ask } from "/web/session.js";
 
 const SHOWN = 50;
