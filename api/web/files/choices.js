@@ -1,6 +1,7 @@
 // The options as a group of radio buttons: the arrow keys go from one to the next, a hotkey or Enter chooses.
 
-import { hotkeysOf, keysOf } from "/web/hotkeys.js";
+import { el } from "/web/dom.js";
+import { hotkeysOf, keyCap, keysOf } from "/web/hotkeys.js";
 
 export class Choices {
   #group;
@@ -42,28 +43,12 @@ export class Choices {
   }
 
   #button({ option, description, hotkey }) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.value = option;
-    button.setAttribute("role", "radio");
-    const text = document.createElement("span");
-    text.textContent = option;
-    button.append(text);
-    if (hotkey) {
-      this.#byKey.set(hotkey.toLowerCase(), option);
-      button.setAttribute("aria-keyshortcuts", hotkey);
-      const key = document.createElement("kbd");
-      key.textContent = hotkey.toUpperCase().length === 1 ? hotkey.toUpperCase() : hotkey;
-      key.setAttribute("aria-hidden", "true");
-      button.prepend(key);
-    }
-    if (description) {
-      const more = document.createElement("small");
-      more.textContent = description;
-      button.append(more);
-    }
-    button.addEventListener("click", (event) => this.#choose(option, event));
-    return button;
+    if (hotkey) this.#byKey.set(hotkey.toLowerCase(), option);
+    return el(
+      "button",
+      { type: "button", value: option, role: "radio", "aria-keyshortcuts": hotkey, onclick: (event) => this.#choose(option, event) },
+      hotkey && keyCap(hotkey), el("span", {}, option), description && el("small", {}, description),
+    );
   }
 
   #walk(event) {

@@ -1,22 +1,9 @@
-// Elements. Whatever comes from a customer or an annotator goes in as text, or as an address that was checked.
+// What the console's pages are made of: tables, sections, pictures, numbers, and when a place may change.
 
+import { el } from "/web/dom.js";
 import { setSource } from "/web/picture.js";
 
-// A form that is reset goes back to these.
-const DEFAULTS = { checked: "defaultChecked", value: "defaultValue", selected: "defaultSelected" };
-
-/** Return an element. Properties are set as such, false ones too; those with a hyphen and `role` as attributes; children may be texts. */
-export function el(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (value === undefined || value === null) continue;
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (name.includes("-") || name === "role") made.setAttribute(name, value);
-    else made[DEFAULTS[name] in made ? DEFAULTS[name] : name] = value;
-  }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
-  return made;
-}
+export { el };
 
 /** Return a table: `heads` are texts or elements, or {text, number}; each of `rows` has a text or an element for each of them. */
 export function table(caption, heads, rows, { isCaptionSeen = false } = {}) {

@@ -1,5 +1,6 @@
 // The front door: sign in by a key or a link, choose a page, sign out.
 
+import { el } from "/web/dom.js";
 import { current, signIn, signOut } from "/web/session.js";
 
 const PAGES = [
@@ -42,15 +43,7 @@ function show(session) {
 }
 
 function entry({ path, name, about }) {
-  const item = document.createElement("li");
-  const link = document.createElement("a");
-  const more = document.createElement("span");
-  link.href = path;
-  link.textContent = name;
-  more.textContent = about;
-  link.append(more);
-  item.append(link);
-  return item;
+  return el("li", {}, el("a", { href: path }, name, el("span", {}, about)));
 }
 
 /** Return the address on this service that the page was opened for, or null. */

@@ -1,6 +1,8 @@
 // The keys of options: those that the job says, then digits and letters that are free. The pages' own commands keep
 // theirs, whatever a job says, and none has Ctrl, Alt or the system's key, which are the browser's.
 
+import { el } from "/web/dom.js";
+
 const COMMANDS = "?,+=-.;";
 const KEYS = [..."1234567890qwertyuiopasdfghjklzxcvbnm"];
 
@@ -14,6 +16,12 @@ export function hotkeysOf(spec) {
     const own = COMMANDS.includes(known.hotkey) ? undefined : known.hotkey;
     return { option, description: known.description, hotkey: own ?? free.shift() };
   });
+}
+
+/** Return the sign of a key. A button's aria-keyshortcuts says it to a screen reader. */
+export function keyCap(key) {
+  const large = key.toUpperCase(); // of ß they are two
+  return el("kbd", { "aria-hidden": "true" }, large.length === 1 ? large : key);
 }
 
 /**

@@ -1,5 +1,6 @@
 // The instructions of a job, beside its tasks: open the first time, and again when their version changes.
 
+import { el } from "/web/dom.js";
 import { render } from "/web/markdown.js";
 import { ask } from "/web/session.js";
 
@@ -50,14 +51,11 @@ export class Instructions {
   }
 
   #retry(wanted) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = "The instructions could not be loaded. Try again";
-    button.addEventListener("click", () => {
+    const again = () => {
       this.#version = null;
       void this.show(wanted);
-    });
-    return button;
+    };
+    return el("button", { type: "button", onclick: again }, "The instructions could not be loaded. Try again");
   }
 }
 

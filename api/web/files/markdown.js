@@ -1,6 +1,8 @@
 // Markdown as DOM nodes: headings, paragraphs, lists, quotes, code, emphasis, and links to http(s) pages. Nothing else
 // means anything: HTML and pictures are shown as the text that they are.
 
+import { el } from "/web/dom.js";
+
 const BLOCK = /^(#{1,6} |[-*+] |\d{1,9}[.)] |>|```)/;
 const INLINE = /(`+)(.+?)\1|\*\*(?=\S)(.+?)\*\*|__(?=\S)(.+?)__|\*(?=\S)(.+?)\*|\b_(?=\S)(.+?)_\b|!?\[([^\]]+)\]\(([^)\s]+)\)/;
 const DEPTH_MAX = 8;
@@ -25,8 +27,8 @@ function blockAt(lines, n, level, depth) {
   const line = lines[n];
   if (line.startsWith("```")) return code(lines, n);
   const heading = /^(#{1,6}) +(.+?)(?: +#+)?\s*$/.exec(line);
-  if (heading) return [element(`h${Math.min(heading[1].length + level - 1, 6)}`, inline(heading[2])), n + 1];
-  if (/^ {0,3}([-*_])( *\1){2,} *$/.test(line)) return [document.createElement("hr"), n + 1];
+  if (heading) return [el(`h${Math.min(heading[1].length + level - 1, 6)}`, {}, inline(heading[2])), n + 1];
+  if (/^ {0,3}([-*_])( *\1){2,} *$/.test(line)) return [el("hr"), n + 1];
   if (depth < DEPTH_MAX && line.startsWith(">")) return quote(lines, n, level, depth);
   if (depth < DEPTH_MAX && /^ {0,3}([-*+]|\d{1,9}[.)]) +\S/.test(line)) return list(lines, n, level, depth);
   return paragraph(lines, n);
@@ -35,14 +37,14 @@ function blockAt(lines, n, level, depth) {
 function code(lines, n) {
   let end = n + 1;
   while (end < lines.length && !lines[end].startsWith("```")) end += 1;
-  return [element("pre", [element("code", [lines.slice(n + 1, end).join("\n")])]), end + 1];
+  return [el("pre", {}, el("code", {}, lines.slice(n + 1, end).join("\n"))), end + 1];
 }
 
 function quote(lines, n, level, depth) {
   let end = n;
   while (end < lines.length && lines[end].startsWith(">")) end += 1;
   const inner = lines.slice(n, end).map((line) => line.replace(/^> ?/, ""));
-  return [element("blockquote", blocksOf(inner, level, depth + 1)), end];
+  return [el("blockquote", {}, blocksOf(inner, level, depth + 1)), end];
 }
 
 function list(lines, n, level, depth) {
@@ -56,7 +58,7 @@ function list(lines, n, level, depth) {
     else if (/^(\t| {2,})\S/.test(lines[end])) items.at(-1).push(lines[end].replace(/^(\t| {2,4})/, ""));
     else if (lines[end].trim() || !mark.test(lines[end + 1] ?? "")) break;
   }
-  const made = element(number ? "ol" : "ul", items.map((item) => element("li", contentOf(item, level, depth))));
+  const made = el(number ? "ol" : "ul", {}, items.map((item) => el("li", {}, contentOf(item, level, depth))));
   if (number && number !== "1") made.start = Number(number);
   return [made, end];
 }
@@ -71,7 +73,7 @@ function contentOf(lines, level, depth) {
 function paragraph(lines, n) {
   let end = n + 1;
   while (end < lines.length && lines[end].trim() && !BLOCK.test(lines[end])) end += 1;
-  return [element("p", inline(lines.slice(n, end).map((line) => line.trim()).join(" "))), end];
+  return [el("p", {}, inline(lines.slice(n, end).map((line) => line.trim()).join(" "))), end];
 }
 
 /** Return the nodes of a text that has no blocks. */
@@ -86,24 +88,14 @@ function inline(text) {
 }
 
 function marked([all, , code, strong, strong_, em, em_, label, address]) {
-  if (code !== undefined) return element("code", [code.trim()]);
-  if (strong ?? strong_) return element("strong", inline(strong ?? strong_));
-  if (em ?? em_) return element("em", inline(em ?? em_));
+  if (code !== undefined) return el("code", {}, code.trim());
+  if (strong ?? strong_) return el("strong", {}, inline(strong ?? strong_));
+  if (em ?? em_) return el("em", {}, inline(em ?? em_));
   return link(all, label, address);
 }
 
 /** Return a link that opens beside the page, where it goes to a page of the web; else its text as it was written. */
 function link(all, label, address) {
   if (all.startsWith("!") || !/^https?:\/\/[^/]/i.test(address)) return all;
-  const made = element("a", inline(label));
-  made.href = address;
-  made.target = "_blank";
-  made.rel = "noopener noreferrer";
-  return made;
-}
-
-function element(name, children) {
-  const made = document.createElement(name);
-  made.append(...children);
-  return made;
+  return el("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, inline(label));
 }

@@ -1,6 +1,8 @@
 // Short messages that stay until they are closed; the same one again is counted. A new question stays in sight, so that
 // it is another one is news for a while only.
 
+import { el } from "/web/dom.js";
+
 const SHOWN_MAX = 3;
 const NEWS_MS = 10_000;
 const COUNT = new WeakMap();
@@ -21,14 +23,7 @@ export function tell(text, { kind }) {
 }
 
 function made(text, kind) {
-  const notice = document.createElement("p");
-  notice.dataset.kind = kind;
-  notice.dataset.text = text;
-  const close = document.createElement("button");
-  close.type = "button";
-  close.textContent = "✕";
-  close.setAttribute("aria-label", "Close this message");
-  close.addEventListener("click", () => notice.remove());
-  notice.append(document.createElement("span"), close);
+  const notice = el("p", { "data-kind": kind, "data-text": text }, el("span"),
+    el("button", { type: "button", "aria-label": "Close this message", onclick: () => notice.remove() }, "✕"));
   return notice;
 }

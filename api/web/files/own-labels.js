@@ -1,5 +1,6 @@
 // One's last labels, and a way to change one as long as its task takes labels.
 
+import { el } from "/web/dom.js";
 import { isSignedOut } from "/web/lost-session.js";
 import { ask } from "/web/session.js";
 
@@ -38,16 +39,13 @@ export class OwnLabels {
   }
 
   #row({ task_id, label, created_at }) {
-    const [row, what, when, button] = ["li", "span", "time", "button"].map((tag) => document.createElement(tag));
-    what.textContent = label ?? "taken back";
-    when.dateTime = created_at;
-    when.textContent = new Date(created_at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-    button.type = "button";
-    button.textContent = "Change";
-    button.setAttribute("aria-label", `Change “${what.textContent}” of ${when.textContent}`);
-    button.addEventListener("click", () => this.#open(task_id, button));
-    row.append(when, what, button);
-    return row;
+    const what = label ?? "taken back";
+    const when = new Date(created_at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+    const change = ({ target }) => this.#open(task_id, target);
+    return el(
+      "li", {}, el("time", { dateTime: created_at }, when), el("span", {}, what),
+      el("button", { type: "button", "aria-label": `Change “${what}” of ${when}`, onclick: change }, "Change"),
+    );
   }
 
   async #open(taskId, button) {

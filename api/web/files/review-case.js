@@ -1,6 +1,7 @@
 // What is shown of a case beside its picture: why it is here, what is proposed, and what annotators have said.
 
-import { hotkeysOf } from "/web/hotkeys.js";
+import { el } from "/web/dom.js";
+import { hotkeysOf, keyCap } from "/web/hotkeys.js";
 
 export const REASONS = {
   no_consensus: "No consensus",
@@ -28,22 +29,6 @@ const LIVE_OPTIONS_MAX = 5;
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const $ = (id) => document.getElementById(id);
 
-/** Make an element with a text, perhaps a class, and children after the text. */
-export function make(name, text = "", { className = "", children = [] } = {}) {
-  const element = document.createElement(name);
-  if (text) element.textContent = text;
-  if (className) element.className = className;
-  element.append(...children);
-  return element;
-}
-
-/** Make the sign of a key. A button's aria-keyshortcuts says it to a screen reader. */
-export function keyCap(key) {
-  const cap = make("kbd", key.toUpperCase());
-  cap.ariaHidden = "true";
-  return cap;
-}
-
 /** Return the decision that accepts what is proposed. */
 export function proposalOf({ proposed_label: label, proposed_failure: failure }) {
   if (label !== null) return { label };
@@ -60,13 +45,13 @@ export function describe(decision) {
 /** Show a case; `choose` is called with an option, and `linkTo` gives the address of an annotator's cases. */
 export function showCase(task, choose, linkTo) {
   const { review, label_spec: spec } = task;
-  $("why").replaceChildren(make("strong", REASONS[review.reason]), ` ${WHY[review.reason]}`);
+  $("why").replaceChildren(el("strong", {}, REASONS[review.reason]), ` ${WHY[review.reason]}`);
   $("proposed").textContent = proposalText(review);
   const options = hotkeysOf(spec);
   const most = Math.max(1, ...Object.values(review.votes));
   $("options").replaceChildren(...options.map((each) => optionRow(each, review, most, choose)));
-  showSaid($("labels"), review.labels, (label) => [make("strong", label.label)], linkTo);
-  showSaid($("skips"), review.skips, (skip) => [make("strong", SKIPS[skip.reason]), ...noteOf(skip)], linkTo);
+  showSaid($("labels"), review.labels, (label) => [el("strong", {}, label.label)], linkTo);
+  showSaid($("skips"), review.skips, (skip) => [el("strong", {}, SKIPS[skip.reason]), skip.note && el("q", {}, skip.note)], linkTo);
   showMetadata(task.metadata);
   $("deadline").textContent = `Came here ${ago(review.created_at)}; ends as proposed ${ago(review.due_at)}.`;
   return options;
@@ -91,44 +76,37 @@ function percent(share) {
 function optionRow({ option, description, hotkey }, review, most, choose) {
   const votes = review.votes[option];
   const isProposed = option === review.proposed_label;
-  const name = make("span", option, { className: "name" });
-  if (hotkey) name.append(keyCap(hotkey));
-  if (isProposed) name.append(" ", make("span", "proposed", { className: "tag" }));
-  if (description) name.append(make("small", description));
-  const count = make("span", String(votes), { className: "count" });
-  count.ariaLabel = votes === 1 ? "1 vote" : `${votes} votes`;
-  count.role = "img";
-  const bar = make("span", "", { className: "bar" });
+  const bar = el("span", { className: "bar" });
   bar.style.width = `${(100 * votes) / most}%`;
-  const button = make("button", "", { children: [name, count, make("span", "", { className: "track", children: [bar] })] });
-  button.type = "button";
-  button.classList.toggle("proposed", isProposed);
-  if (hotkey) button.setAttribute("aria-keyshortcuts", hotkey);
-  button.addEventListener("click", () => choose(option));
-  return make("li", "", { children: [button] });
+  return el("li", {}, el(
+    "button",
+    { type: "button", className: isProposed ? "proposed" : "", "aria-keyshortcuts": hotkey, onclick: () => choose(option) },
+    el(
+      "span", { className: "name" }, option, hotkey && keyCap(hotkey),
+      isProposed && [" ", el("span", { className: "tag" }, "proposed")], description && el("small", {}, description),
+    ),
+    el("span", { className: "count", role: "img", "aria-label": votes === 1 ? "1 vote" : `${votes} votes` }, votes),
+    el("span", { className: "track" }, bar),
+  ));
 }
 
 function showSaid(section, said, describeOne, linkTo) {
   section.hidden = !said.length;
   section.querySelector("ul").replaceChildren(...said.map((each) => {
-    const link = make("a", `${each.annotator_id.slice(0, SHORT_ID)}…`);
-    link.href = linkTo(each.annotator_id);
-    link.title = `Only what ${each.annotator_id} has labelled or skipped`;
-    const time = make("time", ago(each.created_at), { className: "quiet" });
-    time.dateTime = each.created_at;
-    return make("li", "", { children: [make("span", "", { children: describeOne(each) }), link, time] });
+    const { annotator_id: id, created_at: at } = each;
+    const title = `Only what ${id} has labelled or skipped`;
+    return el(
+      "li", {}, el("span", {}, describeOne(each)), el("a", { href: linkTo(id), title }, `${id.slice(0, SHORT_ID)}…`),
+      el("time", { className: "quiet", dateTime: at }, ago(at)),
+    );
   }));
-}
-
-function noteOf({ note }) {
-  return note ? [make("q", note)] : [];
 }
 
 function showMetadata(metadata) {
   const members = metadata && typeof metadata === "object" ? Object.entries(metadata) : [];
   $("metadata").hidden = !members.length;
   $("metadata").querySelector("dl").replaceChildren(...members.flatMap(([name, value]) => [
-    make("dt", name), make("dd", typeof value === "string" ? value : JSON.stringify(value)),
+    el("dt", {}, name), el("dd", {}, typeof value === "string" ? value : JSON.stringify(value)),
   ]));
 }
 

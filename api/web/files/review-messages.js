@@ -1,6 +1,7 @@
 // What the page says where there is no case to show, and of decisions that were not taken.
 
-import { describe, make } from "/web/review-case.js";
+import { el } from "/web/dom.js";
+import { describe } from "/web/review-case.js";
 
 const REFUSED = {
   already_settled: "the task has ended meanwhile: somebody else has decided it, its time was over, or its job was cancelled.",
@@ -26,22 +27,22 @@ export function whyRefused({ decision, outcome, message }) {
 export function whyNothing({ hasQueues, isSet }, waiting) {
   const all = isSet ? [link("/review", "Show all")] : [];
   if (hasQueues === false) {
-    return [make("h2", "No job has reviews"), make("p", "None of the jobs under way that you may see asks for reviewers."), ...all];
+    return [el("h2", {}, "No job has reviews"), el("p", {}, "None of the jobs under way that you may see asks for reviewers."), ...all];
   }
   if (waiting?.count) {
     const text = `${number(waiting)} wait, but ${isSet ? "none that the filter shows is" : "none is"} for you now: `
       + "others hold them, or you have labelled them yourself. This page looks again.";
-    return [make("h2", "Nothing for you now"), make("p", text), ...all];
+    return [el("h2", {}, "Nothing for you now"), el("p", {}, text), ...all];
   }
   const text = `Everything${isSet ? " that the filter shows" : ""} is decided. This page shows the next case as soon as there is one.`;
-  return [make("h2", "Nothing to review now"), make("p", text), ...all];
+  return [el("h2", {}, "Nothing to review now"), el("p", {}, text), ...all];
 }
 
 /** Say that the service gives no case just now. */
 export function whyCut(error) {
   return [
-    make("h2", error.status ? "The service cannot give you a case now" : "The service does not answer"),
-    make("p", `${error.status ? `${error.message} ` : ""}This page tries again by itself. Your decisions are kept here until they are sent.`),
+    el("h2", {}, error.status ? "The service cannot give you a case now" : "The service does not answer"),
+    el("p", {}, `${error.status ? `${error.message} ` : ""}This page tries again by itself. Your decisions are kept here until they are sent.`),
   ];
 }
 
@@ -52,18 +53,16 @@ export function whyOver(error, left) {
     invalid_api_key: ["You are signed out", link("/?to=/review", "Sign in again")],
     other_session: ["Somebody else is signed in", link("/review", "Load this page again")],
   }[error.code] ?? ["You may not review any more", link("/", "All pages")];
-  return [make("h2", title), ...(left ? [make("p", kept)] : []), way];
+  return [el("h2", {}, title), ...(left ? [el("p", {}, kept)] : []), way];
 }
 
 /** Say why a picture is not there, with a button that loads it again. */
 export function whyBroken(task, reload) {
-  const again = make("button", "Try again");
-  again.type = "button";
-  again.addEventListener("click", reload);
+  const again = el("button", { type: "button", onclick: reload }, "Try again");
   const why = task.unsigned_reason ? "The credentials of its job do not reach it." : "It could not be loaded, or is no picture.";
   return [
-    make("h2", "This picture cannot be shown"),
-    make("p", `${why} You can decide by the labels, put it off, or fail it.`),
+    el("h2", {}, "This picture cannot be shown"),
+    el("p", {}, `${why} You can decide by the labels, put it off, or fail it.`),
     ...(task.unsigned_reason ? [] : [again]),
   ];
 }
@@ -71,10 +70,10 @@ export function whyBroken(task, reload) {
 /** Say why somebody cannot review, with a way out: `session` is theirs, null, or the error in place of it. */
 export function turnAway(session) {
   const [title, text, links] = reasonOf(session);
-  const list = make("ul", "", { className: "choices", children: links.map((each) => make("li", "", { children: [link(...each)] })) });
+  const list = el("ul", { className: "choices" }, links.map((each) => el("li", {}, link(...each))));
   $("show-filter").hidden = true;
   $("nothing").hidden = false;
-  $("nothing").replaceChildren(make("h2", title), make("p", text), list);
+  $("nothing").replaceChildren(el("h2", {}, title), el("p", {}, text), list);
 }
 
 function reasonOf(session) {
@@ -89,7 +88,5 @@ function reasonOf(session) {
 }
 
 function link(href, text) {
-  const element = make("a", text);
-  element.href = href;
-  return element;
+  return el("a", { href }, text);
 }

@@ -1,9 +1,10 @@
 // The reviewers' page: one case at a time, with everything that annotators have said of it.
 
-import { isHeldOnButton, keysOf } from "/web/hotkeys.js";
+import { el } from "/web/dom.js";
+import { isHeldOnButton, keyCap, keysOf } from "/web/hotkeys.js";
 import { Instructions } from "/web/instructions.js";
 import { Frame, loadPicture } from "/web/picture.js";
-import { announce, describe, keyCap, make, proposalOf, showCase } from "/web/review-case.js";
+import { announce, describe, proposalOf, showCase } from "/web/review-case.js";
 import { ReviewFeed } from "/web/review-feed.js";
 import { ReviewFilter } from "/web/review-filter.js";
 import { actionKeys } from "/web/review-keys.js";
@@ -61,7 +62,7 @@ class ReviewPage {
     const turn = ++this.#turn;
     this.#shown = null;
     this.#lock(true);
-    const isSlow = setTimeout(() => turn === this.#turn && this.#showNothing([make("p", "Looking for the next case …")]), SLOW_MS);
+    const isSlow = setTimeout(() => turn === this.#turn && this.#showNothing([el("p", {}, "Looking for the next case …")]), SLOW_MS);
     let failures = 0;
     while (turn === this.#turn && !this.#isOver) {
       try {
@@ -131,7 +132,7 @@ class ReviewPage {
     } else if (picture.isBroken) {
       $("nothing").replaceChildren(...whyBroken(task, () => this.#reload()));
     } else {
-      $("nothing").replaceChildren(make("p", "The picture is loading …"));
+      $("nothing").replaceChildren(el("p", {}, "The picture is loading …"));
       void picture.ended.then(() => this.#shown?.picture === picture && this.#showData(this.#shown));
     }
   }
@@ -227,7 +228,7 @@ class ReviewPage {
 
   /** Say what the reviewer has to know, and keep it shown until they have seen it. */
   #tell(sentences) {
-    $("refused").querySelector("ul").append(...sentences.map((each) => make("li", each)));
+    $("refused").querySelector("ul").append(...sentences.map((each) => el("li", {}, each)));
     $("refused").hidden = false;
   }
 

@@ -1,5 +1,6 @@
 // Where the task is: its picture, its text, or a sentence on why there is nothing to see.
 
+import { el } from "/web/dom.js";
 import { Frame, loadPicture } from "/web/picture.js";
 
 const LOADING_MS = 150; // a picture that comes sooner is not announced
@@ -98,11 +99,6 @@ function showMetadata(metadata) {
   const list = document.getElementById("metadata");
   const members = Object.entries(metadata ?? {});
   list.hidden = !members.length;
-  list.replaceChildren(...members.map(([name, value]) => {
-    const [pair, key, what] = ["div", "dt", "dd"].map((tag) => document.createElement(tag));
-    key.textContent = name;
-    what.textContent = typeof value === "string" ? value : JSON.stringify(value);
-    pair.append(key, what);
-    return pair;
-  }));
+  list.replaceChildren(...members.map(([name, value]) =>
+    el("div", {}, el("dt", {}, name), el("dd", {}, typeof value === "string" ? value : JSON.stringify(value)))));
 }
