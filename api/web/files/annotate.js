@@ -238,8 +238,8 @@ $("hide-instructions").addEventListener("click", () => {
 });
 
 addEventListener("pagehide", () => {
-  outbox.leave(session.csrfToken);
-  feed.leave(session.csrfToken);
+  outbox.leave();
+  feed.leave();
 });
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 

@@ -2,6 +2,7 @@
 
 import { el, notice, number, raw, section, table, whenFree } from "/web/console-dom.js";
 import { bars } from "/web/plots.js";
+import { request } from "/web/session.js";
 
 const SHOWN_MAX = 50;
 const RAW_CHARACTERS_MAX = 300;
@@ -41,8 +42,7 @@ export function showErrors(path) {
 
 /** Return the first lines of a stream that may have millions. */
 async function first(path) {
-  const answer = await fetch(path);
-  if (!answer.ok) throw new Error((await answer.json()).error);
+  const answer = await request("GET", path);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {

@@ -5,7 +5,7 @@
 
 import { holdLock } from "/web/locks.js";
 import { loadPicture } from "/web/picture.js";
-import { ask } from "/web/session.js";
+import { ask, sendLast } from "/web/session.js";
 
 const AHEAD_MIN = 5; // so many tasks after the one that is shown have their pictures decoded
 const CLAIM_MAX = 5;
@@ -83,15 +83,10 @@ export class Feed extends EventTarget {
   }
 
   /** Hand back what was claimed and not shown, while the page goes away. */
-  leave(csrfToken) {
+  leave() {
     const unseen = this.#ahead.map(({ task }) => task.task_id).filter((id) => this.#locks.has(id));
     if (!unseen.length) return;
-    fetch("/v1/annotation/release", {
-      method: "POST",
-      keepalive: true,
-      headers: { "Content-Type": "application/json", "X-CSRF-Token": csrfToken },
-      body: JSON.stringify({ task_ids: unseen }),
-    }).catch(() => {}); // their leases are short
+    sendLast("/v1/annotation/release", { task_ids: unseen }); // or others get them when their leases end
   }
 
   /** Hold what is held for longer; show no unseen task that others may have by now. */

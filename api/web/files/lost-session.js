@@ -11,8 +11,8 @@ export function isSignedOut(error) {
 }
 
 /**
- * Return `{owner_id, csrfToken, lost, countLeft}` once the service has said who is signed in; those who may not label go to the
- * front door. `lost()` shows the banner until the same annotator is signed in again, then `onReturn()` is called. `countLeft()` says there anew how many answers are left.
+ * Return `{owner_id, lost, countLeft}` once the service has said who is signed in; those who may not label go to the front
+ * door. `lost()` shows the banner until the same annotator is signed in again, then `onReturn()` is called. `countLeft()` says there anew how many answers are left.
  */
 export async function watchSession({ banner, left, onReturn }) {
   const session = await first(banner);
@@ -20,7 +20,6 @@ export async function watchSession({ banner, left, onReturn }) {
     location.replace(session ? "/" : "/?to=/annotate");
     return new Promise(() => {}); // this page ends here
   }
-  let csrfToken = session.csrf_token;
   let timer = null;
   let other = null; // the name of who is signed in instead
 
@@ -40,7 +39,7 @@ export async function watchSession({ banner, left, onReturn }) {
     if (timer !== null && found?.owner_id === session.owner_id) {
       clearInterval(timer);
       timer = null;
-      csrfToken = (await current()).csrf_token;
+      await current();
       banner.hidden = true;
       onReturn();
     } else if (found) {
@@ -52,9 +51,6 @@ export async function watchSession({ banner, left, onReturn }) {
   addEventListener("focus", lookAgain);
   return {
     owner_id: session.owner_id,
-    get csrfToken() {
-      return csrfToken;
-    },
     countLeft: showLost,
     lost() {
       if (timer !== null) return;

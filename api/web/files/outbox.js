@@ -7,7 +7,7 @@
 
 import { heldLocks, holdLock } from "/web/locks.js";
 import { isSignedOut } from "/web/lost-session.js";
-import { ask } from "/web/session.js";
+import { ask, sendLast } from "/web/session.js";
 
 const PATH = "/v1/annotation/labels";
 const BATCH_MAX = 100;
@@ -106,16 +106,11 @@ export class Outbox extends EventTarget {
   }
 
   /** Send what is left while the page goes away. It stays kept, as nobody sees whether it arrives. */
-  leave(csrfToken) {
+  leave() {
     const rounds = nextOfEach(this.#queue);
     for (let n = 0; n < rounds.length; n += BATCH_MAX) {
       const labels = rounds.slice(n, n + BATCH_MAX).map((entries) => entries.at(-1).body);
-      fetch(PATH, {
-        method: "POST",
-        keepalive: true,
-        headers: { "Content-Type": "application/json", "X-CSRF-Token": csrfToken },
-        body: JSON.stringify({ labels }),
-      }).catch(() => {});
+      sendLast(PATH, { labels });
       rounds.slice(n, n + BATCH_MAX).flat().forEach((entry) => { entry.tries += 1; });
     }
   }

@@ -5,7 +5,7 @@
 // tab has left is sent by the next page.
 
 import { heldLocks, holdLock } from "/web/locks.js";
-import { ask } from "/web/session.js";
+import { ask, sendLast } from "/web/session.js";
 
 const PATH = "/v1/annotation/reviews";
 const BATCH_MAX = 100;
@@ -87,16 +87,11 @@ export class ReviewOutbox extends EventTarget {
   }
 
   /** Send what is left while the page goes away. It stays kept, as nobody sees whether it arrives. */
-  leave(csrfToken) {
+  leave() {
     for (let n = 0; n < this.#waiting.length; n += BATCH_MAX) {
       const some = this.#waiting.slice(n, n + BATCH_MAX);
       for (const entry of some) entry.wasTried = true;
-      fetch(PATH, {
-        method: "POST",
-        keepalive: true,
-        headers: { "Content-Type": "application/json", "X-CSRF-Token": csrfToken },
-        body: JSON.stringify({ reviews: some.map((entry) => entry.body) }),
-      }).catch(() => {});
+      sendLast(PATH, { reviews: some.map((entry) => entry.body) });
     }
   }
 

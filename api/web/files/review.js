@@ -10,7 +10,7 @@ import { ReviewFilter } from "/web/review-filter.js";
 import { actionKeys } from "/web/review-keys.js";
 import { number, turnAway, whyBroken, whyCut, whyNothing, whyOver, whyRefused } from "/web/review-messages.js";
 import { ReviewOutbox } from "/web/review-outbox.js";
-import { ask, current } from "/web/session.js";
+import { ask, current, sendLast } from "/web/session.js";
 
 const NO_KEYS = "refinery-review-without-keys";
 const LOOK_AGAIN_MS = 5000;
@@ -325,15 +325,9 @@ class ReviewPage {
 
   #leave() {
     if (this.#isOver) return;
-    this.#outbox.leave(this.#session.csrf_token);
+    this.#outbox.leave();
     const taskIds = this.#feed.unseen;
-    if (!taskIds.length) return;
-    fetch("/v1/annotation/release", {
-      method: "POST",
-      keepalive: true,
-      headers: { "Content-Type": "application/json", "X-CSRF-Token": this.#session.csrf_token },
-      body: JSON.stringify({ task_ids: taskIds }),
-    }).catch(() => {}); // then they come back when their leases run out
+    if (taskIds.length) sendLast("/v1/annotation/release", { task_ids: taskIds });
   }
 }
 

@@ -14,26 +14,44 @@ export class Refused extends Error {
 }
 
 /** Send a request to the API, and return what it answers; throw `Refused`, or a TypeError if nobody answers. */
-export async function ask(method, path, body, headers = {}) {
+export async function ask(method, path, body, headers) {
+  const answer = await request(method, path, { body, headers });
+  return read(await answer.text());
+}
+
+/** Send a request, and return its answer as soon as it begins: its body is still to be read. Throw as `ask` does. */
+export async function request(method, path, options) {
   try {
-    return await send(method, path, body, headers);
+    return await send(method, path, options);
   } catch (error) {
     if (error.code !== "csrf_token") throw error;
     await goOnWithNewSession();
-    return send(method, path, body, headers);
+    return send(method, path, options);
   }
+}
+
+/** Send a request while the page goes away; nobody sees whether it arrives. */
+export function sendLast(path, body) {
+  send("POST", path, { body, keepalive: true }).catch(() => {});
 }
 
 // A request names its session, so that nobody reads or writes in the name of another one who has signed in since. Only
 // the question who is signed in is anybody's.
-async function send(method, path, body, more = {}) {
+async function send(method, path, { body, headers, ...more } = {}) {
   const isAnybodys = method === "GET" && path === "/v1/session";
-  const headers = session?.csrf_token && !isAnybodys ? { ...more, "X-CSRF-Token": session.csrf_token } : { ...more };
-  if (body !== undefined) headers["Content-Type"] = "application/json";
-  const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
-  const content = read(await answer.text());
-  if (!answer.ok) throw new Refused(answer.status, content ?? unreadable(answer), Number(answer.headers.get("Retry-After")));
-  return content;
+  const answer = await fetch(path, {
+    ...more,
+    method,
+    headers: {
+      ...headers,
+      ...(session?.csrf_token && !isAnybodys && { "X-CSRF-Token": session.csrf_token }),
+      ...(body !== undefined && { "Content-Type": "application/json" }),
+    },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  if (answer.ok) return answer;
+  const content = read(await answer.text()) ?? unreadable(answer);
+  throw new Refused(answer.status, content, Number(answer.headers.get("Retry-After")));
 }
 
 // A proxy's errors are no JSON.
@@ -62,7 +80,7 @@ async function goOnWithNewSession() {
 /** Return who is signed in; null if nobody is. */
 export async function current() {
   try {
-    return (session = await send("GET", "/v1/session"));
+    return (session = read(await (await send("GET", "/v1/session")).text()));
   } catch (error) {
     if (error.status === 401) return (session = null);
     throw error;
