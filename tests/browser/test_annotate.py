@@ -293,6 +293,7 @@ def test_a_label_of_before_is_changed_while_its_task_is_open(
         hand.label()
         hand.wait_saved()
     hand.reload()
+    expect(hand.page.locator("#progress")).to_contain_text("2 today")  # its buttons work by then
     faults.expect("404 [(]Not Found[)].*/me/labels/")
     hand.page.get_by_role("button", name="My labels").click()
     rows = hand.page.locator("#labels li")

@@ -251,6 +251,23 @@ def test_a_session_that_has_ended_is_told_and_decisions_are_kept(
     assert key not in stored(page)
 
 
+def test_a_decision_that_this_device_has_kept_badly_holds_up_nothing(
+    desk: ReviewDesk, sit: Sit
+) -> None:
+    job = desk.make_cases(2)
+    page = sit()
+    at_case(page, 0)
+    owner = page.request.get("/v1/session").json()["owner_id"]
+    page.evaluate("id => localStorage.setItem(`refinery-reviews/${id}/0/0`, '{')", owner)
+    page.keyboard.press("2")
+    at_case(page, 1)
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("A decision kept on this device could not")
+    at_case(page, 1)
+    expect(page.locator("#saved")).to_have_text("All sent")
+    assert desk.decisions(job) == [("decided", 2), ("open", None)]
+
+
 def test_nothing_is_sent_in_the_name_of_somebody_else(
     desk: ReviewDesk, sit: Sit, faults: Faults
 ) -> None:

@@ -1,12 +1,12 @@
 // The annotators' page: one task at a time, from the keyboard or by touch. What is shown is decided here; the parts
 // are in modules of their own.
 
+import { AnswerOutbox } from "/web/answer-outbox.js";
 import { Choices } from "/web/choices.js";
 import { Feed, jobOf } from "/web/feed.js";
 import { isHeldOnButton, keysOf } from "/web/hotkeys.js";
 import { Instructions } from "/web/instructions.js";
 import { isSignedOut, watchSession } from "/web/lost-session.js";
-import { Outbox } from "/web/outbox.js";
 import { OwnLabels } from "/web/own-labels.js";
 import { loadPicture } from "/web/picture.js";
 import { Progress } from "/web/progress.js";
@@ -30,7 +30,7 @@ const session = await watchSession({
   },
 });
 
-const outbox = new Outbox(session.owner_id);
+const outbox = new AnswerOutbox(session.owner_id);
 const feed = new Feed(new URLSearchParams(location.search).get("job"), () => outbox.taskIds);
 const progress = new Progress();
 const stage = new Stage($("stage"), { onOpen: open, onSkip: openSkipDialog });
@@ -173,8 +173,8 @@ function showSaved() {
   isRiskTold ||= isAtRisk;
 }
 
-function tellRefused({ labels, refused }) {
-  progress.taken(labels);
+function tellRefused({ sent, refused }) {
+  progress.taken(sent.filter(({ outcome }) => outcome === "accepted" || outcome === "settled").length);
   if (refused.length) void feed.renew(); // it drops unseen tasks of a job that is over
   for (const { task_id, outcome, message } of refused) {
     tell(REFUSED[outcome] ?? message ?? outcome, { kind: "refused" });

@@ -14,18 +14,18 @@ const HELD_MAX = 500;
 
 export class ReviewFeed extends EventTarget {
   #wanted; // what a claim asks for: job_id, reason, annotator_id
-  #isDecided;
+  #decidedIds;
   #ahead = []; // {task, picture} in the order in which they are shown
   #later = []; // what the reviewer has put off: it comes when nothing else is left
   #locks = new Map(); // by the ids of the tasks that are held: what lets go of each
   #filling = null;
   #isUnsure = true; // whether something may be held that this page does not know of
 
-  /** Cases for these members of a claim, but for those that `isDecided` by their ids. */
-  constructor(wanted, isDecided) {
+  /** Cases for these members of a claim, but for those of `decidedIds()`. */
+  constructor(wanted, decidedIds) {
     super();
     this.#wanted = wanted;
-    this.#isDecided = isDecided;
+    this.#decidedIds = decidedIds;
     setInterval(() => this.renew(), RENEW_MS);
     document.addEventListener("visibilitychange", () => document.hidden || this.renew());
   }
@@ -120,7 +120,7 @@ export class ReviewFeed extends EventTarget {
   async #add(tasks) {
     for (const task of tasks) {
       const { task_id: id } = task;
-      if (this.#locks.has(id) || this.#isDecided(id)) continue;
+      if (this.#locks.has(id) || this.#decidedIds().has(id)) continue;
       const release = await holdLock(`refinery-review/${id}`);
       if (!release) continue; // another tab shows it
       this.#locks.set(id, release);

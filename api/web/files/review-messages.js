@@ -19,8 +19,13 @@ export function number({ count, isMore }) {
 }
 
 /** Say why a decision was not taken. */
-export function whyRefused({ decision, outcome, message }) {
-  return `${decision.task_id}, your decision: ${describe(decision)}. It was not taken: ${REFUSED[outcome] ?? message}`;
+export function whyRefused({ body, outcome, message }) {
+  return `${body.task_id}, your decision: ${describe(body)}. It was not taken: ${REFUSED[outcome] ?? message}`;
+}
+
+/** Say that so many decisions of this device are lost. */
+export function whyUnreadable(count) {
+  return `${count === 1 ? "A decision" : `${count} decisions`} kept on this device could not be read, and will not be sent.`;
 }
 
 /** Say why there is no case now, where so many wait. */

@@ -8,7 +8,7 @@ import { announce, describe, proposalOf, showCase } from "/web/review-case.js";
 import { ReviewFeed } from "/web/review-feed.js";
 import { ReviewFilter } from "/web/review-filter.js";
 import { actionKeys } from "/web/review-keys.js";
-import { number, turnAway, whyBroken, whyCut, whyNothing, whyOver, whyRefused } from "/web/review-messages.js";
+import { number, turnAway, whyBroken, whyCut, whyNothing, whyOver, whyRefused, whyUnreadable } from "/web/review-messages.js";
 import { ReviewOutbox } from "/web/review-outbox.js";
 import { ask, current, sendLast } from "/web/session.js";
 
@@ -38,10 +38,11 @@ class ReviewPage {
   constructor(session) {
     this.#session = session;
     this.#outbox = new ReviewOutbox(session.owner_id);
-    this.#feed = new ReviewFeed(this.#filter.wanted, (id) => this.#outbox.has(id));
+    this.#feed = new ReviewFeed(this.#filter.wanted, () => this.#outbox.taskIds);
     this.#outbox.addEventListener("change", () => this.#showSaved());
     this.#outbox.addEventListener("sent", ({ detail }) => this.#noteSent(detail));
-    this.#outbox.addEventListener("turned-away", ({ detail }) => this.#end(detail));
+    this.#outbox.addEventListener("signed-out", ({ detail }) => this.#end(detail));
+    this.#outbox.addEventListener("unreadable", ({ detail }) => this.#tell([whyUnreadable(detail)]));
     this.#feed.addEventListener("lost", ({ detail }) => this.#noteLost(detail));
     this.#filter.addEventListener("change", () => {
       this.#showWaiting();
@@ -50,12 +51,7 @@ class ReviewPage {
     this.#listen();
     this.#showSaved();
     void this.#filter.count();
-    void this.#begin();
-  }
-
-  async #begin() {
-    await this.#outbox.begin();
-    await this.#showNext();
+    void this.#showNext();
   }
 
   async #showNext() {
@@ -216,14 +212,15 @@ class ReviewPage {
     $("waiting").textContent = waiting ? `${number(waiting)} waiting` : "";
   }
 
-  async #noteSent({ taskIds, refused }) {
-    this.#feed.forget(taskIds);
+  async #noteSent({ sent, refused }) {
+    this.#feed.forget(sent.map((each) => each.body.task_id));
     this.#lookNow();
     this.#filter.countSoon();
     if (!refused.length) return;
     await this.#filter.count();
-    const ended = await this.#findEnded(refused.map(({ jobId }) => jobId).filter(Boolean));
-    this.#tell(refused.map((each) => whyRefused(ended.has(each.jobId) ? { ...each, outcome: "job_ended" } : each)));
+    const jobIdOf = ({ item }) => item?.task.review.job_id;
+    const ended = await this.#findEnded(refused.map(jobIdOf).filter(Boolean));
+    this.#tell(refused.map((each) => whyRefused(ended.has(jobIdOf(each)) ? { ...each, outcome: "job_ended" } : each)));
   }
 
   /** Say what the reviewer has to know, and keep it shown until they have seen it. */
