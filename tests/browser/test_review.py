@@ -13,6 +13,23 @@ from tests.support.review_desk import SEND_MS, ReviewDesk, Sit, at_case, line, s
 
 pytestmark = pytest.mark.browser
 
+DECIDE_BEFORE_HELD_CASES_COME = """
+const [read, decided] = [Promise.withResolvers(), Promise.withResolvers()];
+const send = window.fetch;
+window.fetch = async (path, options) => {
+  const isDecision = options.method === "POST" && path.endsWith("/reviews");
+  if (isDecision) await read.promise;
+  const answer = await send(path, options);
+  if (isDecision) decided.resolve();
+  if (path.startsWith("/v1/annotation/leases")) {
+    read.resolve();
+    await decided.promise;
+    while (document.getElementById("saved").textContent !== "All sent") await new Promise(requestAnimationFrame);
+  }
+  return answer;
+};
+"""
+
 
 def nothing(page: Page, title: str) -> None:
     expect(page.locator("#nothing").get_by_role("heading")).to_have_text(title)
@@ -159,6 +176,22 @@ def test_after_a_reload_the_case_is_there_again_and_no_decision_is_lost(
     other = sit()
     expect(other.locator("#waiting")).to_have_text("6 waiting")
     assert desk.holders(job)[0] is not None  # the one that was shown: it was found again
+
+
+def test_a_case_whose_decision_arrives_while_cases_are_looked_for_is_not_shown_again(
+    desk: ReviewDesk, sit: Sit
+) -> None:
+    job = desk.make_cases(2)
+    page = sit()
+    at_case(page, 0)
+    page.keyboard.press("2")
+    at_case(page, 1)
+    # Nothing is sent when the page goes away.
+    page.evaluate("() => { window.fetch = () => new Promise(() => {}); }")
+    page.add_init_script(DECIDE_BEFORE_HELD_CASES_COME)
+    page.reload()
+    at_case(page, 1)
+    assert desk.decisions(job) == [("decided", 2), ("open", None)]
 
 
 def test_no_decision_is_lost_when_the_connection_is(

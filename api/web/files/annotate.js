@@ -3,7 +3,7 @@
 
 import { AnswerOutbox } from "/web/answer-outbox.js";
 import { Choices } from "/web/choices.js";
-import { Feed, jobOf } from "/web/feed.js";
+import { jobOf } from "/web/feed.js";
 import { isHeldOnButton, keysOf } from "/web/hotkeys.js";
 import { Instructions } from "/web/instructions.js";
 import { isSignedOut, watchSession } from "/web/lost-session.js";
@@ -12,6 +12,7 @@ import { loadPicture } from "/web/picture.js";
 import { Progress } from "/web/progress.js";
 import { SkipDialog } from "/web/skip-dialog.js";
 import { Stage } from "/web/stage.js";
+import { TaskFeed } from "/web/task-feed.js";
 import { tell } from "/web/notices.js";
 
 const SEEN_MS = 200; // nobody sees a task and decides in less: it is the key of the one before, pressed twice
@@ -31,7 +32,7 @@ const session = await watchSession({
 });
 
 const outbox = new AnswerOutbox(session.owner_id);
-const feed = new Feed(new URLSearchParams(location.search).get("job"), () => outbox.taskIds);
+const feed = new TaskFeed(new URLSearchParams(location.search).get("job"), () => outbox.taskIds);
 const progress = new Progress();
 const stage = new Stage($("stage"), { onOpen: open, onSkip: openSkipDialog });
 const choices = new Choices($("options"), (label, event) => answer({ label }, event));
@@ -245,5 +246,4 @@ addEventListener("pageshow", (event) => { if (event.persisted) location.reload()
 
 showSaved();
 void progress.refresh();
-await feed.begin().catch(() => {}); // what is held comes back with a reload, or goes to others in time
 await showNext();

@@ -10,7 +10,7 @@ import { ReviewFilter } from "/web/review-filter.js";
 import { actionKeys } from "/web/review-keys.js";
 import { number, turnAway, whyBroken, whyCut, whyNothing, whyOver, whyRefused, whyUnreadable } from "/web/review-messages.js";
 import { ReviewOutbox } from "/web/review-outbox.js";
-import { ask, current, sendLast } from "/web/session.js";
+import { ask, current } from "/web/session.js";
 
 const NO_KEYS = "refinery-review-without-keys";
 const LOOK_AGAIN_MS = 5000;
@@ -65,11 +65,11 @@ class ReviewPage {
         const next = await this.#feed.next();
         clearTimeout(isSlow);
         if (turn !== this.#turn) {
-          if (next) this.#feed.putBack(next);
+          if (next.task) this.#feed.putBack(next);
           return;
         }
         failures = 0;
-        if (next) return this.#show(next);
+        if (next.task) return this.#show(next);
         await this.#filter.count();
         this.#showNothing(whyNothing(this.#filter, this.#waiting));
         await this.#rest(LOOK_AGAIN_MS);
@@ -323,8 +323,7 @@ class ReviewPage {
   #leave() {
     if (this.#isOver) return;
     this.#outbox.leave();
-    const taskIds = this.#feed.unseen;
-    if (taskIds.length) sendLast("/v1/annotation/release", { task_ids: taskIds });
+    this.#feed.leave();
   }
 }
 
