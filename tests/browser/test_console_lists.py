@@ -7,7 +7,7 @@ from blocks.store import customers, jobs
 from blocks.store.database import Database
 from deployments.embedded.stack import Stack
 from deployments.names import RECONCILE
-from tests.support.browser import Faults, OpenPage, Theme, check_accessibility
+from tests.support.browser import Faults, OpenPage, Theme, check_accessibility, sign_in
 from tests.support.client import Customer, prefect_client
 from tests.support.console_jobs import LINES, body, fits
 from tests.support.stack_shop import StackShop
@@ -94,6 +94,29 @@ def test_the_page_says_when_it_has_lost_the_connection_or_the_session(
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url("**/console?page=constructor")
     expect(page.get_by_text("There are no jobs yet.")).to_be_visible()
+
+
+def test_who_signs_in_after_a_customer_is_told_nothing_of_their_jobs(
+    open_page: OpenPage,
+    stack: Stack,
+    store: Database,
+    faults: Faults,
+    key: str,
+    manifest: str,
+    s3_credentials: dict[str, str],
+) -> None:
+    page = open_page("/console", key=key)
+    expect(page.locator("#connection")).to_have_text("Live")
+    with store.transaction() as tx:
+        other_key = customers.add_customer_key(tx, customers.add_customer(tx, "Another one"))
+    faults.expect("403 .*/v1/")
+    sign_in(page, stack.api_url, other_key)
+    job_id = Customer(stack.api_url, other_key).submit(**body(manifest, s3_credentials))
+    page.evaluate(REOPEN)
+    expect(page.locator("#connection")).to_contain_text("Somebody else has signed in.")
+    expect(page.get_by_text("There are no jobs yet.")).to_be_visible()
+    page.get_by_role("link", name="Load the page again").click()
+    expect(page.get_by_text(job_id)).to_be_visible()
 
 
 def test_an_operator_sees_all_customers(

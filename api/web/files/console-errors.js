@@ -2,7 +2,7 @@
 
 import { el, notice, number, raw, section, table, whenFree } from "/web/console-dom.js";
 import { bars } from "/web/plots.js";
-import { request } from "/web/session.js";
+import { readText, request } from "/web/session.js";
 
 const SHOWN_MAX = 50;
 const RAW_CHARACTERS_MAX = 300;
@@ -42,18 +42,12 @@ export function showErrors(path) {
 
 /** Return the first lines of a stream that may have millions. */
 async function first(path) {
-  const answer = await request("GET", path);
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    text += value ?? "";
-    const lines = text.split("\n");
-    if (done || lines.length > SHOWN_MAX) {
-      await reader.cancel();
-      return lines.slice(0, SHOWN_MAX).filter(Boolean).map((line) => JSON.parse(line));
-    }
+  for await (const part of readText(await request("GET", path))) {
+    text += part;
+    if (text.split("\n").length > SHOWN_MAX) break;
   }
+  return text.split("\n").slice(0, SHOWN_MAX).filter(Boolean).map((line) => JSON.parse(line));
 }
 
 function shorten(raw) {

@@ -19,16 +19,25 @@ const query = new URLSearchParams(location.search);
 
 function showConnection(text, isBad = false) {
   const shown = document.getElementById("connection");
-  if (text === "signed out") {
-    shown.replaceChildren("You are signed out. ", el("a", { href: signInPath() }, "Sign in"));
-  } else {
-    if (shown.textContent !== text) shown.textContent = text;
-  }
+  if (shown.textContent !== text) shown.textContent = text;
   shown.classList.toggle("bad", isBad);
 }
 
+/** Say that nothing more is shown in the name of who was signed in. */
+function showEnd(error) {
+  const [why, path, way] = error.status === 401
+    ? ["You are signed out. ", signInPath(), "Sign in"]
+    : ["Somebody else has signed in. ", herePath(), "Load the page again"];
+  showConnection("", true);
+  document.getElementById("connection").append(why, el("a", { href: path }, way));
+}
+
+function herePath() {
+  return location.pathname + location.search;
+}
+
 function signInPath() {
-  return `/?to=${encodeURIComponent(location.pathname + location.search)}`;
+  return `/?to=${encodeURIComponent(herePath())}`;
 }
 
 async function find() {
@@ -56,7 +65,7 @@ async function begin() {
   }
   const { show } = await import(Object.hasOwn(PAGES, name) ? PAGES[name] : PAGES.jobs);
   const page = await show({ view, query, session });
-  followJobs({ onBegin: page.onBegin ?? (() => {}), onJob: page.onJob ?? (() => {}), onState: showConnection });
+  followJobs({ onBegin: page.onBegin ?? (() => {}), onJob: page.onJob ?? (() => {}), onState: showConnection, onEnd: showEnd });
 }
 
 await begin();

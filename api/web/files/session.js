@@ -30,6 +30,20 @@ export async function request(method, path, options) {
   }
 }
 
+/** Yield the text of an answer as it comes; whoever stops reading stops the answer. */
+export async function* readText(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    await reader.cancel().catch(() => {});
+  }
+}
+
 /** Send a request while the page goes away; nobody sees whether it arrives. */
 export function sendLast(path, body) {
   send("POST", path, { body, keepalive: true }).catch(() => {});
