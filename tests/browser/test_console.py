@@ -326,6 +326,14 @@ def test_webhooks_are_added_and_messages_sent_again(
     expect(page.get_by_text("It was sent again: delivered.")).to_be_visible()
     check_accessibility(page)
 
+    registered = page.get_by_role("region", name=endpoint.url + "/console")
+    registered.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete it").click()
+    expect(page.get_by_text("The webhook is deleted.")).to_be_visible()
+    deleted = page.get_by_role("region", name="Not registered")
+    expect(deleted.get_by_role("heading", name=endpoint.url + "/console")).to_be_visible()
+    expect(registered.get_by_role("button", name="Delete")).to_have_count(0)
+
     page.get_by_label("Address, https").fill(endpoint.url + "/another")
     page.get_by_role("button", name="Add it").click()
     another = page.get_by_role("region", name=endpoint.url + "/another")

@@ -22,6 +22,7 @@ class WebhooksPage {
   #names = new Map(); // of customers by their ids, for an operator
   #state = notice("Loading…");
   #list = el("div");
+  #others = el("div"); // that have messages in the log
   #secret = el("div", { role: "status" });
 
   constructor(isOwner) {
@@ -30,7 +31,7 @@ class WebhooksPage {
 
   get elements() {
     return [
-      el("h1", {}, "Webhooks"), this.#secret, this.#state, this.#list,
+      el("h1", {}, "Webhooks"), this.#secret, this.#state, this.#list, this.#others,
       ...(this.#isOwner ? [this.#form(), section("The default secret", el("p", {}, "It signs what goes to the callback URLs of jobs and tasks that are not registered here."), el("button", { type: "button", onclick: () => this.#rotate("default-secret", "the default secret") }, "New default secret…"))] : []),
     ];
   }
@@ -46,8 +47,10 @@ class WebhooksPage {
         webhooks.push(...page.webhooks);
         cursor = page.next_cursor;
       } while (cursor && webhooks.length < 500);
-      this.#list.replaceChildren(...webhooks.map((webhook) => this.#show(webhook)));
-      this.#state.say(webhooks.length ? "" : "There are none yet.");
+      const [own, others] = [true, false].map((isOwn) => webhooks.filter(({ registered }) => registered === isOwn).map((each) => this.#show(each)));
+      this.#list.replaceChildren(...own);
+      this.#others.replaceChildren(...(others.length ? [section("Not registered", el("p", { className: "quiet" }, "Deleted, or named by jobs or tasks alone; here as long as there are messages in their logs."), ...others)] : []));
+      this.#state.say(own.length ? "" : "There are none yet.");
     } catch (error) {
       this.#state.fail(error);
     }
@@ -60,12 +63,12 @@ class WebhooksPage {
     details.addEventListener("toggle", () => details.open && showLog(path, log));
     const buttons = [
       webhook.registered && el("button", { type: "button", onclick: () => this.#rotate(webhook.webhook_id, webhook.callback_url) }, "New secret…"),
-      el("button", { type: "button", onclick: () => this.#remove(path, webhook) }, "Delete…"),
+      el("button", { type: "button", onclick: () => this.#remove(path, webhook) }, webhook.registered ? "Delete…" : "Drop what waits…"),
     ].filter(Boolean);
     return el(
       "section", { className: "webhook", "aria-label": webhook.callback_url },
       el("h2", { className: "address" }, webhook.callback_url),
-      el("p", { className: "quiet" }, webhook.registered ? `Told of ${webhook.events.join(", ")}` : "Named by jobs or tasks, and not registered", ", since ", time(webhook.created_at)),
+      el("p", { className: "quiet" }, webhook.registered ? `Told of ${webhook.events.join(", ")}, since ` : "Since ", time(webhook.created_at)),
       this.#isOwner ? null : el("p", { className: "quiet" }, "Of ", customerLink(webhook.customer_id, this.#names)),
       webhook.disabled_at ? el("p", { className: "bad" }, "Switched off, as it has answered 410, since ", time(webhook.disabled_at)) : null,
       this.#isOwner ? el("div", { className: "row" }, buttons) : null,
@@ -122,11 +125,14 @@ class WebhooksPage {
   }
 
   async #remove(path, webhook) {
-    if (!(await confirm("Delete this webhook?", `Nothing more is sent to ${webhook.callback_url}, and messages that wait are dropped. This cannot be undone.`, "Delete it"))) return;
+    const [title, text, yes, said] = webhook.registered
+      ? ["Delete this webhook?", "Nothing more is sent to", "Delete it", "The webhook is deleted."]
+      : ["Drop what waits?", "Nothing that happened so far is sent to", "Drop it", "Nothing waits any more."];
+    if (!(await confirm(title, `${text} ${webhook.callback_url}: messages that wait are dropped. This cannot be undone.`, yes))) return;
     try {
       await ask("DELETE", path);
       await this.load();
-      this.#state.say("The webhook is deleted.");
+      this.#state.say(said);
     } catch (error) {
       this.#state.fail(error);
     }
