@@ -8,11 +8,11 @@ const TAP_PX = 24;
 const SAFE = /^(https?:|data:image\/)/i;
 
 /**
- * Load a task's picture and decode it. Return `{image, isReady, isBroken, ended}`; `ended` fulfils when one of the
- * two is true. A text has no picture: null.
+ * Load a task's picture and decode it. Return `{image, isReady, isBroken, ended, isCut}`; `ended` fulfils when one of the
+ * two is true, `isCut` with whether its file breaks off, where the browser tells. A text has no picture: null.
  */
 export function loadPicture(task) {
-  if (task.text !== undefined) return { image: null, isReady: true, isBroken: false, ended: Promise.resolve() };
+  if (task.text !== undefined) return { image: null, isReady: true, isBroken: false, ended: Promise.resolve(), isCut: Promise.resolve(false) };
   const picture = { image: new Image(), isReady: false, isBroken: false, ended: null };
   const url = task.signed_url ?? task.data_url ?? "";
   picture.image.alt = "The picture to label";
@@ -20,7 +20,22 @@ export function loadPicture(task) {
   if (SAFE.test(url)) setSource(picture.image, url);
   const decoded = SAFE.test(url) ? picture.image.decode() : Promise.reject(new Error("no such scheme"));
   picture.ended = decoded.then(() => { picture.isReady = true; }, () => { picture.isBroken = true; });
+  picture.isCut = picture.ended.then(() => picture.isReady && isCut(picture.image));
   return picture;
+}
+
+/**
+ * Return whether the file of a picture breaks off. Browsers show what there is of it, and say nothing; Chromium makes no
+ * bitmap of it. The size is given for SVG files without one, of which there would be none either.
+ */
+async function isCut(image) {
+  await new Promise((resolve) => { (globalThis.requestIdleCallback ?? setTimeout)(resolve); });
+  try {
+    (await createImageBitmap(image, { resizeWidth: 1, resizeHeight: 1 })).close();
+    return false;
+  } catch (error) {
+    return error.name === "InvalidStateError";
+  }
 }
 
 /**

@@ -117,6 +117,7 @@ class ReviewPage {
 
   #showData({ task, picture }) {
     const isText = task.text !== undefined;
+    $("cut").hidden = true;
     $("text").hidden = !isText;
     $("picture").hidden = $("zoom").hidden = isText || !picture.isReady;
     $("nothing").hidden = isText || picture.isReady;
@@ -125,6 +126,7 @@ class ReviewPage {
       $("text").scrollTop = 0;
     } else if (picture.isReady) {
       this.#frame.show(picture.image);
+      void picture.isCut.then((isCut) => { if (this.#shown?.picture === picture) $("cut").hidden = !isCut; });
     } else if (picture.isBroken) {
       $("nothing").replaceChildren(...whyBroken(task, () => this.#reload()));
     } else {
@@ -186,7 +188,7 @@ class ReviewPage {
 
   #showNothing(children) {
     $("case").hidden = document.querySelector("footer").hidden = true;
-    $("picture").hidden = $("zoom").hidden = $("text").hidden = true;
+    $("picture").hidden = $("zoom").hidden = $("text").hidden = $("cut").hidden = true;
     void this.#instructions.show(undefined);
     $("nothing").hidden = false;
     $("question").textContent = "Review";

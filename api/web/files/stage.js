@@ -59,6 +59,7 @@ export class Stage {
     this.#only("picture", "zoom");
     this.frame.show(item.picture.image);
     afterPaint(() => this.#onOpen(item));
+    void item.picture.isCut.then((isCut) => { if (item === this.#item) this.#part("cut").hidden = !isCut; });
   }
 
   #showBroken(item) {
@@ -81,6 +82,7 @@ export class Stage {
   }
 
   #only(...names) {
+    this.#part("cut").hidden = true;
     for (const name of ["picture", "text", "message", "zoom"]) this.#part(name).hidden = !names.includes(name);
   }
 }
