@@ -2,6 +2,7 @@
 
 import { el, isHttp, notice, number, picture, raw, table } from "/web/console-dom.js";
 import { credentialFields, Faults, readCredentials } from "/web/console-fields.js";
+import { hotkeysOf, keyCap } from "/web/hotkeys.js";
 import { render } from "/web/markdown.js";
 import { ask } from "/web/session.js";
 
@@ -285,14 +286,13 @@ function showPreview({ label_spec, tasks, bad_lines }, instructions) {
   ].filter(Boolean);
 }
 
-function showTask(task, { question, options, option_details = [] }) {
+function showTask(task, spec) {
   const address = task.signed_url ?? task.data_url;
-  const hotkeys = new Map(option_details.map(({ option, hotkey }) => [option, hotkey]));
   return [
-    el("h3", {}, question),
+    el("h3", {}, spec.question),
     task.text === undefined ? picture(address, `Line ${task.line}`) : el("p", { className: "text", dir: "auto" }, task.text),
     address && !isHttp(address) ? el("p", { className: "hint" }, "Annotators get this address as it is. With signed addresses they see the picture.") : null,
-    el("ul", { className: "options" }, options.map((option, n) => el("li", {}, el("kbd", {}, hotkeys.get(option) ?? "1234567890"[n] ?? ""), option))),
+    el("ul", { className: "options" }, hotkeysOf(spec).map(({ option, hotkey }) => el("li", {}, hotkey && keyCap(hotkey), option))),
     task.metadata ? el("p", { className: "quiet address" }, `Metadata: ${JSON.stringify(task.metadata)}`) : null,
     task.gold ? el("p", { className: "hint" }, `Gold: the right answer is ${task.gold}. Annotators do not see that.`) : null,
   ].filter(Boolean);
