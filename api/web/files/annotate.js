@@ -6,12 +6,13 @@ import { Choices } from "/web/choices.js";
 import { jobOf } from "/web/feed.js";
 import { isHeldOnButton, keysOf } from "/web/hotkeys.js";
 import { Instructions } from "/web/instructions.js";
-import { isSignedOut, watchSession } from "/web/lost-session.js";
+import { watchSession } from "/web/lost-session.js";
 import { OwnLabels } from "/web/own-labels.js";
 import { loadPicture } from "/web/picture.js";
 import { Progress } from "/web/progress.js";
 import { SkipDialog } from "/web/skip-dialog.js";
 import { Stage } from "/web/stage.js";
+import { isSignedOut } from "/web/session.js";
 import { TaskFeed } from "/web/task-feed.js";
 import { tell } from "/web/notices.js";
 

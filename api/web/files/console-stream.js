@@ -3,8 +3,7 @@
 // It is read by `fetch`, as a browser's EventSource cannot say whose session it is for: another customer who signs in
 // within the same browser would be shown between the first one's jobs.
 
-import { isSignedOut } from "/web/lost-session.js";
-import { readText, request } from "/web/session.js";
+import { isSignedOut, readText, request } from "/web/session.js";
 
 const SILENT_MS = 35_000; // the service says every 15 s that it is alive
 const STALE_MS = 30_000;

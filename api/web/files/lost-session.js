@@ -5,11 +5,6 @@ import { ask, current } from "/web/session.js";
 const ROLES = ["annotator", "reviewer"];
 const AGAIN_MS = 10_000;
 
-/** Return whether the service has refused a request because of who sent it. */
-export function isSignedOut(error) {
-  return error.status === 401 || error.status === 403;
-}
-
 /**
  * Return `{owner_id, lost, countLeft}` once the service has said who is signed in; those who may not label go to the front
  * door. `lost()` shows the banner until the same annotator is signed in again, then `onReturn()` is called. `countLeft()` says there anew how many answers are left.

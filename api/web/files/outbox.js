@@ -5,8 +5,7 @@
 // Where a browser knows no locks (http on another machine), it may be sent twice, which the service takes as once.
 
 import { heldLocks, holdLock } from "/web/locks.js";
-import { isSignedOut } from "/web/lost-session.js";
-import { ask, sendLast } from "/web/session.js";
+import { ask, isSignedOut, sendLast } from "/web/session.js";
 
 const BATCH_MAX = 100;
 const ANSWER_MS_MAX = 30_000;

@@ -1,8 +1,7 @@
 // One's last labels, and a way to change one as long as its task takes labels.
 
 import { el } from "/web/dom.js";
-import { isSignedOut } from "/web/lost-session.js";
-import { ask } from "/web/session.js";
+import { ask, isSignedOut } from "/web/session.js";
 
 const SHOWN = 50;
 

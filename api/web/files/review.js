@@ -10,7 +10,7 @@ import { ReviewFilter } from "/web/review-filter.js";
 import { actionKeys } from "/web/review-keys.js";
 import { number, turnAway, whyBroken, whyCut, whyNothing, whyOver, whyRefused, whyUnreadable } from "/web/review-messages.js";
 import { ReviewOutbox } from "/web/review-outbox.js";
-import { ask, current } from "/web/session.js";
+import { ask, current, isSignedOut } from "/web/session.js";
 
 const NO_KEYS = "refinery-review-without-keys";
 const LOOK_AGAIN_MS = 5000;
@@ -75,7 +75,7 @@ class ReviewPage {
         await this.#rest(LOOK_AGAIN_MS);
       } catch (error) {
         clearTimeout(isSlow);
-        if (error.status === 401 || error.status === 403) return this.#end(error);
+        if (isSignedOut(error)) return this.#end(error);
         this.#showNothing(whyCut(error));
         failures += 1;
         await this.#rest(AGAIN_MS[Math.min(failures, AGAIN_MS.length) - 1]);

@@ -13,6 +13,11 @@ export class Refused extends Error {
   }
 }
 
+/** Return whether the service has refused a request because of who sent it. */
+export function isSignedOut(error) {
+  return error.status === 401 || error.status === 403;
+}
+
 /** Send a request to the API, and return what it answers; throw `Refused`, or a TypeError if nobody answers. */
 export async function ask(method, path, body, headers) {
   const answer = await request(method, path, { body, headers });
