@@ -68,6 +68,28 @@ def test_choices_are_taken_back_before_and_after_they_were_sent(
     assert gallery.labels(job, number) == {unsent: "cat", sent: "bird"} == hand.chosen
 
 
+def test_an_answer_that_has_settled_its_task_stays_and_the_page_says_so(
+    gallery: Gallery, open_hand: OpenHand, faults: Faults
+) -> None:
+    faults.expect("404")
+    job = gallery.job(3, consensus_threshold=1)
+    number, key = gallery.annotator()
+    hand = open_hand(key, job)
+    hand.look()
+    hand.page.get_by_role("radio", name="dog").click()
+    expect(hand.page.locator("#options :focus")).to_have_count(0)
+    hand.undo()
+    hand.press("2")
+    hand.wait_saved(by_itself=True)
+    expect(hand.page.locator("#undo")).to_be_disabled()
+    hand.page.get_by_role("button", name="My labels").click()
+    hand.page.get_by_role("button", name="Change").click()
+    labels = hand.page.locator("#labels-dialog")
+    expect(labels.get_by_role("status")).to_contain_text("yours stays as it is")
+    expect(labels.get_by_text("cannot be changed any more")).to_be_visible()
+    assert gallery.labels(job, number) == hand.chosen
+
+
 def test_a_label_that_was_sent_becomes_a_skip_with_a_note(
     gallery: Gallery, open_hand: OpenHand
 ) -> None:

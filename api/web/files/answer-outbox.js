@@ -2,15 +2,18 @@
 
 import { Outbox } from "/web/outbox.js";
 
-const QUIET_MS = 1500; // how long an answer waits for others, so that undo mostly finds it unsent
+// How long an answer waits, so that undo mostly finds it unsent: where one label settles a task, none is changed later.
+const QUIET_MS = 5000;
+const TOGETHER_MS = 2000; // those that are due so soon go along with it
 const UNDO_MAX = 20;
 
 export class AnswerOutbox extends Outbox {
   #choices = []; // the last ones, for undo: {item, answer, entries}
 
   constructor(ownerId) {
-    super(ownerId, { path: "/v1/annotation/labels", member: "labels", prefix: "refinery-answers", togetherMs: QUIET_MS });
+    super(ownerId, { path: "/v1/annotation/labels", member: "labels", prefix: "refinery-answers", togetherMs: TOGETHER_MS });
     document.addEventListener("visibilitychange", () => document.hidden && this.flush());
+    this.addEventListener("sent", ({ detail: { sent } }) => this.#forgetSettled(sent));
   }
 
   get canUndo() {
@@ -21,6 +24,13 @@ export class AnswerOutbox extends Outbox {
   withLatest(item) {
     const last = this.unsent.findLast((body) => body.task_id === item.task.task_id);
     return last ? { ...item, standing: answerOf(last) } : item;
+  }
+
+  /** Undo no choice that has settled its task: it takes no more labels. */
+  #forgetSettled(sent) {
+    const settled = new Set(sent.filter(({ outcome }) => outcome === "settled").map(({ task_id }) => task_id));
+    this.#choices = this.#choices.filter(({ item }) => !settled.has(item.task.task_id));
+    this.changed();
   }
 
   /**

@@ -46,9 +46,14 @@ export class Choices {
     if (hotkey) this.#byKey.set(hotkey.toLowerCase(), option);
     return el(
       "button",
-      { type: "button", value: option, role: "radio", "aria-keyshortcuts": hotkey, onclick: (event) => this.#choose(option, event) },
+      { type: "button", value: option, role: "radio", "aria-keyshortcuts": hotkey, onclick: (event) => this.#click(option, event) },
       hotkey && keyCap(hotkey), el("span", {}, option), description && el("small", {}, description),
     );
+  }
+
+  #click(option, event) {
+    if (event.detail) event.currentTarget.blur(); // by mouse or finger: it would look chosen for the next task
+    this.#choose(option, event);
   }
 
   #walk(event) {

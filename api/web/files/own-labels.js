@@ -54,13 +54,15 @@ export class OwnLabels {
       this.#dialog.close();
       this.#change({ task, standing: { label: task.label }, isChange: true });
     } catch (error) {
+      if (error.status === 404) button.replaceWith(el("span", { className: "quiet" }, "cannot be changed any more"));
+      else button.disabled = false;
       this.#tell(error);
-      button.disabled = error.status === 404;
     }
   }
 
   #tell(error) {
-    this.#said.textContent = error.status ? error.message : "The service cannot be reached. Try again.";
+    const message = error.status === 404 ? "That task needs no more answers, so yours stays as it is." : error.message;
+    this.#said.textContent = error.status ? message : "The service cannot be reached. Try again.";
     if (isSignedOut(error)) this.#signedOut();
   }
 }
