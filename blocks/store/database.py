@@ -1,6 +1,7 @@
 """Connections and transactions, and the one place that translates the driver's errors."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, ClassVar, Self
@@ -103,6 +104,7 @@ class Database:
             f"{SHORT_STATEMENTS} -c statement_timeout={statement_s_max * 1000:.0f} "
             f"-c idle_in_transaction_session_timeout={_IDLE_S_MAX * 1000:.0f}"
         )
+        self._drained_at = 0.0
         self._long_reads = threading.BoundedSemaphore(_LONG_READS_MAX)
         self._pool = ConnectionPool[Transaction](
             url,
@@ -110,7 +112,7 @@ class Database:
             max_size=connections_max,
             timeout=_WAIT_FOR_CONNECTION_S,
             reconnect_timeout=_RECONNECT_S_MAX,
-            check=Transaction.begin,
+            check=self._begin,
             connection_class=Transaction,
             kwargs={
                 **self._connection,
@@ -118,6 +120,20 @@ class Database:
             },
             open=False,
         )
+
+    def _begin(self, connection: Transaction) -> None:
+        """Begin a transaction, unless the server has closed the connection.
+
+        Then it has mostly closed all, as it was started again: the pool would find that of one after the
+        other, with longer and longer pauses, and be of no use until it is through.
+        """
+        try:
+            connection.begin()
+        except psycopg.OperationalError:
+            if connection.made_at > self._drained_at:
+                self._drained_at = time.monotonic()
+                self._pool.drain()
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

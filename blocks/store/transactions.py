@@ -5,6 +5,7 @@ for one: it makes a transformer of its own, and parses a long text each time.
 """
 
 import select
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -90,6 +91,7 @@ class Transaction(psycopg.Connection[DictRow]):
 
     def __init__(self, pgconn: PGconn) -> None:
         super().__init__(pgconn)
+        self.made_at = time.monotonic()
         self._transformer = Transformer(self)
         self._statements: dict[tuple[Statement, tuple[int, ...]], _Prepared] = {}
         self._prepared_count = 0

@@ -1,6 +1,7 @@
 """Transactions: their statements, and connections that are closed or stopped in the middle."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import psycopg
 import pytest
@@ -9,6 +10,7 @@ from psycopg.errors import DivisionByZero
 from blocks.store import database as module
 from blocks.store.database import Database, DatabaseUnavailable
 from blocks.store.queries import Statement
+from tests.support.side import at_once
 
 pytestmark = pytest.mark.integration
 
@@ -79,6 +81,29 @@ def test_a_connection_that_the_server_has_closed_is_replaced_unnoticed(
         operator.execute("select pg_terminate_backend(%(pid)s, 5000)", closed)
     with database.transaction() as tx:
         assert tx.execute(_PID).fetchone() != closed
+
+
+def test_a_pool_whose_connections_the_server_has_closed_is_of_use_at_once(
+    database_url: str,
+) -> None:
+    with Database(database_url, connections_max=12) as database:
+        with ExitStack() as stack:
+            pids = {
+                stack.enter_context(database.transaction()).execute(_PID).fetchone()["pid"]  # type: ignore[index]
+                for _ in range(12)
+            }
+        with psycopg.connect(database_url, autocommit=True) as operator:
+            for pid in pids:
+                operator.execute("select pg_terminate_backend(%(pid)s, 5000)", {"pid": pid})
+
+        def ask() -> int:
+            with database.transaction() as tx:
+                row = tx.execute(_PID).fetchone()
+            assert row is not None
+            return int(row["pid"])
+
+        assert ask() not in pids
+        assert pids.isdisjoint(at_once(*[ask] * 6))
 
 
 def test_a_statement_that_fails_leaves_nothing_of_its_transaction(database: Database) -> None:
