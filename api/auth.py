@@ -81,7 +81,7 @@ class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
             if found is None:
                 limits.wrong_keys.take(address)
                 raise NotAuthorizedException
-        note_rate(connection.scope, limits.keys.take(found.key_hash))
+        note_rate(connection.scope, limits.keys.take(_owner(found.principal)))
         requesters.note(connection.scope, Requester(_shares(found.principal)))
         _refuse_other_kinds(found.principal, connection.route_handler.opt)
         return AuthenticationResult(user=found.principal, auth=found.key_hash)
@@ -107,13 +107,17 @@ def credential_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
     return key
 
 
+def _owner(principal: Principal) -> str:
+    """Return a name of the one whose keys share what there is for one."""
+    if principal.annotator_no is None:
+        return reader(principal)
+    return f"annotator {principal.annotator_no}"
+
+
 def _shares(principal: Principal) -> dict[str, float]:
     if principal.annotator_no is None:
-        return {reader(principal): _CUSTOMER_SHARE}
-    return {
-        "annotators": _ANNOTATORS_SHARE,
-        f"annotator {principal.annotator_no}": _ANNOTATOR_SHARE,
-    }
+        return {_owner(principal): _CUSTOMER_SHARE}
+    return {"annotators": _ANNOTATORS_SHARE, _owner(principal): _ANNOTATOR_SHARE}
 
 
 def _refuse_other_kinds(principal: Principal, opt: Mapping[str, Any]) -> None:
@@ -125,7 +129,7 @@ def _refuse_other_kinds(principal: Principal, opt: Mapping[str, Any]) -> None:
 
 
 class RateLimits:
-    """The counts of one process: requests by key, wrong keys by address."""
+    """The counts of one process: requests by whose keys they have, wrong keys by address."""
 
     def __init__(self, settings: Settings) -> None:
         self.keys = TokenBuckets(REQUESTS, settings.requests_per_minute_max)

@@ -14,7 +14,7 @@ from api.auth import KeyRing
 from api.http import requests
 from api.http.bodies import parse
 from blocks.settings import Settings
-from blocks.store import quotas
+from blocks.store import customers, quotas
 from blocks.store.database import Transaction
 from blocks.store.quotas import Quota
 from blocks.store.sessions import Session
@@ -56,6 +56,8 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_again(limited: Limited) 
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 20
     assert answers[-1].json()["code"] == "rate_limited"
     assert api.get("/v1/jobs", api.new_customer()).status_code == 200
+    another = api.bearer(api.shop.do(customers.add_customer_key, api.shop.customer_id))
+    assert api.get("/v1/jobs", another).status_code == 429
     assert api.client.get("/health/live").status_code == 200
     assert "ratelimit" not in api.client.get("/health/live").headers
 
