@@ -70,7 +70,7 @@ class KeyBody(Body, frozen=True, kw_only=True):
     who it is for: an annotator of that name is made if there is none."""
     customer_id: str | None = None
     """By an operator: the customer whose key it is; or whose tasks the annotator is handed besides
-    those before, everybody's where nothing was ever said."""
+    those of customers named before. An annotator for whom none was ever named is handed everybody's."""
 
     def joint_faults(self) -> Iterator[Fault]:
         """Yield a fault for an annotator without a name."""

@@ -121,7 +121,7 @@ def list_page(
 
     With None for the customer they are everybody's. None if there is no such key.
     """
-    if after and find(tx, customer_id, after) is None:
+    if after is not None and find(tx, customer_id, after) is None:
         return None
     values = {"customer_id": customer_id, "after": after, "limit": limit}
     query = "list_of_customer" if customer_id else "list_all"

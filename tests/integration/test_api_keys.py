@@ -274,6 +274,7 @@ def test_keys_are_listed_page_by_page(api: Api) -> None:
         seen += [each["key_id"] for each in page["keys"]]
         cursor = page["next_cursor"]
     assert seen == made[::-1]
+    assert api.get(f"{KEYS}?cursor=").status_code == 400
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x1b[2J", "x" * 201])

@@ -95,7 +95,7 @@ class KeysPage {
       "form", { noValidate: true },
       this.#isOperator ? [
         el("div", {}, el("label", { htmlFor: role.id }, "What it may do"), role),
-        el("div", {}, el("label", { htmlFor: customer.id }, "Customer"), customer, el("p", { className: "hint" }, "Whose key it is. Of an annotator: whose tasks they are handed besides those before; for a new annotator without one, everybody's.")),
+        el("div", {}, el("label", { htmlFor: customer.id }, "Customer"), customer, el("p", { className: "hint" }, "Whose key it is. Of an annotator: whose tasks they are handed besides those of customers named before. An annotator for whom none was ever named is handed everybody's; the first one that is named limits them to it.")),
       ] : null,
       el("div", {}, el("label", { htmlFor: name.id }, "Name"), name, el("p", { className: "hint" }, this.#isOperator ? "Where a customer's key is used; of an annotator, who it is for." : "Where it is used, such as: nightly export.")),
       el("button", { className: "main" }, "Make a key"),
