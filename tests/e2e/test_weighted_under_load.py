@@ -185,7 +185,8 @@ def check_labels(record: Record, shop: StackShop, job_ids: list[str]) -> None:
     lost = [vote for vote in record.votes if vote.outcome is None]
     assert len(kept) - len(taken) <= len(lost)
     outcomes = Counter(vote.outcome for vote in record.votes)
-    assert outcomes.keys() >= {"accepted", "settled", "duplicate", "already_settled", "excluded"}
+    # Others depend on who is quicker; each has a test of its own.
+    assert outcomes.keys() >= {"accepted", "settled"}
 
 
 def check_excluded(shop: StackShop, job_ids: list[str], count: int) -> None:
