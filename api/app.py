@@ -100,7 +100,8 @@ def create_app(settings: Settings) -> Litestar:
     lookups = _database(settings, _LOOKUP_CONNECTIONS_MAX, _LOOKUP_S_MAX)
     probed = _database(settings, _PROBE_CONNECTIONS_MAX, _LOOKUP_S_MAX)
     background = _database(settings, _BACKGROUND_CONNECTIONS_MAX, _BACKGROUND_S_MAX)
-    metrics = Metrics()
+    pools = {"requests": database, "keys": lookups, "probes": probed, "background": background}
+    metrics = Metrics(pools)
     long_reads = LongReads()
     job_feed = JobFeed(background)
     launcher = Launcher(settings, background, metrics)

@@ -301,7 +301,7 @@ ANSWERS: Answers = {
     **LEAD_ANSWERS,
     **OWN_WORK_ANSWERS,
     **SESSION_ANSWERS,
-    "health_live": (Answer(200, Live()),),
+    "health_live": (Answer(200, Live(version="0.2.0")),),
     "health_ready": (
         Answer(200, _READY),
         Answer(503, Ready("not_ready", "unreachable", "ok"), "The database takes no writes."),

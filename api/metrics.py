@@ -1,11 +1,12 @@
-"""Metrics for Prometheus: counts of this process, and sums and queues that the database keeps for all.
+"""Metrics for Prometheus: counts of this process, which start at zero with it. Prometheus adds them up.
 
-A count of one process starts at zero with it, and Prometheus adds them up. The figures of the database
-are the same whichever process is asked.
+Each known value of a label has a series from the start: without one, a rate misses the first event.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from itertools import product
 
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
@@ -13,24 +14,18 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     GCCollector,
     Histogram,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from blocks.domain.model import DeliveryStatus, JobStatus, LabelOutcome
-from blocks.store import counts
-from blocks.store.counts import Queue
+from blocks.domain.model import LabelOutcome
 from blocks.store.database import Database
 
 _LAG_BOUNDS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3600)
@@ -38,11 +33,19 @@ _LAUNCH_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 _BEGAN_S = "began_s"
 
+VERSION = version("refinery-jobs")
+
+_LAUNCHES = tuple(product(("process_job", "deliver_job"), ("started", "unavailable")))
+_ATTEMPTS = ("delivered", "refused", "unreachable")
+
 
 class Metrics:
-    """The counts of one process; safe to use from several threads."""
+    """The counts of one process; safe to use from several threads.
 
-    def __init__(self) -> None:
+    `pools` are its connections to the database, by what they are for.
+    """
+
+    def __init__(self, pools: Mapping[str, Database] | None = None) -> None:
         # prometheus_client would add a `_created` series for each, which nobody uses here.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         ours = self._registry = CollectorRegistry()
@@ -86,22 +89,28 @@ class Metrics:
             ["method", "route", "status"],
             registry=ours,
         )
+        build = Gauge(
+            "refinery_build_info", "1; the label says the version.", ["version"], registry=ours
+        )
+        build.labels(VERSION).set(1)
         for outcome in LabelOutcome:
             self.labels.labels(outcome)
+        for launch in _LAUNCHES:
+            self.launches.labels(*launch)
+        for attempt in _ATTEMPTS:
+            self.webhook_attempts.labels(attempt)
+        ours.register(_Pools(pools or {}))
         self._outside = _Outside()
         ours.register(self._outside)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=ours)
 
-    def encoded(
-        self, accept: str, kept: Sequence[Metric] | None, has_prefect: bool
-    ) -> tuple[bytes, str]:
+    def encoded(self, accept: str, outside: Sequence[Metric]) -> tuple[bytes, str]:
         """Return all metrics as text in the format that the client accepts, and its media type.
 
-        `kept` comes from `read_kept`, and is None where the database does not answer. Only one thread
-        may call this at a time.
+        `outside` are those of the database and of Prefect. Only one thread may call this at a time.
         """
-        self._outside.found = [*_up(kept, has_prefect), *(kept or ())]
+        self._outside.found = outside
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
 
@@ -128,6 +137,32 @@ class RequestClock(ASGIMiddleware):
         await next_app(scope, receive, send)
 
 
+class _Pools(Collector):
+    """How much of each pool of connections is in use, for one scrape."""
+
+    def __init__(self, pools: Mapping[str, Database]) -> None:
+        self._pools = pools
+
+    def collect(self) -> Iterator[Metric]:
+        in_use = GaugeMetricFamily(
+            "refinery_database_connections",
+            "Connections to the database that this process uses at the moment.",
+            labels=["pool"],
+        )
+        most = GaugeMetricFamily(
+            "refinery_database_connections_max", "How many it may use.", labels=["pool"]
+        )
+        waiting = GaugeMetricFamily(
+            "refinery_database_connections_waiting", "Threads that wait for one.", labels=["pool"]
+        )
+        for name, pool in self._pools.items():
+            use = pool.use()
+            in_use.add_metric([name], use.in_use)
+            most.add_metric([name], use.most)
+            waiting.add_metric([name], use.waiting)
+        yield from (in_use, most, waiting)
+
+
 class _Outside(Collector):
     """The figures of the database and of Prefect, for one scrape."""
 
@@ -140,78 +175,3 @@ class _Outside(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self.found
-
-
-def _up(kept: Sequence[Metric] | None, has_prefect: bool) -> Iterator[Metric]:
-    database = GaugeMetricFamily("refinery_database_up", "Whether the database answers.")
-    database.add_metric([], float(kept is not None))
-    yield database
-    prefect = GaugeMetricFamily("refinery_prefect_up", "Whether Prefect answers.")
-    prefect.add_metric([], float(has_prefect))
-    yield prefect
-
-
-def read_kept(database: Database) -> Sequence[Metric]:
-    """Return the figures that the database keeps, as metrics.
-
-    Raises:
-        DatabaseUnavailable: it does not answer.
-    """
-    with database.transaction() as tx:
-        totals, queues = counts.read_totals(tx), counts.read_queues(tx)
-    return [*_totals(totals), *_queues(queues)]
-
-
-def _totals(totals: Mapping[tuple[str, str], float]) -> Iterator[Metric]:
-    jobs = GaugeMetricFamily("refinery_jobs", "Jobs by their state.", labels=["status"])
-    for status in JobStatus:
-        jobs.add_metric([status], totals.get(("jobs", status), 0))
-    yield jobs
-    lines = CounterMetricFamily("refinery_lines", "Lines of manifests that were recorded.")
-    lines.add_metric([], totals.get(("lines", ""), 0))
-    yield lines
-    bad = CounterMetricFamily("refinery_bad_lines", "Those of them that are bad.", labels=["code"])
-    deliveries = CounterMetricFamily(
-        "refinery_deliveries", "Deliveries by how they ended, each try of one.", labels=["outcome"]
-    )
-    for outcome in (DeliveryStatus.DELIVERED, DeliveryStatus.FAILED):
-        deliveries.add_metric([outcome], totals.get(("deliveries", outcome), 0))
-    for (name, label), total in totals.items():
-        if name == "bad_lines":
-            bad.add_metric([label], total)
-    yield bad
-    yield deliveries
-    yield _histogram(
-        "refinery_trigger_seconds",
-        "Time from the POST of a job to the first line of its flow.",
-        {label: total for (name, label), total in totals.items() if name == "start_s"},
-        totals.get(("start_s_sum", ""), 0),
-    )
-
-
-def _histogram(
-    name: str, documentation: str, within: Mapping[str, float], total: float
-) -> HistogramMetricFamily:
-    """Return a histogram; `within` counts for each bound only what no lower bound has counted."""
-    buckets: list[tuple[str, float]] = []
-    so_far = 0.0
-    for bound in sorted(within, key=float):
-        so_far += within.get(bound, 0)
-        buckets.append((bound, so_far))
-    family = HistogramMetricFamily(name, documentation)
-    family.add_metric([], buckets, total)
-    return family
-
-
-def _queues(queues: Iterable[Queue]) -> Iterator[Metric]:
-    depth = GaugeMetricFamily(
-        "refinery_queue_depth", "What waits, counted up to 100,000.", labels=["queue"]
-    )
-    oldest = GaugeMetricFamily(
-        "refinery_queue_oldest_seconds", "How long the first of it has waited.", labels=["queue"]
-    )
-    for queue in queues:
-        depth.add_metric([queue.name], queue.depth)
-        oldest.add_metric([queue.name], max(queue.oldest_s or 0, 0))
-    yield depth
-    yield oldest

@@ -17,6 +17,7 @@ from blocks.store import (
     jobs,
     keys,
     lease_returns,
+    passes,
     reviews,
     sessions,
     skills,
@@ -82,6 +83,8 @@ def keep_house(database: Database, settings: Settings) -> Tidied:
         batches_max=_ARCHIVE_STEPS_MAX,
     )
     ended = in_batches(database, lambda tx: sessions.end_expired(tx, limit=_BATCH), _BATCH)
+    with database.transaction() as tx:
+        passes.record(tx, "housekeeping")
     return Tidied(
         leases, timed_out, keys_purged, wiped, notifications, archived, compared, excluded, ended
     )

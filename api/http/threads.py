@@ -19,6 +19,7 @@ _KEYS_MAX = 4
 _KEY_S_MAX = 4.0
 _HANDLER_S_MAX = 12.0
 _PROBE_S_MAX = 5.0
+_WORKERS_S_MAX = 60.0  # requests to Prefect, each of which has a timeout
 _LOOK_S = 0.25
 _PARSING_MAX = 1  # parsing holds the interpreter: two at once would only hold up the event loop
 _LONG_READS_MAX = 32
@@ -34,6 +35,7 @@ class Threads:
         self.keys = Places("key", _KEYS_MAX, call_s_max=_KEY_S_MAX)
         self.writes = Places("health", 1, call_s_max=_PROBE_S_MAX)
         self.prefect = Places("prefect", 1, call_s_max=_PROBE_S_MAX)
+        self.workers = Places("workers", 1, call_s_max=_WORKERS_S_MAX)
         self.metrics = Places("metrics", 1, call_s_max=_PROBE_S_MAX)
         self.looks = Places("looks", 1, call_s_max=_HANDLER_S_MAX)
         self.encoding = anyio.CapacityLimiter(1)
@@ -42,7 +44,7 @@ class Threads:
         self.long_reads = anyio.CapacityLimiter(_LONG_READS_MAX)
         self.inferences = anyio.CapacityLimiter(_INFERENCES_MAX)
         self._places = [
-            self.handlers, self.keys, self.writes, self.prefect, self.metrics, self.looks,
+            self.handlers, self.keys, self.writes, self.prefect, self.workers, self.metrics, self.looks,
         ]  # fmt: skip
 
     @asynccontextmanager

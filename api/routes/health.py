@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 
 from api.http.threads import run
-from api.metrics import Metrics
+from api.metrics import VERSION, Metrics
 from api.probes import Probes
 
 
@@ -19,6 +19,8 @@ class Live(msgspec.Struct, frozen=True):
 
     status: Literal["live"] = "live"
     """Always `live`."""
+    version: str = VERSION
+    """The version of Refinery Jobs."""
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -79,11 +81,9 @@ async def metrics(
     Within a second: what the database keeps is left out while it does not answer.
     """
     probes: Probes = state.probes
-    kept, has_prefect = await probes.kept()
+    outside = await probes.outside()
     accepted = request.headers.get("Accept", "")
-    content, media_type = await run(
-        state.threads.encoding, metrics.encoded, accepted, kept, has_prefect
-    )
+    content, media_type = await run(state.threads.encoding, metrics.encoded, accepted, outside)
     return Response(content, media_type=media_type)
 
 

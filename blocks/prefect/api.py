@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 from uuid import UUID
 
 import httpx
@@ -96,6 +97,12 @@ class _WithId(msgspec.Struct):
 
 class _Pool(msgspec.Struct):
     """Hold the name of a work pool."""
+
+    name: str
+
+
+class _Worker(msgspec.Struct):
+    """Hold the name of a worker."""
 
     name: str
 
@@ -216,6 +223,20 @@ class PrefectApi:
         return {
             pool.name for pool in self._ask("POST", "/work_pools/filter", body, answer=list[_Pool])
         }
+
+    def workers_online(self, *, pools_max: int) -> dict[str, int]:
+        """Return how many workers Prefect takes to be alive, up to 200, in each of the first pools."""
+        body = {"limit": pools_max}
+        pools = self._ask(
+            "POST", "/work_pools/filter", body, answer=list[_Pool], timeout_s=_PROBE_TIMEOUT_S
+        )
+        return {pool.name: self._count_workers(pool.name) for pool in pools}
+
+    def _count_workers(self, pool: str) -> int:
+        path = f"/work_pools/{quote(pool, safe='')}/workers/filter"
+        body = {"workers": {"status": {"any_": ["ONLINE"]}}}
+        found = self._ask("POST", path, body, answer=list[_Worker], timeout_s=_PROBE_TIMEOUT_S)
+        return len(found)
 
     def set_state(self, run_id: UUID | str, state_type: str, message: str | None = None) -> None:
         """Propose a state for a run; Prefect may reject it."""

@@ -15,7 +15,7 @@ from blocks.prefect.api import PrefectApi, PrefectUnavailable, RunState
 from blocks.prefect.run_changes import NextLaunch, PauseChange, change_of
 from blocks.prefect.stuck_runs import end_stuck_runs, find_stuck_runs
 from blocks.settings import Settings
-from blocks.store import jobs, outbox, runs
+from blocks.store import jobs, outbox, passes, runs
 from blocks.store.database import Database
 from blocks.store.runs import LaunchedRun
 
@@ -95,6 +95,9 @@ def reconcile(database: Database, prefect: PrefectApi, settings: Settings) -> Re
     if relaunched or added:
         with database.transaction() as tx:
             outbox.wake(tx)
+    if reachable:
+        with database.transaction() as tx:
+            passes.record(tx, "reconcile")
     if done.has_done_anything:
         logger.info("reconcile.done", **msgspec.structs.asdict(done))
     return done

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, ClassVar, Self
 
+import msgspec
 import psycopg
 from psycopg import errors
 from psycopg.rows import dict_row
@@ -76,6 +77,17 @@ class Locked(DatabaseUnavailable):
 
     code = "locked"
     status = "locked"
+
+
+class PoolUse(msgspec.Struct, frozen=True):
+    """How much of a pool of connections is in use."""
+
+    in_use: int
+    """Connections that somebody has, or that are being opened."""
+    most: int
+    """How many there may be."""
+    waiting: int
+    """Threads that wait for one."""
 
 
 class Database:
@@ -200,6 +212,12 @@ class Database:
                 yield
                 for _ in connection.notifies(timeout=timeout_s, stop_after=1):
                     pass
+
+    def use(self) -> PoolUse:
+        """Return how much of the pool is in use; asks the server nothing."""
+        found = self._pool.get_stats()
+        in_use = found.get("pool_size", 0) - found.get("pool_available", 0)
+        return PoolUse(max(in_use, 0), self._pool.max_size, found.get("requests_waiting", 0))
 
     def close(self) -> None:
         self._pool.close()

@@ -256,6 +256,8 @@ create table stream_manifests (
 );
 
 create index stream_manifests_by_job on stream_manifests (job_no);
+-- When each stream has found something last.
+create index stream_manifests_by_age on stream_manifests (customer_id, stream, created_at);
 
 
 ---- 2. Prefect has something to do
@@ -757,6 +759,8 @@ create table notification_attempts (
 --   bad_lines     by code
 --   start_s       jobs by the seconds from their POST to the first line of their flow; the label is the least bound
 --                 that they stayed within. Their sum is in start_s_sum
+--   stream_manifests, stream_failures   by customer_id/stream: manifests that became jobs, and jobs of theirs that
+--                 failed or could not be delivered, each try of one
 create table counts (
     count_no bigint generated always as identity primary key,
     name     text not null,
@@ -771,6 +775,14 @@ create table write_checks (
 ) with (fillfactor = 50);
 
 insert into write_checks (slot) select * from generate_series(0, 63);
+
+-- When housekeeping and reconcile were done last, by whichever process. Until the first time, when this table was made.
+create table passes (
+    name     text primary key,                           -- housekeeping, reconcile
+    ended_at timestamptz not null default now()
+) with (fillfactor = 50);
+
+insert into passes (name) values ('housekeeping'), ('reconcile');
 
 
 ---- Functions
@@ -1134,6 +1146,13 @@ begin
        and new.delivery_status in ('delivered', 'failed')
        and new.delivery_error_code is distinct from 'cancelled' then
         insert into counts (name, label, amount) values ('deliveries', new.delivery_status, 1);
+    end if;
+    if tg_op = 'UPDATE'
+       and ((new.status = 'failed' and old.status <> 'failed')
+         or (new.delivery_status = 'failed' and old.delivery_status is distinct from 'failed'
+             and new.delivery_error_code is distinct from 'cancelled')) then
+        insert into counts (name, label, amount)
+        select 'stream_failures', customer_id || '/' || stream, 1 from stream_manifests where job_no = new.job_no;
     end if;
     return null;
 end

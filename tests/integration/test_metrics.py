@@ -1,6 +1,9 @@
 """What Prometheus is told, parsed as Prometheus does, against what has happened."""
 
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
 
 import msgspec
 import pytest
@@ -8,12 +11,15 @@ from litestar.testing import TestClient
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from blocks.domain.model import LineCode
 from blocks.prefect.api import PrefectApi
 from blocks.prefect.reconciler import reconcile
 from blocks.settings import Settings
-from blocks.store import counts, jobs
+from blocks.store import counts, jobs, passes, streams
 from blocks.store.database import Database
+from blocks.store.streams import Manifest, Stream
 from tests.support.api_world import Api, make_app
+from tests.support.fake_prefect import FakePrefect
 from tests.support.side import at_once, wait_until
 from tests.support.store_shop import DELIVERY, Shop, make_chunk
 
@@ -151,6 +157,162 @@ def test_counts_are_right_whoever_folds_them_and_whatever_comes_meanwhile(
     assert shop.value("select count(*) from counts") == shop.value(series)
     with database.transaction() as tx:
         assert counts.read_totals(tx) == totals
+
+
+def test_every_series_that_can_be_known_is_there_from_the_start(api: Api) -> None:
+    found = scrape(api)
+    assert found["refinery_build_info", version("refinery-jobs")] == 1
+    for kind in ("process_job", "deliver_job"):
+        for outcome in ("started", "unavailable"):
+            assert found["refinery_launches_total", kind, outcome] == 0
+    for outcome in ("delivered", "refused", "unreachable"):
+        assert found["refinery_webhook_attempts_total", outcome] == 0
+    for code in LineCode:
+        assert found["refinery_bad_lines_total", code] == 0
+    assert api.client.get("/health/live").json()["version"] == version("refinery-jobs")
+
+
+def test_the_oldest_job_of_each_stage_is_told_with_its_age(api: Api) -> None:
+    def ages() -> list[float]:
+        found = scrape(api)
+        stages = ("open", "unread", "undelivered")
+        return [found["refinery_oldest_job_seconds", stage] / 60 for stage in stages]
+
+    shop = api.shop
+    assert ages() == [0, 0, 0]
+    labelled = shop.processing(make_chunk(3))
+    shop.run("update jobs set created_at = now() - interval '50 minutes'")
+    shop.submit()
+    shop.submit()
+    shop.run(
+        "update jobs set created_at = now() - interval '10 minutes' where job_no = %s",
+        labelled.job_no + 1,
+    )
+    assert ages() == pytest.approx([50, 10, 0], abs=1)
+    delivered = shop.processing(make_chunk(0, bad=1), delivery=DELIVERY)
+    shop.run(
+        "update runs set created_at = now() - interval '20 minutes' where kind = 'deliver_job'"
+    )
+    assert ages() == pytest.approx([50, 10, 20], abs=1)
+    shop.do(jobs.cancel, labelled.job_no)
+    shop.do(jobs.cancel, delivered.job_no)
+    assert ages() == pytest.approx([10, 10, 0], abs=1)
+
+
+def test_open_tasks_are_those_that_have_not_ended(api: Api) -> None:
+    shop = api.shop
+    assert scrape(api)["refinery_open_tasks",] == 0
+    job = shop.processing(make_chunk(5, bad=1), make_chunk(4, start=50_000), consensus_threshold=1)
+    shop.submit()
+    claimed = api.post("/v1/annotation/claim", {"limit": 2}, api.annotator).json()["tasks"]
+    labels = [{"task_id": task["task_id"], "label": "cat"} for task in claimed]
+    api.post("/v1/annotation/labels", {"labels": labels}, api.annotator)
+    assert scrape(api)["refinery_open_tasks",] == 7
+    shop.do(jobs.cancel, job.job_no)
+    assert scrape(api)["refinery_open_tasks",] == 0
+
+
+def test_a_stream_tells_what_it_has_found_and_what_has_failed(api: Api) -> None:
+    shop = api.shop
+    stream, quiet = Stream(shop.customer_id, "daily"), Stream(shop.customer_id, "quiet")
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    for each in (stream, quiet):
+        shop.do(streams.begin, each, began)
+    made = [
+        shop.job(shop.do(streams.submit, stream, Manifest(url, "1"), shop.vault, shop.new_job()))
+        for url in ("s3://manifests/a.jsonl", "s3://manifests/b.jsonl")
+    ]
+    again = Manifest("s3://manifests/a.jsonl", "1")
+    assert shop.do(streams.submit, stream, again, shop.vault, shop.new_job()) is None
+    shop.do(jobs.fail, made[0].job_no, "access_denied", "It was refused.")
+    shop.do(jobs.cancel, made[1].job_no)
+    lone = shop.submit()
+    shop.do(jobs.fail, lone.job_no, "access_denied", "It was refused.")
+    found = scrape(api)
+    daily, other = (shop.customer_id, "daily"), (shop.customer_id, "quiet")
+    latest = "refinery_stream_latest_manifest_timestamp_seconds"
+    assert found["refinery_stream_manifests_total", *daily] == 2
+    assert found["refinery_stream_failures_total", *daily] == 1
+    assert found[latest, *daily] == pytest.approx(time.time(), abs=60)
+    assert found["refinery_stream_manifests_total", *other] == 0
+    assert found["refinery_stream_failures_total", *other] == 0
+    assert found[latest, *other] == began.timestamp()
+
+
+def test_a_refused_delivery_is_a_failure_of_its_stream(api: Api) -> None:
+    shop = api.shop
+    stream = Stream(shop.customer_id, "daily")
+    job = shop.processing(make_chunk(0, bad=1), delivery=DELIVERY)
+    shop.do(streams.begin, stream, datetime.now(UTC))
+    shop.run(
+        "insert into stream_manifests (customer_id, stream, manifest_url, version, job_no) "
+        "values (%s, 'daily', 's3://manifests/a.jsonl', '1', %s)",
+        shop.customer_id, job.job_no,
+    )  # fmt: skip
+    api.shop.begin_delivery(job)
+    shop.do(jobs.refuse_delivery, job.job_no, "bucket_not_found", "It is not there.")
+    failures = scrape(api)["refinery_stream_failures_total", shop.customer_id, "daily"]
+    assert failures == 1
+
+
+def test_a_pool_of_connections_is_measured_while_one_is_in_use(
+    api: Api, api_settings: Settings, database: Database
+) -> None:
+    found = scrape(api)
+    pools = {sample[1] for sample in found if sample[0] == "refinery_database_connections_max"}
+    assert pools == {"requests", "keys", "probes", "background"}
+    bound = found["refinery_database_connections_max", "requests"]
+    assert bound == api_settings.database_connections_max
+    before = database.use()
+    with database.transaction(), database.transaction():
+        used = database.use()
+    assert (before.in_use, used.in_use, database.use().in_use) == (0, 2, 0)
+    assert found["refinery_database_bytes",] > 5_000_000
+
+
+def test_a_pass_is_recorded_when_it_has_ended(
+    shop: Shop, database: Database, api_settings: Settings, prefect_api: PrefectApi
+) -> None:
+    def ended() -> Mapping[str, float]:
+        with database.transaction() as tx:
+            return passes.read(tx)
+
+    long_ago = "update passes set ended_at = '2026-01-01Z'"
+    shop.run(long_ago)
+    with PrefectApi(api_settings) as away:
+        reconcile(database, away, api_settings)
+    began_s = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    assert ended()["reconcile"] == began_s  # Prefect did not answer
+    assert ended()["housekeeping"] == pytest.approx(time.time(), abs=60)
+    reconcile(database, prefect_api, api_settings)
+    assert ended()["reconcile"] == pytest.approx(time.time(), abs=60)
+    shop.run(long_ago)
+    with shop.held() as tx:  # another process is just recording it
+        passes.record(tx, "housekeeping")
+        shop.do(passes.record, "housekeeping")
+    assert ended().keys() == {"housekeeping", "reconcile"}
+
+
+def test_workers_are_counted_by_pool_while_prefect_answers(
+    settings: Settings, shop: Shop, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.probes._WORKERS_KEPT_S", -1.0)
+    prefect.workers |= {"two words/and a slash": 0, "k8s": 3}
+    there = msgspec.structs.replace(settings, prefect_api_url=prefect.url)
+    with TestClient(make_app(there)) as client:
+        api = Api(client, shop)
+
+        def online() -> Mapping[str, float]:
+            return {
+                sample[1]: value
+                for sample, value in scrape(api).items()
+                if sample[0] == "refinery_workers_online"
+            }
+
+        wait_until(lambda: online() == {"refinery": 1, "two words/and a slash": 0, "k8s": 3})
+        prefect.out.set()
+        wait_until(lambda: online() == {})
+        assert scrape(api)["refinery_prefect_up",] == 0
 
 
 def test_reconcile_folds_counts(shop: Shop, database: Database, api_settings: Settings) -> None:

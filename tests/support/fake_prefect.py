@@ -6,6 +6,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 from uuid import uuid4
 
 
@@ -24,6 +25,8 @@ class FakePrefect:
         """How often somebody has asked for runs that do not get on."""
         self.under_way: dict[str, str] = {}
         self.pools: dict[str, str] = {}
+        self.workers = {"refinery": 1}
+        """How many workers are online, by work pool."""
         self.states: queue.Queue[tuple[str, str]] = queue.Queue()
         self.deployments = {
             "process-job/process-job": "id-process",
@@ -108,8 +111,13 @@ class FakePrefect:
 
     def filter(self, path: str, body: Any) -> list[Any]:
         if path == "/api/work_pools/filter":
-            assert body == {"work_pools": {"type": {"any_": ["refinery"]}}}
-            return [{"name": "refinery"}]
+            if body == {"work_pools": {"type": {"any_": ["refinery"]}}}:
+                return [{"name": "refinery"}]
+            return [{"name": name} for name in list(self.workers)[: body["limit"]]]
+        if path.endswith("/workers/filter"):
+            assert body == {"workers": {"status": {"any_": ["ONLINE"]}}}
+            pool = unquote(path.split("/")[3])
+            return [{"name": f"worker {n}"} for n in range(self.workers[pool])]
         if "flows" in body:
             types = body["flow_runs"]["state"]["type"]["any_"]
             self.looks += 1

@@ -47,6 +47,52 @@ with recursive waiting as (
 )
 select webhook_no from waiting where webhook_no is not null limit %(endpoints_max)s;
 
+-- read_oldest_jobs --
+-- Return for each stage how many seconds the job that has been in it longest is there, or null. Each is found by index.
+select 'open' as stage, extract(epoch from now() - min(first.created_at))::float8 as oldest_s
+from (values ('accepted'), ('processing')) s (status)
+cross join lateral (
+    select j.created_at from jobs j where j.status = s.status and j.manifest_url is not null order by j.job_no limit 1
+) first
+union all
+select 'unread', extract(epoch from now() - min(first.created_at))::float8
+from (select created_at from jobs where is_unread order by job_no limit 1) first
+union all
+-- A job that is delivered again is undelivered since then: since it has its row in runs.
+select 'undelivered', extract(epoch from now() - min(r.created_at))::float8
+from (select job_no from jobs where is_undelivered order by job_no limit %(jobs_max)s) j
+cross join lateral (
+    select r.created_at from runs r where r.job_no = j.job_no and r.kind = 'deliver_job' offset 0
+) r;
+
+-- read_open_tasks --
+-- Count the tasks that are neither settled nor failed, by the counters of chunks and up to a bound.
+select coalesce(sum(c.open), 0)::float8 as open
+from (
+    select c.open
+    from (
+        select job_no from jobs where status = 'processing' order by priority desc, job_no limit %(jobs_max)s
+    ) j
+    cross join lateral (
+        select c.tasks - c.settled - c.failed as open from chunks c where c.job_no = j.job_no
+        limit %(chunks_max)s
+    ) c
+    limit %(chunks_max)s
+) c;
+
+-- read_database_bytes --
+select pg_database_size(current_database()) as bytes;
+
+-- read_streams --
+-- List streams, up to a bound, with the time when each has found a manifest last, or began.
+select s.customer_id, s.stream, extract(epoch from coalesce(latest.created_at, s.started_at))::float8 as latest_at
+from (select * from streams order by customer_id, stream limit %(streams_max)s) s
+left join lateral (
+    select m.created_at from stream_manifests m
+    where (m.customer_id, m.stream) = (s.customer_id, s.stream) order by m.created_at desc limit 1
+) latest on true
+order by 1, 2;
+
 -- fold --
 -- Fold rows into one per series; two processes that fold at once pass over each other's rows. Where each series has
 -- one row, nothing is written.

@@ -87,11 +87,17 @@ where customer_id = %(customer_id)s and stream = %(stream)s and shown is distinc
 returning stream;
 
 -- remember --
--- Bind a manifest to its job; no row comes back where it has one already.
-insert into stream_manifests (customer_id, stream, manifest_url, version, job_no)
-select %(customer_id)s, %(stream)s, %(manifest_url)s, %(version)s, job_no from jobs where job_id = %(job_id)s
-on conflict do nothing
-returning job_no;
+-- Bind a manifest to its job, and count it; no row comes back where it has one already.
+with remembered as (
+    insert into stream_manifests (customer_id, stream, manifest_url, version, job_no)
+    select %(customer_id)s, %(stream)s, %(manifest_url)s, %(version)s, job_no from jobs where job_id = %(job_id)s
+    on conflict do nothing
+    returning job_no, customer_id, stream
+), counted as (
+    insert into counts (name, label, amount)
+    select 'stream_manifests', customer_id || '/' || stream, 1 from remembered
+)
+select job_no from remembered;
 
 -- list_delivery_folders --
 -- List the folders of a bucket that some jobs are delivered to, whichever customers they are of.
