@@ -10,6 +10,7 @@ import httpx
 import pytest
 import s3fs
 
+from deployments.embedded.stack import Stack
 from tests.support.checks import truth
 from tests.support.client import Annotator, Customer, artifacts, retry, runs_of, wait_for
 from tests.support.manifests import make_manifest
@@ -18,6 +19,11 @@ pytestmark = pytest.mark.e2e
 
 MakeAnnotator = Callable[[Callable[[dict[str, Any]], str]], Annotator]
 EXAMPLE = "Refinery: an example, after a job"
+
+
+def test_metrics_tell_of_the_worker_that_prefect_knows(stack: Stack) -> None:
+    online = 'refinery_workers_online{pool="refinery"} 1.0\n'
+    wait_for("the worker", lambda: online in httpx.get(f"{stack.api_url}/metrics").text)
 
 
 def test_a_job_is_found_read_and_rerun_in_prefect_and_its_events_begin_what_was_asked_for(
