@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
@@ -366,7 +367,8 @@ def test_an_unexpected_error_shows_nothing_of_itself(
 
 def test_a_service_that_answers_is_live_without_a_key(api: Api) -> None:
     response = api.client.get("/health/live")
-    assert (response.status_code, response.json()) == (200, {"status": "live"})
+    found = {"status": "live", "version": version("refinery-jobs")}
+    assert (response.status_code, response.json()) == (200, found)
 
 
 def test_without_prefect_the_service_says_so_and_is_ready(api: Api) -> None:
