@@ -81,7 +81,7 @@ class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
             if found is None:
                 limits.wrong_keys.take(address)
                 raise NotAuthorizedException
-        note_rate(connection.scope, limits.keys.take(_owner(found.principal)))
+        note_rate(connection.scope, limits.keys.take(owner_of(found.principal)))
         requesters.note(connection.scope, Requester(_shares(found.principal)))
         _refuse_other_kinds(found.principal, connection.route_handler.opt)
         return AuthenticationResult(user=found.principal, auth=found.key_hash)
@@ -107,7 +107,7 @@ def credential_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
     return key
 
 
-def _owner(principal: Principal) -> str:
+def owner_of(principal: Principal) -> str:
     """Return a name of the one whose keys share what there is for one."""
     if principal.annotator_no is None:
         return reader(principal)
@@ -116,8 +116,8 @@ def _owner(principal: Principal) -> str:
 
 def _shares(principal: Principal) -> dict[str, float]:
     if principal.annotator_no is None:
-        return {_owner(principal): _CUSTOMER_SHARE}
-    return {"annotators": _ANNOTATORS_SHARE, _owner(principal): _ANNOTATOR_SHARE}
+        return {owner_of(principal): _CUSTOMER_SHARE}
+    return {"annotators": _ANNOTATORS_SHARE, owner_of(principal): _ANNOTATOR_SHARE}
 
 
 def _refuse_other_kinds(principal: Principal, opt: Mapping[str, Any]) -> None:

@@ -14,14 +14,14 @@ from litestar.params import JSONBody
 from msgspec import Meta
 
 from api import session_cookies
-from api.auth import KeyRing, RateLimits
+from api.auth import KeyRing, RateLimits, owner_of
 from api.http.errors import ApiError
 from api.http.rate_limits import address_of, note_rate
 from api.http.refusals import refusals
 from blocks.bodies.fields import Body, Fault, RawObject
 from blocks.settings import Settings
 from blocks.store import sessions
-from blocks.store.customers import Principal, hash_key
+from blocks.store.customers import Principal
 from blocks.store.database import Database
 from blocks.store.sessions import Begun, Owner
 
@@ -97,17 +97,22 @@ async def sign_in(
     address = address_of(request)
     if data.key is None or not keys.is_familiar(data.key):
         limits.wrong_keys.check(address)
+    run = request.app.state.threads.keys.run
     if data.key is not None:
-        limits.keys.check(hash_key(data.key))
+        known = keys.recall(data.key) or await run(keys.find, data.key)
+        if known is None:
+            limits.wrong_keys.take(address)
+            raise NotAuthorizedException
+        note_rate(request.scope, limits.keys.take(owner_of(known.principal)))
     earlier = session_cookies.token_of(request)
     begin = partial(_begin, lookups, data, earlier, session_s=settings.session_s)
-    found = await request.app.state.threads.keys.run(begin)
+    found = await run(begin)
     if found is None:
         limits.wrong_keys.take(address)
         raise NotAuthorizedException if data.link is None else _link_is_over()
     begun, owner = found
-    # A link is used up by now, so it is too late to refuse it.
-    note_rate(request.scope, limits.keys.charge(begun.session.key_hash, 1))
+    if data.key is None:  # a link is used up by now, so it is too late to refuse it
+        note_rate(request.scope, limits.keys.charge(owner_of(begun.session.principal), 1))
     if earlier is not None:
         keys.forget(earlier)
     csrf_token = sessions.csrf_token(begun.token)
