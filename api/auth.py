@@ -67,24 +67,34 @@ class ApiKeyMiddleware(AbstractAuthenticationMiddleware):
     async def authenticate_request(
         self, connection: ASGIConnection[Any, Any, Any, Any]
     ) -> AuthenticationResult:
-        key = credential_of(connection)
-        ring: KeyRing = connection.app.state.key_ring
-        limits: RateLimits = connection.app.state.rate_limits
-        found = ring.recall(key)
-        if found is None:
-            address = address_of(connection)
-            # Refuse before a thread and a query are spent. A key that was good before is always looked
-            # up, so that somebody who shares its address cannot shut it out.
-            if not ring.is_familiar(key):
-                limits.wrong_keys.check(address)
-            found = await connection.app.state.threads.keys.run(ring.find, key)
-            if found is None:
-                limits.wrong_keys.take(address)
-                raise NotAuthorizedException
-        note_rate(connection.scope, limits.keys.take(owner_of(found.principal)))
+        found = await admit(connection, credential_of(connection))
         requesters.note(connection.scope, Requester(_shares(found.principal)))
         _refuse_other_kinds(found.principal, connection.route_handler.opt)
         return AuthenticationResult(user=found.principal, auth=found.key_hash)
+
+
+async def admit(connection: ASGIConnection[Any, Any, Any, Any], key: str) -> Session:
+    """Return whose a key or the token of a session is, and count a request of theirs.
+
+    Raises:
+        NotAuthorizedException: it is not good.
+        ApiError: 429, there were too many requests of its owner, or too many wrong keys of this address.
+    """
+    ring: KeyRing = connection.app.state.key_ring
+    limits: RateLimits = connection.app.state.rate_limits
+    found = ring.recall(key)
+    if found is None:
+        address = address_of(connection)
+        # Refuse before a thread and a query are spent. A key that was good before is always looked
+        # up, so that somebody who shares its address cannot shut it out.
+        if not ring.is_familiar(key):
+            limits.wrong_keys.check(address)
+        found = await connection.app.state.threads.keys.run(ring.find, key)
+        if found is None:
+            limits.wrong_keys.take(address)
+            raise NotAuthorizedException
+    note_rate(connection.scope, limits.keys.take(owner_of(found.principal)))
+    return found
 
 
 def credential_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:

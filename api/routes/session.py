@@ -14,7 +14,7 @@ from litestar.params import JSONBody
 from msgspec import Meta
 
 from api import session_cookies
-from api.auth import KeyRing, RateLimits, owner_of
+from api.auth import KeyRing, RateLimits, admit, owner_of
 from api.http.errors import ApiError
 from api.http.rate_limits import address_of, note_rate
 from api.http.refusals import refusals
@@ -95,18 +95,13 @@ async def sign_in(
     limits: RateLimits = request.app.state.rate_limits
     keys: KeyRing = request.app.state.key_ring
     address = address_of(request)
-    if data.key is None or not keys.is_familiar(data.key):
+    if data.key is None:
         limits.wrong_keys.check(address)
-    run = request.app.state.threads.keys.run
-    if data.key is not None:
-        known = keys.recall(data.key) or await run(keys.find, data.key)
-        if known is None:
-            limits.wrong_keys.take(address)
-            raise NotAuthorizedException
-        note_rate(request.scope, limits.keys.take(owner_of(known.principal)))
+    else:
+        await admit(request, data.key)
     earlier = session_cookies.token_of(request)
     begin = partial(_begin, lookups, data, earlier, session_s=settings.session_s)
-    found = await run(begin)
+    found = await request.app.state.threads.keys.run(begin)
     if found is None:
         limits.wrong_keys.take(address)
         raise NotAuthorizedException if data.link is None else _link_is_over()
