@@ -233,12 +233,9 @@ def add_link(tx: Transaction, asker: Asker, key: ApiKey, *, link_s: int) -> str:
     if key.role is KeyRole.ADMIN:
         raise OperatorsKey
     _lock_asker(tx, asker)
-    if key.revoked_at is not None:
+    token = sessions.add_link_by_id(tx, key.key_id, link_s=link_s)
+    if token is None:
         raise KeyRevoked
-    try:
-        _, token = sessions.add_link_of(tx, key.key_id, link_s=link_s)
-    except sessions.NoSuchKey as error:
-        raise KeyRevoked from error
     return token
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from blocks.domain.errors import Terminal
 from blocks.domain.ids import new_secret
-from blocks.store.customers import Principal, hash_key
+from blocks.store.customers import Principal, hash_key, key_id
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -79,7 +79,7 @@ def add_link(tx: Transaction, key: str, *, link_s: int) -> str | None:
 
     None if the key is not good. The token is not stored and cannot be shown again.
     """
-    return _add_link(tx, hash_key(key), link_s)
+    return add_link_by_id(tx, key_id(key), link_s=link_s)
 
 
 def add_link_of(tx: Transaction, named: str, *, link_s: int) -> tuple[str, str]:
@@ -98,18 +98,20 @@ def add_link_of(tx: Transaction, named: str, *, link_s: int) -> tuple[str, str]:
             "`refinery keys list` has their ids."
         )
     (key,) = found
-    token = _add_link(tx, key["key_hash"], link_s)
+    token = add_link_by_id(tx, key["key_id"], link_s=link_s)
     if token is None:
         raise NoSuchKey(f"{key['key_id']} was revoked just now.")
     return key["key_id"], token
 
 
-def _add_link(tx: Transaction, key_hash: bytes, link_s: int) -> str | None:
+def add_link_by_id(tx: Transaction, id_: str, *, link_s: int) -> str | None:
+    """Do what `add_link` does, by the id of a key."""
     token = new_secret(_LINK_PREFIX)
-    values = {"link_hash": hash_key(token), "key_hash": key_hash, "link_s": link_s}
-    if tx.execute(_SQL["add_link"], values).fetchone() is None:
+    values = {"link_hash": hash_key(token), "key_id": id_, "link_s": link_s}
+    row = tx.execute(_SQL["add_link"], values).fetchone()
+    if row is None:
         return None
-    tx.execute(_SQL["end_oldest_links"], values | {"others_max": LINKS_PER_KEY_MAX - 1})
+    tx.execute(_SQL["end_oldest_links"], values | row | {"others_max": LINKS_PER_KEY_MAX - 1})
     return token
 
 

@@ -1,8 +1,8 @@
 -- add_link --
 insert into sign_in_links (link_hash, key_hash, expires_at)
 select %(link_hash)s, key_hash, now() + make_interval(secs => %(link_s)s)
-from api_keys where key_hash = %(key_hash)s and revoked_at is null
-returning expires_at;
+from api_keys where key_id = %(key_id)s and revoked_at is null
+returning key_hash;
 
 -- end_oldest_links --
 -- Delete the unused links of a key beside the newest one that are too many; another request may be doing that.
@@ -14,7 +14,7 @@ delete from sign_in_links where link_hash = any (array(
 
 -- find_key --
 -- Find a good key by its id, or the newest one of each owner of a name or an id.
-select distinct on (k.customer_id, k.annotator_no, k.admin_name) k.key_hash, k.key_id
+select distinct on (k.customer_id, k.annotator_no, k.admin_name) k.key_id
 from api_keys k left join annotators a using (annotator_no)
 where k.revoked_at is null and %(named)s in (k.key_id, k.customer_id, a.annotator_id, a.name, k.admin_name)
 order by k.customer_id, k.annotator_no, k.admin_name, k.created_at desc, k.key_id;
