@@ -35,10 +35,13 @@ update api_keys set revoked_at = now()
 where (key_hash = %(key_hash)s or key_id = %(key_id)s) and revoked_at is null
 returning key_id, annotator_no;
 
+-- role --
+-- What a key k may do.
+case when k.admin_name is not null then 'admin' when k.is_reviewer then 'reviewer'
+     when k.customer_id is null then 'annotator' else 'customer' end;
+
 -- list_keys --
-select k.key_id,
-       case when k.admin_name is not null then 'admin' when k.is_reviewer then 'reviewer'
-            when k.customer_id is null then 'annotator' else 'customer' end as kind,
+select k.key_id, {role} as kind,
        coalesce(k.customer_id, a.annotator_id, k.key_id) as owner_id, coalesce(c.name, a.name, k.admin_name) as name,
        a.customer_ids, k.key_name, k.created_at, k.last_used_at, k.revoked_at
 from api_keys k

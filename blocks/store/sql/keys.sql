@@ -1,7 +1,5 @@
 -- key --
-select k.key_id,
-       case when k.admin_name is not null then 'admin' when k.is_reviewer then 'reviewer'
-            when k.customer_id is null then 'annotator' else 'customer' end as role,
+select k.key_id, {customers.role} as role,
        coalesce(k.customer_id, a.annotator_id, k.key_id) as owner_id, k.customer_id,
        coalesce(k.key_name, a.name, k.admin_name) as name, a.customer_ids,
        k.prefix, k.created_at, k.last_used_at, k.revoked_at
