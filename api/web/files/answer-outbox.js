@@ -30,7 +30,6 @@ export class AnswerOutbox extends Outbox {
   #forgetSettled(sent) {
     const settled = new Set(sent.filter(({ outcome }) => outcome === "settled").map(({ task_id }) => task_id));
     this.#choices = this.#choices.filter(({ item }) => !settled.has(item.task.task_id));
-    this.changed();
   }
 
   /**

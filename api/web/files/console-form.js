@@ -4,7 +4,7 @@ import { el, isHttp, notice, number, picture, raw, table } from "/web/console-do
 import { credentialFields, Faults, readCredentials } from "/web/console-fields.js";
 import { hotkeysOf, keyCap } from "/web/hotkeys.js";
 import { render } from "/web/markdown.js";
-import { ask } from "/web/session.js";
+import { IdempotencyKeys, ask } from "/web/session.js";
 
 const TYPES = [
   ["image_classification", "Pictures"],
@@ -54,7 +54,7 @@ class FormPage {
   #delivery;
   #more; // the fields that most jobs do without
   #buttons;
-  #request = null; // the body that was sent last, and the key that makes sending it again harmless
+  #idempotencyKeys = new IdempotencyKeys();
   preview = el("section", { "aria-label": "Preview", className: "preview" });
 
   constructor() {
@@ -188,7 +188,7 @@ class FormPage {
         this.#state.say("Everything that was tried works. Nothing is submitted yet.");
         this.preview.scrollIntoView({ block: "nearest" });
       } else {
-        const { job_id } = await ask("POST", "/v1/jobs?preflight=true", body, { "Idempotency-Key": this.#keyOf(body) });
+        const { job_id } = await ask("POST", "/v1/jobs?preflight=true", body, { "Idempotency-Key": this.#idempotencyKeys.of(body) });
         location.assign(`/console?job=${encodeURIComponent(job_id)}`);
       }
     } catch (error) {
@@ -196,16 +196,6 @@ class FormPage {
       this.#faults.show(error);
     }
     for (const button of this.#buttons) button.disabled = false;
-  }
-
-  /** The same body has the same key, so that a job whose answer was lost is not made twice. */
-  #keyOf(body) {
-    const text = JSON.stringify(body);
-    if (this.#request?.text !== text) {
-      const key = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-      this.#request = { text, key };
-    }
-    return this.#request.key;
   }
 }
 

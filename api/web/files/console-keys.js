@@ -3,7 +3,7 @@
 import { loadNames } from "/web/console-customers.js";
 import { confirm, el, notice, section, time } from "/web/console-dom.js";
 import { Faults } from "/web/console-fields.js";
-import { ask } from "/web/session.js";
+import { IdempotencyKeys, ask } from "/web/session.js";
 
 const PAGE = 50;
 const NO_NAME = "without a name";
@@ -25,7 +25,7 @@ class KeysPage {
   #more = el("button", { type: "button", hidden: true, onclick: () => this.#next() }, "Show more");
   #form = el("div");
   #cursor = null;
-  #request = null; // the body that was sent last, and the key that makes sending it again harmless
+  #idempotencyKeys = new IdempotencyKeys();
 
   constructor(isOperator) {
     this.#isOperator = isOperator;
@@ -107,8 +107,8 @@ class KeysPage {
       event.submitter.disabled = true;
       const body = { name: name.value.trim() || undefined, ...(this.#isOperator ? { role: role.value, customer_id: customer.value || undefined } : {}) };
       try {
-        const key = await ask("POST", "/v1/keys", body, { "Idempotency-Key": this.#keyOf(body) });
-        this.#request = null;
+        const key = await ask("POST", "/v1/keys", body, { "Idempotency-Key": this.#idempotencyKeys.of(body) });
+        this.#idempotencyKeys.forget();
         made.reset();
         await this.load();
         this.#showOnce(`The key ${key.name ?? NO_NAME}`, [["Key", key.key], ["Sign-in link, good for one browser", key.sign_in_link]]);
@@ -118,16 +118,6 @@ class KeysPage {
       event.submitter.disabled = false;
     });
     return section("Make a key", made, this.#isOperator ? null : el("p", { className: "quiet" }, "Annotators and reviewers get their keys from the operator of the service."));
-  }
-
-  /** Return the same for the same body until it was answered, so that a lost answer makes no second key. */
-  #keyOf(body) {
-    const text = JSON.stringify(body);
-    if (this.#request?.text !== text) {
-      const key = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-      this.#request = { text, key };
-    }
-    return this.#request.key;
   }
 
   /** Show secrets this once: they are kept nowhere, and are gone with the page. */

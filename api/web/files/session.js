@@ -18,6 +18,26 @@ export function isSignedOut(error) {
   return error.status === 401 || error.status === 403;
 }
 
+/** Makes the keys by which a request that is sent again, as its answer was lost, does nothing twice. */
+export class IdempotencyKeys {
+  #last = null; // the text of the body that was sent last, and its key
+
+  /** Return the key of a body: the same as long as the body is. */
+  of(body) {
+    const text = JSON.stringify(body);
+    if (this.#last?.text !== text) {
+      const key = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+      this.#last = { text, key };
+    }
+    return this.#last.key;
+  }
+
+  /** Take the same body for another request the next time: this one was answered. */
+  forget() {
+    this.#last = null;
+  }
+}
+
 /** Send a request to the API, and return what it answers; throw `Refused`, or a TypeError if nobody answers. */
 export async function ask(method, path, body, headers) {
   const answer = await request(method, path, { body, headers });
