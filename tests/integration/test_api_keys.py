@@ -1,7 +1,6 @@
 """Keys over the API: who may make which, what is shown once, and how a key ends."""
 
 import logging
-import threading
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from httpx import Response
 from blocks import housekeeping
 from blocks.store import customers, keys, sessions
 from tests.support.api_world import JOB_BODY, Api
+from tests.support.side import at_once
 from tests.support.store_shop import make_chunk
 
 pytestmark = pytest.mark.integration
@@ -179,25 +179,20 @@ def test_the_last_key_is_not_revoked_without_being_told(api: Api) -> None:
 def test_two_keys_that_revoke_each_other_at_once_leave_one(api: Api) -> None:
     shop = api.shop
     pair = [key_of(api.customer), make(api)["key"]]
-    start, outcomes = threading.Barrier(2), []
 
-    def end(asking: str, other: str) -> None:
+    def end(asking: str, other: str) -> str | None:
         asker = keys.Asker(shop.customer_id, shop.customer_id, customers.hash_key(asking))
-        start.wait()
         with shop.database.transaction() as tx:
             key = keys.find(tx, shop.customer_id, customers.key_id(other))
             assert key is not None
             try:
                 keys.revoke(tx, asker, key, even_last=False)
             except keys.AskerRevoked as error:
-                outcomes.append(error.code)
+                return error.code
+        return None
 
-    threads = [threading.Thread(target=end, args=each) for each in (pair, pair[::-1])]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert outcomes == ["asker_revoked"]
+    outcomes = at_once(lambda: end(*pair), lambda: end(*pair[::-1]))
+    assert [each for each in outcomes if each] == ["asker_revoked"]
     assert sum(each["revoked_at"] is None for each in listed(api, api.bearer(good(api, pair)))) == 1
 
 

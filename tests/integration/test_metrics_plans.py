@@ -5,13 +5,12 @@ from typing import Any, cast
 
 import pytest
 
-from blocks.secrets.vault import Vault
 from blocks.store import counts, passes
 from blocks.store.counts import CHUNKS_MAX, STREAMS_MAX
-from blocks.store.database import Database, Transaction
+from blocks.store.database import Transaction
 from tests.support.plans import Explained
 from tests.support.servers import DatabaseServer
-from tests.support.store_shop import DELIVERY, Shop, make_chunk
+from tests.support.store_shop import DELIVERY, Shop, make_chunk, open_shop
 
 pytestmark = pytest.mark.integration
 
@@ -30,9 +29,7 @@ PAGES_FOR_STREAMS = 700
 @pytest.fixture(scope="module")
 def crowded(database_server: DatabaseServer) -> Iterator[Shop]:
     """A shop with many jobs under way, half of them undelivered, chunks of theirs, and streams."""
-    url = database_server.clone()
-    with Database(url, connections_max=4) as database:
-        shop = Shop(database, url, Vault([bytes(32)]))
+    with open_shop(database_server) as shop:
         labelled = shop.processing(make_chunk(3))
         undelivered = shop.processing(make_chunk(0, bad=1), delivery=DELIVERY)
         # An ANALYZE that PostgreSQL begins by itself would change the plans.
@@ -72,7 +69,6 @@ def crowded(database_server: DatabaseServer) -> Iterator[Shop]:
             MANIFESTS_EACH,
         )
         yield shop
-    database_server.drop(url)
 
 
 def explain(shop: Shop, read: Callable[[Transaction], Any]) -> tuple[Any, Explained]:
@@ -88,8 +84,8 @@ def test_open_work_is_read_from_a_bounded_number_of_jobs_and_chunks(crowded: Sho
     assert work.oldest_s.keys() == {"open", "unread", "undelivered"}
     assert work.oldest_s["undelivered"] is not None
     explained.check(PAGES_FOR_OPEN_WORK)
-    read = {node["Relation Name"]: 0 for node in explained.nodes() if "Relation Name" in node}
-    assert {"jobs", "runs", "chunks"} <= read.keys()
+    read = {node["Relation Name"] for node in explained.nodes() if "Relation Name" in node}
+    assert {"jobs", "runs", "chunks"} <= read
 
 
 def test_the_latest_manifest_of_each_stream_is_found_by_index(crowded: Shop) -> None:
