@@ -77,22 +77,28 @@ class Asker(NamedTuple):
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """What is not secret of a key.
-
-    `name` is what a customer calls it, and of another's key the name of its owner. `customer_ids` are
-    the customers whose tasks the annotator is handed; None for all, and for the key of somebody else.
-    """
+    """What is not secret of a key."""
 
     key_id: str
+    """The id of the key, which is no secret."""
     role: KeyRole
+    """What the key may do."""
     owner_id: str
+    """The customer or the annotator whose key it is; of an operator's, the id of the key."""
     customer_id: str | None
+    """The customer whose key it is; null where it is an annotator's or an operator's."""
     name: str | None
+    """What the customer calls the key; of another's key, the name of its owner."""
     customer_ids: list[str] | None
+    """The customers whose tasks the annotator is handed; null for all, and for others' keys."""
     prefix: str
+    """How the key begins, to tell which one a program has; empty for an old one."""
     created_at: datetime
+    """When it was made."""
     last_used_at: datetime | None
+    """When it, or a session of it, was used last, five minutes late at most; null if never."""
     revoked_at: datetime | None
+    """Since when it is not good any more; null for a good one."""
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True):
