@@ -41,10 +41,10 @@ export async function show({ view, query, session }) {
       let after = isFirst ? null : cursor;
       if (isFirst) arrivals = 0;
       do {
-        const page = await read(Math.min(wanted - jobs.length, PAGE_MAX), after);
+        const page = await read(jobs.length < wanted ? Math.min(wanted - jobs.length, PAGE_MAX) : PAGE, after);
         jobs.push(...page.jobs);
         after = page.next_cursor;
-      } while (isFirst && after && jobs.length < cards.size);
+      } while (isFirst && after && kept(jobs) < cards.size);
       for (const job of jobs) cards.get(job.job_id)?.update(job);
       arrange(isFirst ? jobs : [...[...cards.values()].map(({ job }) => job), ...jobs]);
       cursor = after;
@@ -54,6 +54,11 @@ export async function show({ view, query, session }) {
     } catch (error) {
       state.fail(error);
     }
+  }
+
+  /** Count the jobs that are shown already; any, where some of these may be of another status by now. */
+  function kept(jobs) {
+    return filter.status ? jobs.length : jobs.filter(({ job_id }) => cards.has(job_id)).length;
   }
 
   /** Show the cards of jobs in their order. Those that are there already are left where they are, with the focus. */
