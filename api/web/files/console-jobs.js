@@ -29,7 +29,7 @@ export async function show({ view, query, session }) {
 
   /** Show the next page, or all that is shown anew: then nothing is taken away that may be read. One after the other. */
   function load(isFirst) {
-    more.disabled = true;
+    if (!isFirst) more.disabled = true; // else a click that is half done would be lost
     turn = turn.then(() => loadNow(isFirst)).then(() => { more.disabled = false; });
     return turn;
   }
