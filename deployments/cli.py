@@ -166,24 +166,25 @@ def up(*, data_dir: _DataDir = None, store: bool = False) -> None:
         data_dir or default_data_dir(), object_store=store, first_api_port=_FIRST_API_PORT
     )
     try:
-        stack.start_api(lambda step: console.print(f"  [dim]{escape(step)}[/]"))
+        # All of it, or a signal that comes while this prints would end it without cleaning up.
         with stack.stops_on_error():
+            stack.start_api(lambda step: console.print(f"  [dim]{escape(step)}[/]"))
             links = make_first_links(stack)
-        with keep_environment(stack):
-            console.print(
-                f"\n[bold]The API answers[/], with everything in {escape(str(stack.data_dir))}\n"
-                f"  API          {stack.api_url}\n"
-                f"  OpenAPI      {stack.openapi_url}\n"
-                f"  Prefect UI   {stack.prefect_sign_in_url}\n"
-                f"{_store_line(stack)}"
-                f"\n{links}"
-                f"\nAnother customer:  refinery customers add NAME{_hint(data_dir)}\n"
-                "[dim]Ctrl-C stops it.[/]\n",
-                soft_wrap=True,  # a link that is broken over two lines cannot be clicked
-            )
-            stack.wait_complete()
-            console.print("[bold]Refinery is up.[/]")
-            stack.wait()
+            with keep_environment(stack):
+                console.print(
+                    f"\n[bold]The API answers[/], with everything in {escape(str(stack.data_dir))}\n"
+                    f"  API          {stack.api_url}\n"
+                    f"  OpenAPI      {stack.openapi_url}\n"
+                    f"  Prefect UI   {stack.prefect_sign_in_url}\n"
+                    f"{_store_line(stack)}"
+                    f"\n{links}"
+                    f"\nAnother customer:  refinery customers add NAME{_hint(data_dir)}\n"
+                    "[dim]Ctrl-C stops it.[/]\n",
+                    soft_wrap=True,  # a link that is broken over two lines cannot be clicked
+                )
+                stack.wait_complete()
+                console.print("[bold]Refinery is up.[/]")
+                stack.wait()
     finally:
         stack.stop()
 
