@@ -111,6 +111,11 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_feed, "LOOK_S", 0.02)
     monkeypatch.setattr(job_feed, "BEAT_S", 0.1)
     monkeypatch.setattr(job_feed, "CHECK_S", 0.1)
+
+
+@pytest.fixture
+def _impatient(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the server, and not the test's own pool, give a database that is away up soon."""
     monkeypatch.setattr("blocks.store.database._WAIT_FOR_CONNECTION_S", 0.5)
 
 
@@ -348,6 +353,7 @@ def test_a_stream_does_not_hold_up_the_end_of_the_process(api_settings: Settings
         stopping.join()
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_a_stream_outlives_a_database_that_is_away(server: str, shop: Shop, key: str) -> None:
     with follow(server, key) as stream:
         stream.alive()

@@ -27,8 +27,8 @@ PLACES = 4
 
 
 @pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have nothing waited for for long."""
+def _soon(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the service wait for nothing for long; the test's own pool, of `shop`, is as patient as ever."""
     monkeypatch.setattr("api.app._LOCK_S_MAX", 0.2)
     monkeypatch.setattr("api.http.threads._LOOK_S", 0.05)
     monkeypatch.setattr("api.probes._KEPT_S", 0.0)
