@@ -26,8 +26,10 @@ class RecordedObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def record(tx: Transaction, job_no: int, objects: Sequence[tuple[str, int, int, str]]) -> None:
-    """Record the objects of a delivery in order: key, rows, bytes, SHA-256 as hexadecimal digits."""
-    tx.execute(_SQL["forget"], {"job_no": job_no})
+    """Record the objects of a delivery in order: key, rows, bytes, SHA-256 as hexadecimal digits.
+
+    The transaction is the one that has finished the delivery.
+    """
     values = {
         "job_no": job_no,
         "keys": [key for key, _, _, _ in objects],

@@ -341,9 +341,13 @@ def begin_delivery(tx: Transaction, job_no: int, part_bytes: int) -> None:
     tx.execute(_SQL["begin_delivery"], {"job_no": job_no, "part_bytes": part_bytes})
 
 
-def finish_delivery(tx: Transaction, job_no: int, objects: int) -> None:
-    """Record that the delivery stands: complete the job, and wipe its credentials."""
-    tx.execute(_SQL["finish_delivery"], {"job_no": job_no, "objects": objects})
+def finish_delivery(tx: Transaction, job_no: int, objects: int) -> bool:
+    """Record that the delivery stands: complete the job, and wipe its credentials.
+
+    Return False if another run was first, or the job has been cancelled.
+    """
+    finished = tx.execute(_SQL["finish_delivery"], {"job_no": job_no, "objects": objects})
+    return finished.fetchone() is not None
 
 
 def refuse_delivery(tx: Transaction, job_no: int, code: str, message: str) -> None:

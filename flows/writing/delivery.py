@@ -117,8 +117,8 @@ def finish(job_id: str, objects: list[DeliveredObject]) -> None:
     job_no = load_job(job_id).job_no
     listed = [(each.key, each.rows, each.bytes, each.sha256) for each in objects]
     with database().transaction() as tx:
-        delivered_objects.record(tx, job_no, listed)
-        jobs.finish_delivery(tx, job_no, len(objects) + 1)
+        if jobs.finish_delivery(tx, job_no, len(objects) + 1):
+            delivered_objects.record(tx, job_no, listed)
 
 
 def refuse(job_id: str, code: str, message: str) -> None:

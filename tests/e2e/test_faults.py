@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -252,17 +252,9 @@ def test_two_runs_of_everything_are_as_good_as_one(
     _start_another(prefect, names.DELIVER_JOB, job_id)
     job = customer.wait(job_id, "completed", "failed")
     assert job["delivery"]["status"] == "delivered"
-    ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-    states = wait_for(
-        "four runs to end",
-        lambda: (
-            found
-            if len(found := [r["state"]["type"] for r in runs_of(prefect, job_id)]) == 4
-            and ended.issuperset(found)
-            else None
-        ),
-    )
-    assert states == ["COMPLETED"] * 4, [run["state"] for run in runs_of(prefect, job_id)]
+    wait_for("four runs to end", lambda: len(list(_ended(prefect, job_id))) == 4)
+    states = [(run["state"]["type"], run["state"]["message"]) for run in _ended(prefect, job_id)]
+    assert [kind for kind, _ in states] == ["COMPLETED"] * 4, "\n".join(map(str, states))
     objects = {p.rpartition("/")[2]: s3.cat_file(p) for p in s3.find(f"{s3_bucket}/{job_id}")}
     check_delivery(objects, manifest, labels=2)
 
@@ -271,12 +263,13 @@ def _start_another(prefect: httpx.Client, deployment: str, job_id: str) -> None:
     quick_run(prefect, deployment, {"parameters": {"job_id": job_id}, "tags": [job_id]})
 
 
+def _ended(prefect: httpx.Client, job_id: str) -> Iterator[dict[str, Any]]:
+    kinds = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+    return (run for run in runs_of(prefect, job_id) if run["state"]["type"] in kinds)
+
+
 def _ended_run(prefect: httpx.Client, job_id: str) -> dict[str, Any]:
-    ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-    run: dict[str, Any] = wait_for(
-        "the run to end",
-        lambda: next((r for r in runs_of(prefect, job_id) if r["state"]["type"] in ended), None),
-    )
+    run: dict[str, Any] = wait_for("the run to end", lambda: next(_ended(prefect, job_id), None))
     assert job_id in run["name"]
     return run
 

@@ -83,6 +83,7 @@ class World:
             "delivery_prefix = %s, credentials = %s, delivery_part_bytes = null where job_no = %s",
             prefix, self.job.credentials, self.job.job_no,
         )  # fmt: skip
+        self.shop.run("delete from delivered_objects where job_no = %s", self.job.job_no)
         for column, value in changes.items():
             self.shop.run(
                 f"update jobs set {column} = %s where job_no = %s", value, self.job.job_no

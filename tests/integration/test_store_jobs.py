@@ -2,17 +2,21 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
+from blocks.delivery_manifest import DeliveredObject
 from blocks.domain.errors import IdempotencyConflict, UndecryptableCredentials
 from blocks.domain.ids import new_id
 from blocks.domain.model import JOB_ARROWS, Pin
 from blocks.secrets.vault import Vault
 from blocks.settings import Settings
-from blocks.store import customers, job_credentials, jobs, outbox
+from blocks.store import customers, delivered_objects, job_credentials, jobs, outbox
 from blocks.store.interrupts import Interrupt
 from blocks.store.jobs import Idempotency, Job, NewJob
+from flows.writing import delivery
+from tests.support.flow_world import flow_settings
 from tests.support.side import Side, at_once
 from tests.support.store_shop import DELIVERY, Chunk, Shop, make_chunk
 
@@ -634,3 +638,30 @@ def test_the_first_run_of_a_delivery_decides_how_large_its_parts_are(shop: Shop)
     shop.run("update jobs set delivery_status = 'pending'")
     shop.begin_delivery(job, 3)
     assert shop.job(job).delivery_part_bytes == 7
+
+
+def test_of_two_runs_that_finish_a_delivery_at_once_one_records_its_objects(
+    shop: Shop, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = delivering(shop)
+    objects = [DeliveredObject(f"{job.job_id}/part-0000{n}.jsonl", n, n, "ab" * 32) for n in (0, 1)]
+    with flow_settings(monkeypatch, database_url):
+        with shop.held() as tx:
+            tx.execute("select from jobs where job_no = %s for update", (job.job_no,))
+            sides = [Side(partial(delivery.finish, job.job_id, objects)) for _ in range(2)]
+            shop.wait_for_waiters(2)
+        for side in sides:
+            side.join()
+    listed = shop.do(delivered_objects.list_page, job.job_no, after=0, limit=9)
+    assert [each.key for each in listed] == [each.key for each in objects]
+    assert shop.job(job).delivery_objects == 3
+
+
+def test_a_job_that_was_cancelled_during_its_delivery_records_no_objects(
+    shop: Shop, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = delivering(shop)
+    shop.do(jobs.cancel, job.job_no)
+    with flow_settings(monkeypatch, database_url):
+        delivery.finish(job.job_id, [DeliveredObject("part-00000.jsonl", 1, 1, "ab" * 32)])
+    assert shop.value("select count(*) from delivered_objects") == 0

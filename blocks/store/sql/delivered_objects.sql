@@ -1,6 +1,3 @@
--- forget --
-delete from delivered_objects where job_no = %(job_no)s;
-
 -- record --
 insert into delivered_objects (job_no, object_no, key, rows, bytes, sha256)
 select %(job_no)s, o.object_no, o.key, o.rows, o.bytes, o.sha256

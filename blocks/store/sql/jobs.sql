@@ -181,7 +181,8 @@ set delivery_status = 'delivered', delivery_objects = %(objects)s, delivered_at 
     delivery_error_code = null, delivery_error_message = null,
     status = 'completed', completed_at = coalesce(completed_at, now()), credentials = null
 where job_no = %(job_no)s and delivery_status = 'delivering'
-  and status in ('processing', 'completed');
+  and status in ('processing', 'completed')
+returning job_no;
 
 -- refuse_delivery --
 -- delivering → failed. The job is completed all the same: its results can be exported. Another try uses its
