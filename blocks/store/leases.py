@@ -64,7 +64,7 @@ def list_page(
 
     Those on corrupt pages are left out, so a page may be short. Return None if `after` is no task's id.
     """
-    place = find_place(tx, after)
+    place = find_place(tx, annotator_no, after)
     if place is None:
         return None
     values = {
@@ -85,16 +85,19 @@ def last_id(page: Sequence[Mapping[str, Any]]) -> str:
     return task_id(last["job_id"], last["task_key"], last["task_no"])
 
 
-def find_place(tx: Transaction, after: str | None) -> tuple[int, int] | None:
+def find_place(tx: Transaction, annotator_no: int, after: str | None) -> tuple[int, int] | None:
     """Return where the task of an id is listed: its job's number, and its place among the job's tasks.
 
-    Return None if `after` is no task's id.
+    Return None if `after` is no id of a task that the annotator may be handed.
     """
     if after is None:
         return 0, 0
     key = parse_task_id(after)
-    row = tx.execute(_SQL["find_job"], {"job_id": key[0]}).fetchone() if key else None
-    if key is None or row is None:
+    if key is None:
+        return None
+    values = {"job_id": key[0], "annotator_no": annotator_no}
+    row = tx.execute(_SQL["find_job"], values).fetchone()
+    if row is None:
         return None
     place = key[1] if row["has_gold"] else task_no_of(row["task_key"], key[1])
     return row["job_no"], place

@@ -225,7 +225,7 @@ def list_page(
 
     Return None if `after` is no task's id.
     """
-    found = leases.find_place(tx, after)
+    found = leases.find_place(tx, annotator_no, after)
     if found is None:
         return None
     values = {

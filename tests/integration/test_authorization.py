@@ -8,64 +8,12 @@ import pytest
 from api.http.errors import ADMINS_KEY, ANNOTATORS_KEY, CUSTOMERS_KEY
 from blocks.domain.model import JobStatus
 from blocks.store import customers
+from tests.support.access import TAKES, A, C, O
 from tests.support.api_world import JOB_BODY, Api
 
 pytestmark = pytest.mark.integration
 
-C, A, O = "customer", "annotator", "admin"  # noqa: E741 - an operator
 WORDS = {C: CUSTOMERS_KEY, A: ANNOTATORS_KEY, O: ADMINS_KEY}
-# Whose key each operation takes: whoever adds a route says so here.
-TAKES: dict[str, set[str]] = {
-    "create_job": {C},
-    "list_jobs": {C, O},
-    "get_job": {C, O},
-    "get_job_instructions": {C, O},
-    "follow_jobs": {C, O},
-    "preview_job": {C},
-    "get_job_timeline": {C, O},
-    "list_delivered_objects": {C, O},
-    "cancel_job": {C, O},
-    "deliver_job": {C, O},
-    "wipe_job_credentials": {C, O},
-    "exclude_annotator": {C, O},
-    "get_job_history": {C, O},
-    "export_job": {C, O},
-    "list_bad_lines": {C, O},
-    "get_job_quality": {C, O},
-    "list_label_changes": {C, O},
-    "list_disagreements": {C, O},
-    "create_task": {C},
-    "create_tasks": {C},
-    "get_task": {C, O},
-    "get_task_result": {C, O},
-    "create_webhook": {C},
-    "list_webhooks": {C, O},
-    "delete_webhook": {C},
-    "rotate_webhook_secret": {C},
-    "rotate_default_secret": {C},
-    "list_webhook_deliveries": {C, O},
-    "replay_webhook_delivery": {C, O},
-    "list_keys": {C, O},
-    "create_key": {C, O},
-    "create_sign_in_link": {C, O},
-    "revoke_key": {C, O},
-    "claim_tasks": {A},
-    "list_leases": {A},
-    "submit_labels": {A},
-    "submit_reviews": {A},
-    "renew_leases": {A},
-    "release_tasks": {A},
-    "get_me": {A},
-    "list_own_labels": {A},
-    "get_own_label": {A},
-    "list_open_jobs": {A},
-    "get_job_to_label": {A},
-    "list_review_queues": {A},
-    "list_customers": {O},
-    "get_operations": {O},
-    "get_session": {C, A, O},
-    "sign_out": {C, A, O},
-}
 
 
 @pytest.fixture

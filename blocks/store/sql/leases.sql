@@ -23,8 +23,9 @@ order by l.job_no, {listed_at}
 limit %(limit)s;
 
 -- find_job --
--- Return what tells where a task of a job is listed, for a page that begins after it.
-select job_no, has_gold, task_key from jobs where job_id = %(job_id)s;
+-- Return what tells where a task of a job is listed, for a page that begins after it; nothing of a job that the
+-- annotator may not know of.
+select job_no, has_gold, task_key from jobs where job_id = %(job_id)s and {annotation.is_granted};
 
 -- count_held --
 -- Count the tasks that the annotator holds, and find when the first of them runs out.
