@@ -7,7 +7,6 @@ import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import certifi
 import httpx
@@ -22,6 +21,7 @@ from deployments.embedded.private_files import load_or_make_secret, private_fold
 from deployments.embedded.processes import Program
 from deployments.names import WORK_POOL
 from deployments.registered import REPOSITORY
+from deployments.worker_health import is_online
 
 WORKER = "embedded"
 
@@ -205,18 +205,8 @@ class PrefectServer:
 
     def _worker_is_online(self) -> bool | None:
         """Return whether the worker has sent a heartbeat lately; None if Prefect does not answer."""
-        online = {"workers": {"status": {"any_": ["ONLINE"]}}}
-        workers = self._ask(f"work_pools/{WORK_POOL}/workers/filter", online)
-        return None if workers is None else any(each["name"] == WORKER for each in workers)
-
-    def _ask(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Return the answer to a POST, or None without one."""
-        try:
-            with client(self._auth) as session:
-                answer = session.post(f"{self.api_url}/{path}", json=body)
-        except httpx.TransportError:
-            return None
-        return answer.json() if answer.status_code == HTTP_OK else None
+        with client(self._auth) as session:
+            return is_online(session, self.api_url, WORKER)
 
     def has_registration(self) -> bool:
         """Return whether everything is registered as it is now.
