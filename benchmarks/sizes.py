@@ -43,6 +43,9 @@ class Sizes:
     interval_tasks: _Count = 4_000
     """Tasks of each of them, without gold."""
 
+    restored_tasks: Annotated[int, Parameter(validator=Number(gte=100))] = 1_000_000
+    """Tasks of the database that is backed up and restored."""
+
     annotators: Annotated[int, Parameter(validator=Number(gte=1, lte=200))] = 8
     """Annotators who work at the same time, each in a closed loop."""
     seconds: _Seconds = 8.0
@@ -100,6 +103,7 @@ SMOKE = Sizes(
     quality_tasks=50,
     interval_jobs=2,
     interval_tasks=100,
+    restored_tasks=6_000,
     annotators=2,
     seconds=0.5,
     warm_seconds=0.2,

@@ -26,6 +26,7 @@ from benchmarks import (
     open_tasks,
     ours,
     quality,
+    restore,
     results,
     small_jobs,
     starts,
@@ -61,6 +62,7 @@ Name = Literal[
     "label-studio-results",
     "inference",
     "quality",
+    "restore",
 ]
 ALL: tuple[Name, ...] = get_args(Name)
 # They need an environment of this name, which is made from a package index.
@@ -208,4 +210,5 @@ _GROUPS: dict[tuple[Name, ...], _Measure] = {
     ("results", "label-studio-results"): results.measure,
     ("inference",): _alone(inference.measure),
     ("quality",): _alone(quality.measure),
+    ("restore",): _alone(restore.measure),
 }

@@ -26,6 +26,7 @@ from deployments.embedded.operator_environment import (
     keep_environment,
     load_environment,
 )
+from deployments.embedded.postgres_programs import INSTALLATION, wheel_folder
 from deployments.embedded.stack import Stack, default_data_dir
 from deployments.errors import DemoFailed, NothingRuns, RegistrationFailed, StackError
 from deployments.names import WORK_POOL
@@ -204,7 +205,8 @@ def env(*, data_dir: _DataDir = None, quickstart: bool = False) -> None:
         raise NothingRuns(folder)
     if quickstart:
         found |= first_keys(folder, found["REFINERY_DATABASE_URL"])
-    programs = shlex.quote(str(Path(sys.executable).parent))
+    # PostgreSQL's own programs are the server's, since pg_dump refuses a server newer than itself.
+    programs = shlex.quote(f"{Path(sys.executable).parent}:{wheel_folder() / INSTALLATION / 'bin'}")
     print(f'export PATH={programs}:"$PATH"\n{export(found)}', end="")
 
 

@@ -68,8 +68,9 @@ SETTINGS = {
 SETTINGS_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 HBA = f"""\
-# Nobody gets in without the password, and nobody from another machine.
+# Nobody gets in without the password, and nobody from another machine; `replication` is for backups.
 host all all {LOOPBACK}/32 scram-sha-256
+host replication all {LOOPBACK}/32 scram-sha-256
 """
 
 

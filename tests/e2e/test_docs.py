@@ -22,6 +22,8 @@ COMMANDS_S_MAX = 480
 DONE = {"make demo", "make test", "make up ARGS=--store", "refinery deploy"}
 ENDLESS = {"refinery worker"}
 LAST = "prefect deployment delete"
+# What a reader of docs/backup.md has chosen.
+PLACES = 'BACKUP=$PWD\nNEW_DATABASE_URL="${REFINERY_DATABASE_URL}_restored"'
 # For machines without one.
 CURL = """command -v curl >/dev/null || curl() {
     python -c 'import sys, urllib.request as r; print(r.urlopen(sys.argv[-1]).read().decode())' "$@"
@@ -106,7 +108,11 @@ def test_every_command_does_what_the_page_says(
 ) -> None:
     etl = commands("docs/etl.md")
     assert LAST in etl[-1]
-    said = typed([*etl[:-1], *commands("docs/operators.md"), etl[-1]], stack, checkout)
+    dump, restore, *_ = commands(
+        "docs/backup.md"
+    )  # tests/integration/test_backup.py types the rest
+    operators = [*commands("docs/operators.md"), PLACES, dump, restore]
+    said = typed([*etl[:-1], *operators, etl[-1]], stack, checkout)
     assert len((checkout / "animals" / "results.jsonl").read_bytes().splitlines()) == 10
     for words in (": whole (2 objects, 10 rows", "is completed; nothing to do", "refinery_jobs{"):
         assert words in said, said

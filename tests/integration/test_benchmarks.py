@@ -29,6 +29,7 @@ ROWS: dict[tuple[suite.Name, ...], list[int]] = {
     ("results",): [6, 1],
     ("inference",): [8, 8],
     ("quality",): [80, 6, 12],
+    ("restore",): [8],
 }
 # Its rows depend on which tables have grown.
 DISK: tuple[suite.Name, ...] = ("disk",)
