@@ -38,6 +38,7 @@ from api.preflight import Preflights
 from api.probes import Probes
 from api.routes import (
     annotation,
+    audit,
     customers,
     delivered,
     deliveries,
@@ -211,6 +212,7 @@ def _routers() -> list[Router]:
             tags=["Operations"],
             opt=ADMINS_ONLY,
         ),
+        Router("/v1/audit", route_handlers=audit.HANDLERS, tags=["Keys"], opt=CUSTOMERS_ONLY),
         Router("/v1/keys", route_handlers=keys.HANDLERS, tags=["Keys"], opt=CUSTOMERS_ONLY),
         Router("/v1/session", route_handlers=session.HANDLERS, tags=["Sessions"]),
         Router("/v1/webhooks", route_handlers=of_webhooks, tags=["Webhooks"], opt=CUSTOMERS_ONLY),

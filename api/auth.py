@@ -25,6 +25,7 @@ from api.http.requesters import Requester
 from blocks.domain.errors import Transient
 from blocks.settings import AnnotatorNames, Settings
 from blocks.store import customers, keys, sessions
+from blocks.store.audit import Actor
 from blocks.store.customers import KeyKind, Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.sessions import Session
@@ -237,6 +238,11 @@ def tenant(connection: Connection) -> str | None:
     For routes that are `CUSTOMERS_ONLY` and `ADMINS_TOO`.
     """
     return None if connection.user.kind is KeyKind.ADMIN else customer_id(connection)
+
+
+def actor(connection: Connection) -> Actor:
+    """Return who acts, for the audit log."""
+    return Actor(connection.auth)
 
 
 def reader(principal: Principal) -> str:

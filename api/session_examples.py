@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 import msgspec
 
 from api.http.document import Answer, Answers, Requests, Taken
+from api.routes.audit import AuditActor, AuditLine, AuditPage, AuditTarget
 from api.routes.customers import Customers, CustomerView
 from api.routes.keys import KeyBody, KeysPage, KeyView, NewKeyView, RevokedKeyView, SignInLink
 from api.routes.session import SessionView, SignedIn, SignInBody
+from blocks.store.audit import Action, ActorRole, TargetKind
 from blocks.store.keys import KeyRole
 
 _ANNOTATOR_ID = "ann_5bq43f8k2m9x7c1vd6hzt5"
@@ -34,7 +36,17 @@ SESSION_REQUESTS: Requests = {
     "create_key": Taken(KeyBody, {"name": "nightly export"}),
     "sign_in": Taken(SignInBody, {"key": "ak_dGhpcyBpcyBhbiBleGFtcGxlIG9mIGEga2V5IG9mIG91cnM"}),
 }
+_AUDIT_LINE = AuditLine(
+    audit_id="aud_0f3c5a7e9b1d2f4860718293a4b5c6d7",
+    at=_ENDS_AT,
+    actor=AuditActor(ActorRole.CUSTOMER, _KEY.key_id, _KEY.name),
+    action=Action.KEY_REVOKED,
+    target=AuditTarget(TargetKind.KEY, "key_0a1b2c3d4e5f60718293"),
+    customer_id=_KEY.customer_id,
+    details={"role": "customer"},
+)
 SESSION_ANSWERS: Answers = {
+    "list_audit_log": (Answer(200, AuditPage([_AUDIT_LINE], None)),),
     "list_keys": (Answer(200, KeysPage([_KEY], None)),),
     "create_key": (
         Answer(

@@ -11,6 +11,7 @@ import msgspec
 from blocks.settings import Settings
 from blocks.store import (
     archive,
+    audit,
     counts,
     exclusions,
     job_credentials,
@@ -44,6 +45,7 @@ class Tidied(msgspec.Struct, frozen=True):
     requests_compared: int
     exclusion_steps: int
     sessions_ended: int
+    audit_purged: int
 
 
 def keep_house(database: Database, settings: Settings) -> Tidied:
@@ -83,11 +85,13 @@ def keep_house(database: Database, settings: Settings) -> Tidied:
         batches_max=_ARCHIVE_STEPS_MAX,
     )
     ended = in_batches(database, lambda tx: sessions.end_expired(tx, limit=_BATCH), _BATCH)
+    audited = in_batches(database, lambda tx: audit.purge(tx, limit=_BATCH), _BATCH)
     with database.transaction() as tx:
         passes.record(tx, "housekeeping")
     return Tidied(
-        leases, timed_out, keys_purged, wiped, notifications, archived, compared, excluded, ended
-    )
+        leases, timed_out, keys_purged, wiped, notifications, archived, compared, excluded, ended,
+        audited,
+    )  # fmt: skip
 
 
 def in_batches(

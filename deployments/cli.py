@@ -86,6 +86,7 @@ def build() -> App:
         jobs,
         me,
         operations,
+        ops,
         review,
         streams,
         tasks,
@@ -100,7 +101,7 @@ def build() -> App:
         default_parameter=Parameter(negative_iterable=()),  # no --empty-option
     )
     for module in (
-        admin, annotate, jobs, me, operations, review, streams, tasks, verify, webhooks,
+        admin, annotate, jobs, me, operations, ops, review, streams, tasks, verify, webhooks,
     ):  # fmt: skip
         module.add_commands(app)
     for command in (up, env, demo, worker, deploy):

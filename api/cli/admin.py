@@ -10,13 +10,15 @@ import msgspec
 from cyclopts import App, Parameter
 
 from api.cli import output, sign_in_links
-from api.cli.database import open_database
+from api.cli.database import open_database, operator
 from api.cli.exits import CommandFailed, Exit, UsageError
 from api.cli.output import print_json
 from blocks.domain.names import check_name
 from blocks.settings import Settings
-from blocks.store import customers, job_credentials, migrations, webhook_secrets
-from blocks.store.database import Database
+from blocks.store import audit, customers, job_credentials, migrations, webhook_secrets
+from blocks.store.audit import Action, Target, TargetKind
+from blocks.store.database import Database, Transaction
+from blocks.store.keys import KeyRole
 
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON document.")]
 
@@ -24,6 +26,9 @@ AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print one J
 def migrate() -> None:
     """Bring the schema up to date; safe to run at any time, by anybody at once."""
     applied = migrations.migrate(Settings.from_environment().database_url)
+    if applied:
+        with open_database() as database, database.transaction() as tx:
+            audit.record(tx, operator(), Action.SCHEMA_MIGRATED, audit.DATABASE, applied=applied)
     print("\n".join(f"applied {name}" for name in applied) or "nothing to apply")
 
 
@@ -41,6 +46,9 @@ def add_customer(name: str) -> None:
     with open_database() as database, database.transaction() as tx:
         customer_id = customers.add_customer(tx, name)
         key = customers.add_customer_key(tx, customer_id)
+        target = Target(TargetKind.CUSTOMER, customer_id, customer_id)
+        audit.record(tx, operator(), Action.CUSTOMER_MADE, target, called=name)
+        record_key(tx, key, KeyRole.CUSTOMER, customer_id)
         link = sign_in_links.new_link(tx, key)
     print(f"customer   {customer_id}")
     _print_key(key, link)
@@ -80,6 +88,8 @@ def grant(
         if all:
             customers.grant_all(tx, annotator)
         granted = customers.grant(tx, annotator, customer) if customer else ["all"]
+        target = Target(TargetKind.ANNOTATOR, annotator)
+        audit.record(tx, operator(), Action.ANNOTATOR_GRANTED, target, customers=granted[:50])
     print(f"annotator  {annotator}\ncustomers  {' '.join(granted)}")
 
 
@@ -89,6 +99,8 @@ def withdraw(annotator: _Annotator, *, customer: _Granted = None) -> None:
         raise UsageError("Say whose tasks: --customer ID, once or more.")
     with open_database() as database, database.transaction() as tx:
         left, tasks_returned = customers.withdraw(tx, annotator, customer)
+        target = Target(TargetKind.ANNOTATOR, annotator)
+        audit.record(tx, operator(), Action.ANNOTATOR_WITHDRAWN, target, customers=customer[:50])
     print(f"annotator  {annotator}\ncustomers  {' '.join(left) or 'none'}")
     if tasks_returned:
         print(f"{tasks_returned} tasks went back to others")
@@ -133,18 +145,27 @@ def add_key(
         _check_name(name)
     with open_database() as database, database.transaction() as tx:
         if admin is not None:
-            key = customers.add_admin_key(tx, admin)
+            key, role, whose = customers.add_admin_key(tx, admin), KeyRole.ADMIN, None
         elif names:
             annotator_id, key = customers.add_annotator_key(
                 tx, names[0], customer or [], is_reviewer=reviewer is not None
             )
+            role, whose = KeyRole.REVIEWER if reviewer is not None else KeyRole.ANNOTATOR, None
             granted = customers.list_granted_customers(tx, annotator_id)
             print(f"annotator  {annotator_id}\ncustomers  {' '.join(granted or ['all'])}")
         else:
             (customer_id,) = customer or []
-            key = customers.add_customer_key(tx, customer_id)
+            key, role = customers.add_customer_key(tx, customer_id), KeyRole.CUSTOMER
+            whose = customer_id
+        record_key(tx, key, role, whose)
         link = sign_in_links.new_link(tx, key)
     _print_key(key, link)
+
+
+def record_key(tx: Transaction, key: str, role: KeyRole, customer_id: str | None) -> None:
+    """Record in the audit log that the operator at this command line has made a key."""
+    target = audit.key(customers.key_id(key), customer_id)
+    audit.record(tx, operator(), Action.KEY_MADE, target, role=role)
 
 
 def _print_key(key: str, link: str) -> None:
@@ -173,6 +194,9 @@ def revoke_key(
     with open_database() as database, database.transaction() as tx:
         # PostgreSQL takes no text with a NUL, which standard input may hold.
         revoked = customers.revoke_key(tx, named) if named.isprintable() else None
+        if revoked:
+            target = audit.key(revoked.key_id, revoked.customer_id)
+            audit.record(tx, operator(), Action.KEY_REVOKED, target)
     if revoked is None:
         raise CommandFailed("There is no such key, or it was revoked before.", Exit.NOT_FOUND)
     print(f"revoked {revoked.key_id}")
@@ -187,6 +211,8 @@ def rotate_keys() -> None:
     """
     vault = Settings.from_environment().vault()
     with open_database() as database:
+        with database.transaction() as tx:
+            audit.record(tx, operator(), Action.ENCRYPTION_KEY_CHANGED, audit.DATABASE)
         resealed = [
             _in_batches(database, partial(rotate, vault=vault))
             for rotate in (job_credentials.reseal, webhook_secrets.reseal)

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from api.cli.database import open_database
+from api.cli.database import open_database, operator
 from api.cli.exits import CommandFailed, Exit
 from blocks.settings import ClientSettings, Settings
-from blocks.store import sessions
+from blocks.store import audit, keys, sessions
+from blocks.store.audit import Action
 from blocks.store.database import Transaction
 
 
@@ -30,6 +31,9 @@ def print_link(
             key_id, token = sessions.add_link_of(tx, owner, link_s=link_s)
         except sessions.NoSuchKey as error:
             raise CommandFailed(error.message, Exit.NOT_FOUND) from error
+        key = keys.find(tx, None, key_id)
+        target = audit.key(key_id, key.customer_id if key else None)
+        audit.record(tx, operator(), Action.SIGN_IN_LINK_MADE, target)
     print(f"key_id     {key_id}\nsign_in    {url_of(token)}")
 
 

@@ -8,12 +8,13 @@ import msgspec
 from cyclopts import App, Parameter
 
 from api.cli.admin import AsJson, print_rows
-from api.cli.database import open_database
+from api.cli.database import open_database, operator
 from api.cli.exits import CommandFailed, Exit
 from api.cli.fields import ranged
 from api.cli.output import print_json, print_text
 from blocks.settings import Settings
-from blocks.store import streams
+from blocks.store import audit, streams
+from blocks.store.audit import Action, Target, TargetKind
 from blocks.store.database import Database
 from blocks.store.streams import Manifest, Outcome, Stream, StreamCounts, StreamManifest
 
@@ -85,6 +86,9 @@ def ignore(customer: _Customer, stream: _Name, *, manifest: _Manifest) -> None:
     """Count a manifest without a result as failed no longer. A new version of it counts again."""
     with open_database() as database, database.transaction() as tx:
         count = streams.ignore(tx, Stream(customer, stream), manifest)
+        if count:
+            target = Target(TargetKind.STREAM, stream, customer)
+            audit.record(tx, operator(), Action.MANIFEST_IGNORED, target, versions=count)
     if not count:
         raise CommandFailed(
             f"{customer} {stream} has no manifest {manifest!r} that counts.", Exit.NOT_FOUND
@@ -139,7 +143,11 @@ def _resubmit(database: Database, row: StreamManifest) -> bool:
     manifest = Manifest(row.manifest_url, row.version)
     vault = Settings.from_environment().vault()
     with database.transaction() as tx:
-        return streams.resubmit(tx, stream, manifest, vault) is not None
+        job_id = streams.resubmit(tx, stream, manifest, vault)
+        if job_id is not None:
+            target = Target(TargetKind.STREAM, row.stream, row.customer_id)
+            audit.record(tx, operator(), Action.MANIFEST_RESUBMITTED, target, job_id=job_id)
+        return job_id is not None
 
 
 def _print(rows: Sequence[msgspec.Struct], *, as_json: bool) -> None:

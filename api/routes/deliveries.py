@@ -8,7 +8,7 @@ from litestar import Request, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from api.auth import ADMINS_TOO
+from api.auth import ADMINS_TOO, actor
 from api.http.errors import ApiError, conflict, invalid_request, not_found
 from api.http.parameters import JobId
 from api.http.refusals import refusals
@@ -19,7 +19,8 @@ from blocks.bodies.jobs import CredentialsBody, DeliveryBody, RawDelivery, s3_on
 from blocks.domain.model import DeliveryStatus, JobStatus
 from blocks.secrets.credentials import credentials_type
 from blocks.secrets.vault import Vault
-from blocks.store import jobs
+from blocks.store import audit, jobs
+from blocks.store.audit import Action
 from blocks.store.customers import Principal
 from blocks.store.database import Database
 from blocks.store.jobs import DeliveryTarget, Job
@@ -88,6 +89,15 @@ def deliver(
     target, credentials = _wanted(job, data)
     with database.transaction() as tx:
         accepted = jobs.redeliver(tx, job, target, credentials, vault)
+        if accepted:
+            audit.record(
+                tx,
+                actor(request),
+                Action.DELIVERY_BEGUN,
+                audit.job(job),
+                elsewhere=target != job.delivery,
+                new_credentials=credentials is not None,
+            )
     job = find_job(request, job_id, database)
     if not accepted:
         raise _conflict(job.status, job.delivery_status)

@@ -9,12 +9,13 @@ from litestar import Request, get, post
 from litestar.di import NamedDependency
 from litestar.params import PathParameter
 
-from api.auth import ADMINS_TOO
+from api.auth import ADMINS_TOO, actor
 from api.http.errors import conflict, not_found
 from api.http.parameters import JobId
 from api.http.refusals import refusals
 from api.routes.jobs import find_job
-from blocks.store import exclusions
+from blocks.store import audit, exclusions
+from blocks.store.audit import Action
 from blocks.store.customers import Principal
 from blocks.store.database import Database
 from blocks.store.exclusions import Exclusion
@@ -53,7 +54,13 @@ def exclude(
         annotator_no = exclusions.find_annotator(tx, job.job_no, annotator_id)
         if annotator_no is None:
             raise not_found("annotator")
-        is_begun = exclusions.exclude(tx, job.job_no, annotator_no)
+        was_begun = exclusions.was_begun(tx, job.job_no, annotator_no)
+        is_begun = was_begun or exclusions.exclude(tx, job.job_no, annotator_no)
+        if is_begun and not was_begun:
+            target = audit.job(job)
+            audit.record(
+                tx, actor(request), Action.ANNOTATOR_EXCLUDED, target, annotator_id=annotator_id
+            )
         found = exclusions.get(tx, job.job_no, annotator_no)
     if not is_begun and (found is None or found.done_at is None):
         raise _ENDED

@@ -8,14 +8,15 @@ from litestar import Request, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
-from api.auth import ADMINS_TOO, tenant
+from api.auth import ADMINS_TOO, actor, tenant
 from api.http.errors import ApiError, conflict, not_found, unknown_cursor
 from api.http.parameters import PAGE_LIMIT, Cursor, JobId, check_customer
 from api.http.refusals import refusals
 from api.routes.job_views import JobView, views
 from api.routes.jobs import find_job, show
 from blocks.domain.model import JobStatus
-from blocks.store import instructions, job_lists, jobs
+from blocks.store import audit, instructions, job_lists, jobs
+from blocks.store.audit import Action
 from blocks.store.customers import Principal
 from blocks.store.database import Database
 from blocks.store.instructions import version_of
@@ -131,7 +132,8 @@ def cancel(request: _Request, job_id: JobId, database: NamedDependency[Database]
     """Create and hand out nothing more. Settled tasks can be exported. A second call changes nothing."""
     job = find_job(request, job_id, database)
     with database.transaction() as tx:
-        jobs.cancel(tx, job.job_no)
+        if jobs.cancel(tx, job.job_no):
+            audit.record(tx, actor(request), Action.JOB_CANCELLED, audit.job(job))
     job = find_job(request, job_id, database)
     if job.status is not JobStatus.CANCELLED:
         raise _conflict(job.status)
@@ -157,7 +159,8 @@ def wipe_credentials(request: _Request, job_id: JobId, database: NamedDependency
     """
     job = find_job(request, job_id, database)
     with database.transaction() as tx:
-        jobs.wipe_credentials(tx, job.job_no)
+        if jobs.wipe_credentials(tx, job.job_no):
+            audit.record(tx, actor(request), Action.CREDENTIALS_WIPED, audit.job(job))
 
 
 HANDLERS = [index, read_instructions, cancel, wipe_credentials]

@@ -12,7 +12,7 @@ from litestar.exceptions import NotAuthorizedException
 from litestar.params import HeaderParameter, JSONBody, PathParameter, QueryParameter
 from msgspec import Meta
 
-from api.auth import ADMINS_TOO, KeyRing, reader, tenant
+from api.auth import ADMINS_TOO, KeyRing, actor, reader, tenant
 from api.http.bodies import digest
 from api.http.errors import ApiError, conflict, invalid_request, not_found, unknown_cursor
 from api.http.parameters import PAGE_LIMIT, Cursor, check_customer
@@ -23,7 +23,8 @@ from blocks.domain.errors import IdempotencyConflict
 from blocks.domain.names import NAME_CHARACTERS_MAX, check_name
 from blocks.secrets.vault import Vault
 from blocks.settings import Settings
-from blocks.store import customers, keys
+from blocks.store import audit, customers, keys
+from blocks.store.audit import Action
 from blocks.store.customers import Principal, UnknownCustomer
 from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Idempotency
@@ -210,6 +211,7 @@ def create(
         )
         if not replayed:
             quotas.check(tx, made.shown.owner_id, Quota.KEYS, settings.keys_per_owner_max)
+            _record(tx, request, Action.KEY_MADE, made.shown)
     if not replayed:
         _log("key.made", request, made.shown)
     headers = {"Idempotent-Replayed": "true"} if replayed else None
@@ -237,6 +239,7 @@ def link(
     with _answered(), database.transaction() as tx:
         key = _find(tx, request, key_id)
         token = keys.add_link(tx, _asker(request), key, link_s=settings.sign_in_link_s)
+        _record(tx, request, Action.SIGN_IN_LINK_MADE, key)
     _log("key.link_made", request, key)
     return SignInLink(key_id, _link(request, token, settings))
 
@@ -268,13 +271,15 @@ def revoke(
     """
     with _answered(), database.transaction() as tx:
         key = _find(tx, request, key_id)
-        revoked, returned = keys.revoke(tx, _asker(request), key, even_last=last)
+        shown, revoked = keys.revoke(tx, _asker(request), key, even_last=last)
+        if revoked:
+            _record(tx, request, Action.KEY_REVOKED, shown)
     ring: KeyRing = request.app.state.key_ring
     ring.forget_key(key_id)
-    if key.revoked_at is None:
-        _log("key.revoked", request, revoked)
-    view = _view(request, revoked)
-    return RevokedKeyView(**msgspec.structs.asdict(view), tasks_returned=returned)
+    if revoked:
+        _log("key.revoked", request, shown)
+    view = msgspec.structs.asdict(_view(request, shown))
+    return RevokedKeyView(**view, tasks_returned=revoked.tasks_returned if revoked else 0)
 
 
 def _new_key(request: _Request, data: KeyBody) -> NewKey:
@@ -337,6 +342,10 @@ def _link(request: _Request, token: str, settings: Settings) -> str:
     """Return the link at the address that customers know, or else at that which the request came to."""
     address = settings.public_url or str(request.base_url)
     return f"{address.rstrip('/')}/#{token}"
+
+
+def _record(tx: Transaction, request: _Request, action: Action, key: ApiKey) -> None:
+    audit.record(tx, actor(request), action, audit.key(key.key_id, key.customer_id), role=key.role)
 
 
 def _log(event: str, request: _Request, key: ApiKey) -> None:

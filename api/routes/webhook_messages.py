@@ -8,12 +8,13 @@ import msgspec
 from litestar import Request, get, post
 from litestar.di import NamedDependency
 
-from api.auth import ADMINS_TOO, tenant
+from api.auth import ADMINS_TOO, actor, tenant
 from api.http.errors import not_found, unknown_cursor
 from api.http.parameters import Cursor, DeliveryId, WebhookId
 from api.http.refusals import refusals
 from api.routes.webhooks import PAGE_DEFAULT, PageLimit, find_webhook
-from blocks.store import webhook_messages
+from blocks.store import audit, webhook_messages
+from blocks.store.audit import Action, Target, TargetKind
 from blocks.store.customers import Principal
 from blocks.store.database import Database
 from blocks.store.webhook_messages import Attempt, MessageStatus
@@ -104,7 +105,9 @@ def replay(
         found = webhook_messages.find_message(tx, tenant(request), delivery_id)
         if found is None:
             raise not_found("delivery")
-        webhook_messages.replay(tx, *found)
+        customer_id = webhook_messages.replay(tx, *found)
+        target = Target(TargetKind.WEBHOOK_MESSAGE, delivery_id, customer_id)
+        audit.record(tx, actor(request), Action.WEBHOOK_MESSAGE_REPLAYED, target)
     return Replayed(delivery_id)
 
 

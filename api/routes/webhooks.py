@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
 from msgspec import Meta
 
-from api.auth import ADMINS_TOO, customer_id, tenant
+from api.auth import ADMINS_TOO, actor, customer_id, tenant
 from api.http.errors import ApiError, conflict, not_found, unknown_cursor
 from api.http.parameters import PAGE_LIMIT, Cursor, WebhookId
 from api.http.refusals import refusals
@@ -20,7 +20,8 @@ from blocks.bodies.jobs import HttpsUrl, check_https_url
 from blocks.domain.data_urls import normalize_url
 from blocks.secrets.vault import Vault
 from blocks.settings import Settings
-from blocks.store import webhook_secrets, webhooks
+from blocks.store import audit, webhook_secrets, webhooks
+from blocks.store.audit import Action, Target, TargetKind
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.quotas import Quota, QuotaExceeded, Quotas
@@ -152,6 +153,7 @@ def create(
             quotas.check(tx, new.customer_id, Quota.WEBHOOKS, settings.webhooks_per_customer_max)
         except WebhookExists as error:
             raise _exists() from error
+        audit.record(tx, actor(request), Action.WEBHOOK_MADE, _target(webhook))
     secret = None if data.secret else new.secret
     return NewWebhookView(**msgspec.structs.asdict(_view(webhook)), secret=secret)
 
@@ -200,7 +202,10 @@ def index(
 def remove(request: _Request, webhook_id: WebhookId, database: NamedDependency[Database]) -> None:
     """Send nothing more to this endpoint, and drop the messages that wait."""
     with database.transaction() as tx:
-        webhooks.unregister(tx, find_webhook(tx, request, webhook_id).webhook_no)
+        webhook = find_webhook(tx, request, webhook_id)
+        webhooks.unregister(tx, webhook.webhook_no)
+        if webhook.registered:
+            audit.record(tx, actor(request), Action.WEBHOOK_DELETED, _target(webhook))
 
 
 @post(
@@ -225,6 +230,7 @@ def rotate(
         if not webhook.registered:
             raise _not_registered()
         webhook_secrets.rotate(tx, webhook.webhook_no, webhook.webhook_id, secret, vault)
+        audit.record(tx, actor(request), Action.WEBHOOK_SECRET_CHANGED, _target(webhook))
     return SecretView(None if data.secret else secret)
 
 
@@ -245,7 +251,10 @@ def rotate_default(
     """Sign with a new secret for every `callback_url` that is not registered, for a day with both."""
     secret = data.secret or new_secret()
     with database.transaction() as tx:
-        webhook_secrets.rotate_default(tx, customer_id(request), secret, vault)
+        whose = customer_id(request)
+        webhook_secrets.rotate_default(tx, whose, secret, vault)
+        target = Target(TargetKind.CUSTOMER, whose, whose)
+        audit.record(tx, actor(request), Action.WEBHOOK_SECRET_CHANGED, target)
     return SecretView(None if data.secret else secret)
 
 
@@ -259,6 +268,10 @@ def find_webhook(tx: Transaction, request: _Request, webhook_id: str) -> Webhook
     if webhook is None:
         raise not_found("webhook")
     return webhook
+
+
+def _target(webhook: Webhook) -> Target:
+    return Target(TargetKind.WEBHOOK, webhook.webhook_id, webhook.customer_id)
 
 
 def _view(webhook: Webhook) -> WebhookView:

@@ -111,6 +111,8 @@ class RevokedKey(msgspec.Struct, frozen=True):
 
     key_id: str
     tasks_returned: int
+    customer_id: str | None
+    """Whose key it was; None for an annotator's or an operator's."""
 
 
 def add_customer(tx: Transaction, name: str) -> str:
@@ -292,7 +294,7 @@ def revoke_key(tx: Transaction, key: str) -> RevokedKey | None:
         return None
     annotator_no = row["annotator_no"]
     returned = lease_returns.take_leases_back(tx, annotator_no) if annotator_no is not None else 0
-    return RevokedKey(row["key_id"], returned)
+    return RevokedKey(row["key_id"], returned, row["customer_id"])
 
 
 def key_id(key: str) -> str:

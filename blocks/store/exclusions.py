@@ -45,6 +45,13 @@ def find_annotator(tx: Transaction, job_no: int, annotator_id: str) -> int | Non
     return None if row is None else int(row["annotator_no"])
 
 
+def was_begun(tx: Transaction, job_no: int, annotator_no: int) -> bool:
+    """Return whether the annotator's labels are set aside already; no other begins it before the end."""
+    lease_returns.await_claims(tx, annotator_no)
+    place = {"job_no": job_no, "annotator_no": annotator_no}
+    return tx.execute(_SQL["find_begun"], place).fetchone() is not None
+
+
 def exclude(tx: Transaction, job_no: int, annotator_no: int) -> bool:
     """Hand the annotator nothing more of the job, and have their labels set aside, step by step.
 
@@ -52,8 +59,7 @@ def exclude(tx: Transaction, job_no: int, annotator_no: int) -> bool:
     """
     place = {"job_no": job_no, "annotator_no": annotator_no}
     # In the order of claims and labels: claims, leases, what is known of the annotator, the job.
-    lease_returns.await_claims(tx, annotator_no)
-    if tx.execute(_SQL["find_begun"], place).fetchone():
+    if was_begun(tx, job_no, annotator_no):
         return True
     tx.execute(_SQL["lock_leases"], place)
     with tx.transaction():

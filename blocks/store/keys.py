@@ -13,7 +13,7 @@ import msgspec
 from blocks.domain.errors import IdempotencyConflict, Terminal, UndecryptableCredentials
 from blocks.secrets.vault import Vault
 from blocks.store import customers, sessions
-from blocks.store.customers import UnknownCustomer
+from blocks.store.customers import RevokedKey, UnknownCustomer
 from blocks.store.database import Transaction
 from blocks.store.jobs import Idempotency
 from blocks.store.queries import load
@@ -245,10 +245,10 @@ def add_link(tx: Transaction, asker: Asker, key: ApiKey, *, link_s: int) -> str:
     return token
 
 
-def revoke(tx: Transaction, asker: Asker, key: ApiKey, *, even_last: bool) -> tuple[ApiKey, int]:
-    """Make a key invalid; return it, and how many tasks of its annotator went back to others.
-
-    A key that was revoked before is returned as it is.
+def revoke(
+    tx: Transaction, asker: Asker, key: ApiKey, *, even_last: bool
+) -> tuple[ApiKey, RevokedKey | None]:
+    """Make a key invalid; return it, and what that has come to; None where it was revoked before.
 
     Raises:
         OperatorsKey: the key is an operator's.
@@ -268,7 +268,7 @@ def revoke(tx: Transaction, asker: Asker, key: ApiKey, *, even_last: bool) -> tu
     revoked = customers.revoke_key(tx, key.key_id)
     now = find(tx, None, key.key_id)
     assert now is not None  # keys are never deleted
-    return now, revoked.tasks_returned if revoked else 0
+    return now, revoked
 
 
 def note_use(tx: Transaction, key_hash: bytes) -> None:

@@ -158,11 +158,14 @@ def find_message(
     return (row["notification_no"], row["webhook_no"]) if row else None
 
 
-def replay(tx: Transaction, notification_no: int, webhook_no: int) -> None:
-    """Send a message once more, whatever became of it."""
-    tx.execute(_SQL["resume_endpoint"], {"webhook_no": webhook_no})
+def replay(tx: Transaction, notification_no: int, webhook_no: int) -> str:
+    """Send a message once more, whatever became of it; return whose it is."""
+    endpoint = tx.execute(_SQL["resume_endpoint"], {"webhook_no": webhook_no}).fetchone()
     tx.execute(_SQL["replay"], {"notification_no": notification_no})
     wake(tx)
+    assert endpoint is not None  # endpoints are never deleted
+    customer_id: str = endpoint["customer_id"]
+    return customer_id
 
 
 def purge(tx: Transaction, *, days: int, limit: int) -> int:

@@ -1,11 +1,13 @@
 """Make links that sign a browser in as each kind of person, for a look at the pages of a new stack."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+from api.cli.admin import record_key
 from blocks.settings import Settings
 from blocks.store import customers, sessions
 from blocks.store.database import Database, Transaction
+from blocks.store.keys import KeyRole
 from deployments.embedded.operator_environment import first_keys
 from deployments.embedded.stack import Stack
 
@@ -31,9 +33,9 @@ def make_first_links(stack: Stack) -> str:
     with Database(stack.database_url, connections_max=1) as database, database.transaction() as tx:
         tokens = {
             "annotator": sessions.add_link(tx, kept["REFINERY_ANNOTATOR_KEY"], link_s=link_s),
-            "reviewer": _link_of(tx, _REVIEWER, add_reviewer_key, link_s),
+            "reviewer": _link_of(tx, KeyRole.REVIEWER, _REVIEWER, link_s),
             "customer": sessions.add_link(tx, kept["REFINERY_API_KEY"], link_s=link_s),
-            "operator": _link_of(tx, _OPERATOR, customers.add_admin_key, link_s),
+            "operator": _link_of(tx, KeyRole.ADMIN, _OPERATOR, link_s),
         }
     return _lines(stack, tokens)
 
@@ -43,13 +45,14 @@ def add_reviewer_key(tx: Transaction, name: str) -> str:
     return customers.add_annotator_key(tx, name, is_reviewer=True)[1]
 
 
-def _link_of(
-    tx: Transaction, name: str, add_key: Callable[[Transaction, str], str], link_s: int
-) -> str | None:
+def _link_of(tx: Transaction, role: KeyRole, name: str, link_s: int) -> str | None:
     try:
         return sessions.add_link_of(tx, name, link_s=link_s)[1]
     except sessions.NoSuchKey:
-        return sessions.add_link(tx, add_key(tx, name), link_s=link_s)
+        add_key = customers.add_admin_key if role is KeyRole.ADMIN else add_reviewer_key
+        key = add_key(tx, name)
+        record_key(tx, key, role, None)
+        return sessions.add_link(tx, key, link_s=link_s)
 
 
 def _link_s(stack: Stack) -> int:

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from api.cli.admin import record_key
 from blocks.store import customers
 from blocks.store.database import Database
+from blocks.store.keys import KeyRole
 from deployments.embedded.private_files import write_private
 from deployments.embedded.stack import Stack
 
@@ -60,6 +62,8 @@ def first_keys(data_dir: Path, database_url: str) -> dict[str, str]:
             "REFINERY_API_KEY": customers.add_customer_key(tx, customer_id),
             "REFINERY_ANNOTATOR_KEY": customers.add_annotator_key(tx, "first annotator")[1],
         }
+        record_key(tx, made["REFINERY_API_KEY"], KeyRole.CUSTOMER, customer_id)
+        record_key(tx, made["REFINERY_ANNOTATOR_KEY"], KeyRole.ANNOTATOR, None)
         # Written before the commit, so that no key is valid that nobody has.
         write_private(path, export(made))
     return made

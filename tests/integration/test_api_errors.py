@@ -24,6 +24,7 @@ from blocks.domain.ids import new_id
 from blocks.domain.wrong_values import HINTS_MAX
 from blocks.settings import Settings
 from blocks.store import customers
+from blocks.store.audit import Action
 from blocks.store.database import Database
 from deployments.registered import REPOSITORY
 from tests.support.api_world import JOB_BODY, Api, make_app
@@ -535,6 +536,7 @@ def test_every_route_is_in_the_reference_by_a_name_of_its_own(schema: dict[str, 
         ("POST", "/v1/webhooks/default-secret/rotate"),
         ("GET", "/v1/webhooks/{webhook_id}/deliveries"),
         ("POST", "/v1/webhooks/deliveries/{delivery_id}/replay"),
+        ("GET", "/v1/audit"),
         ("GET", "/v1/keys"),
         ("POST", "/v1/keys"),
         ("DELETE", "/v1/keys/{key_id}"),
@@ -617,6 +619,7 @@ STATUSES = {
     "rotate_default_secret": {"200", "400", "401", "403", "413", "415"},
     "list_webhook_deliveries": {"200", "400", "401", "403", "404"},
     "replay_webhook_delivery": {"202", "401", "403", "404"},
+    "list_audit_log": {"200", "400", "401", "403"},
     "list_keys": {"200", "400", "401", "403"},
     "create_key": {"201", "400", "401", "403", "404", "409", "413", "415", "429"},
     "revoke_key": {"200", "400", "401", "403", "404", "409"},
@@ -777,7 +780,7 @@ def test_a_parameter_with_u0000_or_a_number_out_of_range_is_refused(
         for parameter in operation.get("parameters", []):
             if parameter["in"] != "query" or "{" in url:
                 continue
-            is_any_text = parameter["name"] == "search"
+            is_any_text = parameter["name"] in {"search", "actor", "target"}
             numbers = () if is_any_text else (str(2**63), str(2**70), str(-(2**63)))
             for value in ("%00", "x%00y", *numbers):
                 asked = f"{url}?{parameter['name']}={value}"
@@ -807,6 +810,9 @@ WRONG_PARAMETERS = [
     ("/v1/jobs/job_x/quality/changes?method=", "method", "This must be one of one_coin, dawid_skene, not ''."),
     ("/v1/jobs/job_x/export?after=-1", "after",
      "This must be a whole number from 0 to 9,223,372,036,854,775,807, not '-1'."),
+    ("/v1/audit?actor=", "actor", "This must be a string of 1 to 200 characters, not ''."),
+    ("/v1/audit?target=", "target", "This must be a string of 1 to 200 characters, not ''."),
+    ("/v1/audit?action=done", "action", f"This must be one of {', '.join(Action)}, not 'done'."),
     ("/v1/annotation/leases?limit=501", "limit", "This must be a whole number from 1 to 500, not '501'."),
 ]  # fmt: skip
 

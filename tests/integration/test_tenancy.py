@@ -49,6 +49,7 @@ FILTERS = {
     ("list_disagreements", "annotator"),
     ("list_review_queues", "job_id"),
     ("list_leases", "cursor"),
+    ("list_audit_log", "customer"),
     ("list_jobs", "customer"),
     ("list_keys", "customer"),
 }

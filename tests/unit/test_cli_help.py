@@ -9,6 +9,7 @@ import pytest
 from cyclopts import App, Argument, CycloptsError
 
 from blocks.domain.model import InferenceMethod, JobStatus
+from blocks.store.audit import Action
 from blocks.store.webhooks import Event
 from deployments.cli import build
 
@@ -74,6 +75,7 @@ RANGES = [
     ("streams show", "--limit", ["0"], "from 1 on"),
     ("streams failed", "--limit", ["-1"], "from 1 on"),
     ("worker", "--limit", ["0"], "from 1 on"),
+    ("ops audit", "--limit", ["0"], "from 1 on"),
 ]
 # What is tried out takes what is submitted.
 RANGES += [
@@ -97,6 +99,7 @@ CHOICES: list[tuple[str, str, set[str]]] = [
     ("tasks submit", "--type", {"moderation"}),
     ("annotate", "--type", {"moderation"}),
     ("webhooks add", "--event", {*Event}),
+    ("ops audit", "--action", {*Action}),
 ]
 
 

@@ -82,6 +82,29 @@ create table new_key_answers (
 
 create index new_key_answers_by_age on new_key_answers (created_at);
 
+-- Who has changed what: a line for each act of an operator, and for those of customers that an owner asks about. It is
+-- written with the act, in one transaction, and never changed (trigger 9); housekeeping deletes lines after audit_kept().
+create table audit_log (
+    audit_no    bigint generated always as identity primary key,
+    audit_id    text not null unique default 'aud_' || replace(gen_random_uuid()::text, '-', ''),
+    at          timestamptz not null default clock_timestamp(),
+    actor_role  text not null check (actor_role in ('customer', 'admin', 'command_line')),
+    actor_id    text not null,                           -- the key's key_id, or command_line
+    actor_name  text not null,                           -- at that time
+    action      text not null,                           -- blocks/store/audit.py has them all
+    target_kind text not null,
+    target_id   text not null,
+    customer_id text,                                    -- whose thing it was; null: nobody's alone
+    details     jsonb not null default '{}' check (length(details::text) <= 2000)
+);
+
+-- A page is read by one of these, the newest lines first.
+create index audit_log_by_age on audit_log (at, audit_no);
+create index audit_log_by_customer on audit_log (customer_id, at, audit_no);
+create index audit_log_by_actor on audit_log (actor_id, at, audit_no);
+create index audit_log_by_action on audit_log (action, at, audit_no);
+create index audit_log_by_target on audit_log (target_id, at, audit_no);
+
 
 ---- 1. A job is posted
 
@@ -1033,6 +1056,7 @@ $$;
 --   7  notifications_notify   an endpoint has to be told something: channel webhooks
 -- And
 --   8  api_keys_keep_active   annotators.is_active follows their keys
+--   9  audit_log_is_kept      nobody changes a line of the audit log, or deletes a young one
 
 create function keep_runs() returns trigger language plpgsql as $$
 begin
@@ -1202,3 +1226,19 @@ $$;
 
 create trigger api_keys_keep_active after insert or delete or update of revoked_at on api_keys
     for each row execute function keep_annotator_active();
+
+-- Return for how long lines of the audit log are kept.
+create function audit_kept() returns interval language sql immutable parallel safe
+    return interval '400 days';
+
+create function keep_audit_log() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'DELETE' and old.at < now() - audit_kept() then
+        return old;
+    end if;
+    raise exception using message = 'lines of audit_log are never changed, and kept for ' || audit_kept();
+end
+$$;
+
+create trigger audit_log_is_kept before update or delete on audit_log
+    for each row execute function keep_audit_log();

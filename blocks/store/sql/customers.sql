@@ -33,7 +33,7 @@ where key_hash = %(key_hash)s and revoked_at is null;
 -- Revoke a key, found by itself or by its id.
 update api_keys set revoked_at = now()
 where (key_hash = %(key_hash)s or key_id = %(key_id)s) and revoked_at is null
-returning key_id, annotator_no;
+returning key_id, annotator_no, customer_id;
 
 -- role --
 -- What a key k may do.

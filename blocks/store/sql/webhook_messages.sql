@@ -151,7 +151,7 @@ where n.message_id = %(message_id)s and (%(customer_id)s::text is null or w.cust
 
 -- resume_endpoint --
 -- Try an endpoint at once; switch it on again if it was switched off.
-update webhooks set resumes_at = now(), disabled_at = null where webhook_no = %(webhook_no)s;
+update webhooks set resumes_at = now(), disabled_at = null where webhook_no = %(webhook_no)s returning customer_id;
 
 -- replay --
 -- Send a message again, at once, and for three days from now.

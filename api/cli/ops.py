@@ -1,0 +1,102 @@
+"""What operators look at and do over all customers; wants an operator's key."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from api.cli.client import COMMON, Client, Common, path
+from api.cli.fields import ranged
+from api.cli.output import note, print_json, print_rows
+from api.cli.times import AGO, read_time
+from blocks.store.audit import Action
+
+_PAGE = 100
+Limit = Annotated[int, ranged("How many at most, from 1 on.", 1)]
+OfCustomer = Annotated[
+    str | None, Parameter(name="--customer", help="Of this customer alone, by id.")
+]
+
+
+def audit(
+    *,
+    customer: OfCustomer = None,
+    action: Annotated[
+        str | None,
+        Parameter(help="Acts of this kind alone.", choices=[each.value for each in Action]),
+    ] = None,
+    actor: Annotated[
+        str | None, Parameter(help="Acts with this key alone, by id, or at a command_line.")
+    ] = None,
+    target: Annotated[
+        str | None, Parameter(help="Acts on this alone: the id of a job, a key and so on.")
+    ] = None,
+    since: Annotated[str | None, Parameter(help=f"Acts from this time on: {AGO}.")] = None,
+    until: Annotated[str | None, Parameter(help=f"Acts before this time: {AGO}.")] = None,
+    limit: Limit = 100,
+    common: Common = COMMON,
+) -> None:
+    """Show who has changed what, the latest acts first.
+
+    With a customer's key, what was done to their own things.
+    """
+    asked = {
+        "customer": customer,
+        "action": action,
+        "actor": actor,
+        "target": target,
+        "since": read_time(since),
+        "until": read_time(until),
+    }
+    with common.client() as client:
+        page = read_pages(client, path("audit"), "lines", limit, asked)
+    if common.as_json:
+        print_json(page)
+        return
+    print_rows(
+        ("target", "at", "who", "did", "customer", "details"),
+        [_row(each) for each in page["lines"]],
+    )
+    note_more(page)
+
+
+def _row(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    actor = line["actor"]
+    who = " ".join(filter(None, (actor["role"], actor["name"], actor["key_id"])))
+    details = ", ".join(f"{name} {_shown(value)}" for name, value in line["details"].items())
+    return (
+        line["target"]["id"], line["at"][:19].replace("T", " "), who,
+        line["action"].replace("_", " "), line["customer_id"], details,
+    )  # fmt: skip
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def read_pages(
+    client: Client, where: str, name: str, limit: int, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return up to `limit` things of a list as one page of it; `name` is what the list is called."""
+    found: list[Any] = []
+    cursor = None
+    while len(found) < limit:
+        most = min(_PAGE, limit - len(found))
+        page = client.get(where, **asked, limit=most, cursor=cursor)
+        found += page[name]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    return {name: found, "next_cursor": cursor}
+
+
+def note_more(page: Mapping[str, Any]) -> None:
+    """Say that there are more than the page has, if so."""
+    if page["next_cursor"] is not None:
+        note("There are more: --limit.")
+
+
+def add_commands(app: App) -> None:
+    """Add `ops …` to the command."""
+    ops = app.command(App(name="ops", help=__doc__))
+    ops.command(audit)
