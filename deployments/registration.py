@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
@@ -16,6 +16,9 @@ from deployments import registered
 from deployments.errors import RegistrationFailed
 from deployments.names import WORK_POOL, WORKER_TYPE
 from deployments.registered import PREFECT_YAML
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
 
 _AUTOMATIONS = Path(__file__).with_name("automations.yaml")
 
@@ -92,24 +95,50 @@ def register_blocks() -> list[str]:
 
 
 def register_automations() -> list[str]:
-    """Make or update those of `automations.yaml`; return their names. One that is off stays off."""
+    """Make or update those of `automations.yaml`; return their names. One that is off stays off.
+
+    Those that send messages are left out while Prefect has no block to send them by.
+    """
     from prefect.client.orchestration import get_client
     from prefect.events.schemas.automations import AutomationCore
 
-    found = YAML(typ="safe").load(_AUTOMATIONS)["automations"]
+    names = []
     with get_client(sync_client=True) as client:
-        for each in found:
-            for action in each["actions"]:
-                if name := action.pop("deployment", None):
-                    action["deployment_id"] = client.read_deployment_by_name(name).id
-            automation = AutomationCore.model_validate(each)
+        for each in YAML(typ="safe").load(_AUTOMATIONS)["automations"]:
+            actions = [_resolve(client, action) for action in each["actions"]]
+            if None in actions:
+                continue
+            automation = AutomationCore.model_validate(each | {"actions": actions})
             known = client.read_automations_by_name(automation.name)
             if known:
                 automation.enabled = known[0].enabled
                 client.update_automation(known[0].id, automation)
             else:
                 client.create_automation(automation)
-    return [each["name"] for each in found]
+            names.append(automation.name)
+    return names
+
+
+def _resolve(client: "SyncPrefectClient", action: dict[str, Any]) -> dict[str, Any] | None:
+    """Return an action with ids in the place of names; None if there is no block of the name."""
+    rest = {key: value for key, value in action.items() if key not in ("deployment", "block")}
+    if name := action.get("deployment"):
+        return rest | {"deployment_id": client.read_deployment_by_name(name).id}
+    if name := action.get("block"):
+        block_id = _find_notification_block(client, name)
+        return rest | {"block_document_id": block_id} if block_id else None
+    return rest
+
+
+def _find_notification_block(client: "SyncPrefectClient", name: str) -> str | None:
+    """Return the id of a block of this name that can send messages, whatever its type."""
+    wanted = {
+        "block_documents": {"name": {"any_": [name]}},
+        "block_schemas": {"block_capabilities": {"all_": ["notify"]}},
+        "limit": 1,
+    }
+    found = client.request("POST", "/block_documents/filter", json=wanted).json()
+    return found[0]["id"] if found else None
 
 
 def read_work_pools() -> dict[str, Any]:
