@@ -50,6 +50,7 @@ from api.routes import (
     job_events,
     job_preview,
     job_results,
+    job_retries,
     job_timeline,
     jobs,
     keys,
@@ -208,7 +209,7 @@ def _routers() -> list[Router]:
         ),
         Router(
             "/v1/operations",
-            route_handlers=operations.HANDLERS,
+            route_handlers=[*operations.HANDLERS, *job_retries.HANDLERS],
             tags=["Operations"],
             opt=ADMINS_ONLY,
         ),

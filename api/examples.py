@@ -312,6 +312,7 @@ ANSWERS: Answers = {
     "get_job": (Answer(200, msgspec.structs.replace(_JOB, pace=_PACE)),),
     "get_job_instructions": (Answer(200, JobInstructions(_INSTRUCTIONS_VERSION, _INSTRUCTIONS)),),
     "cancel_job": (Answer(202, _CANCELLED),),
+    "retry_job": (Answer(202, _JOB),),
     "deliver_job": (Answer(202, _DELIVERING),),
     "exclude_annotator": (Answer(202, _EXCLUSION),),
     "get_job_history": (Answer(200, _HISTORY),),

@@ -10,7 +10,8 @@ class Exit(IntEnum):
 
     FAILED = 1
     """The job failed, was cancelled or could not be delivered; a folder is not what its manifest.json
-    says; or something on this machine failed: a file, the database, a server."""
+    says; some jobs of a bulk act were refused; or something on this machine failed: a file, the
+    database, a server."""
     USAGE = 2
     """The arguments, the environment or a file that was given are not as they should be."""
     UNREACHABLE = 3

@@ -1,14 +1,18 @@
 """What operators look at and do over all customers; wants an operator's key."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from api.cli import bulk
 from api.cli.client import COMMON, Client, Common, path
 from api.cli.fields import ranged
+from api.cli.job_choice import FILTERS, Filters, Job
 from api.cli.output import note, print_json, print_rows
 from api.cli.times import AGO, read_time
+from api.cli.watch import list_stage
 from blocks.store.audit import Action
 
 _PAGE = 100
@@ -60,6 +64,30 @@ def audit(
     note_more(page)
 
 
+def jobs(*, filters: Filters = FILTERS, limit: Limit = 20, common: Common = COMMON) -> None:
+    """List the jobs of all customers that the filters leave, newest first, and what they wait for."""
+    with common.client() as client:
+        found = list(islice(filters.find(client), limit + 1))
+    shown = found[:limit]
+    if common.as_json:
+        print_json({"jobs": shown})
+        return
+    print_rows(("job", "status", "%", "submitted", "customer", "waits for"), _job_rows(shown))
+    if len(found) > limit:
+        note("There are more: --limit.")
+
+
+def _job_rows(found: Sequence[Job]) -> list[tuple[Any, ...]]:
+    return [
+        (
+            job["job_id"], list_stage(job), job["progress_percent"],
+            job["created_at"][:16].replace("T", " "), job["customer_id"],
+            job["waiting_for"]["reason"] if job["waiting_for"] else None,
+        )
+        for job in found
+    ]  # fmt: skip
+
+
 def _row(line: Mapping[str, Any]) -> tuple[Any, ...]:
     actor = line["actor"]
     who = " ".join(filter(None, (actor["role"], actor["name"], actor["key_id"])))
@@ -99,4 +127,5 @@ def note_more(page: Mapping[str, Any]) -> None:
 def add_commands(app: App) -> None:
     """Add `ops …` to the command."""
     ops = app.command(App(name="ops", help=__doc__))
-    ops.command(audit)
+    for command in (audit, jobs, bulk.cancel, bulk.retry, bulk.deliver):
+        ops.command(command)

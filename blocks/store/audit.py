@@ -33,6 +33,7 @@ class Action(StrEnum):
     ANNOTATOR_WITHDRAWN = "annotator_withdrawn"
     JOB_CANCELLED = "job_cancelled"
     DELIVERY_BEGUN = "delivery_begun"
+    JOB_RETRIED = "job_retried"
     ANNOTATOR_EXCLUDED = "annotator_excluded"
     CREDENTIALS_WIPED = "credentials_wiped"
     WEBHOOK_MADE = "webhook_made"

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from blocks.domain.backoff import backoff_steps
+from blocks.store import outbox
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -175,6 +176,20 @@ def wait_again(tx: Transaction, run: LaunchedRun, *, error: str, delay_s: float 
         "delay_s": delay_s,
     }
     return tx.execute(_SQL["wait_again"], values).fetchone() is not None
+
+
+def make_due(tx: Transaction, job_no: int) -> list[str] | None:
+    """Have a job's work launched when its turn comes, whatever it has waited for or been stopped for.
+
+    Return its kinds, those alone that were not due; None if no work of the job waits for a run.
+    """
+    values = {"job_no": job_no}
+    kinds = [row["kind"] for row in tx.execute(_SQL["make_due"], values)]
+    if kinds:
+        outbox.wake(tx)
+        return kinds
+    row = tx.execute(_SQL["is_any_waiting"], values).fetchone()
+    return [] if row and row["is_any"] else None
 
 
 def set_paused(tx: Transaction, run: LaunchedRun, *, is_paused: bool) -> bool:

@@ -56,6 +56,7 @@ TAKES: dict[str, set[str]] = {
     "list_review_queues": {A},
     "list_customers": {O},
     "get_operations": {O},
+    "retry_job": {O},
     "get_session": {C, A, O},
     "sign_out": {C, A, O},
 }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cyclopts import App, Argument, CycloptsError
 
-from blocks.domain.model import InferenceMethod, JobStatus
+from blocks.domain.model import InferenceMethod, JobStatus, WaitsFor
 from blocks.store.audit import Action
 from blocks.store.webhooks import Event
 from deployments.cli import build
@@ -76,6 +76,7 @@ RANGES = [
     ("streams failed", "--limit", ["-1"], "from 1 on"),
     ("worker", "--limit", ["0"], "from 1 on"),
     ("ops audit", "--limit", ["0"], "from 1 on"),
+    ("ops jobs", "--limit", ["0"], "from 1 on"),
 ]
 # What is tried out takes what is submitted.
 RANGES += [
@@ -100,6 +101,11 @@ CHOICES: list[tuple[str, str, set[str]]] = [
     ("annotate", "--type", {"moderation"}),
     ("webhooks add", "--event", {*Event}),
     ("ops audit", "--action", {*Action}),
+    *(
+        (f"ops {command}", option, choices)
+        for command in ("jobs", "cancel", "retry", "deliver")
+        for option, choices in (("--status", {*JobStatus}), ("--waiting-for", {*WaitsFor}))
+    ),
 ]
 
 

@@ -171,6 +171,16 @@ where r.run_no = (
 )
 returning r.run_no;
 
+-- make_due --
+-- Have a job's work that waits for a later time, or was stopped by an operator, launched when its turn comes.
+update runs r set not_before = now()
+from (select run_no from runs where job_no = %(job_no)s and launched_at is null for update) waiting
+where r.run_no = waiting.run_no and r.not_before > now()
+returning r.kind;
+
+-- is_any_waiting --
+select exists (select from runs where job_no = %(job_no)s and launched_at is null) as is_any;
+
 -- set_paused --
 -- An operator has paused a run that was launched, or has resumed it.
 update runs r
