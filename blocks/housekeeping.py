@@ -13,6 +13,7 @@ from blocks.store import (
     archive,
     audit,
     counts,
+    deleted_jobs,
     exclusions,
     job_credentials,
     jobs,
@@ -30,6 +31,7 @@ _BATCH = 500
 _BATCHES_MAX = 20
 _NOTIFICATIONS_KEPT_DAYS = 30
 _COUNTS_MAX = 50_000
+_REMOVAL_STEPS_MAX = 40  # of up to 10,000 rows, or 500 large ones
 _ARCHIVE_STEPS_MAX = 5  # of some 16,000 tasks, which take PostgreSQL a third of a second each
 
 
@@ -46,12 +48,13 @@ class Tidied(msgspec.Struct, frozen=True):
     exclusion_steps: int
     sessions_ended: int
     audit_purged: int
+    removal_steps: int
 
 
 def keep_house(database: Database, settings: Settings) -> Tidied:
     """Return leases that ran out, end reviews whose deadline is over, purge what is old, and so on.
 
-    It also wipes credentials, folds counts, and archives labels.
+    It also wipes credentials, folds counts, archives labels, and removes what is left of deleted jobs.
 
     Compare labels with results, too, and set the labels of excluded annotators aside.
 
@@ -86,12 +89,26 @@ def keep_house(database: Database, settings: Settings) -> Tidied:
     )
     ended = in_batches(database, lambda tx: sessions.end_expired(tx, limit=_BATCH), _BATCH)
     audited = in_batches(database, lambda tx: audit.purge(tx, limit=_BATCH), _BATCH)
+    removed = remove_deleted(database, steps_max=_REMOVAL_STEPS_MAX)
     with database.transaction() as tx:
         passes.record(tx, "housekeeping")
     return Tidied(
         leases, timed_out, keys_purged, wiped, notifications, archived, compared, excluded, ended,
-        audited,
+        audited, removed,
     )  # fmt: skip
+
+
+def remove_deleted(database: Database, *, steps_max: int) -> int:
+    """Remove what is left of deleted jobs in up to `steps_max` steps; return how many were done."""
+    with database.transaction() as tx:
+        deleted_jobs.await_writers(tx)
+    steps = 0
+    while steps < steps_max:
+        with database.transaction() as tx:
+            if not deleted_jobs.remove_some(tx):
+                break
+        steps += 1
+    return steps
 
 
 def in_batches(

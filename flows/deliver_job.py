@@ -20,12 +20,18 @@ from flows.reading import ingestion
 from flows.running.deadlines import Deadline
 from flows.running.monitor import mark_run, show_delivery, show_job
 from flows.running.policy import NETWORK_TASK
-from flows.running.resources import AlreadyDone, load_job, was_started_manually
+from flows.running.resources import (
+    AlreadyDone,
+    ends_without_job,
+    load_job,
+    was_started_manually,
+)
 from flows.running.setbacks import DELIVER_JOB, record_failures
 from flows.writing import delivery
 
 
 @flow(name="deliver-job")
+@ends_without_job
 def deliver_job(job_id: str) -> State[Any]:
     """Write the results, the bad lines and the manifest of both, then complete the job."""
     mark_run(load_job(job_id), "deliver")

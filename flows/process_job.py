@@ -41,6 +41,7 @@ from flows.running.resources import (
     AlreadyDone,
     adopt_run,
     database,
+    ends_without_job,
     load_job,
     load_unread,
     settings,
@@ -53,6 +54,7 @@ _LOOKS_EVERY_S = 1.0
 
 # Left to itself, Prefect asks its server whether results are to be kept.
 @flow(name="process-job", persist_result=False)
+@ends_without_job
 def process_job(job_id: str) -> State[Any]:
     """Pin the manifest, plan its chunks, create their tasks, and close the ingestion."""
     seen: list[ChunkSeen] = []

@@ -25,7 +25,14 @@ from flows.reading import ingestion
 from flows.running.deadlines import Deadline
 from flows.running.monitor import mark_bad_lines, mark_batch, run_log, show_works, update_page
 from flows.running.policy import RETRY
-from flows.running.resources import AlreadyDone, database, load_job, load_undelivered
+from flows.running.resources import (
+    AlreadyDone,
+    UnknownJob,
+    database,
+    ends_without_job,
+    load_job,
+    load_undelivered,
+)
 from flows.running.setbacks import PROCESS_JOB, record_failures
 from flows.writing import delivery
 
@@ -46,11 +53,12 @@ class WorkSeen(msgspec.Struct, frozen=True):
 
 
 @flow(name="small-jobs")
+@ends_without_job
 def small_jobs(job_id: str) -> State[Any]:
     """Do the work of the job, then that of others of its customer for as long as it is their turn."""
+    job = load_job(job_id)
     seen: list[WorkSeen] = []
     deadline = Deadline()
-    job = load_job(job_id)
     run_id = UUID(flow_run.id)
     mark_batch(job.customer_id)
     try:
@@ -91,7 +99,7 @@ def _do(work: Work, run_id: UUID) -> WorkSeen:
         if message is None:
             _hand_over(work, run_id, error=None, delay_s=0)
         outcome = "done" if message else "own run"
-    except AlreadyDone as nothing_to_do:
+    except (AlreadyDone, UnknownJob) as nothing_to_do:
         outcome, message = "done", nothing_to_do.message
     except Terminal as error:
         if isinstance(error, LedgerMismatch):

@@ -5,6 +5,7 @@ Exit codes: 0 it went well; 1 the job failed or was cancelled, or its delivery f
 7 not in this state; 130 Ctrl-C.
 """
 
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from cyclopts import App, Parameter
 
 from api.cli.client import COMMON, Client, Common, path
 from api.cli.disagreements import disagreements
-from api.cli.exits import UsageError
+from api.cli.exits import CommandFailed, Exit, UsageError
 from api.cli.export import download, stream
 from api.cli.fields import ranged
 from api.cli.files import is_stand_in, read_object, replaced
@@ -214,6 +215,23 @@ def delete_credentials(job_id: _JobId, *, common: Common = COMMON) -> None:
         note(f"{job_id}: there are no credentials of it any more")
 
 
+def delete(
+    job_id: _JobId,
+    *,
+    yes: Annotated[bool, Parameter(negative=(), help="Do not ask.")] = False,
+    common: Common = COMMON,
+) -> None:
+    """Delete a job that has ended, its labels and results, for good. A delivery stays in its bucket."""
+    if not yes and sys.stdin.isatty():
+        note(f"Delete {job_id} with all of its labels and results, for good? [y/N] ")
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise CommandFailed("Nothing was deleted.", Exit.FAILED)
+    with common.client() as client:
+        client.request("DELETE", path("jobs", job_id))
+    if not common.as_json:
+        note(f"{job_id} is deleted")
+
+
 def exclude(
     job_id: _JobId,
     annotator_id: Annotated[str, Parameter(help="The id of the annotator, ann_….")],
@@ -252,7 +270,7 @@ def add_commands(app: App) -> None:
     jobs.command(index, name="list")
     for command in (
         submit, preview, show, timeline, objects, instructions, watch, errors, export, cancel, deliver,
-        delete_credentials, quality, disagreements, exclude, history,
+        delete_credentials, delete, quality, disagreements, exclude, history,
     ):  # fmt: skip
         jobs.command(command)
 

@@ -15,7 +15,7 @@ from api.http.refusals import refusals
 from api.routes.job_views import JobView, views
 from api.routes.jobs import find_job, show
 from blocks.domain.model import JobStatus
-from blocks.store import audit, instructions, job_lists, jobs
+from blocks.store import audit, deleted_jobs, instructions, job_lists, jobs
 from blocks.store.audit import Action
 from blocks.store.customers import Principal
 from blocks.store.database import Database
@@ -163,4 +163,42 @@ def wipe_credentials(request: _Request, job_id: JobId, database: NamedDependency
             audit.record(tx, actor(request), Action.CREDENTIALS_WIPED, audit.job(job))
 
 
-HANDLERS = [index, read_instructions, cancel, wipe_credentials]
+def _not_ended() -> ApiError:
+    return conflict("job_not_ended", "job has not ended; cancel it before you delete it")
+
+
+def _being_delivered() -> ApiError:
+    return conflict(
+        "delivery_under_way", "job is being delivered; delete it when its delivery has ended"
+    )
+
+
+@delete(
+    "/{job_id:str}",
+    operation_id="delete_job",
+    summary="Delete a job that has ended",
+    opt=ADMINS_TOO,
+    responses=refusals(not_found("job"), _not_ended(), _being_delivered()),
+    status_code=204,
+    response_description="The job is gone.",
+    sync_to_thread=True,
+)
+def remove(request: _Request, job_id: JobId, database: NamedDependency[Database]) -> None:
+    """Delete a job and all that came with it or was made of it, for good.
+
+    It is gone at once from lists, exports, claims and webhooks, and from the disk within minutes. What
+    was delivered into a bucket stays there. A second call answers 404, as for a job that never was.
+    """
+    job = find_job(request, job_id, database)
+    with database.transaction() as tx:
+        deleted = deleted_jobs.delete(tx, [job.job_no])
+        if deleted:
+            audit.record(tx, actor(request), Action.JOB_DELETED, audit.job(job))
+    if not deleted:
+        job = find_job(request, job_id, database)
+        if not job.status.has_ended:
+            raise _not_ended()
+        raise _being_delivered()
+
+
+HANDLERS = [index, read_instructions, cancel, wipe_credentials, remove]

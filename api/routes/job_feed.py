@@ -9,6 +9,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Iterable,
     Iterator,
     Mapping,
     Sequence,
@@ -27,7 +28,7 @@ from api.routes.job_views import steady, views
 from blocks import logs
 from blocks.domain.errors import Transient
 from blocks.store.database import Database
-from blocks.store.job_lists import list_followed, list_followed_of_all
+from blocks.store.job_lists import list_deleted, list_followed, list_followed_of_all
 
 logger = logs.get_logger("refinery.api")
 
@@ -89,6 +90,11 @@ class _Topic:
         """Return whether a stream that was last sent the event of that number is to be sent more."""
         is_behind = self.looked_at is not None and number < self.since
         return is_behind or bool(self.list_after(number))
+
+    def forget(self, job_nos: Iterable[int]) -> None:
+        """Forget jobs that were deleted: new streams are told nothing of them."""
+        for job_no in job_nos:
+            self.told.pop(job_no, None)
 
     def list_under_way(self) -> Iterator[int]:
         """Yield the numbers of the jobs that may change."""
@@ -222,11 +228,13 @@ class JobFeed:
         topics = dict(self._topics)
         job_nos = {whose: list(topic.list_under_way()) for whose, topic in topics.items()}
         now = datetime.now(UTC)
-        found = await places.run(lambda: _read(self._database, job_nos))
-        for customer_id, job_no, progress in found:
+        told = [job_no for topic in topics.values() for job_no in topic.told]
+        found = await places.run(lambda: _read(self._database, job_nos, told))
+        for customer_id, job_no, progress in found.jobs:
             self._tell(topics[customer_id], job_no, progress)
         for topic in topics.values():
             topic.looked_at = now
+            topic.forget(found.deleted)
             topic.forget_ended()
             topic.wake()
 
@@ -258,12 +266,22 @@ def _too_many_streams(message: str) -> ApiError:
     return too_many_requests("too_many_streams", message, _RETRY_AFTER_S)
 
 
-def _read(
-    database: Database, job_nos: Mapping[str | None, Sequence[int]]
-) -> Iterator[tuple[str | None, int, JobProgress]]:
-    """Return whose topic it is, the number and the progress of each job that may have changed.
+class _Found(NamedTuple):
+    """What a look has found: jobs that may have changed, and numbers of jobs that were deleted.
 
-    `job_nos` are those of each topic that were under way before.
+    Of each of `jobs` it has whose topic it is, the number and the progress.
+    """
+
+    jobs: Iterator[tuple[str | None, int, JobProgress]]
+    deleted: list[int]
+
+
+def _read(
+    database: Database, job_nos: Mapping[str | None, Sequence[int]], told: Sequence[int]
+) -> _Found:
+    """Look at what may have changed.
+
+    `job_nos` are those of each topic that were under way before, `told` all jobs that are remembered.
     """
     whose = [customer_id for customer_id in job_nos if customer_id]
     named = [no for customer_id in whose for no in job_nos[customer_id]]
@@ -274,5 +292,6 @@ def _read(
             of_all = list_followed_of_all(tx, job_nos[None], limit=_JOBS_MAX)
             found, topics = found + of_all, topics + [None] * len(of_all)
         shown = views(tx, found)
+        deleted = list_deleted(tx, told) if told else []
     progress = [progress_of(steady(view)) for view in shown]
-    return zip(topics, (job.job_no for job in found), progress, strict=True)
+    return _Found(zip(topics, (job.job_no for job in found), progress, strict=True), deleted)

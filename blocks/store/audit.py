@@ -32,6 +32,7 @@ class Action(StrEnum):
     ANNOTATOR_GRANTED = "annotator_granted"
     ANNOTATOR_WITHDRAWN = "annotator_withdrawn"
     JOB_CANCELLED = "job_cancelled"
+    JOB_DELETED = "job_deleted"
     DELIVERY_BEGUN = "delivery_begun"
     JOB_RETRIED = "job_retried"
     ANNOTATOR_EXCLUDED = "annotator_excluded"

@@ -107,3 +107,9 @@ def list_followed_of_all(tx: Transaction, job_nos: Sequence[int], *, limit: int)
     """
     values = {"job_nos": list(job_nos), "limit": limit, "searched_max": limit}
     return [job_of(row) for row in tx.execute(_SQL["list_followed_of_all"], values)]
+
+
+def list_deleted(tx: Transaction, job_nos: Sequence[int]) -> list[int]:
+    """Return those of some numbers of jobs whose jobs are not there any more."""
+    rows = tx.execute(_SQL["list_deleted"], {"job_nos": list(job_nos)})
+    return [row["job_no"] for row in rows]

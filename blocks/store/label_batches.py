@@ -107,11 +107,10 @@ def _find_archived(
     keys = [(row["job_no"], row["task_no"]) for row in rows]
     found = archive.find_options(tx, annotator_no, keys)
     options = {job_no: _list_options(tx, job_no) for job_no in {job_no for job_no, _ in found}}
-    return {key: options[key[0]][option - 1] for key, option in found.items()}
+    return {key: options[key[0]][option - 1] for key, option in found.items() if options[key[0]]}
 
 
 def _list_options(tx: Transaction, job_no: int) -> list[str]:
+    """Return the options of a job; none if it was deleted meanwhile."""
     job = tx.execute(_SQL["list_options"], {"job_no": job_no}).fetchone()
-    assert job is not None  # it has labels
-    options: list[str] = job["options"]
-    return options
+    return job["options"] if job else []

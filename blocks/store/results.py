@@ -8,6 +8,7 @@ import heapq
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
+from typing import TypeVar
 
 import msgspec
 import polars as pl
@@ -27,9 +28,12 @@ from blocks.lookahead import look_ahead
 from blocks.store import ballots, pages, reviews, single_labels
 from blocks.store.ballots import Rule, unpack_votes
 from blocks.store.database import Transaction
+from blocks.store.deleted_jobs import JobDeleted, check_kept
 from blocks.store.queries import load
 
 _SQL = load("results")
+
+_T = TypeVar("_T")
 
 Blocks = Generator[bytes, None, None]
 """Blocks of whole lines."""
@@ -136,6 +140,9 @@ def read(tx: Transaction, job_no: int, *, after: int = 0) -> Generator[Results, 
 
     They are cut at the same places whenever they are read. A thread reads ahead: until the generator
     is closed, nobody else may use the transaction.
+
+    Raises:
+        JobDeleted: at the end, as tasks may be missing.
     """
     job = _find_job(tx, job_no)
     chunks = _list_chunks(tx, job_no)
@@ -145,6 +152,7 @@ def read(tx: Transaction, job_no: int, *, after: int = 0) -> Generator[Results, 
                 found = _settled(job, some, after=after)
                 if not found.tasks.is_empty():
                     yield found
+    check_kept(tx, job_no)
 
 
 def count_labels(tx: Transaction, job_no: int) -> tuple[int, int]:
@@ -179,7 +187,8 @@ def export_bad_lines(tx: Transaction, job_no: int) -> Blocks:
     bad = _list_bad_lines(
         tx, job_no, chunks, raw_bytes_max=_RAW_BYTES_MAX, limit=_RAW_ROWS_AT_A_TIME
     )
-    return _blocks(line.raw + b"\n" for line in bad if line.line is not None)
+    lines = (line.raw + b"\n" for line in bad if line.line is not None)
+    return _blocks(_whole(tx, job_no, lines))
 
 
 def list_line_errors(tx: Transaction, job_no: int) -> Iterator[LineError]:
@@ -196,11 +205,21 @@ def list_line_errors(tx: Transaction, job_no: int) -> Iterator[LineError]:
     ]
     bad = _list_bad_lines(tx, job_no, chunks, raw_bytes_max=_RAW_BYTES_SHOWN, limit=_ROWS_AT_A_TIME)
     unsettled = _list_unsettled(tx, job_no, job, chunks)
-    return heapq.merge(bad, unsettled, key=lambda line: line.byte_offset)
+    lines = heapq.merge(bad, unsettled, key=lambda line: line.byte_offset)
+    return _whole(tx, job_no, lines)
+
+
+def _whole(tx: Transaction, job_no: int, lines: Iterable[_T]) -> Iterator[_T]:
+    """Yield all lines; raise JobDeleted at the end if some may be missing."""
+    yield from lines
+    check_kept(tx, job_no)
 
 
 def _find_job(tx: Transaction, job_no: int) -> _Job:
-    return msgspec.convert(tx.execute(_SQL["job"], {"job_no": job_no}).fetchone(), _Job)
+    row = tx.execute(_SQL["job"], {"job_no": job_no}).fetchone()
+    if row is None:
+        raise JobDeleted("The job was deleted.")
+    return msgspec.convert(row, _Job)
 
 
 def _list_chunks(tx: Transaction, job_no: int) -> list[_Chunk]:

@@ -15,7 +15,7 @@ from flows.reading.ranges import ReadAhead
 from flows.running.deadlines import Deadline
 from flows.running.monitor import ChunkSeen, run_log, see_chunk
 from flows.running.policy import step_retries
-from flows.running.resources import AlreadyDone
+from flows.running.resources import AlreadyDone, UnknownJob
 from flows.running.setbacks import PROCESS_JOB
 
 # A group has so many chunks or more, unless too few are left to keep all that may be in flight busy.
@@ -67,7 +67,7 @@ def create_tasks(job_id: str, ranges: Sequence[Range], deadline: Deadline) -> li
         try:
             deadline.check()
             seen.append(_create(job_id, chunk, ahead, is_tried_again=not has_waited))
-        except (Terminal, AlreadyDone, RunEnded) as error:
+        except (Terminal, AlreadyDone, UnknownJob, RunEnded) as error:
             failed = error
             break
         except Exception as error:  # noqa: BLE001 - it is raised when the other chunks were tried

@@ -37,7 +37,7 @@ from blocks.prefect import job_page
 from blocks.store import chunks
 from blocks.store.chunks import ChunkCounts
 from blocks.store.jobs import Job
-from flows.running.resources import database, destination_of, load_job, settings
+from flows.running.resources import UnknownJob, database, destination_of, load_job, settings
 
 _P = ParamSpec("_P")
 
@@ -100,7 +100,7 @@ def ui_update(show: Callable[_P, None]) -> Callable[_P, None]:
             return
         try:
             show(*args, **kwargs)
-        except (PrefectException, httpx.HTTPError, Transient) as error:
+        except (PrefectException, httpx.HTTPError, Transient, UnknownJob) as error:
             run_log().warning("monitor.not_shown", reason=repr(error))
 
     return shown

@@ -4,13 +4,16 @@ A run has the id of its job and nothing else. Secrets are fetched and decrypted 
 uses them, and never passed on.
 """
 
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from blocks.buckets.opening import open_bucket
 from blocks.buckets.protocol import Bucket
@@ -39,6 +42,19 @@ class UnknownJob(RefineryError):
     """There is no job of that id."""
 
     code = "unknown_job"
+
+
+def ends_without_job(body: Callable[[str], State[Any]]) -> Callable[[str], State[Any]]:
+    """Decorate a flow: a run whose job is not there, or is deleted meanwhile, has nothing to do."""
+
+    @wraps(body)
+    def run(job_id: str) -> State[Any]:
+        try:
+            return body(job_id)
+        except UnknownJob as gone:
+            return Completed(message=f"{gone.message} It may have been deleted; nothing to do.")
+
+    return run
 
 
 @lru_cache(maxsize=1)

@@ -129,6 +129,7 @@ def test_an_operator_stops_a_job_and_submits_none(
         ("POST", "/v1/jobs/{job_id}/deliver"),
         ("POST", "/v1/jobs/{job_id}/annotators/ann_0000000000000000000000/exclude"),
         ("DELETE", "/v1/jobs/{job_id}/credentials"),
+        ("DELETE", "/v1/jobs/{job_id}"),
         ("GET", "/v1/jobs/{job_id}/export"),
         ("GET", "/v1/jobs/{job_id}/errors"),
         ("GET", "/v1/jobs/{job_id}/quality/changes?method=one_coin"),

@@ -652,8 +652,8 @@ def test_what_has_run_out_is_purged_and_nothing_else(shop: Shop, prefect_api: Pr
     shop.run("select webhook_named(%s, 'https://a.example.com/')", shop.customer_id)
     shop.run(
         """
-        insert into notifications (webhook_no, message_id, event, body, status, created_at)
-        select webhook_no, status || days, 'job.completed', '', status, now() - make_interval(days => days)
+        insert into notifications (webhook_no, job_no, message_id, event, body, status, created_at)
+        select webhook_no, 1, status || days, 'job.completed', '', status, now() - make_interval(days => days)
         from webhooks, unnest(array['pending', 'delivered', 'failed']) status, unnest(array[40, 1]) days
         """
     )

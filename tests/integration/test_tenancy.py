@@ -105,8 +105,9 @@ class Tenant:
         hook = post("webhooks", self.key, {"callback_url": "https://127.0.0.1:1/hook"})
         delivery_id = new_id("msg")
         self._shop.run(
-            "insert into notifications (webhook_no, message_id, event, body, status) "
-            "select webhook_no, %s, 'job.completed', '{}', 'failed' from webhooks where webhook_id = %s",
+            "insert into notifications (webhook_no, job_no, message_id, event, body, status) "
+            "select webhook_no, %s, %s, 'job.completed', '{}', 'failed' from webhooks where webhook_id = %s",
+            job.job_no,
             delivery_id,
             hook["webhook_id"],
         )

@@ -19,6 +19,7 @@ TAKES: dict[str, set[str]] = {
     "cancel_job": {C, O},
     "deliver_job": {C, O},
     "wipe_job_credentials": {C, O},
+    "delete_job": {C, O},
     "exclude_annotator": {C, O},
     "get_job_history": {C, O},
     "export_job": {C, O},
@@ -167,7 +168,10 @@ class Operation(msgspec.Struct, frozen=True):
 
 
 def read_operations(document: Mapping[str, Any]) -> list[Operation]:
-    """The operations of an OpenAPI document: those that read first, then those that end things."""
+    """The operations of an OpenAPI document: those that read first, then those that end things.
+
+    A job is cancelled last of all: one that has ended can be deleted only once.
+    """
     found = [
         Operation(
             each["operationId"],
@@ -180,7 +184,7 @@ def read_operations(document: Mapping[str, Any]) -> list[Operation]:
         if path.startswith("/v1/") and each["operationId"] != "sign_in"
     ]
     order = ("GET", "POST", "DELETE")
-    return sorted(found, key=lambda each: (order.index(each.method), each.name == "cancel_job"))
+    return sorted(found, key=lambda each: (each.name == "cancel_job", order.index(each.method)))
 
 
 def _slots(document: Mapping[str, Any], name: str, operation: Mapping[str, Any]) -> Iterator[Slot]:

@@ -236,6 +236,11 @@ create index jobs_under_way on jobs (customer_id, job_no) where status in ('acce
 create index jobs_kept on jobs (customer_id) include (manifest_bytes, status, job_no)
     where manifest_bytes is not null;
 create index jobs_claimable on jobs (priority desc, job_no) where status = 'processing';
+-- Those that have ended, the oldest first.
+create index jobs_ended on jobs (completed_at) where manifest_url is not null and completed_at is not null;
+-- Whether any job still has an endpoint, or a text.
+create index jobs_by_callback on jobs (customer_id, hashtextextended(callback_url, 0)) where callback_url is not null;
+create index jobs_by_instructions on jobs (instructions_digest) where instructions_digest is not null;
 -- Jobs of the same question, in which an annotator's earlier skill was shown.
 create index jobs_by_question on jobs (customer_id, hashtextextended(question, 0), job_no);
 create index jobs_sealed on jobs (job_no) where credentials is not null;
@@ -255,6 +260,22 @@ create table idempotency_keys (
 );
 
 create index idempotency_keys_by_age on idempotency_keys (created_at);
+create index idempotency_keys_by_job on idempotency_keys (job_no);
+
+-- Jobs that were deleted. Their row in jobs is gone, and so nobody is shown anything of them; they are here until housekeeping
+-- has removed all other rows.
+create table deleted_jobs (
+    job_no              bigint primary key,
+    deleted_at          timestamptz not null default now(),
+    webhook_no          bigint,                          -- the endpoint of its callback_url
+    instructions_digest bytea,
+    -- Transactions that may not see the deletion, and write rows of the job; null before any were noted.
+    writers             text[],
+    -- Where the next step goes on: a table by its place among those that are emptied, and a value of its key.
+    table_no            integer not null default 0,
+    key_from            bigint not null default -1,
+    has_found           boolean not null default false   -- rows, since it began with the first table
+);
 
 -- Recurring ETL: a stream makes one job of each version of each manifest that it finds.
 create table streams (
@@ -279,6 +300,15 @@ create table stream_manifests (
 );
 
 create index stream_manifests_by_job on stream_manifests (job_no);
+-- Versions of manifests whose jobs were deleted: the stream makes no job of them again.
+create table forgotten_manifests (
+    customer_id  text not null,
+    stream       text not null,
+    digest       bytea not null,                         -- see manifest_digest()
+    primary key (customer_id, stream, digest),
+    foreign key (customer_id, stream) references streams
+);
+
 -- When each stream has found something last.
 create index stream_manifests_by_age on stream_manifests (customer_id, stream, created_at);
 
@@ -345,6 +375,7 @@ create table outbox (
 );
 
 create index outbox_due on outbox (not_before);
+create index outbox_by_job on outbox (job_no);
 
 
 ---- 3. Its lines are read
@@ -426,6 +457,8 @@ create table inline_tasks (
 
 create unique index inline_tasks_by_key on inline_tasks (customer_id, idempotency_key)
     where idempotency_key is not null;
+create index inline_tasks_by_callback on inline_tasks (customer_id, hashtextextended(callback_url, 0))
+    where callback_url is not null;
 
 
 ---- 4. Its tasks are labelled (docs/annotation.md has an example)
@@ -743,6 +776,7 @@ create table webhook_defaults (
 create table notifications (
     notification_no bigint generated always as identity primary key,
     webhook_no      bigint not null references webhooks,
+    job_no          bigint not null,                     -- what it is about
     message_id      text not null,                       -- msg_…, the webhook-id of every attempt
     event           text not null,
     body            text not null,
@@ -756,6 +790,7 @@ create table notifications (
 -- Find the endpoints that have something to be sent, and the first message of each.
 create index notifications_due on notifications (webhook_no, not_before) where status = 'pending';
 create index notifications_by_webhook on notifications (webhook_no, notification_no);
+create index notifications_by_job on notifications (job_no, notification_no);
 create unique index notifications_by_message on notifications (message_id);
 
 -- The log of attempts: what was sent, and what came back.
@@ -1012,7 +1047,9 @@ declare
     found_no bigint;
 begin
     loop
-        select webhook_no into found_no from webhooks where customer_id = customer and callback_url = url;
+        -- Housekeeping deletes endpoints that nobody names; this one stays until the commit.
+        select webhook_no into found_no from webhooks where customer_id = customer and callback_url = url
+        for key share;
         if found then
             return found_no;
         end if;
@@ -1020,6 +1057,30 @@ begin
         values (random_id('whk'), customer, url, false, '{}')
         on conflict do nothing;
     end loop;
+end
+$$;
+
+-- Return what is kept of a version of a manifest whose job was deleted: a SHA-256.
+create function manifest_digest(manifest_url text, version text) returns bytea
+    language sql immutable parallel safe
+    return sha256(convert_to(version || E'\n' || manifest_url, 'UTF8'));
+
+-- Delete up to so many rows of a job from a table, in the order of a column of it, from a value of that on; return how many,
+-- and the last value. The table has an index by the job and this column. From where the last step has ended: else each step
+-- would pass over the entries of all rows that the steps before it have deleted.
+create function delete_some_of(
+    job bigint, from_table regclass, key_column text, key_from bigint, rows_max integer,
+    out deleted integer, out key_last bigint
+) language plpgsql as $$
+begin
+    execute format(
+        'with batch as materialized (
+             select ctid, %1$I::bigint as key from %2$s where job_no = $1 and %1$I >= $2 order by %1$I limit $3
+         ), gone as (
+             delete from %2$s where ctid = any (array(select ctid from batch))
+         )
+         select count(*), max(key) from batch', key_column, from_table
+    ) into deleted, key_last using job, key_from, rows_max;
 end
 $$;
 
@@ -1114,8 +1175,8 @@ begin
         || ',"created_at":' || to_json(rfc3339(new.created_at))
         || ',"completed_at":' || coalesce(to_json(rfc3339(new.completed_at))::text, 'null')
         || '}}';
-    insert into notifications (webhook_no, message_id, event, body)
-    select webhook_no, random_id('msg'), happened, content
+    insert into notifications (webhook_no, job_no, message_id, event, body)
+    select webhook_no, new.job_no, random_id('msg'), happened, content
     from webhooks w
     where w.customer_id = new.customer_id and w.disabled_at is null
       and (w.webhook_no = named or happened = any (w.events));

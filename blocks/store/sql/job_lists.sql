@@ -103,3 +103,7 @@ order by j.job_no;
       select unnest(%(job_nos)s::bigint[])
   ))
 order by j.job_no;
+
+-- list_deleted --
+select i.job_no from unnest(%(job_nos)s::bigint[]) as i (job_no)
+where not exists (select from jobs j where j.job_no = i.job_no);

@@ -7,6 +7,7 @@ with taken as (
     returning job_no, task_nos
 ), task as materialized (
     select distinct t.job_no, u.task_no from taken t cross join unnest(t.task_nos) as u (task_no)
+    where exists (select from jobs j where j.job_no = t.job_no)
 ), counted as materialized (
     select l.job_no, l.annotator_no, count(*) as compared, count(*) filter (where l.option = y.outcome) as agreed
     from task t

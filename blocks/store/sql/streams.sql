@@ -34,12 +34,18 @@ cross join lateral (
 ) job;
 
 -- find_known --
--- List those of some versions of manifests that the stream has made jobs of, with their outcomes.
+-- List those of some versions of manifests that the stream has made jobs of, with their outcomes; a job that was deleted
+-- has not failed.
 with outcomes as ({outcomes})
 select o.manifest_url, o.version, o.has_failed and o.ignored_at is null as has_failed, o.attempts
 from unnest(%(manifest_urls)s::text[], %(versions)s::text[]) as asked (manifest_url, version)
 join outcomes o on o.customer_id = %(customer_id)s and o.stream = %(stream)s
-    and o.manifest_url = asked.manifest_url and o.version = asked.version;
+    and o.manifest_url = asked.manifest_url and o.version = asked.version
+union all
+select asked.manifest_url, asked.version, false, 1
+from unnest(%(manifest_urls)s::text[], %(versions)s::text[]) as asked (manifest_url, version)
+join forgotten_manifests f on f.customer_id = %(customer_id)s and f.stream = %(stream)s
+    and f.digest = manifest_digest(asked.manifest_url, asked.version);
 
 -- list_manifests --
 -- List manifests of all streams, or of some, newest first.
@@ -90,7 +96,12 @@ returning stream;
 -- Bind a manifest to its job, and count it; no row comes back where it has one already.
 with remembered as (
     insert into stream_manifests (customer_id, stream, manifest_url, version, job_no)
-    select %(customer_id)s, %(stream)s, %(manifest_url)s, %(version)s, job_no from jobs where job_id = %(job_id)s
+    select %(customer_id)s, %(stream)s, %(manifest_url)s, %(version)s, job_no from jobs
+    where job_id = %(job_id)s and not exists (
+        select from forgotten_manifests f
+        where (f.customer_id, f.stream, f.digest)
+            = (%(customer_id)s, %(stream)s, manifest_digest(%(manifest_url)s, %(version)s))
+    )
     on conflict do nothing
     returning job_no, customer_id, stream
 ), counted as (

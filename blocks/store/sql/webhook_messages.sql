@@ -17,7 +17,7 @@ from (
 -- Add a message for each settled task and each endpoint that wants to hear of it: those that are registered for it, and
 -- the one that an inline task names. Metadata stays text, as reading it as JSON could fail.
 with settled as materialized (
-    select j.job_id, j.task_key, j.customer_id, j.options, j.manifest_url is null as inline,
+    select j.job_no, j.job_id, j.task_key, j.customer_id, j.options, j.manifest_url is null as inline,
            u.task_no, u.data_url, u.text, u.metadata, c.created_at as committed_at,
            i.created_at, i.batch_id, i.callback_url, y.outcome, y.votes, y.annotators, y.labelled_at, y.scores,
            case when j.has_review then exists (
@@ -38,8 +38,8 @@ with settled as materialized (
         select * from inline_tasks i where (i.job_no, i.task_no) = (j.job_no, u.task_no) offset 0
     ) i on true
 )
-insert into notifications (webhook_no, message_id, event, body)
-select w.webhook_no, random_id('msg'), 'task.settled',
+insert into notifications (webhook_no, job_no, message_id, event, body)
+select w.webhook_no, s.job_no, random_id('msg'), 'task.settled',
     '{"type":"task.settled","timestamp":' || to_json(rfc3339(now()))
     || ',"data":{"task_id":' || to_json(task_id(s.job_id, s.task_key, s.task_no))
     || ',"job_id":' || case when s.inline then 'null' else to_json(s.job_id)::text end
@@ -61,6 +61,10 @@ join webhooks w on w.customer_id = s.customer_id and w.disabled_at is null
  and ('task.settled' = any (w.events) or w.callback_url = s.callback_url)
 where s.outcome > 0;
 
+-- is_kept --
+-- True for a row n of `notifications` whose job was not deleted.
+not exists (select from deleted_jobs d where d.job_no = n.job_no);
+
 -- due_endpoints --
 -- List endpoints that have something to be sent, some at a time, going from one to the next by index, so that the
 -- length of their queues does not matter.
@@ -75,7 +79,7 @@ with recursive waiting as (
 select s.webhook_no, w.failures > 0 as failing,
        w.resumes_at <= now() and exists (
            select from notifications n
-           where n.webhook_no = s.webhook_no and n.status = 'pending' and n.not_before <= now()
+           where n.webhook_no = s.webhook_no and n.status = 'pending' and n.not_before <= now() and {is_kept}
        ) as is_due
 from (select webhook_no from waiting where webhook_no is not null limit %(looks_max)s) s
 join webhooks w using (webhook_no)
@@ -89,7 +93,7 @@ with due as materialized (
     from unnest(%(webhook_nos)s::bigint[], %(limits)s::integer[]) as e (webhook_no, most)
     cross join lateral (
         select n.notification_no from notifications n
-        where n.webhook_no = e.webhook_no and n.status = 'pending' and n.not_before <= now()
+        where n.webhook_no = e.webhook_no and n.status = 'pending' and n.not_before <= now() and {is_kept}
         order by n.not_before limit e.most
         for update skip locked
     ) n
@@ -102,12 +106,13 @@ returning n.notification_no, n.webhook_no, n.message_id, n.event, n.body, n.atte
           n.expires_at, w.callback_url, w.failures;
 
 -- log_attempt --
+-- Log an attempt, unless the message was deleted with its job meanwhile.
 insert into notification_attempts (
     notification_no, attempt, attempted_at, duration_ms, status_code, error, response
-) values (
-    %(notification_no)s, %(attempt)s, %(attempted_at)s, %(duration_ms)s, %(status_code)s, %(error)s,
-    %(response)s
-);
+)
+select notification_no, %(attempt)s, %(attempted_at)s::timestamptz, %(duration_ms)s, %(status_code)s::integer,
+       %(error)s::text, %(response)s::text
+from notifications where notification_no = %(notification_no)s for key share;
 
 -- mark_delivered --
 update notifications set status = 'delivered' where notification_no = %(notification_no)s;
@@ -140,14 +145,14 @@ select n.notification_no, n.message_id, n.event, n.status, n.body, n.created_at,
            from notification_attempts a where a.notification_no = n.notification_no
        ), '[]') as attempts
 from notifications n join webhooks w using (webhook_no)
-where n.webhook_no = %(webhook_no)s and n.notification_no < %(before)s
+where n.webhook_no = %(webhook_no)s and n.notification_no < %(before)s and {is_kept}
 order by n.notification_no desc
 limit %(limit)s;
 
 -- find --
 select n.notification_no, n.webhook_no
 from notifications n join webhooks w using (webhook_no)
-where n.message_id = %(message_id)s and (%(customer_id)s::text is null or w.customer_id = %(customer_id)s);
+where n.message_id = %(message_id)s and (%(customer_id)s::text is null or w.customer_id = %(customer_id)s) and {is_kept};
 
 -- resume_endpoint --
 -- Try an endpoint at once; switch it on again if it was switched off.
