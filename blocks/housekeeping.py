@@ -31,6 +31,7 @@ _BATCH = 500
 _BATCHES_MAX = 20
 _NOTIFICATIONS_KEPT_DAYS = 30
 _COUNTS_MAX = 50_000
+_DELETED_MAX = 100
 _REMOVAL_STEPS_MAX = 40  # of up to 10,000 rows, or 500 large ones
 _ARCHIVE_STEPS_MAX = 5  # of some 16,000 tasks, which take PostgreSQL a third of a second each
 
@@ -48,6 +49,7 @@ class Tidied(msgspec.Struct, frozen=True):
     exclusion_steps: int
     sessions_ended: int
     audit_purged: int
+    jobs_deleted: int
     removal_steps: int
 
 
@@ -89,13 +91,28 @@ def keep_house(database: Database, settings: Settings) -> Tidied:
     )
     ended = in_batches(database, lambda tx: sessions.end_expired(tx, limit=_BATCH), _BATCH)
     audited = in_batches(database, lambda tx: audit.purge(tx, limit=_BATCH), _BATCH)
+    deleted = delete_old(database, days=settings.keep_days) if settings.keep_days else 0
     removed = remove_deleted(database, steps_max=_REMOVAL_STEPS_MAX)
     with database.transaction() as tx:
         passes.record(tx, "housekeeping")
     return Tidied(
         leases, timed_out, keys_purged, wiped, notifications, archived, compared, excluded, ended,
-        audited, removed,
+        audited, deleted, removed,
     )  # fmt: skip
+
+
+def delete_old(database: Database, *, days: int, customer_id: str | None = None) -> int:
+    """Delete up to 2,000 jobs that ended so many days ago, the oldest first; return how many.
+
+    They are one customer's, or with None of all.
+    """
+    return in_batches(
+        database,
+        lambda tx: deleted_jobs.delete_old(
+            tx, days=days, customer_id=customer_id, limit=_DELETED_MAX
+        ),
+        _DELETED_MAX,
+    )
 
 
 def remove_deleted(database: Database, *, steps_max: int) -> int:

@@ -122,6 +122,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     credentials_keep_s: _Count = 7 * 24 * 3600
     """How long a customer's credentials are kept after the job's end or its delivery's refusal."""
+    keep_days: _Limit = 0
+    """How many days jobs are kept after their end; 0: for ever."""
     archive_after_s: Annotated[int, msgspec.Meta(ge=300)] = 3600
     """How long after its end a job's labels move to the archive; labels that are just being counted have
     to be committed by then."""

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
-from api.cli import output, sign_in_links
+from api.cli import output, sign_in_links, storage
 from api.cli.database import open_database, operator
 from api.cli.exits import CommandFailed, Exit, UsageError
 from api.cli.output import print_json
@@ -233,9 +233,11 @@ def _check_name(name: str) -> None:
 
 
 def add_commands(app: App) -> None:
-    """Add the operator's commands on the database: `db …`, `customers …`, `annotators …`, `keys …`."""
+    """Add the operator's commands on the database: `db …`, `purge`, `customers …`, `keys …`, …."""
     db = app.command(App(name="db", help="The schema of the database."))
     db.command(migrate)
+    db.command(storage.size)
+    app.command(storage.purge)
     who_submits = app.command(App(name="customers", help="Who submits jobs."))
     who_submits.command(add_customer, name="add")
     who_submits.command(list_customers, name="list")

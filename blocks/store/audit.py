@@ -33,6 +33,7 @@ class Action(StrEnum):
     ANNOTATOR_WITHDRAWN = "annotator_withdrawn"
     JOB_CANCELLED = "job_cancelled"
     JOB_DELETED = "job_deleted"
+    JOBS_PURGED = "jobs_purged"
     DELIVERY_BEGUN = "delivery_begun"
     JOB_RETRIED = "job_retried"
     ANNOTATOR_EXCLUDED = "annotator_excluded"

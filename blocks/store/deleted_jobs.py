@@ -7,6 +7,8 @@ there. `deleted_jobs` has what is still to be removed, until nothing is.
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from blocks.domain.errors import RefineryError
 from blocks.store.database import Transaction
 from blocks.store.queries import load
@@ -45,6 +47,14 @@ _WAITING_MAX = 100
 _FIRST_KEY = -1
 
 
+class OldJobs(msgspec.Struct, frozen=True):
+    """Jobs, lines of theirs and the bytes of their manifests."""
+
+    jobs: int
+    lines: int
+    bytes: int
+
+
 class JobDeleted(RefineryError):
     """The job was deleted while it was read: what was read is not all."""
 
@@ -62,6 +72,29 @@ def delete(tx: Transaction, job_nos: Sequence[int]) -> int:
         ):  # fmt: skip
             tx.execute(_SQL[query], values)
     return len(taken)
+
+
+def delete_old(tx: Transaction, *, days: int, customer_id: str | None, limit: int) -> int:
+    """Delete up to `limit` jobs that ended so many days ago, the oldest first; return how many.
+
+    Jobs that others hold are passed over.
+    """
+    values = {"days": days, "customer_id": customer_id, "limit": limit}
+    return delete(tx, [row["job_no"] for row in tx.execute(_SQL["take_old"], values)])
+
+
+def measure_old(tx: Transaction, *, days: int, customer_id: str | None) -> OldJobs:
+    """Count the jobs that ended so many days ago."""
+    row = tx.execute(_SQL["measure_old"], {"days": days, "customer_id": customer_id}).fetchone()
+    return msgspec.convert(row, OldJobs)
+
+
+def count_left(tx: Transaction) -> int:
+    """Return how many deleted jobs still have rows."""
+    row = tx.execute(_SQL["count_left"]).fetchone()
+    assert row is not None  # an aggregate
+    left: int = row["jobs"]
+    return left
 
 
 def check_kept(tx: Transaction, job_no: int) -> None:

@@ -42,6 +42,12 @@ def cancel(api: Api, by: dict[str, str]) -> Callable[[], Any]:
     return lambda: api.post(f"/v1/jobs/{job_id}/cancel", None, by)
 
 
+def drop(api: Api, by: dict[str, str]) -> Callable[[], Any]:
+    job_id = new_job(api)
+    api.post(f"/v1/jobs/{job_id}/cancel", None, by)
+    return lambda: api.client.delete(f"/v1/jobs/{job_id}", headers=by)
+
+
 def wipe(api: Api, by: dict[str, str]) -> Callable[[], Any]:
     job_id = new_job(api)
     return lambda: api.client.delete(f"/v1/jobs/{job_id}/credentials", headers=by)
@@ -75,6 +81,7 @@ def remove_webhook(api: Api, by: dict[str, str]) -> Callable[[], Any]:
 # Acts that change nothing the second time, and so leave one line.
 ONCE = [
     ("job_cancelled", cancel, True),
+    ("job_deleted", drop, True),
     ("credentials_wiped", wipe, True),
     ("annotator_excluded", exclude, True),
     ("key_revoked", revoke, True),

@@ -6,6 +6,24 @@ where job_no = any (%(job_nos)s::bigint[]) and manifest_url is not null
   and status in ('completed', 'failed', 'cancelled') and not is_undelivered
 order by job_no for update;
 
+-- is_old --
+-- True for a row j of `jobs` that ended so many days ago, and whose results no run of Prefect has to deliver.
+j.completed_at < now() - make_interval(days => %(days)s) and j.completed_at is not null and j.manifest_url is not null
+and not j.is_undelivered and (%(customer_id)s::text is null or j.customer_id = %(customer_id)s);
+
+-- take_old --
+-- Lock jobs that ended long ago, the oldest first; those that others hold are passed over.
+select j.job_no from jobs j where {is_old}
+order by j.completed_at limit %(limit)s for update skip locked;
+
+-- measure_old --
+select count(*) as jobs, coalesce(sum(c.lines), 0)::bigint as lines, coalesce(sum(j.manifest_bytes), 0)::bigint as bytes
+from jobs j cross join lateral (select sum(tasks + bad_lines) as lines from chunks c where c.job_no = j.job_no) c
+where {is_old};
+
+-- count_left --
+select count(*) as jobs from deleted_jobs;
+
 -- remember --
 -- Record what is still to be removed of jobs.
 insert into deleted_jobs (job_no, webhook_no, instructions_digest)
