@@ -20,6 +20,7 @@ _FIXED_NAMES = {
     "encryption_key_previous": "ASG_ENCRYPTION_KEY_PREVIOUS",
     "prefect_api_url": "PREFECT_API_URL",
     "prefect_api_auth_string": "PREFECT_API_AUTH_STRING",
+    "prefect_ui_url": "PREFECT_UI_URL",
 }
 # Names of the command line: the client or `refinery up` reads them, and not the service.
 _CLIENT_NAMES = {
@@ -59,8 +60,8 @@ class SettingsError(RefineryError):
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that an operator can set, by environment variable: `REFINERY_<NAME>`.
 
-    Four have names of their own: `ASG_ENCRYPTION_KEY`, `ASG_ENCRYPTION_KEY_PREVIOUS`,
-    `PREFECT_API_URL`, `PREFECT_API_AUTH_STRING`.
+    Five have names of their own: `ASG_ENCRYPTION_KEY`, `ASG_ENCRYPTION_KEY_PREVIOUS`,
+    `PREFECT_API_URL`, `PREFECT_API_AUTH_STRING`, `PREFECT_UI_URL`.
     """
 
     database_url: str
@@ -71,6 +72,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Keys that the current one replaced, separated by commas."""
     prefect_api_url: str = "http://127.0.0.1:4200/api"
     prefect_api_auth_string: str = ""
+    prefect_ui_url: str = ""
+    """Where operators' browsers find Prefect; empty: at the API's address, without `/api`."""
 
     egress_allow: str = ""
     """Hosts and networks (CIDR) that may be private, for all ports or with one, separated by commas."""
@@ -185,6 +188,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def _keys(self) -> list[str]:
         previous = [key.strip() for key in self.encryption_key_previous.split(",")]
         return [self.encryption_key, *filter(None, previous)]
+
+    def prefect_ui(self) -> str:
+        """Return where browsers find Prefect, without a slash at its end."""
+        url = self.prefect_ui_url or self.prefect_api_url.rstrip("/").removesuffix("/api")
+        return url.rstrip("/")
 
     def vault(self) -> Vault:
         """Return a vault with the current key and those that it replaced."""

@@ -69,7 +69,7 @@ def read(
     reconciled = _list_reconciled(request.app.state.prefect)
     with database.transaction() as tx:
         return OperationsView(
-            prefect_ui_url=settings.prefect_api_url.rstrip("/").removesuffix("/api"),
+            prefect_ui_url=settings.prefect_ui(),
             queues=list(counts.read_queues(tx)),
             customers=operations.list_shares(tx),
             runs=operations.list_runs(tx),

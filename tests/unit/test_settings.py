@@ -41,6 +41,7 @@ def test_every_setting_can_be_set() -> None:
         ASG_ENCRYPTION_KEY_PREVIOUS=OLD_KEY,
         PREFECT_API_URL="http://prefect:4200/api",
         PREFECT_API_AUTH_STRING="user:pw",
+        PREFECT_UI_URL="https://prefect.example.com",
         REFINERY_EGRESS_ALLOW="10.0.0.0/8",
         REFINERY_GCS_ENDPOINT_URL="http://gcs",
         REFINERY_CHUNK_BYTES_MIN="1",
@@ -58,6 +59,7 @@ def test_every_setting_can_be_set() -> None:
         "encryption_key_previous": OLD_KEY,
         "prefect_api_url": "http://prefect:4200/api",
         "prefect_api_auth_string": "user:pw",
+        "prefect_ui_url": "https://prefect.example.com",
         "egress_allow": "10.0.0.0/8",
         "gcs_endpoint_url": "http://gcs",
         "chunk_bytes_min": 1,
@@ -256,3 +258,16 @@ def test_the_vault_seals_with_the_current_key_and_opens_with_all_of_them() -> No
         assert vault.is_current(envelope) == (key == KEY)
     with pytest.raises(UndecryptableCredentials):
         vault.open(Vault([bytes(32)]).seal(b"x", bound_to="row"), bound_to="row")
+
+
+@pytest.mark.parametrize(
+    "api_url, ui_url, shown",
+    [
+        ("http://prefect:4200/api", "", "http://prefect:4200"),
+        ("https://ops.example.com/prefect/api/", "", "https://ops.example.com/prefect"),
+        ("http://prefect:4200/api", "http://localhost:4200/", "http://localhost:4200"),
+    ],
+)
+def test_links_lead_to_where_browsers_find_prefect(api_url: str, ui_url: str, shown: str) -> None:
+    settings = read(PREFECT_API_URL=api_url, PREFECT_UI_URL=ui_url)
+    assert settings.prefect_ui() == shown
