@@ -35,7 +35,7 @@ $(BIN)/python -m pip install $(PIP_FLAGS) -r $(1) 2> >(grep -v '^WARNING: ' >&2)
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chromium screenshots collect unit faults check format bench lock clean
+.PHONY: help demo up test chromium screenshots collect unit faults check format bench licences lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -87,6 +87,9 @@ screenshots: $(READY) chromium ## Take the pictures of the pages for docs/ again
 
 bench: $(READY) ## Measure; the results are printed
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+licences: $(READY) ## List the licences of all packages that Refinery runs on, in docs/licences.md
+	@$(BIN)/python -m tests.support.licences
 
 # Versions that a lock has already are kept, so the second one has those of the first.
 lock: ## Make constraints.txt and constraints-dev.txt again; LOCK_ARGS=--upgrade for newer versions
