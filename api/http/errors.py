@@ -18,6 +18,7 @@ from blocks.bodies.fields import Fault
 from blocks.domain.errors import IdempotencyConflict, RefineryError, Transient
 from blocks.domain.wrong_values import must_be, shorten
 from blocks.store.database import Locked
+from blocks.store.deleted_jobs import JobDeleted
 from blocks.store.quotas import QuotaExceeded
 
 logger = logs.get_logger("refinery.api")
@@ -163,6 +164,11 @@ def handle_conflict(_: _Handled, error: IdempotencyConflict) -> Response[ErrorBo
     return _respond(HTTPStatus.CONFLICT, ErrorBody(error.message, error.code))
 
 
+def handle_job_deleted(request: _Handled, _: JobDeleted) -> Response[ErrorBody]:
+    """Answer 404, as a moment later."""
+    return handle_api_error(request, not_found("job"))
+
+
 def handle_quota(_: _Handled, error: QuotaExceeded) -> Response[ErrorBody]:
     """Answer 429, and say when asking again is worth it."""
     body = ErrorBody(error.message, error.quota_code)
@@ -242,6 +248,7 @@ def handle_unexpected(request: _Handled, error: Exception) -> Response[ErrorBody
 HANDLERS: dict[int | type[Exception], Any] = {
     ApiError: handle_api_error,
     IdempotencyConflict: handle_conflict,
+    JobDeleted: handle_job_deleted,
     ClientGone: handle_client_gone,
     QuotaExceeded: handle_quota,
     Transient: handle_transient,

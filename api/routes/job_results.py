@@ -23,7 +23,6 @@ from blocks.lookahead import look_ahead
 from blocks.store import results
 from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
-from blocks.store.deleted_jobs import JobDeleted
 from blocks.store.jobs import Job
 
 _LINE_MAX = 2**63 - 1
@@ -114,15 +113,12 @@ def _read(
     read: Callable[[Transaction, int], Generator[bytes, None, None]],
 ) -> Generator[bytes, None, None]:
     """Yield the blocks; while one is sent, the next is made. It counts as a long read of `whose`."""
-    try:
-        with (
-            long_reads.one_of(whose) as interrupt,
-            database.long_read(interrupt) as tx,
-            closing(look_ahead(read(tx, job.job_no))) as blocks,
-        ):
-            yield from blocks
-    except JobDeleted as gone:  # behind the first block it breaks the answer off
-        raise not_found("job") from gone
+    with (
+        long_reads.one_of(whose) as interrupt,
+        database.long_read(interrupt) as tx,
+        closing(look_ahead(read(tx, job.job_no))) as blocks,
+    ):
+        yield from blocks
 
 
 HANDLERS = [export, errors]

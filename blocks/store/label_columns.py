@@ -9,6 +9,7 @@ import polars as pl
 from blocks.domain.errors import Terminal
 from blocks.store import archive, arrays, quality
 from blocks.store.database import Transaction
+from blocks.store.deleted_jobs import check_kept
 from blocks.store.queries import Statement, load
 
 _SQL = load("label_columns")
@@ -54,8 +55,10 @@ def read_ended(tx: Transaction, job_no: int, *, labels_max: int) -> EndedLabels:
     Raises:
         TooManyLabels: there are more than `labels_max`; those of open tasks count as well.
         ArchiveCorrupt: a page of archived labels is.
+        JobDeleted: the job is not there any more.
     """
     quality.begin_snapshot(tx)
+    check_kept(tx, job_no)
     tx.execute(_SQL["by_key"])
     frames, rows = [pl.DataFrame(schema=_COLUMNS)], 0
     for frame in _read_parts(tx, job_no):

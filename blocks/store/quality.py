@@ -13,6 +13,7 @@ from blocks.domain.gold import GoldEstimate
 from blocks.domain.model import SkipReason
 from blocks.store import archive, ballots
 from blocks.store.database import Transaction
+from blocks.store.deleted_jobs import check_kept
 from blocks.store.gold_labels import GoldLabels, JobRule
 from blocks.store.label_times import Times
 from blocks.store.queries import load
@@ -112,8 +113,12 @@ def measure(tx: Transaction, job_no: int, *, confusion_of: str | None = None) ->
 
     This has to come first in its transaction, so that all counts are of one moment. `confusion_of` is
     the id of the annotator whose confusion is wanted.
+
+    Raises:
+        JobDeleted: the job is not there any more.
     """
     begin_snapshot(tx)
+    check_kept(tx, job_no)
     tx.execute(_SQL["without_nested_loops"])
     one = None if confusion_of is None else find_annotator(tx, confusion_of)
     values = {"job_no": job_no, "annotator_no": one}

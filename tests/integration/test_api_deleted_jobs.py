@@ -1,12 +1,12 @@
 """DELETE /v1/jobs/{id}, and the command that sends it."""
 
 import sys
+from types import ModuleType
 
 import pytest
 
-from blocks.store import (
-    jobs,
-)
+from api.routes import inference, job_results, quality
+from blocks.store import deleted_jobs, jobs
 from tests.support.api_world import Api
 from tests.support.cli import Cli
 from tests.support.mixed_job import make_mixed_job
@@ -78,3 +78,25 @@ def test_the_command_asks_first_at_a_terminal(
     assert (refused.code, shop.job(job).job_id) == (1, job.job_id)
     cli.done("jobs", "delete", job.job_id, "--yes")
     assert cli("jobs", "delete", job.job_id, "--yes").code == 6
+
+
+@pytest.mark.parametrize(
+    "module, what",
+    [
+        (job_results, "export"),
+        (job_results, "errors"),
+        (job_results, "errors?format=manifest"),
+        (quality, "quality"),
+        (quality, "quality?method=one_coin"),
+        (inference, "quality/changes?method=one_coin"),
+    ],
+)
+def test_a_job_that_is_deleted_while_it_is_asked_for_is_not_there(
+    api: Api, monkeypatch: pytest.MonkeyPatch, module: ModuleType, what: str
+) -> None:
+    job = api.shop.job(make_mixed_job(api.shop, "completed", options=3))
+    api.shop.do(deleted_jobs.delete, [job.job_no])
+    missing = api.get(f"/v1/jobs/{job.job_id}")
+    monkeypatch.setattr(module, "find_job", lambda *_: job)
+    answer = api.get(f"/v1/jobs/{job.job_id}/{what}")
+    assert (answer.status_code, answer.content) == (404, missing.content)
