@@ -56,6 +56,7 @@ from api.routes import (
     keys,
     labels,
     operations,
+    operations_lists,
     own_work,
     quality,
     reviews,
@@ -209,7 +210,11 @@ def _routers() -> list[Router]:
         ),
         Router(
             "/v1/operations",
-            route_handlers=[*operations.HANDLERS, *job_retries.HANDLERS],
+            route_handlers=[
+                *operations.HANDLERS,
+                *operations_lists.HANDLERS,
+                *job_retries.HANDLERS,
+            ],
             tags=["Operations"],
             opt=ADMINS_ONLY,
         ),

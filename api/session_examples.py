@@ -8,9 +8,11 @@ from api.http.document import Answer, Answers, Requests, Taken
 from api.routes.audit import AuditActor, AuditLine, AuditPage, AuditTarget
 from api.routes.customers import Customers, CustomerView
 from api.routes.keys import KeyBody, KeysPage, KeyView, NewKeyView, RevokedKeyView, SignInLink
+from api.routes.operations_lists import CustomerLoads, StreamLoads, WorkPage
 from api.routes.session import SessionView, SignedIn, SignInBody
 from blocks.store.audit import Action, ActorRole, TargetKind
 from blocks.store.keys import KeyRole
+from blocks.store.loads import CustomerLoad, StreamLoad, Work, WorkStatus
 
 _ANNOTATOR_ID = "ann_5bq43f8k2m9x7c1vd6hzt5"
 _CSRF_TOKEN = "0f3c5a7e9b1d2f4860718293a4b5c6d7"  # noqa: S105 - of nobody
@@ -45,7 +47,39 @@ _AUDIT_LINE = AuditLine(
     customer_id=_KEY.customer_id,
     details={"role": "customer"},
 )
+_CUSTOMER_LOAD = CustomerLoad(
+    customer_id="cust_3w9t5k1m7x2c8v4bq6hz0r",
+    name="Acme",
+    jobs={"accepted": 0, "processing": 2, "completed": 14, "failed": 1, "cancelled": 0},
+    runs_under_way=1,
+    runs_waiting=1,
+    oldest_s=12.5,
+    open_tasks=812,
+)
+_STREAM_LOAD = StreamLoad(
+    customer_id="cust_3w9t5k1m7x2c8v4bq6hz0r",
+    stream="daily",
+    started_at=_MADE_AT,
+    latest_at=_ENDS_AT,
+    open=1,
+    failed=0,
+)
+_WORK = Work(
+    status=WorkStatus.WAITING,
+    kind="process_job",
+    job_id="job_0s2m8x4c7v1bq9kd6hzt5n",
+    customer_id="cust_3w9t5k1m7x2c8v4bq6hz0r",
+    waiting_since=_ENDS_AT,
+    launched_at=None,
+    flow_run_id=None,
+    launches=0,
+    tries=0,
+    reason=None,
+)
 SESSION_ANSWERS: Answers = {
+    "list_customer_loads": (Answer(200, CustomerLoads([_CUSTOMER_LOAD], None)),),
+    "list_stream_loads": (Answer(200, StreamLoads([_STREAM_LOAD], None)),),
+    "list_runs": (Answer(200, WorkPage([_WORK], None)),),
     "list_audit_log": (Answer(200, AuditPage([_AUDIT_LINE], None)),),
     "list_keys": (Answer(200, KeysPage([_KEY], None)),),
     "create_key": (

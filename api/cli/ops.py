@@ -1,6 +1,6 @@
 """What operators look at and do over all customers; wants an operator's key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from api.cli.output import note, print_json, print_rows
 from api.cli.times import AGO, read_time
 from api.cli.watch import list_stage
 from blocks.store.audit import Action
+from blocks.store.loads import WorkStatus
 
 _PAGE = 100
 Limit = Annotated[int, ranged("How many at most, from 1 on.", 1)]
@@ -88,6 +89,84 @@ def _job_rows(found: Sequence[Job]) -> list[tuple[Any, ...]]:
     ]  # fmt: skip
 
 
+def customers(*, limit: Limit = 20, common: Common = COMMON) -> None:
+    """List customers with what they have under way; nothing is counted further than up to 1,000."""
+    _show(common, "customers", limit, {}, columns=_CUSTOMER_COLUMNS, row=_customer_row)
+
+
+def streams(*, customer: OfCustomer = None, limit: Limit = 20, common: Common = COMMON) -> None:
+    """List the streams of recurring ETL of all customers, by their latest 200 manifests."""
+    _show(
+        common, "streams", limit, {"customer": customer}, columns=_STREAM_COLUMNS, row=_stream_row
+    )
+
+
+def runs(
+    *,
+    status: Annotated[
+        str | None,
+        Parameter(help="Work in this state alone.", choices=[each.value for each in WorkStatus]),
+    ] = None,
+    customer: OfCustomer = None,
+    limit: Limit = 20,
+    common: Common = COMMON,
+) -> None:
+    """List the work that Prefect has still to do, that which came first first."""
+    _show(
+        common,
+        "runs",
+        limit,
+        {"status": status, "customer": customer},
+        columns=_RUN_COLUMNS,
+        row=_run_row,
+    )
+
+
+_Row = Mapping[str, Any]
+_CUSTOMER_COLUMNS = ("customer", "name", "jobs", "runs", "waiting", "first for s", "open tasks")
+_STREAM_COLUMNS = ("stream", "customer", "latest", "open", "failed")
+_RUN_COLUMNS = ("job", "status", "what", "customer", "since", "runs", "failed tries", "why")
+
+
+def _show(
+    common: Common,
+    name: str,
+    limit: int,
+    asked: Mapping[str, Any],
+    *,
+    columns: tuple[str, ...],
+    row: Callable[[_Row], tuple[Any, ...]],
+) -> None:
+    with common.client() as client:
+        page = read_pages(client, path("operations", name), name, limit, asked)
+    if common.as_json:
+        print_json(page)
+        return
+    print_rows(columns, [row(each) for each in page[name]])
+    note_more(page)
+
+
+def _customer_row(each: _Row) -> tuple[Any, ...]:
+    jobs = ", ".join(f"{count} {status}" for status, count in each["jobs"].items() if count)
+    return (
+        each["customer_id"], each["name"], jobs, each["runs_under_way"], each["runs_waiting"],
+        each["oldest_s"], each["open_tasks"],
+    )  # fmt: skip
+
+
+def _stream_row(each: _Row) -> tuple[Any, ...]:
+    latest = (each["latest_at"] or "")[:16].replace("T", " ")
+    return each["stream"], each["customer_id"], latest, each["open"], each["failed"]
+
+
+def _run_row(each: _Row) -> tuple[Any, ...]:
+    since = (each["launched_at"] or each["waiting_since"])[:16].replace("T", " ")
+    return (
+        each["job_id"], each["status"].replace("_", " "), each["kind"].replace("_", " "),
+        each["customer_id"], since, each["launches"], each["tries"], each["reason"],
+    )  # fmt: skip
+
+
 def _row(line: Mapping[str, Any]) -> tuple[Any, ...]:
     actor = line["actor"]
     who = " ".join(filter(None, (actor["role"], actor["name"], actor["key_id"])))
@@ -127,5 +206,5 @@ def note_more(page: Mapping[str, Any]) -> None:
 def add_commands(app: App) -> None:
     """Add `ops …` to the command."""
     ops = app.command(App(name="ops", help=__doc__))
-    for command in (audit, jobs, bulk.cancel, bulk.retry, bulk.deliver):
+    for command in (audit, jobs, customers, streams, runs, bulk.cancel, bulk.retry, bulk.deliver):
         ops.command(command)

@@ -146,6 +146,69 @@ def test_two_operators_who_retry_at_once_do_it_once(shop: Shop) -> None:
     assert retry() is None
 
 
+def test_customers_streams_and_work_are_listed_page_by_page(ops: Cli, shop: Shop) -> None:
+    stopped, launched = shop.submit(), another(shop)
+    stop(shop, stopped)
+    launch(shop, launched)
+    refused = refuse_delivery(shop)
+    shop.processing(make_chunk(3))
+    for name in ("daily", "weekly"):
+        shop.run(
+            "insert into streams (customer_id, stream) values (%s, %s)", shop.customer_id, name
+        )
+    shop.run(
+        "insert into stream_manifests (customer_id, stream, manifest_url, version, job_no)"
+        " select customer_id, 'daily', manifest_url, job_id, job_no from jobs where customer_id = %s",
+        shop.customer_id,
+    )
+    found = {
+        each["customer_id"]: each
+        for each in ops.done("ops", "customers", "--json").json["customers"]
+    }
+    mine = found[shop.customer_id]
+    assert {status: count for status, count in mine["jobs"].items() if count} == {
+        "accepted": 1, "processing": 1, "completed": 1,
+    }  # fmt: skip
+    assert (mine["open_tasks"], mine["runs_under_way"], mine["runs_waiting"]) == (3, 0, 1)
+    assert found[launched.customer_id]["runs_under_way"] == 1
+    (daily, weekly) = ops.done("ops", "streams", "--json").json["streams"]
+    assert (daily["stream"], daily["open"], daily["failed"]) == ("daily", 2, 1)
+    assert (weekly["latest_at"], weekly["open"]) == (None, 0)
+    of_other = ops.done("ops", "streams", "--customer", launched.customer_id, "--json")
+    assert of_other.json["streams"] == []
+    assert refused not in ops.done("ops", "runs").out
+    for status, job in (("stopped", stopped), ("under_way", launched)):
+        (work,) = ops.done("ops", "runs", "--status", status, "--json").json["runs"]
+        assert work["job_id"] == job.job_id
+    for command in ("customers", "streams", "runs"):
+        one = ops.done("ops", command, "--limit", "1", "--json").json
+        assert len(one[command]) == 1
+        assert one["next_cursor"]
+        assert "There are more" in ops.done("ops", command, "--limit", "1").err
+
+
+def test_pages_of_lists_meet_without_a_gap(api: Api, shop: Shop) -> None:
+    admin = api.bearer(shop.do(customers.add_admin_key, "Ona"))
+    for _ in range(4):
+        another(shop)
+    for n in range(5):
+        shop.run(
+            "insert into streams (customer_id, stream) values (%s, %s)", shop.customer_id, f"s/{n}"
+        )
+    for name, key in (("customers", "customer_id"), ("streams", "stream"), ("runs", "job_id")):
+        path, seen, cursor = f"/v1/operations/{name}?limit=2", [], ""
+        while True:
+            page = api.get(path + cursor, admin).json()
+            seen += [each[key] for each in page[name]]
+            if page["next_cursor"] is None:
+                break
+            cursor = f"&cursor={page['next_cursor']}"
+        whole = [each[key] for each in api.get(f"/v1/operations/{name}", admin).json()[name]]
+        assert seen == whole
+        assert len(set(seen)) == len(seen) >= 4
+        assert api.get(f"{path}&cursor=nothing", admin).status_code == 400
+
+
 def test_a_customer_retries_nothing(api: Api, shop: Shop) -> None:
     job = shop.submit()
     path = f"/v1/operations/jobs/{job.job_id}/retry"

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from blocks.domain.model import JobStatus
-from blocks.store import customers, job_lists, operations
+from blocks.store import customers, job_lists, loads, operations
 from blocks.store.database import Transaction
 from blocks.store.jobs import Job
 from tests.support.plans import Explained
@@ -95,6 +95,21 @@ def test_work_in_trouble_is_found_without_a_look_at_what_waits(crowded: tuple[Sh
         found = operations.list_runs(cast(Transaction, explained))
     assert [run.tries for run in found] == [0, 1]
     explained.check(30)
+
+
+def test_lists_for_operators_read_a_page_however_much_there_is(crowded: tuple[Shop, Job]) -> None:
+    shop, job = crowded
+    with shop.held() as tx:
+        for read, pages_max in (
+            (lambda t: loads.list_customers(t, after="", limit=20), 600),
+            (lambda t: loads.list_customers(t, after=job.customer_id[:-1], limit=1), 2500),
+            (lambda t: loads.list_streams(t, None, after=("", ""), limit=20), 50),
+            (lambda t: loads.list_work(t, None, None, after=0, limit=20), 500),
+            (lambda t: loads.list_work(t, None, loads.WorkStatus.STOPPED, after=0, limit=20), 500),
+        ):
+            explained = Explained(tx)
+            read(cast(Transaction, explained))
+            explained.check(pages_max)
 
 
 def test_the_keys_of_all_customers_are_counted_in_one_pass(shop: Shop) -> None:

@@ -50,6 +50,8 @@ FILTERS = {
     ("list_review_queues", "job_id"),
     ("list_leases", "cursor"),
     ("list_audit_log", "customer"),
+    ("list_stream_loads", "customer"),
+    ("list_runs", "customer"),
     ("list_jobs", "customer"),
     ("list_keys", "customer"),
 }

@@ -10,6 +10,7 @@ from cyclopts import App, Argument, CycloptsError
 
 from blocks.domain.model import InferenceMethod, JobStatus, WaitsFor
 from blocks.store.audit import Action
+from blocks.store.loads import WorkStatus
 from blocks.store.webhooks import Event
 from deployments.cli import build
 
@@ -76,7 +77,10 @@ RANGES = [
     ("streams failed", "--limit", ["-1"], "from 1 on"),
     ("worker", "--limit", ["0"], "from 1 on"),
     ("ops audit", "--limit", ["0"], "from 1 on"),
-    ("ops jobs", "--limit", ["0"], "from 1 on"),
+    *(
+        (f"ops {command}", "--limit", ["0"], "from 1 on")
+        for command in ("jobs", "customers", "streams", "runs")
+    ),
 ]
 # What is tried out takes what is submitted.
 RANGES += [
@@ -101,6 +105,7 @@ CHOICES: list[tuple[str, str, set[str]]] = [
     ("annotate", "--type", {"moderation"}),
     ("webhooks add", "--event", {*Event}),
     ("ops audit", "--action", {*Action}),
+    ("ops runs", "--status", {*WorkStatus}),
     *(
         (f"ops {command}", option, choices)
         for command in ("jobs", "cancel", "retry", "deliver")
