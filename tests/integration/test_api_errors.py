@@ -339,6 +339,7 @@ def test_a_page_that_is_not_there_has_an_error_of_ours(api: Api) -> None:
 def test_a_method_that_is_not_there_is_told_with_those_that_are(api: Api) -> None:
     for path, method, allowed in (
         ("/v1/jobs", "DELETE", "POST"),
+        ("/v1/jobs", "TRACE", "POST"),
         ("/v1/jobs/job_x", "PUT", "GET"),
         ("/v1/annotation/claim", "GET", "POST"),
         ("/health/live", "POST", "GET"),

@@ -239,6 +239,15 @@ def test_a_session_without_its_csrf_token_changes_nothing(town: Town) -> None:
     assert town.rows(town.theirs.customer_id) == before
 
 
+def test_what_only_reads_changes_nothing(town: Town) -> None:
+    before = town.rows(town.theirs.customer_id)
+    for operation in town.operations:
+        if operation.is_safe:
+            for who in seen_by(operation):
+                town.ask(operation, who, town.theirs)
+    assert town.rows(town.theirs.customer_id) == before
+
+
 def test_a_key_of_another_kind_is_told_so_whatever_it_names(town: Town) -> None:
     refused = 0
     for operation in town.operations:

@@ -72,5 +72,6 @@ def test_a_wheel_is_the_same_bytes_wherever_and_whenever_it_is_built(tmp_path: P
     assert one.name == other.name
     assert one.read_bytes() == other.read_bytes()
     with zipfile.ZipFile(one) as wheel:
+        assert not [name for name in wheel.namelist() if "/.git" in f"/{name}"]
         (ours,) = (name for name in wheel.namelist() if name.endswith("licenses/LICENSE"))
         assert wheel.read(ours) == (REPOSITORY / "LICENSE").read_bytes()

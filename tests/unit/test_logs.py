@@ -39,6 +39,18 @@ def test_a_line_of_json_has_the_event_and_each_field(capsys: pytest.CaptureFixtu
     }
 
 
+@pytest.mark.parametrize("form", LogFormat)
+def test_what_is_logged_stays_in_its_line(
+    form: LogFormat, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure(form)
+    forged = 'a"}\n{"event": "key.made"}\r\x1b[2J\x00'
+    logs.get_logger("refinery.test").info("run.started", key_name=forged)
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert not {"\x1b", "\r", "\x00"} & {*said}
+
+
 def test_text_says_the_same_without_colours(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(LogFormat.TEXT)
     logs.get_logger("refinery.test").warning("run.postponed", job_id="job_1", reason="not there")
