@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from httpx import Response
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from litestar.testing import TestClient
 
 from api.session_cookies import NAME
@@ -166,6 +167,7 @@ class Town:
         }
         document = client.get("/schema/openapi.json").json()
         self.operations = read_operations(document)
+        self._document = document
 
     def ask(
         self, operation: Operation, who: str, things: Things, slot: Slot | None = None
@@ -173,7 +175,23 @@ class Town:
         request = operation.request(things, slot)
         answer: Response = self.client.request(headers=self.keys[who], **request)
         self.client.cookies.clear()
+        self._check(operation, answer)
         return answer
+
+    def _check(self, operation: Operation, answer: Response) -> None:
+        """Fail if an answer is none of those that the document has for the operation."""
+        described = self._document["paths"][operation.path][operation.method.lower()]["responses"]
+        where = (operation.name, answer.status_code, answer.text)
+        assert str(answer.status_code) in described, where
+        contents = described[str(answer.status_code)].get("content", {})
+        media_type = answer.headers.get("content-type", "").partition(";")[0]
+        assert media_type in contents or not answer.content, where
+        if media_type == "application/json":
+            schema = contents[media_type]["schema"] | {"components": self._document["components"]}
+            faults = [
+                each.message for each in Draft202012Validator(schema).iter_errors(answer.json())
+            ]
+            assert faults == [], where
 
     def rows(self, customer_id: str) -> list[str]:
         """All that is stored of a customer but when their keys were used."""
