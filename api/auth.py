@@ -22,6 +22,7 @@ from api.http.errors import (
 )
 from api.http.rate_limits import REQUESTS, TokenBuckets, address_of, note_rate
 from api.http.requesters import Requester
+from blocks import logs
 from blocks.domain.errors import Transient
 from blocks.settings import AnnotatorNames, Settings
 from blocks.store import customers, keys, sessions
@@ -29,6 +30,8 @@ from blocks.store.audit import Actor
 from blocks.store.customers import KeyKind, Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.sessions import Session
+
+logger = logs.get_logger("refinery.auth")
 
 _KEY_CHARACTERS_MAX = 100
 # Looking a key up takes longer than serving a small request. A revoked key is refused after this time.
@@ -92,7 +95,7 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], key: str) -> Ses
             limits.wrong_keys.check(address)
         found = await connection.app.state.threads.keys.run(ring.find, key)
         if found is None:
-            limits.wrong_keys.take(address)
+            limits.note_wrong(address)
             raise NotAuthorizedException
     note_rate(connection.scope, limits.keys.take(owner_of(found.principal)))
     return found
@@ -145,6 +148,11 @@ class RateLimits:
     def __init__(self, settings: Settings) -> None:
         self.keys = TokenBuckets(REQUESTS, settings.requests_per_minute_max)
         self.wrong_keys = TokenBuckets(REQUESTS, settings.wrong_keys_per_minute_max)
+
+    def note_wrong(self, address: str) -> None:
+        """Count a wrong key or link, and log it: those of one address as many as its limit lets in."""
+        self.wrong_keys.take(address)
+        logger.warning("auth.wrong_key", address=address)
 
 
 class _Found(NamedTuple):

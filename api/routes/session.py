@@ -18,12 +18,15 @@ from api.auth import KeyRing, RateLimits, admit, owner_of
 from api.http.errors import ApiError
 from api.http.rate_limits import address_of, note_rate
 from api.http.refusals import refusals
+from blocks import logs
 from blocks.bodies.fields import Body, Fault, RawObject
 from blocks.settings import Settings
-from blocks.store import sessions
+from blocks.store import customers, sessions
 from blocks.store.customers import Principal
 from blocks.store.database import Database
 from blocks.store.sessions import Begun, Owner
+
+logger = logs.get_logger("refinery.auth")
 
 _BODY_BYTES_MAX = 4096
 _Text = Annotated[str, Meta(min_length=1, max_length=100)]
@@ -103,13 +106,15 @@ async def sign_in(
     begin = partial(_begin, lookups, data, earlier, session_s=settings.session_s)
     found = await request.app.state.threads.keys.run(begin)
     if found is None:
-        limits.wrong_keys.take(address)
+        limits.note_wrong(address)
         raise NotAuthorizedException if data.link is None else _link_is_over()
     begun, owner = found
     if data.key is None:  # a link is used up by now, so it is too late to refuse it
         note_rate(request.scope, limits.keys.charge(owner_of(begun.session.principal), 1))
     if earlier is not None:
         keys.forget(earlier)
+    key_id = customers.id_of(begun.session.key_hash)
+    logger.info("session.begun", owner_id=owner.owner_id, key_id=key_id, address=address)
     csrf_token = sessions.csrf_token(begun.token)
     role = _role(begun.session.principal)
     view = SignedIn(role, owner.owner_id, owner.name, csrf_token, begun.expires_at)

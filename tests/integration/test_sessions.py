@@ -1,5 +1,6 @@
 """Browsers that are signed in: how they come in, what they may do, how that ends, and what attackers try."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -327,6 +328,21 @@ def test_browsers_keep_nothing_of_what_a_session_is_answered(api: Api, browser: 
 )
 def test_one_of_key_and_link_is_wanted(browser: Browser, body: dict[str, Any]) -> None:
     assert browser.sign_in(**body).json()["code"] == "invalid_request"
+
+
+def test_sign_ins_and_wrong_keys_are_logged(
+    api: Api, browser: Browser, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "refinery.auth")
+    key = key_of(api.customer)
+    assert browser.sign_in(key=key).status_code == 200
+    for wrong in ({"key": "sk_wrong"}, {"link": "wrong"}):
+        assert browser.sign_in(**wrong).status_code == 401
+    assert api.get("/v1/jobs", api.bearer("sk_other")).status_code == 401
+    events = [line for line in caplog.messages if "auth." in line or "session." in line]
+    assert [event.split()[0] for event in events] == ["session.begun", *["auth.wrong_key"] * 3]
+    assert customers.key_id(key) in events[0]
+    assert all("address=" in event for event in events)
 
 
 def test_no_credential_is_stored_or_logged(
