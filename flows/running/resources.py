@@ -6,11 +6,10 @@ uses them, and never passed on.
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import msgspec
-from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Completed
@@ -28,6 +27,9 @@ from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Job
 from blocks.store.runs import OURS
 
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
 # A client of an object store takes a tenth of a second to make, so the chunks of a job share one.
 _CLIENTS_MAX = 4
 
@@ -44,11 +46,13 @@ class UnknownJob(RefineryError):
     code = "unknown_job"
 
 
-def ends_without_job(body: Callable[[str], State[Any]]) -> Callable[[str], State[Any]]:
+# The annotations are text: pydantic keeps `State[Any]` in the module that asks for it first. If this one
+# did, a process that runs chunks would not find it where it was when the flow was pickled.
+def ends_without_job(body: "Callable[[str], State[Any]]") -> "Callable[[str], State[Any]]":
     """Decorate a flow: a run whose job is not there, or is deleted meanwhile, has nothing to do."""
 
     @wraps(body)
-    def run(job_id: str) -> State[Any]:
+    def run(job_id: str) -> "State[Any]":
         try:
             return body(job_id)
         except UnknownJob as gone:
