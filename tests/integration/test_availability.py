@@ -142,6 +142,7 @@ def patient(monkeypatch: pytest.MonkeyPatch, _soon: None) -> None:
         "api.app._LOCK_S_MAX",
         "api.app._REQUEST_S_MAX",
         "api.http.threads._HANDLER_S_MAX",
+        "blocks.store.database._WAIT_FOR_CONNECTION_S",
     ):
         monkeypatch.setattr(name, 2 * WAIT_S)
 
