@@ -13,6 +13,7 @@ from msgspec import inspect as types
 
 _MESSAGE_CHARACTERS_MAX = 300
 _COMPARED_CHARACTERS_MAX = 64
+_LIKENESS_MIN = 0.61  # by 0.6, which is the default, "page" means "target"
 
 _PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`\Z")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
@@ -75,7 +76,7 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
     """Return the one of `known` that `given` probably means; None if it is like none of them."""
     folded = {each.casefold().strip()[:_COMPARED_CHARACTERS_MAX]: each for each in known}
     key = given.casefold().strip()[:_COMPARED_CHARACTERS_MAX]
-    found = difflib.get_close_matches(key, folded, n=1)
+    found = difflib.get_close_matches(key, folded, n=1, cutoff=_LIKENESS_MIN)
     return folded[found[0]] if found else None
 
 
