@@ -19,7 +19,7 @@ from benchmarks.sizes import Sizes
 from blocks.store.database import SHORT_STATEMENTS
 from blocks.store.queries import load as load_queries
 from deployments.embedded.environment import plain_environment
-from deployments.embedded.postgres_programs import INSTALLATION, wheel_folder
+from deployments.embedded.postgres_programs import programs_folder
 
 _SQL = load_queries("annotation")
 _PARAMETER = re.compile(r"%\((\w+)\)s")
@@ -76,7 +76,7 @@ def run(databases: Databases, batch: int, sizes: Sizes) -> tuple[int, int, int, 
 
 def _pgbench(databases: Databases, script: Path, clients: int, seconds: int) -> int:
     """Run the script; return how many times it ran to its end."""
-    command: list[str | Path] = [wheel_folder() / INSTALLATION / "bin" / "pgbench"]
+    command: list[str | Path] = [programs_folder() / "pgbench"]
     command += ["--no-vacuum", "--protocol=prepared", "--file", script]
     command += [f"--client={clients}", f"--jobs={min(_THREADS, clients)}", f"--time={seconds}"]
     finished = subprocess.run(

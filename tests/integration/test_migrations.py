@@ -17,7 +17,7 @@ from blocks import store
 from blocks.store import migrations
 from blocks.store.database import DatabaseUnavailable
 from blocks.store.migrations import ForeignTables, MigrationChanged, migrate
-from deployments.embedded.postgres_programs import INSTALLATION, wheel_folder
+from deployments.embedded.postgres_programs import programs_folder
 from tests.support.servers import KEY, DatabaseServer
 from tests.support.side import Side, at_once
 
@@ -212,7 +212,7 @@ def test_the_schema_is_what_the_migrations_come_to(
 
 def dump(url: str) -> list[str]:
     """All of a database's schema and what rows it has from the start, the migrations' own table aside."""
-    tool = wheel_folder() / INSTALLATION / "bin" / "pg_dump"
+    tool = programs_folder() / "pg_dump"
     options = ("--no-owner", "--exclude-table=migrations", "--inserts")
     found = subprocess.run([tool, *options, url], check=True, capture_output=True, text=True)
     # A dump begins and ends with a word drawn at random, and tells the time of each first row.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 
-from deployments.embedded.postgres_programs import INSTALLATION, wheel_folder
+from deployments.embedded.postgres_programs import programs_folder
 from deployments.registered import REPOSITORY
 from tests.support.side import wait_until
 
@@ -23,7 +23,7 @@ class Operator:
 
     def __init__(self, database_url: str, folder: Path, **variables: str) -> None:
         self._url = database_url
-        programs = wheel_folder() / INSTALLATION / "bin"
+        programs = programs_folder()
         self._environment = {
             "PATH": f"{programs}:{os.environ['PATH']}",
             "REFINERY_DATABASE_URL": database_url,

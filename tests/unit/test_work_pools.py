@@ -31,6 +31,7 @@ from ruamel.yaml import YAML
 from blocks.settings import Settings
 from deployments.names import WORK_POOL, WORKER_TYPE
 from deployments.worker import HEARTBEAT_S
+from tests.support.deployed import scalars
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/work-pools.md").read_text()
@@ -111,16 +112,6 @@ def configured(kind: type[Job], pool: str, folder: Path) -> Job:
             kind.from_template_and_values(template(pool, folder), variables(pool), client=CLIENT)
         )
     return cast(Job, job)
-
-
-def scalars(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        value = [*value.keys(), *value.values()]
-    if isinstance(value, list):
-        for each in value:
-            yield from scalars(each)
-    else:
-        yield str(value)
 
 
 def test_these_are_all_the_pools() -> None:
