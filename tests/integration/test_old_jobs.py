@@ -17,7 +17,7 @@ from blocks.store.jobs import Job
 from tests.support.cli import Cli
 from tests.support.mixed_job import make_mixed_job
 from tests.support.removal import remove_all
-from tests.support.side import at_once
+from tests.support.side import at_once, wait_until
 from tests.support.store_shop import DELIVERY, Shop, make_chunk
 
 pytestmark = pytest.mark.integration
@@ -121,3 +121,12 @@ def test_what_takes_the_disk_is_shown_in_80_columns(operators: Cli, shop: Shop) 
     assert of["lines"]["rows"] == shop.value("select (select count(*) from pages) + 1")
     pages = shop.value("select pg_table_size('pages')")
     assert pages < of["lines"]["table_bytes"] < of["all"]["table_bytes"]
+
+
+def test_rows_of_a_table_that_was_never_analyzed_are_counted(shop: Shop) -> None:
+    shop.run("insert into gold_tasks select 1, n, 1 from generate_series(0, 2) n")
+
+    def are_counted() -> bool:
+        return any((each.name, each.rows) == ("lines", 3) for each in shop.do(sizes.measure))
+
+    wait_until(are_counted)
