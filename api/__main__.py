@@ -4,26 +4,27 @@ import sys
 
 import uvicorn
 
-from blocks.domain.errors import RefineryError
 from blocks.settings import Settings
 from blocks.store import migrations
 from blocks.store.database import DatabaseUnavailable
+from blocks.store.migrations import MigrationChanged
+from blocks.store.schema_versions import WrongSchema
 
 # Without this protocol half-sent requests would keep their connections for ever.
 ARGUMENTS = ("--factory", "api.app:from_environment", "--http", "api.http.server:TimedProtocol")
 
 
 def check_schema() -> None:
-    """End the process with a sentence where the database is not of this version.
+    """End the process with a sentence where this version does not work with the database's schema.
 
     One that cannot be reached is waited for, as at any other time.
     """
     try:
         migrations.check(Settings.from_environment().database_url)
+    except (WrongSchema, MigrationChanged) as error:
+        sys.exit(f"error: {error}")
     except DatabaseUnavailable:
         pass
-    except RefineryError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -42,13 +42,14 @@ from prefect.workers.base import (
 )
 from pydantic import Field, PrivateAttr
 
+from blocks.store.schema_versions import WrongSchema
 from deployments.cancellation import CancellableContext, is_cancelling
 from deployments.lost_runs import end_dead_runs, take_up_lost_runs
 from deployments.names import WORKER_TYPE
 from deployments.prefect_internals import FlowRunExecutionResult, ProcessHandle
 from deployments.registration import prepare_for_worker
 from deployments.remembering_client import RememberingClient
-from deployments.wake import Waker
+from deployments.wake import Waker, check_schema
 
 # Polars' allocator and the C library's keep freed memory for each thread by default. With few arenas, a
 # run that reads a manifest peaks 15 % lower, and takes no more processor time.
@@ -143,6 +144,11 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
         """Return the client of Prefect's API, which asks for the same deployment or flow once."""
         return cast(PrefectClient, RememberingClient(super().client))
 
+    @property
+    def refusal(self) -> WrongSchema | None:
+        """Return why the worker has stopped by itself, if it has."""
+        return self._waker.refusal
+
     async def start(self, *arguments: Any, **named: Any) -> None:
         """Serve until cancelled; look for runs now and then, and at once when one is launched."""
         self._waker.start()
@@ -156,6 +162,9 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
     async def _poll_when_woken(self) -> None:
         while True:
             await self._waker.wait()
+            if self._waker.refusal:
+                signal.raise_signal(signal.SIGINT)
+                return
             try:
                 await self._poll()
             except Exception as error:  # noqa: BLE001 - this loop must go on
@@ -348,7 +357,12 @@ def _run_engine(
 
 
 def run_worker(pool: str, name: str | None, limit: int | None) -> None:
-    """Serve the work pool until SIGTERM or SIGINT, with at most `limit` runs at once."""
+    """Serve the work pool until SIGTERM or SIGINT, with at most `limit` runs at once.
+
+    Raises:
+        MigrationChanged, WrongSchema: this version does not work with the database's schema.
+    """
+    check_schema()
     # The fork server reads Prefect's settings once for all runs.
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_S))
     _FORKS.set_forkserver_preload(PRELOADED)
@@ -365,4 +379,7 @@ def run_worker(pool: str, name: str | None, limit: int | None) -> None:
         worker = ForkWorker(
             work_pool_name=pool, name=name, limit=limit, create_pool_if_not_found=False
         )
-        asyncio.run(worker.start())
+        try:
+            asyncio.run(worker.start())
+        except KeyboardInterrupt:
+            raise worker.refusal or KeyboardInterrupt from None

@@ -24,8 +24,10 @@ AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print one J
 
 
 def migrate() -> None:
-    """Bring the schema up to date; safe to run at any time, by anybody at once."""
-    applied = migrations.migrate(Settings.from_environment().database_url)
+    """Bring the schema up to date; safe at any time, under load, and by anybody at once."""
+    applied = migrations.migrate(
+        Settings.from_environment().database_url, tell=partial(print, file=sys.stderr, flush=True)
+    )
     if applied:
         with open_database() as database, database.transaction() as tx:
             audit.record(tx, operator(), Action.SCHEMA_MIGRATED, audit.DATABASE, applied=applied)

@@ -29,7 +29,8 @@ class Ready(msgspec.Struct, frozen=True):
     status: Literal["ready", "not_ready"]
     """`ready` while the database takes writes."""
     database: str
-    """`ok`, or why it takes no writes: `unreachable`, `read_only`, `disk_full`, `locked`."""
+    """`ok`, or why it takes no writes: `unreachable`, `read_only`, `disk_full`, `locked`, or
+    `wrong_schema`."""
     prefect: str
     """`ok` or `unreachable`; without Prefect, jobs are accepted and wait."""
 

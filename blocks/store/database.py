@@ -1,21 +1,26 @@
-"""Connections and transactions, and the one place that translates the driver's errors."""
+"""Connections and transactions."""
 
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import msgspec
 import psycopg
-from psycopg import errors
 from psycopg.rows import dict_row
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool
 
-from blocks.domain.errors import Transient
-from blocks.store import interrupts, transactions
+from blocks.store import interrupts, schema_versions, transactions
 from blocks.store.interrupts import Interrupt
 from blocks.store.queries import Statement
+from blocks.store.schema_files import own_number
+from blocks.store.unavailable import DatabaseUnavailable, DiskFull, Locked, ReadOnly, translated
+
+__all__ = [
+    "LONG_READ", "SHORT_STATEMENTS", "Database", "DatabaseUnavailable", "DiskFull", "Locked",
+    "PoolUse", "ReadOnly", "Rollback", "Transaction", "allow_time", "connect", "translated",
+]  # fmt: skip
 
 Transaction = transactions.Transaction
 
@@ -52,33 +57,6 @@ _CONNECTION: dict[str, Any] = {
 }
 
 
-class DatabaseUnavailable(Transient):
-    """PostgreSQL cannot be reached, is starting, or has no room."""
-
-    code = "database_unavailable"
-    status: ClassVar[str] = "unreachable"
-    """The word of `/health/ready` for it."""
-
-
-class ReadOnly(DatabaseUnavailable):
-    """PostgreSQL takes no writes: it is a standby, or was set to read only."""
-
-    status = "read_only"
-
-
-class DiskFull(DatabaseUnavailable):
-    """The disk of PostgreSQL is full."""
-
-    status = "disk_full"
-
-
-class Locked(DatabaseUnavailable):
-    """A statement has waited for a lock for longer than it may."""
-
-    code = "locked"
-    status = "locked"
-
-
 class PoolUse(msgspec.Struct, frozen=True):
     """How much of a pool of connections is in use."""
 
@@ -94,7 +72,7 @@ class Database:
     """A pool of connections to the store; opened lazily, closed by `with` or `close`.
 
     A statement may take `statement_s_max` seconds, and wait `lock_s_max` seconds for each lock; 0 is for
-    ever.
+    ever. `schema_number` is that of the newest migration that the code knows, by default this code.
     """
 
     def __init__(
@@ -104,8 +82,10 @@ class Database:
         connections_max: int,
         statement_s_max: float = _STATEMENT_S_MAX,
         lock_s_max: float = _FOR_EVER_S,
+        schema_number: int | None = None,
     ) -> None:
         self._url = url
+        self._schema_number = schema_number or own_number()
         waits = f"{_CONNECTION['options']} -c lock_timeout={lock_s_max * 1000:.0f}"
         self._connection = _CONNECTION | {
             "row_factory": dict_row,
@@ -153,6 +133,7 @@ class Database:
 
         Raises:
             Locked: a statement waited for a lock for too long.
+            WrongSchema: the database is not of a version that this code works with.
             DatabaseUnavailable: there was no connection in time, it broke, the server ended it, or the
                 thread's `Interrupt` has.
         """
@@ -163,6 +144,9 @@ class Database:
             try:
                 if not interrupt.hold(connection):
                     raise DatabaseUnavailable("The database has not answered in time.")
+                if not connection.is_verified:
+                    self._verify(connection)
+                    connection.begin()
                 with connection:
                     try:
                         yield connection
@@ -188,10 +172,20 @@ class Database:
                 closing(self._connect_for_long()) as connection,
                 _interruptible(connection, interrupt or Interrupt()),
             ):
+                self._verify(connection)
                 connection.begin()
                 yield connection
         finally:
             self._long_reads.release()
+
+    def _verify(self, connection: Transaction) -> None:
+        connection.rollback()
+        try:
+            schema_versions.verify(connection, self._schema_number)
+        except schema_versions.WrongSchema:
+            connection.close()  # it is marked as one of this code
+            raise
+        connection.is_verified = True
 
     def _connect_for_long(self) -> Transaction:
         return Transaction.connect(self._url, **self._connection | {"application_name": LONG_READ})
@@ -204,9 +198,10 @@ class Database:
         """
         with (
             translated(),
-            psycopg.connect(self._url, autocommit=True, **_CONNECTION) as connection,
+            Transaction.connect(self._url, **self._connection) as connection,
             _interruptible(connection, interrupt),
         ):
+            self._verify(connection)
             connection.execute(psycopg.sql.SQL("listen {}").format(psycopg.sql.Identifier(channel)))
             while True:
                 yield
@@ -229,6 +224,11 @@ class Database:
         self.close()
 
 
+def connect(url: str) -> psycopg.Connection:
+    """Return a connection in autocommit, of no pool, that does not ask which schema there is."""
+    return psycopg.connect(url, autocommit=True, **_CONNECTION)
+
+
 def allow_time(tx: Transaction, seconds: int) -> None:
     """Let each statement of this transaction take so many seconds, where its work has no bound."""
     tx.execute_later(_ALLOW_TIME, {"time": f"{seconds}s"})
@@ -244,28 +244,3 @@ def _interruptible(connection: psycopg.Connection[Any], interrupt: Interrupt) ->
             raise DatabaseUnavailable("Nobody waits for it any more.")
     finally:
         interrupt.let_go()
-
-
-_KINDS: tuple[tuple[type[Exception], type[DatabaseUnavailable]], ...] = (
-    (errors.LockNotAvailable, Locked),
-    (errors.ReadOnlySqlTransaction, ReadOnly),
-    (errors.DiskFull, DiskFull),
-)
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Translate the driver's errors about a server that is away or gives up to `DatabaseUnavailable`."""
-    try:
-        yield
-    except (
-        psycopg.OperationalError,
-        psycopg.InterfaceError,
-        PoolTimeout,
-        errors.ReadOnlySqlTransaction,
-        errors.IdleInTransactionSessionTimeout,
-    ) as error:
-        # Lost connections, a server that is starting, a full disk, deadlocks, timeouts.
-        kind = next((ours for theirs, ours in _KINDS if isinstance(error, theirs)), None)
-        reason = str(error).strip().partition("\n")[0]
-        raise (kind or DatabaseUnavailable)(f"The database is not available: {reason}") from error

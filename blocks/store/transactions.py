@@ -92,6 +92,8 @@ class Transaction(psycopg.Connection[DictRow]):
     def __init__(self, pgconn: PGconn) -> None:
         super().__init__(pgconn)
         self.made_at = time.monotonic()
+        self.is_verified = False
+        """Whether the schema is one that this code works with."""
         self._transformer = Transformer(self)
         self._statements: dict[tuple[Statement, tuple[int, ...]], _Prepared] = {}
         self._prepared_count = 0

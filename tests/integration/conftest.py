@@ -23,6 +23,7 @@ from tests.support.child_programs import make_folder
 from tests.support.cli import Cli
 from tests.support.fake_prefect import FakePrefect
 from tests.support.faulty_store import FaultyStore
+from tests.support.servers import DatabaseServer
 from tests.support.store_shop import LastingShop, Shop
 
 if TYPE_CHECKING:
@@ -42,6 +43,14 @@ def prefect_api(settings: Settings, prefect: FakePrefect) -> Iterator[PrefectApi
     """The API's client of it."""
     with PrefectApi(msgspec.structs.replace(settings, prefect_api_url=prefect.url)) as found:
         yield found
+
+
+@pytest.fixture
+def empty_url(database_server: DatabaseServer) -> Iterator[str]:
+    """A database with nothing in it."""
+    url = database_server.make_empty()
+    yield url
+    database_server.drop(url)
 
 
 @pytest.fixture

@@ -2,40 +2,32 @@
 
 import os
 import re
-import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from blocks import store
 from blocks.store import migrations
-from blocks.store.database import DatabaseUnavailable
-from blocks.store.migrations import ForeignTables, MigrationChanged, migrate
+from blocks.store.database import Locked
+from blocks.store.migrations import (
+    ForeignTables,
+    MigrationChanged,
+    MigrationTooSlow,
+    Patience,
+    migrate,
+)
+from blocks.store.schema_files import BadMigration, read_files
 from deployments.embedded.postgres_programs import programs_folder
+from tests.support.made_migrations import write_files
 from tests.support.servers import KEY, DatabaseServer
-from tests.support.side import Side, at_once
 
 pytestmark = pytest.mark.integration
 SCHEMA = Path(store.__path__[0]) / "schema.sql"
 FILES = sorted(path.name for path in Path(migrations.__path__[0]).glob("*.sql"))
-
-
-@pytest.fixture
-def empty_url(database_server: DatabaseServer) -> Iterator[str]:
-    """A database with nothing in it."""
-    name = f"test_{secrets.token_hex(6)}"
-    admin = database_server.postgres.url("postgres")
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-    url = database_server.postgres.url(name)
-    yield url
-    database_server.drop(url)
 
 
 def query(url: str, statement: str) -> list[tuple[Any, ...]]:
@@ -50,8 +42,13 @@ def tables(url: str) -> set[str]:
     }
 
 
-def use_files(monkeypatch: pytest.MonkeyPatch, *files: tuple[str, str]) -> None:
-    monkeypatch.setattr(migrations, "_files", lambda: list(files))
+def columns(url: str, table: str) -> set[str]:
+    found = f"select column_name from information_schema.columns where table_name = '{table}'"
+    return {name for (name,) in query(url, found)}
+
+
+A = {"0001_a.sql": "create table a (x int)"}
+B = {"0002_b.sql": "-- oldest-code: 1\n\ncreate table b ()"}
 
 
 def test_a_fresh_database_gets_the_whole_schema(empty_url: str) -> None:
@@ -74,92 +71,101 @@ def test_migrating_again_changes_nothing(empty_url: str) -> None:
     )
 
 
-def test_of_three_that_migrate_at_once_one_does_the_work(empty_url: str) -> None:
-    applied = at_once(*[lambda: migrate(empty_url)] * 3)
-    assert sorted(applied, key=len) == [[], [], FILES]
-
-
-def test_a_new_file_is_applied_to_an_old_database(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use_files(monkeypatch, ("0001_a.sql", "create table a (x int)"))
-    migrate(empty_url)
-    use_files(
-        monkeypatch, ("0001_a.sql", "create table a (x int)"), ("0002_b.sql", "create table b ()")
-    )
-    assert migrate(empty_url) == ["0002_b.sql"]
+def test_a_new_file_is_applied_to_an_old_database(empty_url: str, tmp_path: Path) -> None:
+    migrate(empty_url, folder=write_files(tmp_path, A))
+    assert migrate(empty_url, folder=write_files(tmp_path, B)) == ["0002_b.sql"]
     assert tables(empty_url) == {"migrations", "a", "b"}
 
 
 def test_an_edited_file_is_refused_and_nothing_after_it_applied(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch
+    empty_url: str, tmp_path: Path
 ) -> None:
-    use_files(monkeypatch, ("0001_a.sql", "create table a (x int)"))
-    migrate(empty_url)
-    use_files(
-        monkeypatch,
-        ("0001_a.sql", "create table a (x bigint)"),
-        ("0002_b.sql", "create table b ()"),
-    )
+    migrate(empty_url, folder=write_files(tmp_path, A))
+    edited = write_files(tmp_path, {"0001_a.sql": "create table a (x bigint)"}, B)
     with pytest.raises(MigrationChanged, match=r"0001_a\.sql"):
-        migrate(empty_url)
+        migrate(empty_url, folder=edited)
     assert tables(empty_url) == {"migrations", "a"}
 
 
-def test_a_file_that_fails_leaves_nothing_and_can_be_mended(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use_files(monkeypatch, ("0001_a.sql", "create table a (x int); select 1 / 0"))
+def test_a_file_that_fails_leaves_nothing_and_can_be_mended(empty_url: str, tmp_path: Path) -> None:
+    wrong = {"0001_a.sql": "create table a (x int); select 1 / 0"}
     with pytest.raises(psycopg.errors.DivisionByZero):
-        migrate(empty_url)
+        migrate(empty_url, folder=write_files(tmp_path, wrong))
     assert tables(empty_url) == {"migrations"}
-    use_files(monkeypatch, ("0001_a.sql", "create table a (x int)"))
-    assert migrate(empty_url) == ["0001_a.sql"]
+    assert migrate(empty_url, folder=write_files(tmp_path, A)) == ["0001_a.sql"]
+
+
+@pytest.mark.parametrize(
+    "name, text, wrong",
+    [
+        ("0002_b.sql", "create table b ()", "`-- oldest-code: N` at its head, from 1 to 2"),
+        ("0002_b.sql", "-- oldest-code: 3\n\nselect 1", "from 1 to 2"),
+        ("0003_b.sql", "-- oldest-code: 1\n\nselect 1", "numbered without a gap"),
+        ("2_b.sql", "select 1", "no name of a migration"),
+    ],
+)
+def test_a_file_that_does_not_say_what_it_has_to_is_refused(
+    name: str, text: str, wrong: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadMigration, match=re.escape(wrong)):
+        read_files(write_files(tmp_path, A, {name: text}))
 
 
 def test_every_file_runs_with_a_lock_and_a_statement_timeout(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch
+    empty_url: str, tmp_path: Path
 ) -> None:
     keep = (
-        "create table {} as select current_setting('lock_timeout') as lock, "
+        "-- oldest-code: 1\n\ncreate table {} as select current_setting('lock_timeout') as lock, "
         "current_setting('statement_timeout') as statement"
     )
-    use_files(monkeypatch, ("0001_a.sql", keep.format("a")), ("0002_b.sql", keep.format("b")))
-    migrate(empty_url)
+    files = {"0001_a.sql": keep.format("a"), "0002_b.sql": keep.format("b")}
+    migrate(empty_url, folder=write_files(tmp_path, files))
     for table in "ab":
-        assert query(empty_url, f"select * from {table}") == [("10s", "15min")]
+        assert query(empty_url, f"select * from {table}") == [("100ms", "10s")]
 
 
-def test_a_file_gives_up_on_a_table_that_others_hold(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch
+def test_a_statement_that_others_would_have_to_wait_for_is_undone_with_a_sentence(
+    empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrations, "_LOCK_TIMEOUT", "100ms")
-    use_files(monkeypatch, ("0001_a.sql", "create table a (x int)"))
-    migrate(empty_url)
-    use_files(
-        monkeypatch,
-        ("0001_a.sql", "create table a (x int)"),
-        ("0002_b.sql", "alter table a add column y int"),
-    )
-    with psycopg.connect(empty_url) as reader:
+    monkeypatch.setattr(migrations, "_STATEMENT_TIMEOUT", "50ms")
+    slow = {"0002_b.sql": "-- oldest-code: 1\n\nalter table a add y int; select pg_sleep(60)"}
+    with pytest.raises(MigrationTooSlow, match=r"0002_b\.sql was not applied"):
+        migrate(empty_url, folder=write_files(tmp_path, A, slow))
+    assert query(empty_url, "select * from a") == []
+    assert columns(empty_url, "a") == {"x"}
+
+
+def test_a_file_gives_up_on_a_table_that_is_in_use_all_the_time(
+    empty_url: str, tmp_path: Path
+) -> None:
+    migrate(empty_url, folder=write_files(tmp_path, A))
+    folder = write_files(tmp_path, {"0002_b.sql": "-- oldest-code: 1\n\nalter table a add y int"})
+    told: list[str] = []
+    with psycopg.connect(empty_url, application_name="nightly dump") as reader:
         reader.execute("select * from a")
-        with pytest.raises(DatabaseUnavailable):
-            Side(lambda: migrate(empty_url)).join()
-    assert migrate(empty_url) == ["0002_b.sql"]
+        with pytest.raises(Locked, match=r"of PostgreSQL's process \d+ \(nightly dump\)"):
+            migrate(
+                empty_url,
+                folder=folder,
+                tell=told.append,
+                patience=Patience(0.02, 0.01, total_s=0.2),
+            )
+    assert len([each for each in told if "a table is in use; trying again" in each]) > 1
+    assert migrate(empty_url, folder=folder) == ["0002_b.sql"]
 
 
 def test_a_database_of_a_development_version_is_refused_with_a_sentence(
-    empty_url: str, monkeypatch: pytest.MonkeyPatch
+    empty_url: str, tmp_path: Path
 ) -> None:
-    old = [("0001_initial.sql", "create table jobs ()"), ("0002_runs.sql", "create table runs ()")]
-    with monkeypatch.context() as earlier:
-        use_files(earlier, *old)
-        migrate(empty_url)
-    for applied in (old, old[:1]):
-        with psycopg.connect(empty_url) as connection:
-            connection.execute("delete from migrations where name > %s", [applied[-1][0]])
+    old = {
+        "0001_initial.sql": "create table jobs ()",
+        "0002_runs.sql": "-- oldest-code: 1\n\ncreate table runs ()",
+    }
+    migrate(empty_url, folder=write_files(tmp_path, old))
+    for _ in range(2):
         with pytest.raises(MigrationChanged, match=r"make a new database .* results are exported"):
             migrate(empty_url)
+        query(empty_url, "delete from migrations where name = '0002_runs.sql' returning name")
     assert tables(empty_url) == {"migrations", "jobs", "runs"}
 
 

@@ -32,6 +32,12 @@ class DatabaseServer:
         ready, self._next = self._next, self._behind.submit(self._clone)
         return ready.result()
 
+    def make_empty(self) -> str:
+        """The URL of a new database with nothing in it."""
+        name = f"test_{secrets.token_hex(6)}"
+        self._execute("create database {}", name)
+        return self.postgres.url(name)
+
     def drop(self, url: str) -> None:
         name = url.rpartition("/")[2]
         self._drops.append(
