@@ -25,6 +25,7 @@ from blocks.store import (
     skills,
     webhook_messages,
 )
+from blocks.store.audit import Actor
 from blocks.store.database import Database, Transaction
 
 _BATCH = 500
@@ -91,7 +92,9 @@ def keep_house(database: Database, settings: Settings) -> Tidied:
     )
     ended = in_batches(database, lambda tx: sessions.end_expired(tx, limit=_BATCH), _BATCH)
     audited = in_batches(database, lambda tx: audit.purge(tx, limit=_BATCH), _BATCH)
-    deleted = delete_old(database, days=settings.keep_days) if settings.keep_days else 0
+    deleted = 0
+    if settings.keep_days:
+        deleted = delete_old(database, audit.HOUSEKEEPING, days=settings.keep_days)
     removed = remove_deleted(database, steps_max=_REMOVAL_STEPS_MAX)
     with database.transaction() as tx:
         passes.record(tx, "housekeeping")
@@ -101,7 +104,9 @@ def keep_house(database: Database, settings: Settings) -> Tidied:
     )  # fmt: skip
 
 
-def delete_old(database: Database, *, days: int, customer_id: str | None = None) -> int:
+def delete_old(
+    database: Database, actor: Actor, *, days: int, customer_id: str | None = None
+) -> int:
     """Delete up to 2,000 jobs that ended so many days ago, the oldest first; return how many.
 
     They are one customer's, or with None of all.
@@ -109,7 +114,7 @@ def delete_old(database: Database, *, days: int, customer_id: str | None = None)
     return in_batches(
         database,
         lambda tx: deleted_jobs.delete_old(
-            tx, days=days, customer_id=customer_id, limit=_DELETED_MAX
+            tx, actor, days=days, customer_id=customer_id, limit=_DELETED_MAX
         ),
         _DELETED_MAX,
     )

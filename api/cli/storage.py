@@ -11,8 +11,7 @@ from cyclopts import Parameter
 from api.cli.database import open_database, operator
 from api.cli.exits import UsageError
 from api.cli.output import note, print_json, print_table
-from blocks.store import audit, customers, deleted_jobs, sizes
-from blocks.store.audit import Action
+from blocks.store import customers, deleted_jobs, sizes
 from blocks.store.customers import UnknownCustomer
 from blocks.store.database import Database
 from blocks.store.sizes import GroupSize
@@ -95,11 +94,8 @@ def purge(
 def _delete_all(database: Database, days: int, customer_id: str | None) -> int:
     from blocks import housekeeping
 
-    with database.transaction() as tx:
-        which = {"older_than_days": days, "customer": customer_id}
-        audit.record(tx, operator(), Action.JOBS_PURGED, audit.DATABASE, **which)
     deleted = 0
-    while some := housekeeping.delete_old(database, days=days, customer_id=customer_id):
+    while some := housekeeping.delete_old(database, operator(), days=days, customer_id=customer_id):
         deleted += some
         _remove_all(database)
     _remove_all(database)  # an earlier purge may have been interrupted
@@ -110,12 +106,16 @@ def _remove_all(database: Database) -> None:
     """Remove what is left of deleted jobs; wait while somebody may still write rows of them."""
     from blocks import housekeeping
 
+    is_told = False
     while True:
         steps = housekeeping.remove_deleted(database, steps_max=_STEPS_MAX)
         with database.transaction() as tx:
             if not deleted_jobs.count_left(tx):
                 return
         if not steps:
+            if not is_told:
+                note("waiting for transactions that may still write rows of deleted jobs")
+                is_told = True
             time.sleep(_WRITERS_WAIT_S)
 
 

@@ -26,11 +26,17 @@ class AuditActor(msgspec.Struct, frozen=True):
     """Who acted."""
 
     role: ActorRole
-    """A `customer` or an `admin`, who is an operator, by a key; or an operator at a `command_line`."""
+    """A `customer` or an `admin`, who is an operator, by a key; or an operator at a `command_line`.
+
+    `housekeeping` deletes jobs of a certain age, as the operator has set it.
+    """
     key_id: str | None
-    """The key; null at a command line, and where an operator's key is hidden from a customer."""
+    """The key; null without one, and where an operator's key is hidden from a customer."""
     name: str | None
-    """What the key or its owner was called then, or the account of a command line. Null if hidden."""
+    """What the key or its owner was called then, the account of a command line, or a setting's name.
+
+    Null if hidden.
+    """
 
 
 class AuditTarget(msgspec.Struct, frozen=True):
@@ -92,7 +98,8 @@ def index(  # noqa: PLR0913 - the query
         QueryParameter(description="For operators: only on this customer's things, by id."),
     ] = None,
     actor: Annotated[
-        str | None, _text("Only acts with this key, by id, or at a `command_line`.")
+        str | None,
+        _text("Only acts with this key, by id, at a `command_line`, or by `housekeeping`."),
     ] = None,
     target: Annotated[
         str | None, _text("Only acts on this: the id of a job, a key and so on.")
@@ -139,7 +146,7 @@ def _in_utc(at: datetime | None) -> datetime | None:
 
 def _view(line: Line, *, is_operator: bool) -> AuditLine:
     is_shown = is_operator or line.actor_role is ActorRole.CUSTOMER
-    is_key = line.actor_role is not ActorRole.COMMAND_LINE
+    is_key = line.actor_role in {ActorRole.CUSTOMER, ActorRole.ADMIN}
     return AuditLine(
         audit_id=line.audit_id,
         at=line.at,

@@ -4,6 +4,7 @@ A line is written in the transaction of the act, so there is none without the ot
 and nothing of what a customer sent: ids, names of people, counts.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -33,7 +34,6 @@ class Action(StrEnum):
     ANNOTATOR_WITHDRAWN = "annotator_withdrawn"
     JOB_CANCELLED = "job_cancelled"
     JOB_DELETED = "job_deleted"
-    JOBS_PURGED = "jobs_purged"
     DELIVERY_BEGUN = "delivery_begun"
     JOB_RETRIED = "job_retried"
     ANNOTATOR_EXCLUDED = "annotator_excluded"
@@ -49,11 +49,12 @@ class Action(StrEnum):
 
 
 class ActorRole(StrEnum):
-    """Who can act: customers and operators by their keys, and operators at a command line."""
+    """Who can act: customers and operators by keys, operators at a command line, and housekeeping."""
 
     CUSTOMER = "customer"
     ADMIN = "admin"
     COMMAND_LINE = "command_line"
+    HOUSEKEEPING = "housekeeping"
 
 
 class TargetKind(StrEnum):
@@ -70,10 +71,14 @@ class TargetKind(StrEnum):
 
 
 class Actor(NamedTuple):
-    """Who acts: the hash of their key; at a command line None, and the name of their account there."""
+    """Who acts: the hash of their key; without one None, their role, and what they are called.
+
+    At a command line that is the name of their account.
+    """
 
     key_hash: bytes | None
     name: str = ""
+    role: ActorRole = ActorRole.COMMAND_LINE
 
 
 class Target(NamedTuple):
@@ -97,8 +102,11 @@ def key(key_id: str, customer_id: str | None) -> Target:
 DATABASE = Target(TargetKind.DATABASE, "database")
 
 
+HOUSEKEEPING = Actor(None, "REFINERY_KEEP_DAYS", ActorRole.HOUSEKEEPING)
+
+
 class Line(msgspec.Struct, frozen=True):
-    """One act. `actor_id` is the id of the key, or `command_line`; `actor_name` as it was then."""
+    """One act. `actor_id` is the id of the key, or without one the role; `actor_name` as it was."""
 
     audit_id: str
     at: datetime
@@ -134,9 +142,7 @@ def record(
     tx: Transaction, actor: Actor, action: Action, target: Target, **details: Detail
 ) -> None:
     """Append a line to the log, to be committed with the act."""
-    values = {
-        "key_hash": actor.key_hash,
-        "name": actor.name,
+    values = actor._asdict() | {
         "action": action,
         "target_kind": target.kind,
         "target_id": target.id,
@@ -144,6 +150,18 @@ def record(
         "details": msgspec.json.encode(details).decode(),
     }
     tx.execute(_SQL["record"], values)
+
+
+def record_deletions(
+    tx: Transaction, actor: Actor, job_nos: Sequence[int], *, older_than_days: int
+) -> None:
+    """Append a line for each of these jobs, which `actor`, who has no key, is about to delete."""
+    values = actor._asdict() | {
+        "action": Action.JOB_DELETED,
+        "job_nos": list(job_nos),
+        "older_than_days": older_than_days,
+    }
+    tx.execute(_SQL["record_deletions"], values)
 
 
 def list_page(

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 from blocks.domain.errors import RefineryError
+from blocks.store import audit
+from blocks.store.audit import Actor
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -74,13 +76,17 @@ def delete(tx: Transaction, job_nos: Sequence[int]) -> int:
     return len(taken)
 
 
-def delete_old(tx: Transaction, *, days: int, customer_id: str | None, limit: int) -> int:
+def delete_old(
+    tx: Transaction, actor: Actor, *, days: int, customer_id: str | None, limit: int
+) -> int:
     """Delete up to `limit` jobs that ended so many days ago, the oldest first; return how many.
 
-    Jobs that others hold are passed over.
+    Jobs that others hold are passed over. The audit log has a line for each.
     """
     values = {"days": days, "customer_id": customer_id, "limit": limit}
-    return delete(tx, [row["job_no"] for row in tx.execute(_SQL["take_old"], values)])
+    job_nos = [row["job_no"] for row in tx.execute(_SQL["take_old"], values)]
+    audit.record_deletions(tx, actor, job_nos, older_than_days=days)
+    return delete(tx, job_nos)
 
 
 def measure_old(tx: Transaction, *, days: int, customer_id: str | None) -> OldJobs:

@@ -8,11 +8,7 @@ import pytest
 
 from blocks import housekeeping
 from blocks.settings import Settings
-from blocks.store import (
-    deleted_jobs,
-    jobs,
-    sizes,
-)
+from blocks.store import audit, deleted_jobs, jobs, sizes
 from blocks.store.jobs import Job
 from tests.support.cli import Cli
 from tests.support.mixed_job import make_mixed_job
@@ -51,6 +47,12 @@ def test_housekeeping_deletes_jobs_that_ended_long_ago_and_no_others(
     assert housekeeping.keep_house(shop.database, keeping).jobs_deleted == 2
     assert {row["job_id"] for row in shop.run("select job_id from jobs")} == kept
     assert shop.value("select count(distinct job_no) from pages") == 3
+    lines = shop.do(audit.list_page, audit.Filter(), limit=9).lines
+    assert [(line.action, line.details) for line in lines] == [
+        (audit.Action.JOB_DELETED, {"older_than_days": 90})
+    ] * 2
+    assert {line.actor_role for line in lines} == {audit.ActorRole.HOUSEKEEPING}
+    assert {line.target_id for line in lines} & kept == set()
 
 
 def test_any_number_of_processes_delete_each_old_job_once(
@@ -59,7 +61,9 @@ def test_any_number_of_processes_delete_each_old_job_once(
     monkeypatch.setattr(housekeeping, "_DELETED_MAX", 2)
     for _ in range(9):
         ended(shop, days=100)
-    while sum(at_once(*[lambda: housekeeping.delete_old(shop.database, days=90)] * 3)):
+    while sum(
+        at_once(*[lambda: housekeeping.delete_old(shop.database, audit.HOUSEKEEPING, days=90)] * 3)
+    ):
         pass
     remove_all(shop)
     assert shop.value("select count(*) from jobs") == 0

@@ -88,8 +88,8 @@ create table audit_log (
     audit_no    bigint generated always as identity primary key,
     audit_id    text not null unique default 'aud_' || replace(gen_random_uuid()::text, '-', ''),
     at          timestamptz not null default clock_timestamp(),
-    actor_role  text not null check (actor_role in ('customer', 'admin', 'command_line')),
-    actor_id    text not null,                           -- the key's key_id, or command_line
+    actor_role  text not null check (actor_role in ('customer', 'admin', 'command_line', 'housekeeping')),
+    actor_id    text not null,                           -- the key's key_id, or the role
     actor_name  text not null,                           -- at that time
     action      text not null,                           -- blocks/store/audit.py has them all
     target_kind text not null,

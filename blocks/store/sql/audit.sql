@@ -1,12 +1,19 @@
 -- record --
 -- Append a line. Of a key, this finds who has it and how they are called now.
 insert into audit_log (actor_role, actor_id, actor_name, action, target_kind, target_id, customer_id, details)
-select case when k.key_hash is null then 'command_line' else {customers.role} end,
-       coalesce(k.key_id, 'command_line'), coalesce(k.admin_name, k.key_name, c.name, %(name)s),
+select case when k.key_hash is null then %(role)s else {customers.role} end,
+       coalesce(k.key_id, %(role)s), coalesce(k.admin_name, k.key_name, c.name, %(name)s),
        %(action)s, %(target_kind)s, %(target_id)s, %(customer_id)s, %(details)s::jsonb
 from (select) once
 left join api_keys k on k.key_hash = %(key_hash)s
 left join customers c on c.customer_id = k.customer_id;
+
+-- record_deletions --
+-- Append a line for each of some jobs, by somebody without a key.
+insert into audit_log (actor_role, actor_id, actor_name, action, target_kind, target_id, customer_id, details)
+select %(role)s, %(role)s, %(name)s, %(action)s, 'job', j.job_id, j.customer_id,
+       jsonb_build_object('older_than_days', %(older_than_days)s::int)
+from jobs j where j.job_no = any (%(job_nos)s::bigint[]);
 
 -- find --
 -- Find the line that a page begins after.
