@@ -133,8 +133,8 @@ def _do(
 
 
 def is_terminal() -> bool:
-    """Return whether somebody looks at what is printed."""
-    return sys.stdout.isatty()
+    """Return whether somebody types this, or looks at what is printed."""
+    return sys.stdin.isatty() or sys.stdout.isatty()
 
 
 def _choose(client: Client, act: _Act, filters: Filters) -> list[str]:

@@ -12,6 +12,7 @@ from api.cli.client import Client, path
 from api.cli.exits import UsageError
 from api.cli.times import AGO, read_time
 from blocks.domain.model import JobStatus, WaitsFor
+from blocks.domain.wrong_values import shorten
 
 _PAGE = 100
 Job = Mapping[str, Any]
@@ -106,11 +107,12 @@ def read_ids(given: Iterable[str]) -> list[str]:
     """Return ids of jobs without those that come twice; `-` stands for all on standard input.
 
     Raises:
-        UsageError: one of them is empty.
+        UsageError: one of them is no id, such as an option that is not there: `--dryrun`.
     """
     ids: list[str] = []
     for each in given:
         ids += sys.stdin.read().split() if each == "-" else [each]
-    if not all(ids):
-        raise UsageError("An id is empty.")
+    for each in ids:
+        if not each.startswith("job_"):
+            raise UsageError(f"{shorten(each)!r} is not the id of a job: those begin with job_.")
     return list(dict.fromkeys(ids))

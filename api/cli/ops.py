@@ -17,7 +17,7 @@ from blocks.store.audit import Action
 from blocks.store.loads import WorkStatus
 
 _PAGE = 100
-Limit = Annotated[int, ranged("How many at most, from 1 on.", 1)]
+Limit = Annotated[int, ranged("How many at most, from 1 to 1,000,000.", 1, 1_000_000)]
 OfCustomer = Annotated[
     str | None, Parameter(name="--customer", help="Of this customer alone, by id.")
 ]

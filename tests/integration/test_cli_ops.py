@@ -113,6 +113,18 @@ def test_ids_come_from_standard_input_and_two_jobs_want_a_yes_on_a_terminal(
         assert ops("ops", "cancel", *wrong).code == 2
 
 
+@pytest.mark.parametrize("act", ["cancel", "deliver", "retry"])
+@pytest.mark.parametrize("typo", ["--dryrun", "-n", "--dry", "", "17", "acme"])
+def test_nothing_is_asked_for_where_one_word_is_no_id(
+    ops: Cli, shop: Shop, act: str, typo: str
+) -> None:
+    job = shop.submit()
+    for words in ((job.job_id, typo), (typo, job.job_id)):
+        assert ops("ops", act, *words).code == 2
+    assert shop.value("select status from jobs") == "accepted"
+    assert shop.value("select count(*) from audit_log") == 0
+
+
 def test_work_that_was_stopped_or_waits_is_launched_again(ops: Cli, shop: Shop) -> None:
     stopped, waiting = shop.submit(), another(shop)
     stop(shop, stopped)
