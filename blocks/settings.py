@@ -32,8 +32,15 @@ _CLIENT_NAMES = {
 }
 
 
-_Count = Annotated[int, msgspec.Meta(ge=1)]
-_Limit = Annotated[int, msgspec.Meta(ge=0)]  # 0: none
+# PostgreSQL counts and measures time with these: what is larger would be refused there, again and again.
+_INT_MAX = 2**31 - 1
+_BYTES_MAX = 2**53
+_Count = Annotated[int, msgspec.Meta(ge=1, le=_INT_MAX)]
+_Seconds = Annotated[int, msgspec.Meta(ge=1, le=_INT_MAX)]
+_Bytes = Annotated[int, msgspec.Meta(ge=1, le=_BYTES_MAX)]
+_Limit = Annotated[int, msgspec.Meta(ge=0, le=_INT_MAX)]  # 0: none
+_BytesLimit = Annotated[int, msgspec.Meta(ge=0, le=_BYTES_MAX)]  # 0: none
+_Days = Annotated[int, msgspec.Meta(ge=0, le=99_999)]  # 0: for ever
 
 
 class ChunkRunner(StrEnum):
@@ -80,8 +87,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     gcs_endpoint_url: str = ""
     """Another address of the GCS API, such as an emulator's."""
 
-    chunk_bytes_min: _Count = 1024 * 1024
-    chunk_bytes_max: _Count = 4 * 1024 * 1024
+    chunk_bytes_min: _Bytes = 1024 * 1024
+    chunk_bytes_max: _Bytes = 4 * 1024 * 1024
     chunks_in_flight: _Count = msgspec.field(default_factory=lambda: (os.cpu_count() or 1) + 1)
     """How many chunks of a job are read, validated and committed at once; by default one more than there
     are cores, since there is always one that waits for a server."""
@@ -91,23 +98,23 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Threads or processes of the flow's machine, or a Dask cluster."""
     dask_address: str = ""
     """The scheduler of the Dask cluster, such as `tcp://scheduler:8786`."""
-    manifest_bytes_max: _Count = 1024**4
+    manifest_bytes_max: _Bytes = 1024**4
     """The largest manifest that is read, as it is stored."""
-    decompressed_bytes_max: _Count = 1024**4
+    decompressed_bytes_max: _Bytes = 1024**4
     """The most that a compressed manifest may come to."""
-    part_bytes_max: _Count = 256 * 1024 * 1024
+    part_bytes_max: _Bytes = 256 * 1024 * 1024
     """The size at which a delivery starts its next object."""
 
     runs_max: _Count = 16
     """How many runs of Prefect are asked for at once."""
     runs_per_customer_max: _Count = 4
     """How many of those are one customer's."""
-    pending_s_max: _Count = 300
+    pending_s_max: _Seconds = 300
     """How long a worker may take to begin a run that it has taken, in a pool of another type than
     `refinery`: pulling an image, or a new machine, takes minutes."""
-    run_s_max: _Count = 6 * 60 * 60
+    run_s_max: _Seconds = 6 * 60 * 60
     """How long one run of a job or a delivery may take before another goes on in its place."""
-    wait_s_max: _Count = 24 * 60 * 60
+    wait_s_max: _Seconds = 24 * 60 * 60
     """How many seconds a job is tried whose store or delivery fails for reasons that time may mend."""
     public_url: str = ""
     """Where customers reach the API: what links in Prefect's UI begin with."""
@@ -123,32 +130,32 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     log_format: LogFormat = LogFormat.TEXT
     """How the API writes its log: lines for people, or JSON."""
 
-    credentials_keep_s: _Count = 7 * 24 * 3600
+    credentials_keep_s: _Seconds = 7 * 24 * 3600
     """How long a customer's credentials are kept after the job's end or its delivery's refusal."""
-    keep_days: _Limit = 0
+    keep_days: _Days = 0
     """How many days jobs are kept after their end; 0: for ever."""
-    archive_after_s: Annotated[int, msgspec.Meta(ge=300)] = 3600
+    archive_after_s: Annotated[int, msgspec.Meta(ge=300, le=_INT_MAX)] = 3600
     """How long after its end a job's labels move to the archive; labels that are just being counted have
     to be committed by then."""
-    lease_s: _Count = 600
+    lease_s: _Seconds = 600
     """How long a claimed task stays with its annotator where the claim does not say."""
-    request_bytes_max: _Count = 4 * 1024 * 1024
+    request_bytes_max: _Bytes = 4 * 1024 * 1024
     database_connections_max: _Count = 16
 
-    session_s: _Count = 12 * 3600
+    session_s: _Seconds = 12 * 3600
     """How long a browser stays signed in."""
-    sign_in_link_s: _Count = 24 * 3600
+    sign_in_link_s: _Seconds = 24 * 3600
     """How long a sign-in link is good that nobody has used."""
 
-    request_head_s: _Count = 15
+    request_head_s: _Seconds = 15
     """How long a client may take to send the headers of a request."""
-    request_body_s: _Count = 120
+    request_body_s: _Seconds = 120
     """How long it may take from there to the end of the body."""
-    unread_answer_s: _Count = 30
+    unread_answer_s: _Seconds = 30
     """How long a client may take nothing of an answer before it is cut off."""
     requests_per_minute_max: _Limit = 12_000
     """How many requests a minute one key may make to one API process."""
-    body_bytes_per_minute_max: _Limit = 512 * 1024 * 1024
+    body_bytes_per_minute_max: _BytesLimit = 512 * 1024 * 1024
     """How many bytes a minute the bodies of one customer or annotator may have at one API process."""
     wrong_keys_per_minute_max: _Limit = 120
     """How many wrong keys a minute one address may try at one API process."""
@@ -160,7 +167,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     webhooks_per_customer_max: _Limit = 100
     keys_per_owner_max: _Limit = 100
     """How many keys one customer or annotator may have, by the API."""
-    stored_bytes_per_customer_max: _Limit = 10 * 1024**4
+    stored_bytes_per_customer_max: _BytesLimit = 10 * 1024**4
     """How many bytes the manifests and inline tasks of one customer may have."""
 
     def __post_init__(self) -> None:

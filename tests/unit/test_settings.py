@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.pretty import pretty_repr
 
@@ -91,6 +92,16 @@ def test_it_reads_the_environment_of_the_process_by_default(
     assert Settings.from_environment().lease_s == 17
 
 
+NUMBERS = [field.name for field in msgspec.structs.fields(Settings) if type(field.default) is int]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_that_postgresql_could_not_use_are_refused(name: str) -> None:
+    variable = f"REFINERY_{name.upper()}"
+    for value in ("3" * 17, "9" * 20):
+        assert "must be a whole number from" in refusal(NEEDED | {variable: value})
+
+
 @pytest.mark.parametrize(
     "name, suggestion",
     [
@@ -163,8 +174,12 @@ def test_a_number_must_be_one(value: str) -> None:
 @pytest.mark.parametrize(
     "name, value, sentence",
     [
-        ("LEASE_S", "soon", "This must be a whole number of at least 1, not 'soon'."),
-        ("REQUESTS_PER_MINUTE_MAX", "-1", "This must be a whole number of at least 0, not '-1'."),
+        ("LEASE_S", "soon", "This must be a whole number from 1 to 2,147,483,647, not 'soon'."),
+        (
+            "REQUESTS_PER_MINUTE_MAX",
+            "-1",
+            "This must be a whole number from 0 to 2,147,483,647, not '-1'.",
+        ),
         ("CHUNK_RUNNER", "ray", "This must be one of threads, processes, dask, not 'ray'."),
     ],
 )
