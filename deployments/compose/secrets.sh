@@ -46,7 +46,7 @@ PREFECT_API_AUTH_STRING=$(sed -n 's/^PREFECT_SERVER_API_AUTH_STRING=//p' "$secre
 END
 fi
 
-# One identity that may do everything in the store. Customers' jobs get keys of their own; see docs/deploy.md.
+# One identity that may do everything in the store. For customers add identities of their own, limited to their buckets.
 if [ ! -e "$secrets/store.json" ]; then
     keep store.json <<END
 {"identities": [{"name": "operator", "actions": ["Admin", "Read", "Write", "List", "Tagging"],

@@ -264,7 +264,7 @@ def test_the_balancer_knows_every_api_process_and_asks_a_route_that_is_there() -
     assert {asked} == ready.paths
     for path in (*live.paths, *ready.paths, *metrics.paths):
         assert path == "/metrics" or path.startswith("/health/")
-    assert "@inside path /metrics /health /health/*" in CADDYFILE
+    assert "@inside path /metrics /metrics/* /health /health/*" in CADDYFILE
     for name in processes:
         port = option(SERVICES[name]["command"], "port")
         assert f"{{$API_{name[-1]}:{name}:{port}}}" in CADDYFILE
