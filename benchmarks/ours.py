@@ -8,7 +8,7 @@ from psycopg.rows import class_row
 
 from benchmarks.contender import OURS, Contender
 from benchmarks.manifest import Manifest
-from benchmarks.servers import REGION, Servers
+from benchmarks.servers import REGION, Servers, Store
 from blocks.store import customers
 from blocks.store.database import Database
 
@@ -64,10 +64,12 @@ def ingest(servers: Servers, manifest: Manifest) -> Ingestion:
 
     The end is PostgreSQL's time and the beginning ours; both are of the same clock.
     """
-    headers = {"Authorization": f"Bearer {new_customer_key(servers)}"}
+    headers = {"Authorization": f"Bearer {new_customer_key(servers.database_url)}"}
     begin_s = time.time()
     answer = httpx.post(
-        f"{servers.stack.api_url}/v1/jobs", json=job_body(servers, manifest), headers=headers
+        f"{servers.stack.api_url}/v1/jobs",
+        json=job_body(servers.store, manifest),
+        headers=headers,
     )
     job_id = answer.raise_for_status().json()["job_id"]
     with servers.connect() as connection:
@@ -85,24 +87,24 @@ def ingest(servers: Servers, manifest: Manifest) -> Ingestion:
     return Ingestion(state.ingested_s - begin_s, state.ingested_s - state.started_s)
 
 
-def new_customer_key(servers: Servers) -> str:
+def new_customer_key(database_url: str) -> str:
     """Return the key of a new customer."""
     with (
-        Database(servers.database_url, connections_max=1) as database,
+        Database(database_url, connections_max=1) as database,
         database.transaction() as tx,
     ):
         return customers.add_customer_key(tx, customers.add_customer(tx, "Bench"))
 
 
-def job_body(servers: Servers, manifest: Manifest) -> dict[str, object]:
+def job_body(store: Store, manifest: Manifest) -> dict[str, object]:
     """Return the body of POST /v1/jobs."""
     return {
         "manifest_url": manifest.url,
         "label_spec": {"question": "What is it?", "options": ["cat", "dog"]},
         "credentials": {
-            "access_key_id": servers.store.access_key_id,
-            "secret_access_key": servers.store.secret_access_key,
+            "access_key_id": store.access_key_id,
+            "secret_access_key": store.secret_access_key,
             "region": REGION,
-            "endpoint_url": servers.store.endpoint_url,
+            "endpoint_url": store.endpoint_url,
         },
     }

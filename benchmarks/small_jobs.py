@@ -139,10 +139,10 @@ class _Shop:
         self._settle_s = settle_s
         self._http = httpx.Client(
             base_url=servers.stack.api_url,
-            headers={"Authorization": f"Bearer {ours.new_customer_key(servers)}"},
+            headers={"Authorization": f"Bearer {ours.new_customer_key(servers.database_url)}"},
             timeout=60,
         )
-        self._body = ours.job_body(servers, ten_lines) | {
+        self._body = ours.job_body(servers.store, ten_lines) | {
             "consensus_threshold": _ANNOTATORS,
             "delivery": {"type": "s3", "bucket": BUCKET, "prefix": "small"},
         }

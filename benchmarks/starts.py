@@ -92,9 +92,11 @@ class _Customer:
     def __init__(self, servers: Servers, ten_lines: manifest.Manifest) -> None:
         (annotator,) = add_annotators(servers, 1)
         self._http = httpx.Client(base_url=servers.stack.api_url, timeout=_TIMEOUT_S)
-        self._as_customer = {"Authorization": f"Bearer {ours.new_customer_key(servers)}"}
+        self._as_customer = {
+            "Authorization": f"Bearer {ours.new_customer_key(servers.database_url)}"
+        }
         self._as_annotator = {"Authorization": f"Bearer {annotator}"}
-        self._job = ours.job_body(servers, ten_lines)
+        self._job = ours.job_body(servers.store, ten_lines)
 
     def __enter__(self) -> "_Customer":
         return self
