@@ -31,9 +31,10 @@ class Wire:
     def __init__(self, url: str, key: str, *, answer_s_max: float = _ANSWER_S_MAX) -> None:
         address = urlsplit(url)
         assert address.hostname
-        self._http = http.client.HTTPConnection(
-            address.hostname, address.port, timeout=answer_s_max
+        kind = (
+            http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
         )
+        self._http = kind(address.hostname, address.port, timeout=answer_s_max)
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:

@@ -49,7 +49,7 @@ OK = answer(200)
 
 
 class Endpoint:
-    """Serves https on a free port of 127.0.0.1, with a certificate that `certificate` is the root of."""
+    """Serves https on a free port of an address, with a certificate that `certificate` is the root of."""
 
     def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         self.received: queue.Queue[Received] = queue.Queue()
@@ -74,7 +74,7 @@ class Endpoint:
             def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - its name there
                 """Say nothing."""
 
-        self.certificate, key = make_certificate(folder)
+        self.certificate, key = make_certificate(folder, host)
         self._server = ThreadingHTTPServer((host, 0), Handler)
         self._server.daemon_threads = True
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
@@ -104,12 +104,12 @@ def hang_up(handler: BaseHTTPRequestHandler) -> None:
     handler.connection.shutdown(socket.SHUT_RDWR)
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate for 127.0.0.1 that is its own root, and its key; return their files."""
+def make_certificate(folder: Path, host: str = "127.0.0.1") -> tuple[Path, Path]:
+    """Make a certificate for an address that is its own root, and its key; return their files."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
-    addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    addresses = [x509.IPAddress(ipaddress.ip_address(host)), x509.DNSName("localhost")]
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -178,7 +178,7 @@ class Trial:
                     with ExitStack() as watching:
                         gaps = [
                             Gap(lambda: http.get(f"/v1/jobs/{b.job_id}", timeout=ASK_S_MAX)),
-                            Gap(lambda: http.get("/health/ready", timeout=ASK_S_MAX)),
+                            Gap(lambda: http.get(self.installation.ready_url, timeout=ASK_S_MAX)),
                         ]
                         late = Latecomer(self.installation.api_url, http.headers, d)
                         for each in gaps:

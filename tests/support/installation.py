@@ -120,6 +120,11 @@ class Installation:
         return self.environment["REFINERY_API_URL"]
 
     @property
+    def ready_url(self) -> str:
+        """What answers well as long as the API can do its work."""
+        return f"{self.api_url}/health/ready"
+
+    @property
     def database_url(self) -> str:
         return self.environment["REFINERY_DATABASE_URL"]
 
