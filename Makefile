@@ -35,7 +35,7 @@ $(BIN)/python -m pip install $(PIP_FLAGS) -r $(1) 2> >(grep -v '^WARNING: ' >&2)
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chromium screenshots collect unit faults check format bench licences lock clean
+.PHONY: help demo up test chromium screenshots collect unit faults check format bench grown licences lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -88,6 +88,9 @@ screenshots: $(READY) chromium ## Take the pictures of the pages for docs/ again
 bench: $(READY) ## Measure; the results are printed
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+grown: $(READY) ## Run on several machines, which are network namespaces here: throughput, then faults; needs root
+	@$(BIN)/python -m benchmarks.grown $(ARGS)
+
 licences: $(READY) ## List the licences of all packages that Refinery runs on, in docs/licences.md
 	@$(BIN)/python -m tests.support.licences
 
@@ -132,6 +135,6 @@ $(RUNS): pyproject.toml constraints.txt
 
 $(READY): $(RUNS) constraints-dev.txt
 	@rm -f $@
-	@echo "Adding $$($(call count,constraints-dev.txt)) packages for the tests and the checks to $(VENV), 45 MB to fetch."
+	@echo "Adding $$($(call count,constraints-dev.txt)) packages for the tests and the checks to $(VENV), 65 MB to fetch."
 	@$(call install,constraints-dev.txt)
 	@touch $@
