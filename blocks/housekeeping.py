@@ -52,12 +52,14 @@ class Tidied(msgspec.Struct, frozen=True):
     audit_purged: int
     jobs_deleted: int
     removal_steps: int
+    notifications_expired: int
 
 
 def keep_house(database: Database, settings: Settings) -> Tidied:
     """Return leases that ran out, end reviews whose deadline is over, purge what is old, and so on.
 
-    It also wipes credentials, folds counts, archives labels, and removes what is left of deleted jobs.
+    It also gives messages up that nobody can be told, wipes credentials, folds counts, archives labels,
+    and removes what is left of deleted jobs.
 
     Compare labels with results, too, and set the labels of excluded annotators aside.
 
@@ -75,6 +77,7 @@ def keep_house(database: Database, settings: Settings) -> Tidied:
         lambda tx: job_credentials.wipe_old(tx, keep_s=settings.credentials_keep_s, limit=_BATCH),
         _BATCH,
     )
+    expired = in_batches(database, lambda tx: webhook_messages.expire(tx, limit=_BATCH), _BATCH)
     notifications = in_batches(
         database,
         lambda tx: webhook_messages.purge(tx, days=_NOTIFICATIONS_KEPT_DAYS, limit=_BATCH),
@@ -100,7 +103,7 @@ def keep_house(database: Database, settings: Settings) -> Tidied:
         passes.record(tx, "housekeeping")
     return Tidied(
         leases, timed_out, keys_purged, wiped, notifications, archived, compared, excluded, ended,
-        audited, deleted, removed,
+        audited, deleted, removed, expired,
     )  # fmt: skip
 
 

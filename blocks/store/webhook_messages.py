@@ -13,6 +13,8 @@ from blocks.store.webhooks import Event, Webhook
 
 _SQL = load("webhook_messages")
 
+_WAITING_ENDPOINTS_MAX = 10_000
+
 CHANNEL = "webhooks"
 """Of PostgreSQL's NOTIFY: there is something to be sent."""
 
@@ -166,6 +168,12 @@ def replay(tx: Transaction, notification_no: int, webhook_no: int) -> str:
     assert endpoint is not None  # endpoints are never deleted
     customer_id: str = endpoint["customer_id"]
     return customer_id
+
+
+def expire(tx: Transaction, *, limit: int) -> int:
+    """Give a batch of those up that have waited for three days without being tried; return how many."""
+    values = {"after": 0, "looks_max": _WAITING_ENDPOINTS_MAX, "limit": limit}
+    return tx.execute(_SQL["expire"], values).rowcount
 
 
 def purge(tx: Transaction, *, days: int, limit: int) -> int:

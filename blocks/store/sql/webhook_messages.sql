@@ -65,10 +65,10 @@ where s.outcome > 0;
 -- True for a row n of `notifications` whose job was not deleted.
 not exists (select from deleted_jobs d where d.job_no = n.job_no);
 
--- due_endpoints --
--- List endpoints that have something to be sent, some at a time, going from one to the next by index, so that the
--- length of their queues does not matter.
-with recursive waiting as (
+-- waiting --
+-- Endpoints with messages that wait, going from one to the next by index, so that the length of their queues does not
+-- matter; null after the last one.
+waiting as (
     (select webhook_no from notifications
      where status = 'pending' and webhook_no > %(after)s order by webhook_no limit 1)
     union all
@@ -76,6 +76,10 @@ with recursive waiting as (
             where n.status = 'pending' and n.webhook_no > waiting.webhook_no order by n.webhook_no limit 1)
     from waiting where waiting.webhook_no is not null
 )
+
+-- due_endpoints --
+-- List endpoints that have something to be sent, some at a time.
+with recursive {waiting}
 select s.webhook_no, w.failures > 0 as failing,
        w.resumes_at <= now() and exists (
            select from notifications n
@@ -166,6 +170,22 @@ where notification_no = %(notification_no)s;
 
 -- wake --
 select pg_notify(%(channel)s, '');
+
+-- expire --
+-- Give messages up that have waited for three days to be tried, so that their time is over: an endpoint that fails is
+-- tried with one message at a time, and may be told of more than that. The index has them in this order.
+with recursive {waiting}, over as materialized (
+    select n.notification_no
+    from (select webhook_no from waiting where webhook_no is not null limit %(looks_max)s) s
+    cross join lateral (
+        select n.notification_no from notifications n
+        where n.webhook_no = s.webhook_no and n.status = 'pending' and n.not_before < now() - interval '3 days'
+        order by n.not_before limit %(limit)s
+        for update skip locked
+    ) n
+    limit %(limit)s
+)
+update notifications set status = 'failed' where notification_no = any (array(select notification_no from over));
 
 -- purge --
 -- Delete old messages among those with the lowest numbers, which are the oldest; those that wait stay.
