@@ -33,7 +33,7 @@ from api.http.rate_limits import add_rate_headers
 from api.http.requests import StrictRequest, check_request
 from api.http.streams import COMPRESSES_ITSELF, LongReads
 from api.http.threads import Threads
-from api.metrics import Metrics, RequestClock
+from api.metrics import VERSION, Metrics, RequestClock
 from api.preflight import Preflights
 from api.probes import Probes
 from api.routes import (
@@ -73,6 +73,8 @@ from blocks.prefect.api import PrefectApi
 from blocks.settings import Settings
 from blocks.store.database import Database
 from blocks.store.quotas import Quotas
+
+logger = logs.get_logger("refinery.api")
 
 _PUBLIC = ["^/health/", "^/metrics$", "^/schema", *pages.PUBLIC]
 _LOOKUP_CONNECTIONS_MAX = 4
@@ -118,6 +120,7 @@ def create_app(settings: Settings) -> Litestar:
             with PrefectApi(settings) as prefect:
                 app.state.prefect = prefect
                 app.state.probes = Probes(threads, probed, prefect)
+                logger.info("api.started", version=VERSION)
                 launcher.start()
                 dispatcher.start()
                 caretaker.start()

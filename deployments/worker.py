@@ -42,6 +42,7 @@ from prefect.workers.base import (
 )
 from pydantic import Field, PrivateAttr
 
+from blocks.store import schema_versions
 from blocks.store.schema_versions import WrongSchema
 from deployments.cancellation import CancellableContext, is_cancelling
 from deployments.lost_runs import end_dead_runs, take_up_lost_runs
@@ -151,6 +152,7 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
 
     async def start(self, *arguments: Any, **named: Any) -> None:
         """Serve until cancelled; look for runs now and then, and at once when one is launched."""
+        get_worker_logger(self).info("Refinery Jobs %s", schema_versions.version())
         self._waker.start()
         polling = asyncio.create_task(self._poll_when_woken())
         try:

@@ -1,5 +1,6 @@
 """What Prometheus is told, parsed as Prometheus does, against what has happened."""
 
+import logging
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -169,6 +170,14 @@ def test_every_series_that_can_be_known_is_there_from_the_start(api: Api) -> Non
         assert found["refinery_webhook_attempts_total", outcome] == 0
     for code in LineCode:
         assert found["refinery_bad_lines_total", code] == 0
+
+
+def test_an_api_tells_its_version_in_its_log_and_by_its_health(
+    caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    caplog.set_level(logging.INFO)
+    api: Api = request.getfixturevalue("api")
+    assert f"api.started version={version('refinery-jobs')}" in caplog.text
     assert api.client.get("/health/live").json()["version"] == version("refinery-jobs")
 
 

@@ -1,8 +1,10 @@
 """Code works with a schema, or is refused with a sentence: when it starts, and when it is running."""
 
 import asyncio
+import logging
 import signal
 from collections.abc import Iterator
+from importlib.metadata import version
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -165,8 +167,10 @@ def test_a_worker_does_not_start_on_a_schema_that_it_does_not_work_with(
 
 @pytest.mark.usefixtures("as_worker")
 def test_a_worker_that_is_left_behind_ends_with_a_sentence(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
+
     async def serve(_: object, *__: Any, **___: Any) -> None:
         move_on(database_url)
         await asyncio.sleep(60)
@@ -176,3 +180,4 @@ def test_a_worker_that_is_left_behind_ends_with_a_sentence(
     monkeypatch.setattr(worker, "prepare_for_worker", lambda _: None)
     with pytest.raises(SchemaNewer, match=r"Version 9\.0\.0 has migrated"):
         worker.run_worker("any", None, None)
+    assert f"Refinery Jobs {version('refinery-jobs')}" in caplog.text
