@@ -182,6 +182,7 @@ _JOB = JobView(
     sign_urls=True,
     instructions_version=_INSTRUCTIONS_VERSION,
     error=None,
+    paused_at=None,
     waiting_for=Waiting(
         what=WaitsFor.ANNOTATORS,
         reason="2 more annotators are needed: there are tasks that want labels of more people than "
@@ -190,6 +191,12 @@ _JOB = JobView(
         annotators=2,
     ),
 )
+_PAUSE = Waiting(
+    what=WaitsFor.OPERATOR,
+    reason="An operator has paused the job; nothing new is begun until they resume it.",
+    since=_at("10:30:00"),
+)
+_PAUSED = msgspec.structs.replace(_JOB, paused_at=_PAUSE.since, waiting_for=_PAUSE)
 _PACE = PaceView(412.5, 2284, _at("17:10:00"))
 _ENDED = msgspec.structs.replace(_JOB, completed_at=_at("11:30:00"), waiting_for=None)
 _CANCELLED = msgspec.structs.replace(
@@ -313,6 +320,8 @@ ANSWERS: Answers = {
     "get_job_instructions": (Answer(200, JobInstructions(_INSTRUCTIONS_VERSION, _INSTRUCTIONS)),),
     "cancel_job": (Answer(202, _CANCELLED),),
     "retry_job": (Answer(202, _JOB),),
+    "pause_job": (Answer(200, _PAUSED),),
+    "resume_job": (Answer(200, _JOB),),
     "deliver_job": (Answer(202, _DELIVERING),),
     "exclude_annotator": (Answer(202, _EXCLUSION),),
     "get_job_history": (Answer(200, _HISTORY),),

@@ -13,6 +13,7 @@ from api.routes.session import SessionView, SignedIn, SignInBody
 from blocks.store.audit import Action, ActorRole, TargetKind
 from blocks.store.keys import KeyRole
 from blocks.store.loads import CustomerLoad, StreamLoad, Work, WorkStatus
+from blocks.store.pauses import CustomerState
 
 _ANNOTATOR_ID = "ann_5bq43f8k2m9x7c1vd6hzt5"
 _CSRF_TOKEN = "0f3c5a7e9b1d2f4860718293a4b5c6d7"  # noqa: S105 - of nobody
@@ -50,11 +51,15 @@ _AUDIT_LINE = AuditLine(
 _CUSTOMER_LOAD = CustomerLoad(
     customer_id="cust_3w9t5k1m7x2c8v4bq6hz0r",
     name="Acme",
+    paused_at=None,
     jobs={"accepted": 0, "processing": 2, "completed": 14, "failed": 1, "cancelled": 0},
     runs_under_way=1,
     runs_waiting=1,
     oldest_s=12.5,
     open_tasks=812,
+)
+_PAUSED_CUSTOMER = CustomerState(
+    customer_id=_CUSTOMER_LOAD.customer_id, name=_CUSTOMER_LOAD.name, paused_at=_ENDS_AT
 )
 _STREAM_LOAD = StreamLoad(
     customer_id="cust_3w9t5k1m7x2c8v4bq6hz0r",
@@ -79,6 +84,8 @@ _WORK = Work(
 SESSION_ANSWERS: Answers = {
     "list_customer_loads": (Answer(200, CustomerLoads([_CUSTOMER_LOAD], None)),),
     "list_stream_loads": (Answer(200, StreamLoads([_STREAM_LOAD], None)),),
+    "pause_customer": (Answer(200, _PAUSED_CUSTOMER),),
+    "resume_customer": (Answer(200, msgspec.structs.replace(_PAUSED_CUSTOMER, paused_at=None)),),
     "list_runs": (Answer(200, WorkPage([_WORK], None)),),
     "list_audit_log": (Answer(200, AuditPage([_AUDIT_LINE], None)),),
     "list_keys": (Answer(200, KeysPage([_KEY], None)),),

@@ -24,6 +24,7 @@ from flows.running.resources import (
     AlreadyDone,
     ends_without_job,
     load_job,
+    refuse_paused,
     was_started_manually,
 )
 from flows.running.setbacks import DELIVER_JOB, record_failures
@@ -37,6 +38,7 @@ def deliver_job(job_id: str) -> State[Any]:
     mark_run(load_job(job_id), "deliver")
     try:
         with record_failures(job_id, DELIVER_JOB):
+            refuse_paused(load_job(job_id))  # a delivery that has begun goes on to its end
             again = was_started_manually()
             if ingestion.is_small(job_id):
                 objects = deliver(job_id, again=again)

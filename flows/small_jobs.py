@@ -27,11 +27,13 @@ from flows.running.monitor import mark_bad_lines, mark_batch, run_log, show_work
 from flows.running.policy import RETRY
 from flows.running.resources import (
     AlreadyDone,
+    JobPaused,
     UnknownJob,
     database,
     ends_without_job,
     load_job,
     load_undelivered,
+    refuse_paused,
 )
 from flows.running.setbacks import PROCESS_JOB, record_failures
 from flows.writing import delivery
@@ -47,7 +49,7 @@ class WorkSeen(msgspec.Struct, frozen=True):
     job: str
     work: str
     outcome: str
-    """done, failed, or own run."""
+    """done, failed, paused, or own run."""
     bad_lines: int
     message: str
 
@@ -78,7 +80,7 @@ def small_jobs(job_id: str) -> State[Any]:
 def _end(seen: list[WorkSeen]) -> State[Any]:
     counts = {
         outcome: sum(each.outcome == outcome for each in seen)
-        for outcome in ("done", "failed", "own run")
+        for outcome in ("done", "failed", "paused", "own run")
     }
     message = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
     failed = [each.job for each in seen if each.outcome == "failed"]
@@ -99,6 +101,8 @@ def _do(work: Work, run_id: UUID) -> WorkSeen:
         if message is None:
             _hand_over(work, run_id, error=None, delay_s=0)
         outcome = "done" if message else "own run"
+    except JobPaused as paused:
+        outcome, message = "paused", paused.message
     except (AlreadyDone, UnknownJob) as nothing_to_do:
         outcome, message = "done", nothing_to_do.message
     except Terminal as error:
@@ -131,7 +135,7 @@ def _read(job_id: str) -> tuple[str | None, int]:
 
 def _deliver(job_id: str) -> str | None:
     """Return a summary of the delivery; None if the job is large, so nothing was delivered."""
-    load_undelivered(job_id)
+    refuse_paused(load_undelivered(job_id))
     if not ingestion.is_small(job_id):
         return None
     objects = delivery.deliver(job_id)

@@ -1,4 +1,4 @@
-"""`refinery ops cancel`, `retry` and `deliver`: one act for many jobs, a request for each.
+"""`refinery ops cancel`, `retry`, `deliver`, `pause`, `resume`: one act for many jobs, a request each.
 
 All of them can be done again: what is done stays done, so a command that broke off is simply repeated.
 """
@@ -16,6 +16,7 @@ from api.cli.job_choice import (
     Filters,
     Job,
     has_failed_delivery,
+    has_work_left,
     read_ids,
     waits_for_run,
 )
@@ -66,6 +67,20 @@ _DELIVER = _Act(
     False,  # the second request would be refused: it is under way
     has_failed_delivery,
 )
+_PAUSE = _Act(
+    "pause",
+    "paused",
+    lambda job_id: path("operations", "jobs", job_id, "pause"),
+    True,
+    lambda job: job["paused_at"] is None and has_work_left(job),
+)
+_RESUME = _Act(
+    "resume",
+    "resumed",
+    lambda job_id: path("operations", "jobs", job_id, "resume"),
+    True,
+    lambda job: job["paused_at"] is not None,
+)
 
 
 def cancel(
@@ -108,6 +123,61 @@ def deliver(
 ) -> None:
     """Try deliveries again: of these ids, or all that were refused, as the filters leave them."""
     _do(_DELIVER, job_ids, filters, common, dry_run=dry_run, yes=yes)
+
+
+def pause(
+    job_ids: _Ids = None,
+    /,
+    *,
+    filters: Filters = FILTERS,
+    dry_run: _DryRun = False,
+    yes: _Yes = False,
+    common: Common = COMMON,
+) -> None:
+    """Begin nothing new for jobs: those of these ids, or all with work left that the filters leave.
+
+    With --customer alone, for the customer: for all that they have, and what they post until they are
+    resumed.
+    """
+    if not job_ids and filters.customer and filters == Filters(customer=filters.customer):
+        _do_to_customer(_PAUSE, filters.customer, common, dry_run=dry_run, yes=yes)
+        return
+    _do(_PAUSE, job_ids, filters, common, dry_run=dry_run, yes=yes)
+
+
+def resume(
+    job_ids: _Ids = None,
+    /,
+    *,
+    filters: Filters = FILTERS,
+    dry_run: _DryRun = False,
+    yes: _Yes = False,
+    common: Common = COMMON,
+) -> None:
+    """Go on with paused jobs: those of these ids, or all that the filters leave.
+
+    With --customer alone, with the customer; jobs that were paused by themselves stay so.
+    """
+    if not job_ids and filters.customer and filters == Filters(customer=filters.customer):
+        _do_to_customer(_RESUME, filters.customer, common, dry_run=dry_run, yes=yes)
+        return
+    _do(_RESUME, job_ids, filters, common, dry_run=dry_run, yes=yes)
+
+
+def _do_to_customer(
+    act: _Act, customer_id: str, common: Common, *, dry_run: bool, yes: bool
+) -> None:
+    if not dry_run and not yes and is_terminal():
+        raise UsageError(f"This is for all jobs of {customer_id}: --yes does it.")
+    with common.client() as client:
+        if not dry_run:
+            where = path("operations", "customers", customer_id, act.name)
+            client.post(where, again=act.may_repeat)
+    outcome = f"would be asked to {act.name}" if dry_run else act.outcome
+    if common.as_json:
+        print_json({"customer_id": customer_id, "outcome": None if dry_run else "done"})
+    else:
+        print_text(f"{customer_id}  {outcome}")
 
 
 def _do(

@@ -96,6 +96,12 @@ def waits_for_run(job: Job) -> bool:
     return bool(job["waiting_for"]) and job["waiting_for"]["what"] in _STUCK
 
 
+def has_work_left(job: Job) -> bool:
+    """Return whether a job has not ended, or is to be delivered."""
+    delivery = (job["delivery"] or {}).get("status")
+    return not JobStatus(job["status"]).has_ended or delivery in ("pending", "delivering")
+
+
 def has_failed_delivery(job: Job) -> bool:
     """Return whether the delivery of a job was refused."""
     return (

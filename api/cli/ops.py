@@ -123,7 +123,9 @@ def runs(
 
 
 _Row = Mapping[str, Any]
-_CUSTOMER_COLUMNS = ("customer", "name", "jobs", "runs", "waiting", "first for s", "open tasks")
+_CUSTOMER_COLUMNS = (
+    "customer", "name", "paused", "jobs", "runs", "waiting", "first for s", "open tasks",
+)  # fmt: skip
 _STREAM_COLUMNS = ("stream", "customer", "latest", "open", "failed")
 _RUN_COLUMNS = ("job", "status", "what", "customer", "since", "runs", "failed tries", "why")
 
@@ -149,8 +151,8 @@ def _show(
 def _customer_row(each: _Row) -> tuple[Any, ...]:
     jobs = ", ".join(f"{count} {status}" for status, count in each["jobs"].items() if count)
     return (
-        each["customer_id"], each["name"], jobs, each["runs_under_way"], each["runs_waiting"],
-        each["oldest_s"], each["open_tasks"],
+        each["customer_id"], each["name"], (each["paused_at"] or "")[:16].replace("T", " "), jobs,
+        each["runs_under_way"], each["runs_waiting"], each["oldest_s"], each["open_tasks"],
     )  # fmt: skip
 
 
@@ -206,5 +208,8 @@ def note_more(page: Mapping[str, Any]) -> None:
 def add_commands(app: App) -> None:
     """Add `ops …` to the command."""
     ops = app.command(App(name="ops", help=__doc__))
-    for command in (audit, jobs, customers, streams, runs, bulk.cancel, bulk.retry, bulk.deliver):
+    for command in (
+        audit, jobs, customers, streams, runs,
+        bulk.cancel, bulk.retry, bulk.deliver, bulk.pause, bulk.resume,
+    ):  # fmt: skip
         ops.command(command)

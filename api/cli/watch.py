@@ -20,6 +20,7 @@ _NAMES = {
     "turn": "its turn",
     "annotators": "annotators",
     "reviewers": "reviewers",
+    "operator": "an operator",
 }
 
 

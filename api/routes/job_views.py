@@ -221,6 +221,9 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """Changes with the text of the job's instructions; missing where it has none."""
     error: JobError | None
     """Why the job failed; null if it did not."""
+    paused_at: datetime | None
+    """Since when an operator has paused the job, or all of its customer's; null if it goes on, or has
+    ended."""
     waiting_for: Waiting | None
     """What keeps the job from going on; null if nothing does."""
     pace: PaceView | msgspec.UnsetType | None = msgspec.UNSET
@@ -293,6 +296,7 @@ def _view(job: Job, waiting: Waiting | None) -> JobView:
         sign_urls=job.sign_urls,
         instructions_version=version_of(job.instructions_digest) or msgspec.UNSET,
         error=JobError(job.error_code, job.error_message or "") if job.error_code else None,
+        paused_at=job.paused_since,
         waiting_for=waiting,
     )
 

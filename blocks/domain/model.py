@@ -42,6 +42,11 @@ class DeliveryStatus(StrEnum):
     DELIVERED = "delivered"
     FAILED = "failed"
 
+    @property
+    def has_ended(self) -> bool:
+        """True if no run is to do it."""
+        return self in (DeliveryStatus.DELIVERED, DeliveryStatus.FAILED)
+
 
 class ResultFormat(StrEnum):
     """How the results of a job are written: as JSON lines, or as Parquet."""
@@ -64,7 +69,7 @@ class Compression(StrEnum):
 
 
 class WaitsFor(StrEnum):
-    """What a job waits for: its store, its delivery's, Prefect, its turn, annotators or reviewers."""
+    """What a job waits for; `operator` where one has paused it."""
 
     STORE = "store"
     DELIVERY = "delivery"
@@ -72,6 +77,7 @@ class WaitsFor(StrEnum):
     TURN = "turn"
     ANNOTATORS = "annotators"
     REVIEWERS = "reviewers"
+    OPERATOR = "operator"
 
 
 class TaskStatus(StrEnum):

@@ -36,6 +36,10 @@ class Action(StrEnum):
     JOB_DELETED = "job_deleted"
     DELIVERY_BEGUN = "delivery_begun"
     JOB_RETRIED = "job_retried"
+    JOB_PAUSED = "job_paused"
+    JOB_RESUMED = "job_resumed"
+    CUSTOMER_PAUSED = "customer_paused"
+    CUSTOMER_RESUMED = "customer_resumed"
     ANNOTATOR_EXCLUDED = "annotator_excluded"
     CREDENTIALS_WIPED = "credentials_wiped"
     WEBHOOK_MADE = "webhook_made"
@@ -92,6 +96,11 @@ class Target(NamedTuple):
 def job(found: Job) -> Target:
     """Return a job as what is acted on."""
     return Target(TargetKind.JOB, found.job_id, found.customer_id)
+
+
+def customer(customer_id: str) -> Target:
+    """Return a customer as what is acted on."""
+    return Target(TargetKind.CUSTOMER, customer_id, customer_id)
 
 
 def key(key_id: str, customer_id: str | None) -> Target:

@@ -138,6 +138,20 @@ class Job(NewJob, frozen=True, kw_only=True):
     credentials_wiped_at: datetime | None = None
     has_gold: bool = False
     instructions_digest: bytes | None = None
+    paused_at: datetime | None = None
+    customer_paused_at: datetime | None = None
+
+    @property
+    def is_paused(self) -> bool:
+        """True if an operator has paused the job, or its customer: nothing new is begun for it."""
+        return self.paused_at is not None or self.customer_paused_at is not None
+
+    @property
+    def paused_since(self) -> datetime | None:
+        """When it was paused; None if it is not, or if it has ended and there is nothing to deliver."""
+        if self.status.has_ended and (self.delivery_status or DeliveryStatus.FAILED).has_ended:
+            return None
+        return min((at for at in (self.paused_at, self.customer_paused_at) if at), default=None)
 
     @property
     def pin(self) -> Pin | None:

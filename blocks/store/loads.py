@@ -23,6 +23,7 @@ class WorkStatus(StrEnum):
 
     WAITING = "waiting"
     UNDER_WAY = "under_way"
+    PAUSED = "paused"
     FAILING = "failing"
     STOPPED = "stopped"
 
@@ -34,6 +35,8 @@ class CustomerLoad(msgspec.Struct, frozen=True, kw_only=True):
     """The customer."""
     name: str
     """Their name."""
+    paused_at: datetime | None
+    """Since when an operator has paused all that they have and post; null if they are not paused."""
     jobs: dict[str, int]
     """Their jobs by status."""
     runs_under_way: int
@@ -67,8 +70,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """Work of a job for Prefect."""
 
     status: WorkStatus
-    """`waiting` for its turn, `under_way` in a run, `failing` and to be tried again, or `stopped` by an
-    operator."""
+    """`waiting` for its turn, `under_way` in a run, `paused` or `stopped` by an operator, or `failing`
+    and to be tried again."""
     kind: str
     """`process_job` or `deliver_job`."""
     job_id: str

@@ -213,6 +213,18 @@ def give_back(tx: Transaction, job_id: str, kind: str, flow_run_id: UUID, *, err
     return tx.execute(_SQL["give_back"], values).fetchone() is not None
 
 
+def lay_down(tx: Transaction, job_id: str, kind: str, flow_run_id: UUID) -> bool:
+    """Free the place of a run that ends itself as its job is paused; False if it has no place.
+
+    Another one is launched when the job is resumed, at once where it was just then.
+    """
+    values = {"job_id": job_id, "kind": kind, "flow_run_id": flow_run_id}
+    if tx.execute(_SQL["lay_down"], values).fetchone() is None:
+        return False
+    outbox.wake(tx)
+    return True
+
+
 def is_any_missing(tx: Transaction) -> bool:
     """Return True if a job ought to have a row and has none."""
     return tx.execute(_SQL["find_missing"], {"limit": 1}).fetchone() is not None

@@ -12,8 +12,12 @@
 create table customers (
     customer_id text primary key,                       -- cust_…
     name        text not null,
-    created_at  timestamptz not null default now()
+    created_at  timestamptz not null default now(),
+    paused_at   timestamptz                             -- by an operator: nothing new is begun for any job of theirs
 );
+
+-- Claims and launchers pass over the jobs of these.
+create index customers_paused on customers (customer_id) where paused_at is not null;
 
 create table annotators (
     annotator_no integer generated always as identity primary key,
@@ -190,6 +194,7 @@ create table jobs (
     settled_at    timestamptz,                           -- every task is settled or failed
     completed_at  timestamptz,                           -- completed, failed or cancelled
     archived_at   timestamptz,                           -- all of its labels are in archived_labels
+    paused_at     timestamptz,                           -- by an operator, alone; see customers.paused_at too
 
     -- Where the results go; null: they are exported only.
     delivery_type        text check (delivery_type in ('s3', 'gcs')),
@@ -235,7 +240,7 @@ create unique index jobs_inline on jobs (customer_id, inline_key) where inline_k
 create index jobs_under_way on jobs (customer_id, job_no) where status in ('accepted', 'processing');
 create index jobs_kept on jobs (customer_id) include (manifest_bytes, status, job_no)
     where manifest_bytes is not null;
-create index jobs_claimable on jobs (priority desc, job_no) where status = 'processing';
+create index jobs_claimable on jobs (priority desc, job_no) where status = 'processing' and paused_at is null;
 -- Those that have ended, the oldest first.
 create index jobs_ended on jobs (completed_at) where manifest_url is not null and completed_at is not null;
 -- Whether any job still has an endpoint, or a text.
@@ -326,6 +331,7 @@ create table runs (
     kind        text not null check (kind in ('process_job', 'deliver_job')),
     customer_id text not null references customers,
     priority    smallint not null,                       -- the job's
+    is_paused   boolean not null default false,          -- the job is, by itself; its customer may be as well
     created_at  timestamptz not null default now(),
     waiting_since timestamptz not null default now(),    -- to be launched
     not_before  timestamptz not null default now(),      -- infinity: an operator has stopped it
@@ -354,7 +360,7 @@ create table runs (
 -- Whose turn is next, in the order of `take` in sql/runs.sql. Work that has failed waits beside the rest, and a
 -- delivery, which ends a job, comes before a manifest.
 create index runs_waiting
-    on runs (customer_id, num_nonnulls(failing_since), priority desc, (kind = 'process_job'), run_no)
+    on runs (customer_id, is_paused, num_nonnulls(failing_since), priority desc, (kind = 'process_job'), run_no)
     where launched_at is null;
 create index runs_launched on runs (customer_id) where launched_at is not null;
 -- What operators look at.
@@ -1107,7 +1113,8 @@ $$;
 --
 -- When jobs.status, delivery_status or ingested_at changes, or a job with a manifest is inserted or deleted, four
 -- things happen in the same commit:
---   1  jobs_keep_runs    it has a row in runs for each thing that Prefect has still to do, and for no other
+--   1  jobs_keep_runs    it has a row in runs for each thing that Prefect has still to do, and for no other; the row
+--                        follows the job's paused_at, too
 --   2  jobs_announce     its customer's webhooks are told of its new status
 --   3  jobs_emit_event   Prefect's automations are told, by way of the outbox
 --   4  jobs_count        the metrics follow; jobs_count_gone, where a job is deleted
@@ -1121,8 +1128,8 @@ $$;
 
 create function keep_runs() returns trigger language plpgsql as $$
 begin
-    insert into runs (job_no, kind, customer_id, priority)
-    select new.job_no, wanted.kind, new.customer_id, new.priority
+    insert into runs (job_no, kind, customer_id, priority, is_paused)
+    select new.job_no, wanted.kind, new.customer_id, new.priority, new.paused_at is not null
     from (values ('process_job', new.is_unread), ('deliver_job', new.is_undelivered)) wanted (kind, now)
     where wanted.now
     on conflict do nothing;
@@ -1130,12 +1137,15 @@ begin
         delete from runs
         where job_no = new.job_no
           and case kind when 'process_job' then not new.is_unread else not new.is_undelivered end;
+        if new.paused_at is distinct from old.paused_at then
+            update runs set is_paused = new.paused_at is not null where job_no = new.job_no;
+        end if;
     end if;
     return null;
 end
 $$;
 
-create trigger jobs_keep_runs after insert or update of status, ingested_at, delivery_status on jobs
+create trigger jobs_keep_runs after insert or update of status, ingested_at, delivery_status, paused_at on jobs
     for each row when (new.manifest_url is not null) execute function keep_runs();
 
 -- Tell a job's own callback_url, and the endpoints that want to hear of all jobs.

@@ -119,9 +119,22 @@ def find_waits(tx: Transaction, jobs: Sequence[Job]) -> dict[int, Waiting]:
     runs = [msgspec.convert(row, _Run) for row in rows]
     found = {run.job_no: _describe_run(by_no[run.job_no], run) for run in runs}
     waiting = {job_no: each for job_no, each in found.items() if each}
-    labelling = [job.job_no for job in jobs if _is_labelled(job) and job.job_no not in found]
+    paused = {
+        job.job_no: _describe_pause(job, job.paused_since) for job in jobs if job.paused_since
+    }
+    labelling = [
+        job.job_no for job in jobs if _is_labelled(job) and job.job_no not in found.keys() | paused
+    ]
     under_review = _find_under_review(tx, [by_no[job_no] for job_no in labelling])
-    return waiting | _find_short_of_annotators(tx, labelling) | under_review
+    return waiting | _find_short_of_annotators(tx, labelling) | under_review | paused
+
+
+def _describe_pause(job: Job, since: datetime) -> Waiting:
+    what, it = "the job", "it"
+    if job.customer_paused_at:
+        what, it = "all jobs of the customer", "them"
+    reason = f"An operator has paused {what}; nothing new is begun until they resume {it}."
+    return Waiting(what=WaitsFor.OPERATOR, reason=reason, since=since)
 
 
 def _is_labelled(job: Job) -> bool:

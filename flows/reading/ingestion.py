@@ -182,6 +182,7 @@ def create_tasks_of_compressed(
             text_bytes += counted.bytes
             if chunk_no in done:
                 continue
+            load_unread(job_id)  # or an operator has paused it, and no further chunk is begun
             pending.append((chunk_no, pool.submit(commit, job, chunk_no, at, text, counted)))
             time_to_judge = chunk_no % _COMPRESSED_CHUNKS_BETWEEN_JUDGEMENTS == 0
             while len(pending) >= (1 if time_to_judge else in_flight):

@@ -40,6 +40,12 @@ class AlreadyDone(RefineryError):
     code = "already_done"
 
 
+class JobPaused(AlreadyDone):
+    """An operator has paused the job: nothing new is begun for it until they resume it."""
+
+    code = "job_paused"
+
+
 class UnknownJob(RefineryError):
     """There is no job of that id."""
 
@@ -92,6 +98,7 @@ def load_unread(job_id: str) -> Job:
     Raises:
         UnknownJob: there is none of that id.
         AlreadyDone: all of it was read, or the job has ended.
+        JobPaused: an operator has paused the job.
     """
     job = load_job(job_id)
     if job.status is JobStatus.FAILED:
@@ -103,7 +110,18 @@ def load_unread(job_id: str) -> Job:
         raise AlreadyDone(f"{job_id} is {job.status}; nothing to do.")
     if job.ingested_at:
         raise AlreadyDone(f"{job_id}: its manifest was read to the end; nothing to do.")
+    refuse_paused(job)
     return job
+
+
+def refuse_paused(job: Job) -> None:
+    """Pass if nobody has paused the job.
+
+    Raises:
+        JobPaused: an operator has.
+    """
+    if job.is_paused:
+        raise JobPaused(f"{job.job_id} was paused by an operator; it goes on when they resume it.")
 
 
 def load_undelivered(job_id: str) -> Job:

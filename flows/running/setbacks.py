@@ -37,7 +37,7 @@ from blocks.prefect.api import PrefectUnavailable
 from blocks.store import outbox, runs, waits
 from blocks.store.database import DatabaseUnavailable
 from blocks.store.waits import Failures
-from flows.running.resources import AlreadyDone, UnknownJob, database, settings
+from flows.running.resources import AlreadyDone, JobPaused, UnknownJob, database, settings
 
 PROCESS_JOB = "process_job"
 DELIVER_JOB = "deliver_job"
@@ -63,12 +63,17 @@ _SEALED = "The job's credentials cannot be opened just now; the operators can se
 def record_failures(job_id: str, kind: str) -> Iterator[None]:
     """Record the error that ends a run inside, and raise it; or raise the one that ends the job.
 
+    The work of a job that was paused meanwhile is laid down, and nothing is recorded.
+
     Raises:
         StoreUnavailable: the failures have lasted for longer than the settings allow.
         InternalError: three runs in a row were ended by the same error of ours.
     """
     try:
         yield
+    except JobPaused:
+        _lay_down(job_id, kind)
+        raise
     except (Terminal, AlreadyDone, UnknownJob, *_OUTAGES):
         raise
     except Exception as error:
@@ -150,6 +155,16 @@ def _give_back(job_id: str, kind: str, error: Exception) -> None:
                 outbox.wake(tx)
     except DatabaseUnavailable as unavailable:
         logger.warning("setback.not_given_back", job_id=job_id, reason=unavailable.message)
+
+
+def _lay_down(job_id: str, kind: str) -> None:
+    if not flow_run.id:
+        return
+    try:
+        with database().transaction() as tx:
+            runs.lay_down(tx, job_id, kind, UUID(flow_run.id))
+    except DatabaseUnavailable as unavailable:
+        logger.warning("setback.not_laid_down", job_id=job_id, reason=unavailable.message)
 
 
 def _end(job_id: str, error: Exception, failure: str | None, failures: Failures) -> Terminal:

@@ -10,6 +10,9 @@ import pytest
 import s3fs
 from gcsfs.core import GCSFileSystem
 
+from blocks.store import customers
+from blocks.store.database import Database
+from deployments.embedded.stack import Stack
 from tests.support.checks import (
     OPTIONS,
     check_counters,
@@ -70,6 +73,34 @@ def test_a_job_over_s3_ends_in_the_customers_bucket(
     objects = {p.rpartition("/")[2]: s3.cat_file(p) for p in s3.find(folder)}
     assert job["delivery"]["objects"] == len(objects)
     check_delivery(objects, manifest)
+
+
+def test_a_paused_job_is_not_read_and_is_when_it_is_resumed(
+    stack: Stack,
+    store: Database,
+    make_customer: Callable[[], Customer],
+    s3: s3fs.S3FileSystem,
+    s3_bucket: str,
+    s3_credentials: dict[str, str],
+) -> None:
+    manifest = make_manifest(20)
+    s3.pipe_file(f"{s3_bucket}/m.jsonl", manifest.data)
+    asked = {"manifest_url": f"s3://{s3_bucket}/m.jsonl", "credentials": s3_credentials}
+    paused, other = make_customer(), make_customer()
+    with store.transaction() as tx:
+        key = customers.add_admin_key(tx, "Ona")
+    operator = Customer(stack.api_url, key).http
+    where = f"/v1/operations/customers/{paused.customer_id}"
+    with operator:
+        operator.post(f"{where}/pause").raise_for_status()
+        waits = paused.submit(**asked)
+        other.wait_ingested(other.submit(**asked), 20)
+        job = paused.job(waits)
+        assert (job["status"], job["waiting_for"]["what"]) == ("accepted", "operator")
+        assert job["paused_at"] == job["waiting_for"]["since"]
+        operator.post(f"{where}/resume").raise_for_status()
+    job = paused.wait_ingested(waits, 20)
+    assert job["paused_at"] is None
 
 
 def test_a_job_over_gcs_ends_in_the_customers_bucket(

@@ -232,7 +232,7 @@ from (
         where (j.has_gold or j.target_confidence is not null)
           and (a.job_no, a.annotator_no) = (j.job_no, %(annotator_no)s) offset 0
     ) a on true
-    where j.status = 'processing'
+    where j.status = 'processing' and {jobs.is_going}
       and (%(job_id)s::text is null or j.job_id = %(job_id)s)
       and (%(task_types)s::text[] is null or j.task_type = any (%(task_types)s))
       and {has_key}

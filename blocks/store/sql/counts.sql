@@ -9,12 +9,14 @@ select 'outbox' as name,
        (select count(*) from (select from outbox limit %(counted_max)s) o) as depth,
        (select extract(epoch from now() - created_at)::float8 from outbox order by outbox_no limit 1) as oldest_s
 union all
--- Work that Prefect could not be asked for waits, though it is not due. Work that an operator has stopped does not.
+-- Work that Prefect could not be asked for waits, though it is not due. Work that an operator has stopped or paused does
+-- not.
 select 'runs_waiting', count(*), extract(epoch from now() - min(since))::float8
 from (
     select case when failures > 0 then created_at else greatest(created_at, not_before) end as since
     from runs
     where launched_at is null and (not_before <= now() or failures > 0) and not_before < 'infinity'
+      and not is_paused and customer_id not in ({runs.paused_customers})
     limit %(counted_max)s
 ) r
 union all
@@ -49,29 +51,40 @@ select webhook_no from waiting where webhook_no is not null limit %(endpoints_ma
 
 -- read_oldest_jobs --
 -- Return for each stage how many seconds the job that has been in it longest is there, or null. Each is found by index.
+-- Paused jobs are passed over, among the first ones: that they wait is no fault.
 select 'open' as stage, extract(epoch from now() - min(first.created_at))::float8 as oldest_s
 from (values ('accepted'), ('processing')) s (status)
 cross join lateral (
-    select j.created_at from jobs j where j.status = s.status and j.manifest_url is not null order by j.job_no limit 1
+    select j.created_at from (
+        select * from jobs
+        where status = s.status and manifest_url is not null order by job_no limit %(jobs_max)s
+    ) j
+    where {jobs.is_going} order by j.job_no limit 1
 ) first
 union all
 select 'unread', extract(epoch from now() - min(first.created_at))::float8
-from (select created_at from jobs where is_unread order by job_no limit 1) first
+from (
+    select created_at from (select * from jobs where is_unread order by job_no limit %(jobs_max)s) j
+    where {jobs.is_going} order by job_no limit 1
+) first
 union all
 -- A job that is delivered again is undelivered since then: since it has its row in runs.
 select 'undelivered', extract(epoch from now() - min(r.created_at))::float8
-from (select job_no from jobs where is_undelivered order by job_no limit %(jobs_max)s) j
+from (select * from jobs where is_undelivered order by job_no limit %(jobs_max)s) j
 cross join lateral (
     select r.created_at from runs r where r.job_no = j.job_no and r.kind = 'deliver_job' offset 0
-) r;
+) r
+where {jobs.is_going};
 
 -- read_open_tasks --
--- Count the tasks that are neither settled nor failed, by the counters of chunks and up to a bound.
+-- Count the tasks that are neither settled nor failed, by the counters of chunks and up to a bound. Those of paused jobs
+-- are not handed out, and do not count.
 select coalesce(sum(c.open), 0)::float8 as open
 from (
     select c.open
     from (
-        select job_no from jobs where status = 'processing' order by priority desc, job_no limit %(jobs_max)s
+        select job_no from jobs where status = 'processing' and {jobs.is_going}
+        order by priority desc, job_no limit %(jobs_max)s
     ) j
     cross join lateral (
         select c.tasks - c.settled - c.failed as open from chunks c where c.job_no = j.job_no

@@ -44,6 +44,7 @@ where k.customer_id = %(customer_id)s and k.key = %(key)s
 -- A job as the customer sees it; its progress is a sum over its chunks. The open tasks of a job that was stopped count
 -- as failed. Containers of inline tasks are not shown.
 select j.*, c.total_tasks, c.tasks_done, c.lines_read,
+       (select w.paused_at from customers w where w.customer_id = j.customer_id) as customer_paused_at,
        case when j.status in ('failed', 'cancelled') then c.total_tasks - c.tasks_done
             else c.tasks_failed end as tasks_failed
 from jobs j
@@ -59,6 +60,10 @@ where j.manifest_url is not null;
 -- get_job --
 {job}
   and j.job_id = %(job_id)s and (%(customer_id)s::text is null or j.customer_id = %(customer_id)s);
+
+-- is_going --
+-- True for a row of `jobs` that no operator has paused, by itself or with its customer.
+paused_at is null and customer_id not in ({runs.paused_customers});
 
 -- begin_job --
 -- accepted → processing. A job that is already processing stays so: then this is a rerun.

@@ -37,9 +37,9 @@ limit %(limit)s;
 
 -- list_customers --
 -- List a page of customers with what they have under way; nothing is counted further than up to a bound.
-select c.customer_id, c.name, j.jobs, u.runs_under_way, w.runs_waiting, w.oldest_s, t.open_tasks
+select c.customer_id, c.name, c.paused_at, j.jobs, u.runs_under_way, w.runs_waiting, w.oldest_s, t.open_tasks
 from (
-    select customer_id, name from customers where customer_id > %(after)s order by customer_id limit %(limit)s
+    select customer_id, name, paused_at from customers where customer_id > %(after)s order by customer_id limit %(limit)s
 ) c
 cross join lateral (
     select jsonb_object_agg(s.status, n.jobs) as jobs
@@ -105,6 +105,7 @@ order by s.customer_id, s.stream;
 with looked as materialized (
     select r.*, case when not isfinite(r.not_before) then 'stopped'
                      when r.launched_at is not null then 'under_way'
+                     when r.is_paused or r.customer_id in ({runs.paused_customers}) then 'paused'
                      when r.failures > 0 or r.tries > 0 then 'failing'
                      else 'waiting' end as status
     from runs r where r.run_no > %(after)s order by r.run_no limit %(looked_max)s

@@ -1,7 +1,7 @@
 -- claimable_jobs --
 -- List jobs whose queue may have something for the reviewer, in the order of claims of tasks to label.
 select job_no from jobs
-where status = 'processing' and has_review
+where status = 'processing' and {jobs.is_going} and has_review
   and (%(job_id)s::text is null or job_id = %(job_id)s)
   and (%(task_types)s::text[] is null or task_type = any (%(task_types)s))
   and {annotation.has_key}
@@ -24,7 +24,7 @@ exists (
 select job_id, task_type, question, waiting
 from (
     select job_no, job_id, task_type, question, priority, {has_waiting} as has_waiting from jobs
-    where status = 'processing' and has_review
+    where status = 'processing' and {jobs.is_going} and has_review
       and (%(job_id)s::text is null or job_id = %(job_id)s)
       and {annotation.has_key}
       and {annotation.for_annotator}
@@ -233,11 +233,14 @@ with input as materialized (
 ), {end_reviews}
 
 -- time_out --
--- Decide some tasks by what was proposed, as their deadline is over. Those that are just being decided are passed over. Of
--- jobs that have ended, nothing is decided any more.
+-- Decide some tasks by what was proposed, as their deadline is over. Those that are just being decided are passed over, and
+-- those of paused jobs wait. Of jobs that have ended, nothing is decided any more.
 with overdue as materialized (
     select job_no, task_no, review_no, proposed from reviews
-    where state = 'open' and due_at < now() order by due_at limit %(limit)s
+    where state = 'open' and due_at < now() and exists (
+        select from jobs where jobs.job_no = reviews.job_no and (status <> 'processing' or {jobs.is_going}) offset 0
+    )
+    order by due_at limit %(limit)s
     for update skip locked
 ), review as materialized (
     select 0 as n, o.job_no, o.task_no, o.review_no,

@@ -1,16 +1,22 @@
 -- waiting_customers --
 -- Customers with work that waits, found from one to the next by index, so that the thousand rows of one of them are not
--- read.
-customer (customer_id) as (
+-- read. Those that an operator has paused are left out.
+with_work (customer_id) as (
     (select customer_id from runs where launched_at is null order by customer_id limit 1)
     union all
     select (
         select r.customer_id from runs r
-        where r.launched_at is null and r.customer_id > customer.customer_id
+        where r.launched_at is null and r.customer_id > with_work.customer_id
         order by r.customer_id limit 1
     )
-    from customer where customer.customer_id is not null
+    from with_work where with_work.customer_id is not null
+), customer as (
+    select customer_id from with_work where customer_id is not null and customer_id not in ({paused_customers})
 );
+
+-- paused_customers --
+-- The customers for whom nothing new is begun: a few, by an index of their own.
+select p.customer_id from customers p where p.paused_at is not null;
 
 -- begin_turn --
 -- Launchers take turns, so that no two of them count the same free place.
@@ -40,7 +46,7 @@ with recursive {waiting_customers}, next as (
         cross join lateral (
             select r.run_no from runs r
             where turn.has_room and r.customer_id = customer.customer_id and r.launched_at is null
-              and num_nonnulls(r.failing_since) = turn.failed and r.not_before <= now()
+              and not r.is_paused and num_nonnulls(r.failing_since) = turn.failed and r.not_before <= now()
             order by r.priority desc, r.kind = 'process_job', r.run_no limit 1
         ) first
         order by turn.failed limit 1
@@ -54,12 +60,13 @@ update runs r
 set launched_at = now(), launches = r.launches + 1, flow_run_id = null
 from next, jobs j
 where r.run_no = next.run_no and j.job_no = r.job_no and r.launched_at is null -- nor adopted meanwhile
+  and not r.is_paused
 returning r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id,
           not r.needs_own_run and r.launches = 1 and %(queue_min)s <= (
               select count(*) from (
                   select o.needs_own_run, o.launches from runs o
                   where o.customer_id = r.customer_id and o.launched_at is null and o.run_no <> r.run_no
-                    and num_nonnulls(o.failing_since) = 0 and o.not_before <= now()
+                    and not o.is_paused and num_nonnulls(o.failing_since) = 0 and o.not_before <= now()
                   order by o.priority desc, o.kind = 'process_job', o.run_no limit 2 * %(queue_min)s
               ) ahead
               where not ahead.needs_own_run and ahead.launches = 0
@@ -73,14 +80,15 @@ with recursive {waiting_customers}, ahead as materialized (
     select r.run_no, r.priority, r.kind, r.needs_own_run or r.launches > 0 as is_alone,
            greatest(r.not_before, r.waiting_since) as due_since
     from runs r
-    where r.customer_id = %(customer_id)s and r.launched_at is null
+    where r.customer_id = %(customer_id)s and r.launched_at is null and not r.is_paused
       and num_nonnulls(r.failing_since) = 0 and r.not_before <= now()
+      and r.customer_id not in ({paused_customers})
     order by r.priority desc, r.kind = 'process_job', r.run_no limit %(ahead_max)s
 ), overdue as (
     select from customer
     cross join lateral (
         select from runs r
-        where r.customer_id = customer.customer_id and r.launched_at is null
+        where r.customer_id = customer.customer_id and r.launched_at is null and not r.is_paused
           and greatest(r.not_before, r.waiting_since) < now() - make_interval(secs => %(patience_s)s)
         limit 1
     ) due
@@ -100,7 +108,7 @@ update runs r
 set launched_at = now(), launches = 1, flow_run_id = %(flow_run_id)s
 from next, jobs j
 where r.run_no = next.run_no and not exists (select from overdue)
-  and j.job_no = r.job_no and r.launched_at is null
+  and j.job_no = r.job_no and r.launched_at is null and not r.is_paused
 returning r.kind, j.job_id;
 
 -- take_back --
@@ -202,19 +210,29 @@ where j.job_id = %(job_id)s and r.job_no = j.job_no and r.kind = %(kind)s and r.
   and r.launched_at is not null
 returning r.run_no;
 
+-- lay_down --
+-- Free the place of a run that ends itself, since an operator has paused its job. The work is due as soon as it is not
+-- paused any more.
+update runs r
+set launched_at = null, waiting_since = now(), not_before = now()
+from jobs j
+where j.job_id = %(job_id)s and r.job_no = j.job_no and r.kind = %(kind)s and r.flow_run_id = %(flow_run_id)s
+  and r.launched_at is not null
+returning r.run_no;
+
 -- find_missing --
 -- List work that ought to have a row and has none: an operator has deleted it by hand, or restored an old copy.
-select job_no, 'process_job' as kind, customer_id, priority from jobs j
+select job_no, 'process_job' as kind, customer_id, priority, paused_at is not null as is_paused from jobs j
 where is_unread
   and not exists (select from runs r where r.job_no = j.job_no and r.kind = 'process_job')
 union all
-select job_no, 'deliver_job', customer_id, priority from jobs j
+select job_no, 'deliver_job', customer_id, priority, paused_at is not null from jobs j
 where is_undelivered
   and not exists (select from runs r where r.job_no = j.job_no and r.kind = 'deliver_job')
 limit %(limit)s;
 
 -- add_missing --
-insert into runs (job_no, kind, customer_id, priority)
+insert into runs (job_no, kind, customer_id, priority, is_paused)
 {find_missing}
 on conflict do nothing
 returning run_no;

@@ -12,7 +12,8 @@ set tries = r.tries + 1,
                           else 1 end
 from jobs j
 where j.job_id = %(job_id)s and r.job_no = j.job_no and r.kind = %(kind)s
-returning r.tries, r.failing_since as since, r.gives_up_at <= now() as is_over, r.equal_failures;
+returning r.tries, r.failing_since as since, r.gives_up_at <= now() and j.paused_at is null
+          and j.customer_id not in ({runs.paused_customers}) as is_over, r.equal_failures;
 
 -- failed_for --
 -- Return for how long the work has failed in a row.
