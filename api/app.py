@@ -23,6 +23,7 @@ from api.auth import (
 from api.background.caretaker import Caretaker
 from api.background.dispatcher import Dispatcher
 from api.background.launcher import Launcher
+from api.draining import Draining
 from api.examples import ANSWERS, REQUESTS
 from api.http import cors, openapi
 from api.http.body_limits import BodyLimits
@@ -110,6 +111,7 @@ def create_app(settings: Settings) -> Litestar:
     metrics = Metrics(pools)
     long_reads = LongReads()
     job_feed = JobFeed(background)
+    draining = Draining(settings.drain_s)
     launcher = Launcher(settings, background, metrics)
     dispatcher = Dispatcher(settings, background, metrics)
     caretaker = Caretaker(settings, background)
@@ -118,7 +120,7 @@ def create_app(settings: Settings) -> Litestar:
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         threads = app.state.threads = Threads(settings.database_connections_max)
         async with threads.watched(long_reads.give_up), job_feed.kept_up(threads.looks):
-            with PrefectApi(settings) as prefect:
+            with PrefectApi(settings) as prefect, draining.heeding_sigterm():
                 app.state.prefect = prefect
                 app.state.probes = Probes(threads, probed, prefect)
                 logger.info("api.started", version=VERSION)
@@ -150,6 +152,7 @@ def create_app(settings: Settings) -> Litestar:
         state=State(
             {
                 "body_limits": BodyLimits(settings),
+                "draining": draining,
                 "job_feed": job_feed,
                 "key_ring": KeyRing(lookups),
                 "launcher": launcher,

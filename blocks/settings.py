@@ -153,6 +153,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How long it may take from there to the end of the body."""
     unread_answer_s: _Seconds = 30
     """How long a client may take nothing of an answer before it is cut off."""
+    drain_s: _Limit = 0
+    """How long an API process goes on working after SIGTERM, not ready, so that a balancer notices."""
     requests_per_minute_max: _Limit = 12_000
     """How many requests a minute one key may make to one API process."""
     body_bytes_per_minute_max: _BytesLimit = 512 * 1024 * 1024

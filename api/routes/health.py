@@ -9,6 +9,7 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 
+from api.draining import Draining
 from api.http.threads import run
 from api.metrics import VERSION, Metrics
 from api.probes import Probes
@@ -27,7 +28,7 @@ class Ready(msgspec.Struct, frozen=True):
     """Whether the service can work, and what it needs for that."""
 
     status: Literal["ready", "not_ready"]
-    """`ready` while the database takes writes."""
+    """`ready` while the database takes writes and the process is not about to end."""
     database: str
     """`ok`, or why it takes no writes: `unreachable`, `read_only`, `disk_full`, `locked`, or
     `wrong_schema`."""
@@ -54,12 +55,13 @@ async def live() -> Live:
 async def ready(state: State) -> Response[Ready]:
     """Answer 200 while the database takes writes, otherwise 503 and why not.
 
-    It answers within a second, whatever hangs.
+    It answers within a second, whatever hangs. A process that was told to end answers 503 as well.
     `prefect` is no reason for a 503: without Prefect, jobs are accepted and wait, and all else works.
     """
     probes: Probes = state.probes
     database, prefect = await probes.health()
-    is_ready = database == "ok"
+    draining: Draining = state.draining
+    is_ready = database == "ok" and not draining.has_begun
     content = Ready("ready" if is_ready else "not_ready", database, prefect)
     if is_ready:
         return Response(content)
