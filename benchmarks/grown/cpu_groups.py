@@ -15,8 +15,8 @@ _PERIOD_US = 20_000
 _QUOTA_US_MIN = 1_000  # the kernel takes no less
 # All machines together are one group beside everything else that runs here, and a group weighs as much
 # as one process unless it is told otherwise.
-_SHARES = 10 * 1024
-_WEIGHT = 10 * 100
+_SHARES = 64 * 1024
+_WEIGHT = 64 * 100
 _NS_PER_S = 1e9
 _US_PER_S = 1e6
 

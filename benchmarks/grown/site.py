@@ -33,6 +33,7 @@ _API_PORT, _DASK_PORT = 8000, 8786
 _READY_S_MAX = 180.0
 _POLL_S = 0.1
 _TIMEOUT_S = 2.0
+_DASK_TIMEOUT_S = 15.0
 
 
 class Site:
@@ -283,7 +284,7 @@ def _dask_workers() -> int | None:
     from distributed import Client
 
     try:
-        with Client(f"tcp://dask:{_DASK_PORT}", timeout=_TIMEOUT_S) as client:  # type: ignore[no-untyped-call]
+        with Client(f"tcp://dask:{_DASK_PORT}", timeout=_DASK_TIMEOUT_S) as client:  # type: ignore[no-untyped-call]
             return len(client.scheduler_info(n_workers=-1)["workers"])
     except OSError:
         return None
