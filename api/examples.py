@@ -320,6 +320,7 @@ ANSWERS: Answers = {
     "get_job_instructions": (Answer(200, JobInstructions(_INSTRUCTIONS_VERSION, _INSTRUCTIONS)),),
     "cancel_job": (Answer(202, _CANCELLED),),
     "retry_job": (Answer(202, _JOB),),
+    "change_job": (Answer(200, _JOB),),
     "pause_job": (Answer(200, _PAUSED),),
     "resume_job": (Answer(200, _JOB),),
     "deliver_job": (Answer(202, _DELIVERING),),

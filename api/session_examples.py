@@ -7,6 +7,7 @@ import msgspec
 from api.http.document import Answer, Answers, Requests, Taken
 from api.routes.audit import AuditActor, AuditLine, AuditPage, AuditTarget
 from api.routes.customers import Customers, CustomerView
+from api.routes.job_changes import JobChangeBody
 from api.routes.keys import KeyBody, KeysPage, KeyView, NewKeyView, RevokedKeyView, SignInLink
 from api.routes.operations_lists import CustomerLoads, StreamLoads, WorkPage
 from api.routes.session import SessionView, SignedIn, SignInBody
@@ -36,6 +37,7 @@ _KEY = KeyView(
 _LINK = "https://labels.example.com/#in_dGhpcyBpcyBhbiBleGFtcGxlIG9mIGEgbGluayBvZiBvdXJz"
 
 SESSION_REQUESTS: Requests = {
+    "change_job": Taken(JobChangeBody, {"priority": 8}),
     "create_key": Taken(KeyBody, {"name": "nightly export"}),
     "sign_in": Taken(SignInBody, {"key": "ak_dGhpcyBpcyBhbiBleGFtcGxlIG9mIGEga2V5IG9mIG91cnM"}),
 }

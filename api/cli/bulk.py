@@ -1,16 +1,17 @@
-"""`refinery ops cancel`, `retry`, `deliver`, `pause`, `resume`: one act for many jobs, a request each.
+"""`refinery ops cancel`, `retry`, `pause` and so on: one act for many jobs, a request for each.
 
 All of them can be done again: what is done stays done, so a command that broke off is simply repeated.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
 from api.cli.client import COMMON, Client, Common, path
 from api.cli.exits import CommandFailed, Exit, Unreachable, UsageError
+from api.cli.fields import ranged
 from api.cli.job_choice import (
     FILTERS,
     Filters,
@@ -21,6 +22,7 @@ from api.cli.job_choice import (
     waits_for_run,
 )
 from api.cli.output import note, print_json, print_text
+from blocks.domain.limits import PRIORITY_MAX, PRIORITY_MIN
 from blocks.domain.model import JobStatus
 
 _Ids = Annotated[
@@ -37,13 +39,24 @@ _Yes = Annotated[
 
 
 class _Act(NamedTuple):
-    """What is done to a job: how it is called, where it is asked for, and for which jobs it can be."""
+    """What is done to a job: how it is called, where it is asked for, and for which jobs it can be.
+
+    With `changes` it is a change of the job to these values.
+    """
 
     name: str
     outcome: str
     path: Callable[[str], str]
     may_repeat: bool
     fits: Callable[[Job], bool]
+    changes: Mapping[str, int] | None = None
+
+    def ask(self, client: Client, job_id: str) -> None:
+        """Ask for it to be done to a job."""
+        if self.changes is None:
+            client.post(self.path(job_id), again=self.may_repeat)
+        else:
+            client.patch(self.path(job_id), self.changes)
 
 
 _CANCEL = _Act(
@@ -164,6 +177,31 @@ def resume(
     _do(_RESUME, job_ids, filters, common, dry_run=dry_run, yes=yes)
 
 
+def priority(
+    job_ids: _Ids = None,
+    /,
+    *,
+    to: Annotated[int, ranged("The new one, from 0 to 9.", PRIORITY_MIN, PRIORITY_MAX)],
+    filters: Filters = FILTERS,
+    dry_run: _DryRun = False,
+    yes: _Yes = False,
+    common: Common = COMMON,
+) -> None:
+    """Give jobs another priority: those of these ids, or all with work left that the filters leave.
+
+    Their work is begun, and their tasks are handed out, before those of a lower one.
+    """
+    act = _Act(
+        f"go by priority {to}",
+        f"has priority {to}",
+        lambda job_id: path("operations", "jobs", job_id),
+        True,
+        lambda job: job["priority"] != to and has_work_left(job),
+        {"priority": to},
+    )
+    _do(act, job_ids, filters, common, dry_run=dry_run, yes=yes)
+
+
 def _do_to_customer(
     act: _Act, customer_id: str, common: Common, *, dry_run: bool, yes: bool
 ) -> None:
@@ -224,7 +262,7 @@ def _ask(client: Client, act: _Act, ids: Sequence[str], common: Common) -> list[
     for job_id in ids:
         reason = None
         try:
-            client.post(act.path(job_id), again=act.may_repeat)
+            act.ask(client, job_id)
         except Unreachable:
             note(f"{len(outcomes)} of {len(ids)} were asked for; the same command does the rest.")
             raise

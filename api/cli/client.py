@@ -128,6 +128,14 @@ class Client:
         )
         return self.decoded(response)
 
+    def patch(self, path: str, body: Any) -> Any:
+        """Return the answer, decoded. It may be sent twice, as the second time changes nothing."""
+        headers = {"Content-Type": "application/json"}
+        content = msgspec.json.encode(body)
+        return self.decoded(
+            self.request("PATCH", path, again=True, content=content, headers=headers)
+        )
+
     def decoded(self, response: httpx.Response) -> Any:
         """Return the JSON object that was answered.
 

@@ -210,6 +210,6 @@ def add_commands(app: App) -> None:
     ops = app.command(App(name="ops", help=__doc__))
     for command in (
         audit, jobs, customers, streams, runs,
-        bulk.cancel, bulk.retry, bulk.deliver, bulk.pause, bulk.resume,
+        bulk.cancel, bulk.retry, bulk.deliver, bulk.pause, bulk.resume, bulk.priority,
     ):  # fmt: skip
         ops.command(command)

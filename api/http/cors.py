@@ -23,7 +23,7 @@ def config(origins: list[str]) -> CORSConfig | None:
         return None
     return CORSConfig(
         allow_origins=origins,
-        allow_methods=["DELETE", "GET", "HEAD", "POST"],
+        allow_methods=["DELETE", "GET", "HEAD", "PATCH", "POST"],
         allow_headers=_ASKED,
         expose_headers=_SHOWN,
         max_age=_KEPT_S,

@@ -38,6 +38,7 @@ class Action(StrEnum):
     JOB_RETRIED = "job_retried"
     JOB_PAUSED = "job_paused"
     JOB_RESUMED = "job_resumed"
+    JOB_PRIORITY_CHANGED = "job_priority_changed"
     CUSTOMER_PAUSED = "customer_paused"
     CUSTOMER_RESUMED = "customer_resumed"
     ANNOTATOR_EXCLUDED = "annotator_excluded"

@@ -142,14 +142,16 @@ class Job(NewJob, frozen=True, kw_only=True):
     customer_paused_at: datetime | None = None
 
     @property
-    def is_paused(self) -> bool:
-        """True if an operator has paused the job, or its customer: nothing new is begun for it."""
-        return self.paused_at is not None or self.customer_paused_at is not None
+    def has_work_left(self) -> bool:
+        """True if it has not ended, or is to be delivered."""
+        return not (
+            self.status.has_ended and (self.delivery_status or DeliveryStatus.FAILED).has_ended
+        )
 
     @property
     def paused_since(self) -> datetime | None:
-        """When it was paused; None if it is not, or if it has ended and there is nothing to deliver."""
-        if self.status.has_ended and (self.delivery_status or DeliveryStatus.FAILED).has_ended:
+        """When it was paused; None if it is not, or has no work left."""
+        if not self.has_work_left:
             return None
         return min((at for at in (self.paused_at, self.customer_paused_at) if at), default=None)
 

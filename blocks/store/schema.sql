@@ -1114,7 +1114,7 @@ $$;
 -- When jobs.status, delivery_status or ingested_at changes, or a job with a manifest is inserted or deleted, four
 -- things happen in the same commit:
 --   1  jobs_keep_runs    it has a row in runs for each thing that Prefect has still to do, and for no other; the row
---                        follows the job's paused_at, too
+--                        follows the job's paused_at and priority, too
 --   2  jobs_announce     its customer's webhooks are told of its new status
 --   3  jobs_emit_event   Prefect's automations are told, by way of the outbox
 --   4  jobs_count        the metrics follow; jobs_count_gone, where a job is deleted
@@ -1137,15 +1137,16 @@ begin
         delete from runs
         where job_no = new.job_no
           and case kind when 'process_job' then not new.is_unread else not new.is_undelivered end;
-        if new.paused_at is distinct from old.paused_at then
-            update runs set is_paused = new.paused_at is not null where job_no = new.job_no;
+        if new.paused_at is distinct from old.paused_at or new.priority <> old.priority then
+            update runs set is_paused = new.paused_at is not null, priority = new.priority where job_no = new.job_no;
         end if;
     end if;
     return null;
 end
 $$;
 
-create trigger jobs_keep_runs after insert or update of status, ingested_at, delivery_status, paused_at on jobs
+create trigger jobs_keep_runs
+    after insert or update of status, ingested_at, delivery_status, paused_at, priority on jobs
     for each row when (new.manifest_url is not null) execute function keep_runs();
 
 -- Tell a job's own callback_url, and the endpoints that want to hear of all jobs.

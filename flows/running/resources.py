@@ -120,7 +120,7 @@ def refuse_paused(job: Job) -> None:
     Raises:
         JobPaused: an operator has.
     """
-    if job.is_paused:
+    if job.paused_since:
         raise JobPaused(f"{job.job_id} was paused by an operator; it goes on when they resume it.")
 
 

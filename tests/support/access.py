@@ -58,6 +58,7 @@ TAKES: dict[str, set[str]] = {
     "list_customers": {O},
     "get_operations": {O},
     "retry_job": {O},
+    "change_job": {O},
     "pause_job": {O},
     "resume_job": {O},
     "pause_customer": {O},
@@ -123,6 +124,7 @@ _BODIES: Mapping[str, Callable[[Things], dict[str, Any]]] = {
     "deliver_job": lambda _: {},
     "create_task": lambda _: _TASK,
     "create_tasks": lambda _: {"tasks": [_TASK]},
+    "change_job": lambda _: {"priority": 7},
     "create_webhook": lambda _: {"callback_url": "https://127.0.0.1:1/new"},
     "rotate_webhook_secret": lambda _: {},
     "rotate_default_secret": lambda _: {},
@@ -193,7 +195,7 @@ def read_operations(document: Mapping[str, Any]) -> list[Operation]:
         for method, each in item.items()
         if path.startswith("/v1/") and each["operationId"] != "sign_in"
     ]
-    order = ("GET", "POST", "DELETE")
+    order = ("GET", "PATCH", "POST", "DELETE")
     return sorted(found, key=lambda each: (each.name == "cancel_job", order.index(each.method)))
 
 

@@ -40,6 +40,7 @@ NEEDED = {
     "jobs errors": ["job_1"],
     "jobs objects": ["job_1"],
     "jobs quality": ["job_1"],
+    "ops priority": ["--to=1"],
     "streams show": ["cust_1", "daily"],
     "tasks submit": ["https://a.example/", "--question", "?", "--option", "a"],
     "webhooks add": ["https://a.example/"],
@@ -76,9 +77,10 @@ RANGES = [
     ("streams show", "--limit", ["0"], "from 1 on"),
     ("streams failed", "--limit", ["-1"], "from 1 on"),
     ("worker", "--limit", ["0"], "from 1 on"),
-    ("ops audit", "--limit", ["0"], "from 1 on"),
+    ("ops priority", "--to", ["-1", "10"], "from 0 to 9"),
+    ("ops audit", "--limit", ["0", "1000001"], "from 1 to 1,000,000"),
     *(
-        (f"ops {command}", "--limit", ["0"], "from 1 on")
+        (f"ops {command}", "--limit", ["0", "1000001"], "from 1 to 1,000,000")
         for command in ("jobs", "customers", "streams", "runs")
     ),
 ]
@@ -108,7 +110,7 @@ CHOICES: list[tuple[str, str, set[str]]] = [
     ("ops runs", "--status", {*WorkStatus}),
     *(
         (f"ops {command}", option, choices)
-        for command in ("jobs", "cancel", "retry", "deliver")
+        for command in ("jobs", "cancel", "retry", "deliver", "pause", "resume", "priority")
         for option, choices in (("--status", {*JobStatus}), ("--waiting-for", {*WaitsFor}))
     ),
 ]
@@ -116,8 +118,10 @@ CHOICES: list[tuple[str, str, set[str]]] = [
 
 def refusal(capsys: pytest.CaptureFixture[str], command: str, *options: str) -> str:
     """What is said of options that are refused, on one line."""
+    given = {option.partition("=")[0] for option in options}
+    needed = [each for each in NEEDED.get(command, []) if each.partition("=")[0] not in given]
     with pytest.raises(CycloptsError):
-        build()([*command.split(), *NEEDED.get(command, []), *options], exit_on_error=False)
+        build()([*command.split(), *needed, *options], exit_on_error=False)
     return " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
