@@ -104,7 +104,7 @@ lock: ## Make constraints.txt and constraints-dev.txt again; LOCK_ARGS=--upgrade
 	cat constraints.txt constraints-dev.txt > "$$tmp/all"; \
 	compile --all-extras $(LOCK_ARGS) --output-file "$$tmp/all"; \
 	cp "$$tmp/all" "$$tmp/runs"; \
-	compile --extra embedded --extra redis --extra checkout --output-file "$$tmp/runs"; \
+	compile --extra embedded --extra redis --extra otel --extra checkout --output-file "$$tmp/runs"; \
 	awk '/^[a-z0-9]/ { keep = FILENAME != ARGV[1] && !($$0 in runs); runs[$$0] } keep' "$$tmp/runs" "$$tmp/all" > "$$tmp/dev"; \
 	{ sed -n '/^#/!q; p' constraints.txt; cat "$$tmp/runs"; } > "$$tmp/constraints.txt"; \
 	{ sed -n '/^#/!q; p' constraints-dev.txt; cat "$$tmp/dev"; } > "$$tmp/constraints-dev.txt"; \

@@ -34,6 +34,7 @@ from api.http.rate_limits import add_rate_headers
 from api.http.requests import StrictRequest, check_request
 from api.http.streams import COMPRESSES_ITSELF, LongReads
 from api.http.threads import Threads
+from api.http.traced_requests import TracedRequests
 from api.metrics import VERSION, Metrics, RequestClock
 from api.preflight import Preflights
 from api.probes import Probes
@@ -71,7 +72,7 @@ from api.routes import (
 from api.routes.job_feed import JobFeed
 from api.signing import UrlSigner
 from api.web import pages
-from blocks import logs
+from blocks import logs, tracing
 from blocks.prefect.api import PrefectApi
 from blocks.settings import Settings
 from blocks.store.database import Database
@@ -98,6 +99,7 @@ def from_environment() -> Litestar:
     """Return the application as the environment sets it up; for `python -m api`."""
     settings = Settings.from_environment()
     logs.configure(settings.log_format)
+    tracing.start("refinery-api")
     return create_app(settings)
 
 
@@ -162,7 +164,11 @@ def create_app(settings: Settings) -> Litestar:
                 "settings": settings,
             }
         ),
-        middleware=[RequestClock(), DefineMiddleware(ApiKeyMiddleware, exclude=_PUBLIC)],
+        middleware=[
+            RequestClock(),
+            DefineMiddleware(ApiKeyMiddleware, exclude=_PUBLIC),
+            *([TracedRequests()] if tracing.is_on() else []),
+        ],
         before_send=[metrics.count_request, add_rate_headers, add_page_headers],
         exception_handlers=ERROR_HANDLERS,
         cors_config=cors.config(settings.allowed_origins()),

@@ -32,6 +32,9 @@ _CLIENT_NAMES = {
 }
 
 
+# OpenTelemetry's own default is ten seconds, and a batch is sent every five.
+_COLLECTOR_S = 2.0
+
 # PostgreSQL counts and measures time with these: what is larger would be refused there, again and again.
 _INT_MAX = 2**31 - 1
 _BYTES_MAX = 2**53
@@ -264,6 +267,35 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
             annotator_key=environment.get("REFINERY_ANNOTATOR_KEY") or None,
             profile=environment.get("REFINERY_PROFILE") or None,
             config_folder=Path(folder) / "refinery",
+        )
+
+
+class TracingSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether and as what a process sends traces; OpenTelemetry reads its other variables by itself.
+
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    """
+
+    is_on: bool
+    service_name: str
+    """Empty: the process has a name of its own."""
+    timeout_s: float | None
+    """How long a collector may take to answer; None where OpenTelemetry's own variable says so."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Return the settings in `environment`, by default the process's own; none is needed."""
+        environment = os.environ if environment is None else environment
+        otlp = "OTEL_EXPORTER_OTLP"
+        has_timeout = f"{otlp}_TIMEOUT" in environment or f"{otlp}_TRACES_TIMEOUT" in environment
+        return cls(
+            is_on=bool(
+                environment.get(f"{otlp}_ENDPOINT") or environment.get(f"{otlp}_TRACES_ENDPOINT")
+            )
+            and environment.get("OTEL_SDK_DISABLED", "").lower() != "true"
+            and environment.get("OTEL_TRACES_EXPORTER") != "none",
+            service_name=environment.get("OTEL_SERVICE_NAME", ""),
+            timeout_s=None if has_timeout else _COLLECTOR_S,
         )
 
 

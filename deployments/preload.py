@@ -25,9 +25,11 @@ try:
     import flows.reconcile
     import flows.small_jobs
     import flows.submit_manifests
+    from blocks import tracing
     from blocks.buckets import s3_session
 
     s3_session.load()
+    tracing.check()
 except Exception:  # noqa: BLE001 - the fork server would end, and every run with it, or hide the error
     # Each run imports what is missing, or fails by itself.
     traceback.print_exc()

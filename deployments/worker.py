@@ -42,6 +42,8 @@ from prefect.workers.base import (
 )
 from pydantic import Field, PrivateAttr
 
+from blocks import tracing
+from blocks.settings import TracingSettings
 from blocks.store import schema_versions
 from blocks.store.schema_versions import WrongSchema
 from deployments.cancellation import CancellableContext, is_cancelling
@@ -138,6 +140,7 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
         self._lost_before: datetime | None = datetime.now(UTC)
         self._polling = anyio.Lock()
         self._waker = Waker()
+        self._traces = TracingSettings.from_environment().is_on
         self._polled_s = -_IDLE_QUERY_S
 
     @functools.cached_property
@@ -285,7 +288,11 @@ class ForkWorker(BaseWorker[ForkJobConfiguration, ForkVariables, ForkResult]):
                 executions.append(await executor.submit(task_status))
 
             async with anyio.create_task_group() as group:
-                group.start_soon(self._label, flow_run.id)
+                if self._traces or tracing.LABEL in flow_run.labels:
+                    # The run writes a label too; of two writers at once Prefect may lose one.
+                    await self._label(flow_run.id)
+                else:
+                    group.start_soon(self._label, flow_run.id)
                 handle = await group.start(execute)
                 if task_status:
                     task_status.started(handle.pid)
@@ -319,6 +326,8 @@ class _ForkStarter:
             "PREFECT__CONTROL_PORT": str(port),
             "PREFECT__CONTROL_TOKEN": token,
         }
+        if TracingSettings.from_environment(environment).is_on:
+            environment[tracing.PROVIDER_NAME] = "refinery"  # for processes of the run
         folder = self._configuration.working_dir or Path.cwd()
         # A folder may have settings in a `prefect.toml`.
         has_settings = self._configuration.has_settings or folder != Path.cwd()
@@ -349,6 +358,7 @@ def _run_engine(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    tracing.start("refinery-flows")
     if environment.get("PREFECT__FLOW_ENTRYPOINT") == _READS:
         warm_up(str(flow_run.parameters.get("job_id")))
     if has_settings:
@@ -363,7 +373,9 @@ def run_worker(pool: str, name: str | None, limit: int | None) -> None:
 
     Raises:
         MigrationChanged, WrongSchema: this version does not work with the database's schema.
+        SettingsError: traces are wanted, and their packages are missing.
     """
+    tracing.check()
     check_schema()
     # The fork server reads Prefect's settings once for all runs.
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_S))

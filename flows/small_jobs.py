@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from blocks import tracing
 from blocks.domain.errors import LedgerMismatch, Terminal
 from blocks.store import outbox, runs
 from blocks.store.database import DatabaseUnavailable
@@ -90,6 +91,16 @@ def _end(seen: list[WorkSeen]) -> State[Any]:
 
 
 def _do(work: Work, run_id: UUID) -> WorkSeen:
+    # The run is a trace of its own, which this span is linked to.
+    with tracing.span(
+        work.kind.replace("_", " "), parent=work.traceparent, job_id=work.job_id
+    ) as note:
+        seen = _do_alone(work, run_id)
+        note(outcome=seen.outcome, bad_lines=seen.bad_lines)
+    return seen
+
+
+def _do_alone(work: Work, run_id: UUID) -> WorkSeen:
     log = run_log(job_id=work.job_id, kind=work.kind)
     bad_lines = 0
     try:

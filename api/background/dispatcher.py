@@ -17,7 +17,7 @@ from api.background.listener import Listener
 from api.background.webhook_sender import Answer, WebhookSender
 from api.metrics import Metrics
 from api.signatures import new_secret, signed_headers
-from blocks import logs
+from blocks import logs, tracing
 from blocks.domain.backoff import backoff_s, jitter
 from blocks.domain.errors import RefineryError, Transient
 from blocks.secrets.egress import Egress
@@ -136,7 +136,13 @@ class Dispatcher:
             lag = now - notification.created_at
             self._metrics.webhook_lag_seconds.observe(lag.total_seconds())
         began_s = time.monotonic()
-        answer = self._ask(notification, now)
+        with tracing.span("send webhook", parent=notification.traceparent) as note:
+            note(message_id=notification.message_id, attempt=notification.attempts)
+            answer = self._ask(notification, now)
+            if answer.status_code:
+                note(**{"http.response.status_code": answer.status_code})
+            if answer.error:
+                tracing.fail()
         self._metrics.webhook_attempts.labels(_outcome(answer)).inc()
         attempt = Attempt(
             attempt=notification.attempts,
@@ -162,6 +168,8 @@ class Dispatcher:
             body = notification.body.encode()
             signed = signed_headers(notification.message_id, int(now.timestamp()), body, keys)
             plain = {"Content-Type": "application/json", "User-Agent": "refinery-jobs"}
+            if traceparent := tracing.traceparent():
+                plain["traceparent"] = traceparent
             return self._sender.send(notification.callback_url, plain | signed, body)
         except Transient:
             raise

@@ -5,14 +5,14 @@ launcher that dies in between leaves a row that reconcile finds. Asking again wi
 key makes no second run. Messages that Prefect does not take now stay, and are tried again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from api.background.listener import Listener
 from api.metrics import Metrics
-from blocks import logs
+from blocks import logs, tracing
 from blocks.domain.backoff import backoff_s, jitter
 from blocks.domain.model import JobStatus
 from blocks.prefect import job_page
@@ -126,6 +126,16 @@ class Launcher:
         return True
 
     def _create_run(self, launch: Launch) -> str:
+        # A run for many jobs is in the trace of none.
+        parent = None if launch.is_queue else launch.traceparent
+        with tracing.span("launch run", parent=parent, kind=launch.kind, launches=launch.launches):
+            if not launch.is_queue:
+                tracing.note(job_id=launch.job_id)
+            traceparent = tracing.traceparent() or parent
+            labels = {tracing.LABEL: traceparent} if traceparent else {}
+            return self._ask_for_run(launch, labels)
+
+    def _ask_for_run(self, launch: Launch, labels: Mapping[str, str]) -> str:
         if launch.is_queue:
             # The job is no tag here: cancelling it must not stop the run for the other jobs.
             return self._prefect.create_run(
@@ -134,6 +144,7 @@ class Launcher:
                 parameters={"job_id": launch.job_id},
                 tags=[launch.customer_id],
                 idempotency_key=launch.idempotency_key,
+                labels=labels,
             )
         name = f"{launch.kind.partition('_')[0]} {launch.job_id}"
         return self._prefect.create_run(
@@ -142,6 +153,7 @@ class Launcher:
             parameters={"job_id": launch.job_id},
             tags=[launch.job_id, launch.customer_id],
             idempotency_key=launch.idempotency_key,
+            labels=labels,
         )
 
     def _tell_next(self) -> bool:

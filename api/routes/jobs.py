@@ -19,6 +19,7 @@ from api.http.parameters import JobId
 from api.http.refusals import refusals
 from api.preflight import Preflights
 from api.routes.job_views import JobView, find_pace, steady, views
+from blocks import tracing
 from blocks.bodies.fields import Fault
 from blocks.bodies.jobs import JobBody
 from blocks.domain.errors import ObjectNotFound
@@ -93,7 +94,9 @@ async def create(
     ] = False,
 ) -> Response[JobAccepted]:
     """Record a job. Its credentials are encrypted before they are stored, and never given back."""
-    new = data.to_job(customer_id(request))
+    new = msgspec.structs.replace(
+        data.to_job(customer_id(request)), traceparent=tracing.traceparent()
+    )
     idempotency = Idempotency(idempotency_key, digest(data)) if idempotency_key else None
     earlier = None
     if preflight and idempotency:
@@ -108,6 +111,7 @@ async def create(
         if earlier is None
         else (earlier, True)
     )
+    tracing.note(job_id=job_id)
     headers = {"Location": f"/v1/jobs/{job_id}"}
     if replayed:
         headers["Idempotent-Replayed"] = "true"

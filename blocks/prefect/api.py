@@ -1,7 +1,7 @@
 """Call Prefect's HTTP API, as much of it as we need: importing Prefect costs seconds and 150 MB."""
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from types import TracebackType
@@ -164,6 +164,7 @@ class PrefectApi:
         parameters: dict[str, Any],
         tags: Sequence[str],
         idempotency_key: str,
+        labels: Mapping[str, str] | None = None,
     ) -> str:
         """Make a run of `<flow>/<deployment>`, or find the one made with this key; return its id."""
         path = f"/deployments/{self._deployment_id(deployment)}/create_flow_run"
@@ -173,6 +174,8 @@ class PrefectApi:
             "tags": list(tags),
             "idempotency_key": idempotency_key,
         }
+        if labels:
+            body["labels"] = dict(labels)
         try:
             return self._ask("POST", path, body, answer=_WithId).id
         except PrefectUnavailable:

@@ -103,6 +103,8 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     review_flagged: bool = False
     review_deadline: float = REVIEW_DEADLINE_DEFAULT
     sign_urls: bool = False
+    traceparent: str | None = None
+    """The span that made it, whose trace its runs continue; None where nothing is traced."""
 
 
 class Job(NewJob, frozen=True, kw_only=True):

@@ -46,6 +46,7 @@ class Launch(msgspec.Struct, frozen=True):
     job_id: str
     customer_id: str
     is_queue: bool
+    traceparent: str | None = None
 
     @property
     def idempotency_key(self) -> str:
@@ -61,6 +62,7 @@ class Work(msgspec.Struct, frozen=True):
 
     kind: str
     job_id: str
+    traceparent: str | None = None
 
 
 class LaunchedRun(msgspec.Struct, frozen=True):

@@ -72,6 +72,8 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
     callback_url: str
     failures: int
+    traceparent: str | None
+    """Of its job."""
 
 
 class DueEndpoint(msgspec.Struct, frozen=True):

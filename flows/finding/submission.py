@@ -2,6 +2,7 @@
 
 import msgspec
 
+from blocks import tracing
 from blocks.store import streams
 from blocks.store.jobs import NewJob
 from blocks.store.streams import Stream
@@ -22,15 +23,20 @@ def submit_found(stream: Stream, found: FoundManifest, new: NewJob) -> FoundMani
         DatabaseUnavailable: nothing was made, or it is found by the next run.
     """
     manifest = found.manifest
-    job = msgspec.structs.replace(
-        new,
-        manifest_url=manifest.url,
-        manifest_bytes=found.bytes,
-        manifest_version=manifest.version,
-    )
     begin = streams.resubmit if found.is_again else streams.submit
-    with database().transaction() as tx:
-        job_id = begin(tx, stream, manifest, settings().vault(), job)
+    # Each job is a trace of its own, which is linked to the run that found its manifest.
+    with tracing.span("submit job", is_root=True) as note:
+        job = msgspec.structs.replace(
+            new,
+            manifest_url=manifest.url,
+            manifest_bytes=found.bytes,
+            manifest_version=manifest.version,
+            traceparent=tracing.traceparent(),
+        )
+        with database().transaction() as tx:
+            job_id = begin(tx, stream, manifest, settings().vault(), job)
+        if job_id:
+            note(job_id=job_id)
     outcome = _OUTCOMES[found.is_again] if job_id else "submitted by another run"
     event = "manifest.submitted" if job_id else "manifest.there_already"
     run_log(manifest=manifest.url, version=manifest.version).info(event, job_id=job_id)

@@ -6,9 +6,11 @@ Each step can be repeated: the database records it, in the transaction that did 
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from itertools import islice
 
+from blocks import tracing
 from blocks.domain.errors import ManifestRefused, ManifestTooLarge, NoValidLines, TooManyBadLines
 from blocks.domain.model import Compression
 from blocks.domain.object_urls import parse_object_url
@@ -139,7 +141,9 @@ def create_tasks(
     job = load_unread(job_id)
     ahead = ahead or ReadAhead(end)
     size, _ = _plan(job)
-    at, text, counted = read_lines(ahead.over(_reader(job), size), size, start, end)
+    with tracing.span("read chunk", job_id=job_id, chunk=chunk_no) as note:
+        at, text, counted = read_lines(ahead.over(_reader(job), size), size, start, end)
+        note(bytes=counted.bytes, lines=counted.lines)
     return _commit(job, chunk_no, at, text, counted)
 
 
@@ -183,7 +187,8 @@ def create_tasks_of_compressed(
             if chunk_no in done:
                 continue
             load_unread(job_id)  # or an operator has paused it, and no further chunk is begun
-            pending.append((chunk_no, pool.submit(commit, job, chunk_no, at, text, counted)))
+            run = copy_context().run  # with the span that is under way
+            pending.append((chunk_no, pool.submit(run, commit, job, chunk_no, at, text, counted)))
             time_to_judge = chunk_no % _COMPRESSED_CHUNKS_BETWEEN_JUDGEMENTS == 0
             while len(pending) >= (1 if time_to_judge else in_flight):
                 number, future = pending.popleft()
@@ -274,6 +279,16 @@ def _reader(job: Job) -> Read:
 
 
 def _commit(job: Job, chunk_no: int, at: int, text: bytes, counted: Counted) -> ChunkCounts | None:
+    with tracing.span("commit chunk", job_id=job.job_id, chunk=chunk_no) as note:
+        made = _validate_and_commit(job, chunk_no, at, text, counted)
+        if made:
+            note(tasks=made.tasks, bad_lines=made.bad_lines)
+    return made
+
+
+def _validate_and_commit(
+    job: Job, chunk_no: int, at: int, text: bytes, counted: Counted
+) -> ChunkCounts | None:
     validated = partial(
         validate_lines,
         text,

@@ -6,6 +6,7 @@ Each step can be repeated: names and contents of the objects follow from the dat
 from collections.abc import Generator
 from contextlib import closing
 
+from blocks import tracing
 from blocks.delivery_manifest import DeliveredLabels, DeliveredObject, folder_of
 from blocks.domain.errors import AccessDenied, RefineryError
 from blocks.domain.model import DeliveryStatus, ResultFormat
@@ -82,7 +83,8 @@ def write_bad_lines(job_id: str, deadline: Deadline) -> DeliveredObject:
 def write_manifest(job_id: str, objects: list[DeliveredObject]) -> None:
     """Write `manifest.json`, unless another run of this delivery just did."""
     job = load_undelivered(job_id)
-    folder.write_manifest(destination_of(job), job, objects, _count_labels(job))
+    with tracing.span("write manifest", job_id=job_id, objects=len(objects)):
+        folder.write_manifest(destination_of(job), job, objects, _count_labels(job))
     with database().transaction() as tx:
         waits.forget_failures(
             tx, job.job_no, DELIVER_JOB
@@ -116,7 +118,7 @@ def finish(job_id: str, objects: list[DeliveredObject]) -> None:
     """Complete the job, with these objects and their manifest in the bucket."""
     job_no = load_job(job_id).job_no
     listed = [(each.key, each.rows, each.bytes, each.sha256) for each in objects]
-    with database().transaction() as tx:
+    with tracing.span("complete job", job_id=job_id), database().transaction() as tx:
         if jobs.finish_delivery(tx, job_no, len(objects) + 1):
             delivered_objects.record(tx, job_no, listed)
 

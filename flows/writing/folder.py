@@ -10,6 +10,7 @@ from typing import IO, Any, cast
 import msgspec
 import pyarrow as pa
 
+from blocks import tracing
 from blocks.buckets.protocol import Bucket, ObjectFile
 from blocks.delivery_manifest import (
     MANIFEST_BYTES_MAX,
@@ -92,12 +93,14 @@ def write_object(
 
     They are whole lines, or `Results` for Parquet.
     """
-    with bucket.write(key) as file:
-        if layout.format is ResultFormat.PARQUET:
-            results = cast(Iterable[Results], blocks)
-            rows = parquet.write(file, results, compression=layout.compression)
-        else:
-            rows = _write_lines(file, cast(Iterable[bytes], blocks), layout.compression)
+    with tracing.span("write object") as note:
+        with bucket.write(key) as file:
+            if layout.format is ResultFormat.PARQUET:
+                results = cast(Iterable[Results], blocks)
+                rows = parquet.write(file, results, compression=layout.compression)
+            else:
+                rows = _write_lines(file, cast(Iterable[bytes], blocks), layout.compression)
+        note(rows=rows, bytes=file.size)
     return DeliveredObject(key, rows, file.size, file.sha256)
 
 

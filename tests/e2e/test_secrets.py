@@ -13,6 +13,7 @@ import s3fs
 from deployments.embedded.stack import Stack
 from tests.support.canaries import Place, in_database, in_folder, places_of
 from tests.support.client import Annotator, Customer, wait_for
+from tests.support.collector import Collector
 from tests.support.manifests import make_manifest
 
 pytestmark = pytest.mark.e2e
@@ -31,6 +32,7 @@ def test_a_canary_is_nowhere_in_databases_logs_prefect_or_process_arguments(
     s3_bucket: str,
     s3_credentials: dict[str, str],
     make_annotator: Callable[[Callable[[dict[str, Any]], str]], Annotator],
+    collector: Collector,
 ) -> None:
     s3.pipe_file(f"{s3_bucket}/m.jsonl", make_manifest(100).data)
     url = f"s3://{s3_bucket}/m.jsonl"
@@ -73,6 +75,9 @@ def test_a_canary_is_nowhere_in_databases_logs_prefect_or_process_arguments(
     answers += [
         httpx.get(f"{stack.api_url}{path}") for path in ("/metrics", "/schema/openapi.json")
     ]
+    collector.wait(
+        lambda spans: {f"process {refused}", f"process {works}"} <= {s.name for s in spans}
+    )
     places = [
         *((f"answer {n}", answer.content) for n, answer in enumerate(answers)),
         *in_database(stack.database_url),
@@ -80,13 +85,14 @@ def test_a_canary_is_nowhere_in_databases_logs_prefect_or_process_arguments(
         # The store's folder has its keys, and what PostgreSQL's has was read just now.
         *in_folder(stack.data_dir, without=_SERVERS_FOLDERS),
         ("process arguments", _process_arguments().encode()),
+        *((f"spans {n}", body) for n, body in enumerate(collector.bodies)),
     ]
     assert places_of({"refused": CANARY, "a signature": signature}, places) == []
     used = {"used": s3_credentials["secret_access_key"]}
     others = [(place, content) for place, content in places if place not in _OPERATORS_FILES]
     assert places_of(used, others) == []
     found = places_of({"a job": refused}, places)
-    for place in ("jobs.job_id", "prefect flow_run.parameters", "logs/", "answer"):
+    for place in ("jobs.job_id", "prefect flow_run.parameters", "logs/", "answer", "spans"):
         assert [each for each in found if each.startswith(f"a job: {place}")], (place, found)
 
 

@@ -82,6 +82,16 @@ def test_a_posted_job_is_started_by_the_name_of_its_deployment(
     assert prefect.runs.empty()
 
 
+def test_a_run_continues_the_trace_of_its_job_also_where_the_launcher_has_none(
+    with_prefect: Api, prefect: FakePrefect
+) -> None:
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    with_prefect.shop.submit(traceparent=traceparent)
+    assert prefect.run()["labels"] == {"__OTEL_TRACEPARENT": traceparent}
+    with_prefect.shop.submit()
+    assert "labels" not in prefect.run()
+
+
 def test_a_settled_job_has_its_delivery_started(with_prefect: Api, prefect: FakePrefect) -> None:
     job = with_prefect.shop.processing(make_chunk(0, bad=1), delivery=DELIVERY)
     while (run := prefect.run())["deployment"] != "id-deliver":

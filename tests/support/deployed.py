@@ -27,8 +27,13 @@ PREFECT_SECRETS = {
     "PREFECT_SERVER_API_AUTH_STRING",
 }
 OURS = re.compile(r"^(?:REFINERY|ASG|PREFECT)_")
-# Read by uvicorn, by everybody's telemetry, and by Python.
-OTHERS = {"FORWARDED_ALLOW_IPS", "DO_NOT_TRACK", "PYTHONUNBUFFERED"}
+# Read by uvicorn, by everybody's telemetry, by Python, and for traces.
+OTHERS = {
+    "FORWARDED_ALLOW_IPS",
+    "DO_NOT_TRACK",
+    "PYTHONUNBUFFERED",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+}
 
 
 def read_yaml(path: Path) -> list[Any]:

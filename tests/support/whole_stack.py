@@ -14,6 +14,7 @@ from blocks.store import customers
 from blocks.store.database import Database
 from deployments.embedded.stack import Stack
 from tests.support.client import Annotator, Customer, prefect_client
+from tests.support.collector import Collector
 from tests.support.endpoint import Endpoint
 from tests.support.lost_worker import store_credentials
 from tests.support.s3_files import open_s3
@@ -30,7 +31,17 @@ def endpoint(server_dir: Path) -> Iterator[Endpoint]:
 
 
 @pytest.fixture(scope="session")
-def stack(server_dir: Path, gcs_url: str, endpoint: Endpoint) -> Iterator[Stack]:
+def collector() -> Iterator[Collector]:
+    """The operators', which gets a span of all that the stack does."""
+    found = Collector()
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="session")
+def stack(
+    server_dir: Path, gcs_url: str, endpoint: Endpoint, collector: Collector
+) -> Iterator[Stack]:
     environment = {
         "REFINERY_EGRESS_ALLOW": "127.0.0.1",
         "REFINERY_GCS_ENDPOINT_URL": gcs_url,
@@ -38,6 +49,7 @@ def stack(server_dir: Path, gcs_url: str, endpoint: Endpoint) -> Iterator[Stack]
         # Small, so that a manifest of a few megabytes has many chunks.
         "REFINERY_CHUNK_BYTES_MIN": "262144",
         "REFINERY_CHUNK_BYTES_MAX": "262144",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         # Less than an attack takes, so that its end is seen.
         "REFINERY_UNREAD_ANSWER_S": "10",
     }

@@ -26,11 +26,11 @@ def needed(*extras: str) -> set[str]:
 
 
 def test_the_lock_of_what_runs_is_complete() -> None:
-    assert needed("embedded", "redis", "checkout") <= RUNS.keys()
+    assert needed("embedded", "redis", "otel", "checkout") <= RUNS.keys()
 
 
 def test_what_runs_needs_no_package_of_development() -> None:
-    assert needed("embedded", "redis", "checkout").isdisjoint(DEV)
+    assert needed("embedded", "redis", "otel", "checkout").isdisjoint(DEV)
     assert {"pytest", "mypy", "ruff", "hypothesis"} <= DEV.keys()
 
 

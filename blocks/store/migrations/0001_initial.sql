@@ -186,6 +186,9 @@ create table jobs (
     chunk_bytes      bigint,
     text_bytes       bigint,                             -- of a compressed manifest, once all of it was read
 
+    -- The span of OpenTelemetry that made it; its runs continue the trace. Null where nothing was traced.
+    traceparent   text check (traceparent ~ '^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$'),
+
     error_code    text,
     error_message text,
     created_at    timestamptz not null default now(),

@@ -8,7 +8,7 @@ insert into jobs (
     target_confidence, labels_max, gold_share, min_accuracy, min_gold_seen, include_labels,
     review_no_consensus, review_confidence_below, review_share, review_flagged, review_deadline,
     delivery_type, delivery_bucket, delivery_prefix, delivery_compression, delivery_format,
-    delivery_kms_key_id, delivery_acl
+    delivery_kms_key_id, delivery_acl, traceparent
 ) values (
     %(job_id)s, %(task_key)s, %(customer_id)s, %(manifest_url)s, %(manifest_bytes)s, %(manifest_version)s,
     %(question)s, %(options)s, %(consensus_threshold)s, %(task_type)s, %(callback_url)s, %(metadata)s, %(priority)s,
@@ -18,7 +18,7 @@ insert into jobs (
     %(target_confidence)s, %(labels_max)s, %(gold_share)s, %(min_accuracy)s, %(min_gold_seen)s, %(include_labels)s,
     %(review_no_consensus)s, %(review_confidence_below)s, %(review_share)s, %(review_flagged)s, %(review_deadline)s,
     %(delivery_type)s, %(delivery_bucket)s, %(delivery_prefix)s, %(delivery_compression)s,
-    %(delivery_format)s, %(delivery_kms_key_id)s, %(delivery_acl)s
+    %(delivery_format)s, %(delivery_kms_key_id)s, %(delivery_acl)s, %(traceparent)s
 ) returning job_no;
 
 -- claim_idempotency_key --

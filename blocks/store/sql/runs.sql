@@ -61,7 +61,7 @@ set launched_at = now(), launches = r.launches + 1, flow_run_id = null
 from next, jobs j
 where r.run_no = next.run_no and j.job_no = r.job_no and r.launched_at is null -- nor adopted meanwhile
   and not r.is_paused
-returning r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id,
+returning r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id, j.traceparent,
           not r.needs_own_run and r.launches = 1 and %(queue_min)s <= (
               select count(*) from (
                   select o.needs_own_run, o.launches from runs o
@@ -109,7 +109,7 @@ set launched_at = now(), launches = 1, flow_run_id = %(flow_run_id)s
 from next, jobs j
 where r.run_no = next.run_no and not exists (select from overdue)
   and j.job_no = r.job_no and r.launched_at is null and not r.is_paused
-returning r.kind, j.job_id;
+returning r.kind, j.job_id, j.traceparent;
 
 -- take_back --
 -- Take the first work of a run of small jobs: that which it was asked for, and all that it held when it was stopped.
@@ -118,7 +118,8 @@ set launched_at = now(), flow_run_id = %(flow_run_id)s, not_before = now(),
     launches = r.launches + (r.launched_at is null)::integer
 where r.flow_run_id = %(flow_run_id)s
    or (r.job_no = %(job_no)s and (r.launched_at is null or r.flow_run_id is null))
-returning r.kind, (select j.job_id from jobs j where j.job_no = r.job_no) as job_id;
+returning r.kind, (select j.job_id from jobs j where j.job_no = r.job_no) as job_id,
+          (select j.traceparent from jobs j where j.job_no = r.job_no) as traceparent;
 
 -- hand_over --
 -- Leave work of a run of small jobs to a run of its own: it is large, or has failed. A row that has changed meanwhile
@@ -140,7 +141,7 @@ select pg_notify(%(channel)s, '');
 
 -- find_unanswered --
 -- List launches whose run is not known: the launcher has died, or has lost the database before it could record it.
-select r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id, false as is_queue
+select r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id, j.traceparent, false as is_queue
 from runs r join jobs j using (job_no)
 where r.launched_at is not null and r.flow_run_id is null -- a few rows, by an index of those that were launched
   and r.launched_at < now() - make_interval(secs => %(after_s)s)

@@ -107,7 +107,8 @@ set not_before = now() + make_interval(secs => %(hold_s)s), attempts = n.attempt
 from due, webhooks w
 where n.notification_no = due.notification_no and w.webhook_no = n.webhook_no
 returning n.notification_no, n.webhook_no, n.message_id, n.event, n.body, n.attempts, n.created_at,
-          n.expires_at, w.callback_url, w.failures;
+          n.expires_at, w.callback_url, w.failures,
+          (select j.traceparent from jobs j where j.job_no = n.job_no) as traceparent;
 
 -- log_attempt --
 -- Log an attempt, unless the message was deleted with its job meanwhile.
