@@ -11,7 +11,8 @@ from api.cli.admin import AsJson, print_rows
 from api.cli.database import open_database, operator
 from api.cli.exits import CommandFailed, Exit
 from api.cli.fields import ranged
-from api.cli.output import print_json, print_text
+from api.cli.ops import Limit
+from api.cli.output import note, print_json, print_text
 from blocks.settings import Settings
 from blocks.store import audit, streams
 from blocks.store.audit import Action, Target, TargetKind
@@ -19,6 +20,7 @@ from blocks.store.database import Database
 from blocks.store.streams import Manifest, Outcome, Stream, StreamCounts, StreamManifest
 
 _ROWS_MAX = 1000
+_PAGE = 100
 
 _Customer = Annotated[str, Parameter(help="The customer's id.")]
 _OneCustomer = Annotated[str | None, Parameter(help="Of this customer alone, by id.")]
@@ -27,11 +29,22 @@ _Limit = Annotated[int, ranged("Rows at most, from 1 on, the newest first.", 1)]
 _Manifest = Annotated[str, Parameter(help="The URL of the manifest.")]
 
 
-def list_streams(customer: _OneCustomer = None, *, as_json: AsJson = False) -> None:
-    """List all streams, or a customer's, with how many of their manifests came to what."""
-    with open_database() as database, database.transaction() as tx:
-        found = streams.list_streams(tx, customer)
-    print_rows(found, StreamCounts, as_json=as_json)
+def list_streams(
+    customer: _OneCustomer = None, *, limit: Limit = 100, as_json: AsJson = False
+) -> None:
+    """List streams, by customer and name, with how many of their manifests came to what."""
+    found: list[StreamCounts] = []
+    with open_database() as database:
+        while len(found) <= limit:
+            after = (found[-1].customer_id, found[-1].stream) if found else ("", "")
+            with database.transaction() as tx:
+                page = streams.list_streams(tx, customer, after=after, limit=_PAGE)
+            found += page
+            if len(page) < _PAGE:
+                break
+    print_rows(found[:limit], StreamCounts, as_json=as_json)
+    if len(found) > limit:
+        note("There are more: --limit.")
 
 
 def show_stream(

@@ -141,11 +141,17 @@ def list_delivery_folders(
 
 
 def list_streams(
-    tx: Transaction, customer_id: str | None = None, stream: str | None = None
+    tx: Transaction,
+    customer_id: str | None = None,
+    stream: str | None = None,
+    *,
+    after: tuple[str, str] = ("", ""),
+    limit: int = 1,
 ) -> list[StreamCounts]:
-    """Return all streams, those of a customer, or the one of a name."""
-    rows = tx.execute(_SQL["list_streams"], {"customer_id": customer_id, "stream": stream})
-    return [StreamCounts(**row) for row in rows]
+    """Return a page of streams, of all, a customer or a name, after that of a customer and a name."""
+    bounds = {"after_customer": after[0], "after_stream": after[1], "limit": limit}
+    values = bounds | {"customer_id": customer_id, "stream": stream}
+    return [StreamCounts(**row) for row in tx.execute(_SQL["list_streams"], values)]
 
 
 def list_manifests(

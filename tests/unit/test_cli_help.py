@@ -74,6 +74,7 @@ RANGES = [
     ("me labels", "--limit", ["0"], "from 1 on"),
     ("me renew", "--lease-seconds", ["0", "86401"], "from 1 to 86400"),
     ("webhooks deliveries", "--limit", ["0", "101"], "from 1 to 100"),
+    ("streams list", "--limit", ["0", "1000001"], "from 1 to 1,000,000"),
     ("streams show", "--limit", ["0"], "from 1 on"),
     ("streams failed", "--limit", ["-1"], "from 1 on"),
     ("worker", "--limit", ["0"], "from 1 on"),

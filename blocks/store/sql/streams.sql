@@ -58,18 +58,27 @@ order by job_no desc
 limit %(limit)s;
 
 -- list_streams --
--- List streams, with how many of their manifests have each outcome.
-with outcomes as ({outcomes})
-select s.customer_id, s.stream, s.started_at, max(o.created_at) as latest_at, count(o.outcome) as manifests,
-    count(*) filter (where o.outcome = 'open') as open,
-    count(*) filter (where o.outcome = 'done') as done,
-    count(*) filter (where o.outcome = 'failed') as failed,
-    count(*) filter (where o.outcome = 'cancelled') as cancelled,
-    count(*) filter (where o.outcome = 'replaced') as replaced,
-    count(*) filter (where o.outcome = 'ignored') as ignored
-from streams s left join outcomes o using (customer_id, stream)
-where s.customer_id = coalesce(%(customer_id)s, s.customer_id) and s.stream = coalesce(%(stream)s, s.stream)
-group by s.customer_id, s.stream, s.started_at
+-- List a page of streams, with how many of their manifests have each outcome.
+with page as materialized (
+    select customer_id, stream, started_at from streams
+    where (customer_id, stream) > (%(after_customer)s, %(after_stream)s)
+      and (%(customer_id)s::text is null or customer_id = %(customer_id)s)
+      and (%(stream)s::text is null or stream = %(stream)s)
+    order by customer_id, stream limit %(limit)s
+)
+select s.customer_id, s.stream, s.started_at, o.*
+from page s
+cross join lateral (
+    select max(o.created_at) as latest_at, count(o.outcome) as manifests,
+        count(*) filter (where o.outcome = 'open') as open,
+        count(*) filter (where o.outcome = 'done') as done,
+        count(*) filter (where o.outcome = 'failed') as failed,
+        count(*) filter (where o.outcome = 'cancelled') as cancelled,
+        count(*) filter (where o.outcome = 'replaced') as replaced,
+        count(*) filter (where o.outcome = 'ignored') as ignored
+    from ({outcomes}) o
+    where (o.customer_id, o.stream) = (s.customer_id, s.stream)
+) o
 order by s.customer_id, s.stream;
 
 -- try_again --
