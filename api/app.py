@@ -41,6 +41,7 @@ from api.probes import Probes
 from api.routes import (
     annotation,
     audit,
+    customer_limits,
     customers,
     delivered,
     deliveries,
@@ -230,6 +231,7 @@ def _routers() -> list[Router]:
                 *job_retries.HANDLERS,
                 *pauses.HANDLERS,
                 *job_changes.HANDLERS,
+                *customer_limits.HANDLERS,
             ],
             tags=["Operations"],
             opt=ADMINS_ONLY,

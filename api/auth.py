@@ -97,7 +97,8 @@ async def admit(connection: ASGIConnection[Any, Any, Any, Any], key: str) -> Ses
         if found is None:
             limits.note_wrong(address)
             raise NotAuthorizedException
-    note_rate(connection.scope, limits.keys.take(owner_of(found.principal)))
+    most = found.principal.requests_per_minute_max
+    note_rate(connection.scope, limits.keys.take(owner_of(found.principal), limit=most))
     return found
 
 

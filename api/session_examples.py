@@ -6,12 +6,14 @@ import msgspec
 
 from api.http.document import Answer, Answers, Requests, Taken
 from api.routes.audit import AuditActor, AuditLine, AuditPage, AuditTarget
+from api.routes.customer_limits import LimitsBody
 from api.routes.customers import Customers, CustomerView
 from api.routes.job_changes import JobChangeBody
 from api.routes.keys import KeyBody, KeysPage, KeyView, NewKeyView, RevokedKeyView, SignInLink
 from api.routes.operations_lists import CustomerLoads, StreamLoads, WorkPage
 from api.routes.session import SessionView, SignedIn, SignInBody
 from blocks.store.audit import Action, ActorRole, TargetKind
+from blocks.store.customer_limits import Limits
 from blocks.store.keys import KeyRole
 from blocks.store.loads import CustomerLoad, StreamLoad, Work, WorkStatus
 from blocks.store.pauses import CustomerState
@@ -37,6 +39,7 @@ _KEY = KeyView(
 _LINK = "https://labels.example.com/#in_dGhpcyBpcyBhbiBleGFtcGxlIG9mIGEgbGluayBvZiBvdXJz"
 
 SESSION_REQUESTS: Requests = {
+    "change_customer": Taken(LimitsBody, {"runs": 8, "jobs": None}),
     "change_job": Taken(JobChangeBody, {"priority": 8}),
     "create_key": Taken(KeyBody, {"name": "nightly export"}),
     "sign_in": Taken(SignInBody, {"key": "ak_dGhpcyBpcyBhbiBleGFtcGxlIG9mIGEga2V5IG9mIG91cnM"}),
@@ -61,7 +64,10 @@ _CUSTOMER_LOAD = CustomerLoad(
     open_tasks=812,
 )
 _PAUSED_CUSTOMER = CustomerState(
-    customer_id=_CUSTOMER_LOAD.customer_id, name=_CUSTOMER_LOAD.name, paused_at=_ENDS_AT
+    customer_id=_CUSTOMER_LOAD.customer_id,
+    name=_CUSTOMER_LOAD.name,
+    paused_at=_ENDS_AT,
+    limits=Limits(runs=8),
 )
 _STREAM_LOAD = StreamLoad(
     customer_id="cust_3w9t5k1m7x2c8v4bq6hz0r",
@@ -86,6 +92,8 @@ _WORK = Work(
 SESSION_ANSWERS: Answers = {
     "list_customer_loads": (Answer(200, CustomerLoads([_CUSTOMER_LOAD], None)),),
     "list_stream_loads": (Answer(200, StreamLoads([_STREAM_LOAD], None)),),
+    "get_customer": (Answer(200, _PAUSED_CUSTOMER),),
+    "change_customer": (Answer(200, msgspec.structs.replace(_PAUSED_CUSTOMER, paused_at=None)),),
     "pause_customer": (Answer(200, _PAUSED_CUSTOMER),),
     "resume_customer": (Answer(200, msgspec.structs.replace(_PAUSED_CUSTOMER, paused_at=None)),),
     "list_runs": (Answer(200, WorkPage([_WORK], None)),),

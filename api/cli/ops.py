@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 from api.cli import bulk
 from api.cli.client import COMMON, Client, Common, path
+from api.cli.customer_limits import limits
 from api.cli.fields import ranged
 from api.cli.job_choice import FILTERS, Filters, Job
 from api.cli.output import note, print_json, print_rows
@@ -211,5 +212,6 @@ def add_commands(app: App) -> None:
     for command in (
         audit, jobs, customers, streams, runs,
         bulk.cancel, bulk.retry, bulk.deliver, bulk.pause, bulk.resume, bulk.priority,
+        limits,
     ):  # fmt: skip
         ops.command(command)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakValueDictionary
 
+import msgspec
 from litestar import Request
 
 from api.http.rate_limits import BODY_BYTES, TokenBuckets, address_of, note_rate
@@ -37,11 +38,14 @@ class BodyLimits:
         length = request.headers.get("content-length", "")
         size = int(length) if length.isdecimal() else self._bytes_max
         if size <= self._bytes_max:  # a larger body is refused without being received
-            note_rate(request.scope, self._buckets.take(_owner(request), size))
+            note_rate(
+                request.scope, self._buckets.take(_owner(request), size, limit=_limit(request))
+            )
 
     def count_refused(self, request: _Request, size: int) -> None:
         """Count a body that was refused as many times more as it costs."""
-        rate = self._buckets.charge(_owner(request), size * (_REFUSED_COST - 1))
+        cost = size * (_REFUSED_COST - 1)
+        rate = self._buckets.charge(_owner(request), cost, limit=_limit(request))
         note_rate(request.scope, rate)
 
     @asynccontextmanager
@@ -55,12 +59,22 @@ class BodyLimits:
         """
         lock = self._turns.setdefault(_owner(request), asyncio.Lock())
         async with lock:
-            self._buckets.check(_owner(request))
+            self._buckets.check(_owner(request), limit=_limit(request))
             yield
 
 
 def _owner(request: _Request) -> _Owner:
     """Return whose request it is, or where it is from if nobody has to say who they are."""
     if "user" in request.scope:
-        return request.user
+        # Its limits may change: it is the same owner's bucket all the same.
+        return msgspec.structs.replace(
+            request.user, requests_per_minute_max=None, body_bytes_per_minute_max=None
+        )
     return address_of(request)
+
+
+def _limit(request: _Request) -> int | None:
+    """Return the customer's own limit; None for the one of the settings."""
+    if "user" in request.scope:
+        return request.user.body_bytes_per_minute_max
+    return None

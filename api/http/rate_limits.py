@@ -39,72 +39,82 @@ class Rate(NamedTuple):
     reset_s: int
 
 
+class _Bucket(NamedTuple):
+    tokens: float
+    at_s: float
+    limit: int
+
+
 class TokenBuckets:
     """A bucket for each of many keys: `limit` tokens at first, and as many more a minute.
 
-    With a limit of 0 nothing is refused. Only one thread may use it.
+    With a limit of 0 nothing is refused. A key may have another limit, which comes with each call and
+    may change. Only one thread may use it.
     """
 
     def __init__(self, policy: Policy, limit: int, clock: Callable[[], float] = monotonic) -> None:
         self._policy = policy
         self._limit = limit
         self._clock = clock
-        self._buckets: dict[Hashable, tuple[float, float]] = {}  # tokens, at which time
+        self._buckets: dict[Hashable, _Bucket] = {}
 
-    def take(self, key: Hashable, cost: int = 1) -> Rate:
+    def take(self, key: Hashable, cost: int = 1, *, limit: int | None = None) -> Rate:
         """Take `cost` tokens, or all of a full bucket where that is fewer, and return what is left.
 
         Raises:
             ApiError: 429, there are fewer.
         """
-        if not self._limit:
+        limit = self._limit if limit is None else limit
+        if not limit:
             return Rate(self._policy, 0, 0, 0)
-        cost = min(cost, self._limit)
-        tokens = self._tokens(key)
+        cost = min(cost, limit)
+        tokens = self._tokens(key, limit)
         if tokens < cost:
-            raise self._refusal(tokens, cost)
-        return self._keep(key, tokens - cost)
+            raise self._refusal(tokens, cost, limit)
+        return self._keep(key, tokens - cost, limit)
 
-    def charge(self, key: Hashable, cost: int) -> Rate:
+    def charge(self, key: Hashable, cost: int, *, limit: int | None = None) -> Rate:
         """Take `cost` tokens after the fact: the bucket may owe as many as it can hold."""
-        if not self._limit:
+        limit = self._limit if limit is None else limit
+        if not limit:
             return Rate(self._policy, 0, 0, 0)
-        return self._keep(key, max(self._tokens(key) - cost, -self._limit))
+        return self._keep(key, max(self._tokens(key, limit) - cost, -limit), limit)
 
-    def check(self, key: Hashable) -> None:
+    def check(self, key: Hashable, *, limit: int | None = None) -> None:
         """Pass if there is a token, and take none.
 
         Raises:
             ApiError: 429, there is none.
         """
-        if self._limit and (tokens := self._tokens(key)) < 1:
-            raise self._refusal(tokens, 1)
+        limit = self._limit if limit is None else limit
+        if limit and (tokens := self._tokens(key, limit)) < 1:
+            raise self._refusal(tokens, 1, limit)
 
-    def _keep(self, key: Hashable, tokens: float) -> Rate:
+    def _keep(self, key: Hashable, tokens: float, limit: int) -> Rate:
         if len(self._buckets) >= _BUCKETS_MAX and key not in self._buckets:
             self._forget()
-        self._buckets[key] = (tokens, self._clock())
-        return self._rate(tokens)
+        self._buckets[key] = _Bucket(tokens, self._clock(), limit)
+        return self._rate(tokens, limit)
 
-    def _tokens(self, key: Hashable) -> float:
-        tokens, at = self._buckets.get(key, (float(self._limit), 0.0))
-        return min(self._limit, tokens + (self._clock() - at) * self._limit / WINDOW_S)
+    def _tokens(self, key: Hashable, limit: int) -> float:
+        tokens, at, _ = self._buckets.get(key, (float(limit), 0.0, limit))
+        return min(limit, tokens + (self._clock() - at) * limit / WINDOW_S)
 
-    def _rate(self, tokens: float) -> Rate:
-        missing = self._limit - tokens
-        reset_s = math.ceil(missing * WINDOW_S / self._limit)
-        return Rate(self._policy, self._limit, max(int(tokens), 0), reset_s)
+    def _rate(self, tokens: float, limit: int) -> Rate:
+        missing = limit - tokens
+        reset_s = math.ceil(missing * WINDOW_S / limit)
+        return Rate(self._policy, limit, max(int(tokens), 0), reset_s)
 
-    def _refusal(self, tokens: float, cost: int) -> ApiError:
-        retry_after_s = math.ceil((cost - tokens) * WINDOW_S / self._limit)
-        headers = rate_headers(self._rate(tokens))
-        return rate_limited(self._policy, self._limit, retry_after_s, headers)
+    def _refusal(self, tokens: float, cost: int, limit: int) -> ApiError:
+        retry_after_s = math.ceil((cost - tokens) * WINDOW_S / limit)
+        headers = rate_headers(self._rate(tokens, limit))
+        return rate_limited(self._policy, limit, retry_after_s, headers)
 
     def _forget(self) -> None:
         """Drop the full buckets, which say nothing; if more than half are in use, the oldest as well."""
-        used = {k: v for k, v in self._buckets.items() if self._tokens(k) < self._limit}
+        used = {k: v for k, v in self._buckets.items() if self._tokens(k, v.limit) < v.limit}
         if len(used) > _BUCKETS_MAX // 2:
-            newest = sorted(used, key=lambda k: used[k][1])[-_BUCKETS_MAX // 2 :]
+            newest = sorted(used, key=lambda k: used[k].at_s)[-_BUCKETS_MAX // 2 :]
             used = {k: used[k] for k in newest}
         self._buckets = used
 

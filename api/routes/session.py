@@ -110,7 +110,9 @@ async def sign_in(
         raise NotAuthorizedException if data.link is None else _link_is_over()
     begun, owner = found
     if data.key is None:  # a link is used up by now, so it is too late to refuse it
-        note_rate(request.scope, limits.keys.charge(owner_of(begun.session.principal), 1))
+        who = begun.session.principal
+        rate = limits.keys.charge(owner_of(who), 1, limit=who.requests_per_minute_max)
+        note_rate(request.scope, rate)
     if earlier is not None:
         keys.forget(earlier)
     key_id = customers.id_of(begun.session.key_hash)

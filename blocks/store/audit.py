@@ -41,6 +41,7 @@ class Action(StrEnum):
     JOB_PRIORITY_CHANGED = "job_priority_changed"
     CUSTOMER_PAUSED = "customer_paused"
     CUSTOMER_RESUMED = "customer_resumed"
+    CUSTOMER_LIMITS_CHANGED = "customer_limits_changed"
     ANNOTATOR_EXCLUDED = "annotator_excluded"
     CREDENTIALS_WIPED = "credentials_wiped"
     WEBHOOK_MADE = "webhook_made"

@@ -50,13 +50,16 @@ class KeyKind(StrEnum):
 class Principal(msgspec.Struct, frozen=True):
     """The customer, the annotator or the operator that a request is from: one of the three is set.
 
-    An annotator's key may have the role of a reviewer. An operator is known by the id of the key.
+    An annotator's key may have the role of a reviewer. An operator is known by the id of the key. A
+    customer may have limits of their own on requests, and on bytes of bodies; None is the settings'.
     """
 
     customer_id: str | None
     annotator_no: int | None
     is_reviewer: bool = False
     admin_key_id: str | None = None
+    requests_per_minute_max: int | None = None
+    body_bytes_per_minute_max: int | None = None
 
     @property
     def kind(self) -> KeyKind:

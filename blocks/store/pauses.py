@@ -10,6 +10,7 @@ from datetime import datetime
 import msgspec
 
 from blocks.store import outbox
+from blocks.store.customer_limits import Limits
 from blocks.store.database import Transaction, allow_time
 from blocks.store.queries import load
 
@@ -29,6 +30,8 @@ class CustomerState(msgspec.Struct, frozen=True, kw_only=True):
     """Their name."""
     paused_at: datetime | None
     """Since when all that they have and post is paused; null if it is not."""
+    limits: Limits
+    """Limits of their own."""
 
 
 def find_customer(tx: Transaction, customer_id: str) -> CustomerState | None:

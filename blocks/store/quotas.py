@@ -3,16 +3,18 @@
 They are checked in the transaction that adds, after it has added. That does not see what other
 transactions add at the same moment, so a customer may exceed a quota by as much as is added side by
 side: at most one request for each of the API's connections. Tasks and bytes are counted every
-`_RECOUNT_S` seconds only, so additions of other processes and runs are seen that much later.
+`_RECOUNT_S` seconds only, so additions of other processes and runs are seen that much later. A quota
+that an operator has set for the customer comes before the one of the settings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from threading import Lock
 from time import monotonic
 from typing import NamedTuple
 
 from blocks.domain.errors import RefineryError
+from blocks.store import customer_limits
 from blocks.store.database import Transaction
 from blocks.store.queries import load
 
@@ -50,6 +52,7 @@ _COUNTED_NOW_AND_THEN = {Quota.OPEN_TASKS, Quota.STORED_BYTES}
 _RECOUNT_S = 10.0
 _REFUSED_S = 1.0
 _COUNTS_MAX = 10_000
+_LIMITS_S = 1.0
 
 
 class QuotaExceeded(RefineryError):
@@ -71,6 +74,7 @@ class Quotas:
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._counted: dict[tuple[str, Quota], _Count] = {}
+        self._limits: dict[str, _Own] = {}
         self._lock = Lock()
 
     def check(
@@ -85,11 +89,13 @@ class Quotas:
     ) -> None:
         """Compare the present amount, and `to_come` more, with `most`; 0 is no quota.
 
+        Where the customer has a quota of their own, that counts in place of `most`.
         `added` is how much of it this transaction has added.
 
         Raises:
             QuotaExceeded: it is more.
         """
+        most = self._own(tx, customer_id).get(quota, most)
         if not most:
             return
         amount = self._known(customer_id, quota, added, most - to_come)
@@ -98,6 +104,18 @@ class Quotas:
             self._keep(customer_id, quota, amount - added if amount + to_come > most else amount)
         if amount + to_come > most:
             raise QuotaExceeded(quota, most)
+
+    def _own(self, tx: Transaction, customer_id: str) -> Mapping[str, int]:
+        """Return the customer's own limits, as they were a second ago at the longest."""
+        with self._lock:
+            kept = self._limits.get(customer_id)
+        if kept is None or self._clock() - kept.at_s >= _LIMITS_S:
+            kept = _Own(customer_limits.get(tx, customer_id), self._clock())
+            with self._lock:
+                if len(self._limits) >= _COUNTS_MAX:
+                    self._limits.clear()
+                self._limits[customer_id] = kept
+        return kept.limits
 
     def _known(self, customer_id: str, quota: Quota, added: int, most: int) -> int | None:
         """Return the amount by an earlier count, now with `added`; None if that is too old."""
@@ -117,6 +135,11 @@ class Quotas:
             if len(self._counted) >= _COUNTS_MAX:
                 self._counted.clear()
             self._counted[customer_id, quota] = _Count(amount, self._clock())
+
+
+class _Own(NamedTuple):
+    limits: Mapping[str, int]
+    at_s: float
 
 
 class _Count(NamedTuple):

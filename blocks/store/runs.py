@@ -83,14 +83,14 @@ class LaunchedRun(msgspec.Struct, frozen=True):
 def take(tx: Transaction, *, runs_max: int, per_customer_max: int) -> Launch | None:
     """Return the run whose turn it is, and count it as under way; None if there is none, or no room.
 
-    A customer with a thousand runs has a turn as often as one with a single run. Half as many as
-    `per_customer_max` may be under way beside those, for work that has failed before.
+    A customer with a thousand runs has a turn as often as one with a single run. A limit of the
+    customer's own comes before `per_customer_max`. Half as many may be under way beside those, for work
+    that has failed before.
     """
     tx.execute(_SQL["begin_turn"], {"lock": _TURN_LOCK})
     bounds = {
         "runs_max": runs_max,
         "per_customer_max": per_customer_max,
-        "retried_per_customer_max": max(per_customer_max // 2, 1),
         "queue_min": QUEUE_MIN,
     }
     row = tx.execute(_SQL["take"], bounds).fetchone()

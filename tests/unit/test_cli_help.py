@@ -40,6 +40,7 @@ NEEDED = {
     "jobs errors": ["job_1"],
     "jobs objects": ["job_1"],
     "jobs quality": ["job_1"],
+    "ops limits": ["cust_1"],
     "ops priority": ["--to=1"],
     "streams show": ["cust_1", "daily"],
     "tasks submit": ["https://a.example/", "--question", "?", "--option", "a"],
@@ -79,6 +80,19 @@ RANGES = [
     ("streams failed", "--limit", ["-1"], "from 1 on"),
     ("worker", "--limit", ["0"], "from 1 on"),
     ("ops priority", "--to", ["-1", "10"], "from 0 to 9"),
+    ("ops limits", "--runs", ["0", "1001"], "from 1 to 1000"),
+    *(
+        ("ops limits", f"--{name}", ["-1"], "from 0 on")
+        for name in (
+            "jobs",
+            "open-tasks",
+            "stored-bytes",
+            "webhooks",
+            "keys",
+            "requests-per-minute",
+            "body-bytes-per-minute",
+        )
+    ),
     ("ops audit", "--limit", ["0", "1000001"], "from 1 to 1,000,000"),
     *(
         (f"ops {command}", "--limit", ["0", "1000001"], "from 1 to 1,000,000")

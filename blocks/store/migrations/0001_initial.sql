@@ -13,7 +13,9 @@ create table customers (
     customer_id text primary key,                       -- cust_…
     name        text not null,
     created_at  timestamptz not null default now(),
-    paused_at   timestamptz                             -- by an operator: nothing new is begun for any job of theirs
+    paused_at   timestamptz,                            -- by an operator: nothing new is begun for any job of theirs
+    -- Limits that operators have set for them, {"runs": 5}; the settings have those that are missing here.
+    limits      jsonb not null default '{}' check (jsonb_typeof(limits) = 'object')
 );
 
 -- Claims and launchers pass over the jobs of these.

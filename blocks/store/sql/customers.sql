@@ -21,7 +21,11 @@ insert into api_keys (key_hash, prefix, admin_name) values (%(key_hash)s, %(pref
 
 -- principal --
 -- Whose a key is, or a session that was begun with it.
-k.customer_id, k.annotator_no, k.is_reviewer, case when k.admin_name is not null then k.key_id end as admin_key_id
+k.customer_id, k.annotator_no, k.is_reviewer, case when k.admin_name is not null then k.key_id end as admin_key_id,
+(select (c.limits ->> 'requests_per_minute')::bigint from customers c where c.customer_id = k.customer_id)
+    as requests_per_minute_max,
+(select (c.limits ->> 'body_bytes_per_minute')::bigint from customers c where c.customer_id = k.customer_id)
+    as body_bytes_per_minute_max
 
 -- find_key --
 -- Return whose a key is, unless it was revoked.
@@ -56,6 +60,15 @@ left join (
     select customer_id, count(*) as keys from api_keys where revoked_at is null group by customer_id
 ) k using (customer_id)
 order by c.created_at, c.customer_id;
+
+-- get_limits --
+select limits from customers where customer_id = %(customer_id)s;
+
+-- lock_limits --
+select limits from customers where customer_id = %(customer_id)s for no key update;
+
+-- set_limits --
+update customers set limits = %(limits)s::jsonb where customer_id = %(customer_id)s;
 
 -- list_annotators --
 select a.annotator_id, a.name, a.customer_ids, a.created_at,

@@ -68,4 +68,4 @@ where run_no = any (array(
 ));
 
 -- find_customer --
-select customer_id, name, paused_at from customers where customer_id = %(customer_id)s;
+select customer_id, name, paused_at, limits from customers where customer_id = %(customer_id)s;

@@ -40,9 +40,13 @@ with recursive {waiting_customers}, next as (
         where r.customer_id = customer.customer_id and r.launched_at is not null and isfinite(r.not_before)
     ) own
     cross join lateral (
+        select coalesce((c.limits ->> 'runs')::integer, %(per_customer_max)s) as runs_max
+        from customers c where c.customer_id = customer.customer_id
+    ) theirs
+    cross join lateral (
         select first.run_no
-        from (values (0, own.under_way - own.retried < %(per_customer_max)s),
-                     (1, own.retried < %(retried_per_customer_max)s)) turn (failed, has_room)
+        from (values (0, own.under_way - own.retried < theirs.runs_max),
+                     (1, own.retried < greatest(theirs.runs_max / 2, 1))) turn (failed, has_room)
         cross join lateral (
             select r.run_no from runs r
             where turn.has_room and r.customer_id = customer.customer_id and r.launched_at is null
