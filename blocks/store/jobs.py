@@ -146,16 +146,14 @@ class Job(NewJob, frozen=True, kw_only=True):
     @property
     def has_work_left(self) -> bool:
         """True if it has not ended, or is to be delivered."""
-        return not (
-            self.status.has_ended and (self.delivery_status or DeliveryStatus.FAILED).has_ended
-        )
+        delivery = self.delivery_status or DeliveryStatus.FAILED
+        return not (self.status.has_ended and delivery.has_ended)
 
     @property
     def paused_since(self) -> datetime | None:
         """When it was paused; None if it is not, or has no work left."""
-        if not self.has_work_left:
-            return None
-        return min((at for at in (self.paused_at, self.customer_paused_at) if at), default=None)
+        pauses = (self.paused_at, self.customer_paused_at) if self.has_work_left else ()
+        return min(filter(None, pauses), default=None)
 
     @property
     def pin(self) -> Pin | None:
