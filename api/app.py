@@ -187,6 +187,7 @@ def create_app(settings: Settings) -> Litestar:
         logging_config=None,
     )
     _resolve_one_by_one(app)
+    _allow_all_methods(app)
     return app
 
 
@@ -200,6 +201,20 @@ def _resolve_one_by_one(app: Litestar) -> None:
             for _, model in route.route_handler_map.values():
                 batches = model.dependency_batches
                 model.dependency_batches = [{each} for batch in batches for each in batch]
+
+
+def _allow_all_methods(app: Litestar) -> None:
+    """Have `OPTIONS` of a path name all its methods.
+
+    Litestar makes its handler with the first of a path's methods, and names no others ever after.
+    """
+    for route in app.routes:
+        if isinstance(route, HTTPRoute):
+            stale, model = route.route_handler_map["OPTIONS"]
+            fresh = route.create_options_handler(route.path)
+            fresh.owner = stale.owner
+            fresh.on_registration(app)
+            route.route_handler_map["OPTIONS"] = (fresh, model)
 
 
 def _routers() -> list[Router]:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from litestar.routes import HTTPRoute
+from litestar.testing import TestClient
 
 from api.app import create_app
 from api.auth import ADMINS_ONLY, ANNOTATORS_ONLY, CUSTOMERS_ONLY
@@ -56,6 +57,16 @@ def test_no_request_starts_a_task_for_what_its_handler_is_given() -> None:
     ]
     assert max(len(model.dependency_batches) for model in models) > 2
     assert {len(batch) for model in models for batch in model.dependency_batches} == {1}
+
+
+def test_options_of_a_path_name_all_its_methods(document: dict[str, Any]) -> None:
+    client = TestClient(
+        create_app(Settings(database_url="postgresql://x/y", encryption_key="ab" * 32))
+    )
+    for path, item in document["paths"].items():
+        answer = client.options(re.sub(r"\{\w+\}", "x", path))
+        allowed = {method.lower() for method in answer.headers["Allow"].split(", ")}
+        assert (answer.status_code, allowed) == (204, {*item, "options"}), path
 
 
 def operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
