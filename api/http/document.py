@@ -101,7 +101,9 @@ def _complete_parameters(operation: dict[str, Any], known: Mapping[str, Any]) ->
             name = option.get("$ref", "").removeprefix(_REFERENCE)
             found = known[name] if name else option
             if found != {"type": "null"}:
-                schema |= {key: found[key] for key in ("type", "enum") if key in found}
+                schema |= {key: found[key] for key in ("type", "enum", "format") if key in found}
+        if schema["type"] == "integer":  # Litestar writes its bounds as floats
+            schema |= {key: int(schema[key]) for key in ("minimum", "maximum") if key in schema}
         if "enum" in schema:
             schema.pop("default", None)
         schema.pop("description", None)  # the parameter itself has one

@@ -219,13 +219,14 @@ def _parameter_faults(request: _Handled, error: HTTPException) -> list[Fault]:
     if not wrong:
         return []  # a 404 has no handler to look at
     return [
-        _parameter_fault(request, name, field)
+        parameter_fault(request, name, field)
         for name, field in request.route_handler.parsed_fn_signature.parameters.items()
         if name in wrong
     ]
 
 
-def _parameter_fault(request: _Handled, name: str, field: FieldDefinition) -> Fault:
+def parameter_fault(request: _Handled, name: str, field: FieldDefinition) -> Fault:
+    """Return what a parameter must be, beside what was given."""
     definition = field.kwarg_definition
     rules = {rule: getattr(definition, rule, None) for rule in _RULES}
     # `| None` says that the parameter may be left out: nothing in a URL or a header is null.

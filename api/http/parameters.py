@@ -7,7 +7,14 @@ from litestar.params import PathParameter, QueryParameter
 
 from api.http.errors import invalid_request
 from blocks.bodies.fields import Fault
-from blocks.domain.ids import is_annotator_id, is_customer_id, is_job_id
+from blocks.domain.ids import (
+    ANNOTATOR_ID,
+    CUSTOMER_ID,
+    JOB_ID,
+    is_annotator_id,
+    is_customer_id,
+    is_job_id,
+)
 
 JobId = Annotated[str, PathParameter(description="The `job_id` of one of your jobs.")]
 TaskId = Annotated[str, PathParameter(description="The `task_id` of one of your tasks.")]
@@ -17,6 +24,12 @@ DeliveryId = Annotated[
     PathParameter(description="The `delivery_id` of a notification, from the log of its endpoint."),
 ]
 Cursor = Annotated[str | None, QueryParameter(description="The `next_cursor` of the page before.")]
+AN_ANNOTATOR = {"pattern": f"^{ANNOTATOR_ID}$"}
+"""The `schema_extra` of a query parameter that `check_annotator` is for."""
+A_CUSTOMER = {"pattern": f"^{CUSTOMER_ID}$"}
+"""The same for `check_customer`."""
+A_JOB = {"pattern": f"^{JOB_ID}$"}
+"""The same for `check_job`."""
 PAGE_LIMIT = "How many a page has at most."
 
 

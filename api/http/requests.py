@@ -1,6 +1,7 @@
 """Read bodies strictly, and refuse unknown parameters, in place of Litestar."""
 
 from collections import Counter
+from enum import Enum
 from http import HTTPStatus
 from typing import Any
 
@@ -11,7 +12,7 @@ from litestar.types import Receive, Scope, Send
 
 from api.http.bodies import parse
 from api.http.body_limits import BodyLimits
-from api.http.errors import ApiError, invalid_request, not_found
+from api.http.errors import ApiError, invalid_request, not_found, parameter_fault
 from api.http.hangups import raise_on_hangup
 from api.http.threads import run
 from blocks.bodies.fields import Fault
@@ -110,3 +111,12 @@ def _check_query(request: Request[Any, Any, Any]) -> None:
     if nuls:
         message = "The character U+0000 cannot be part of this."
         raise invalid_request([Fault(name, message) for name in nuls])
+    # msgspec takes this text for None where a parameter may be left out, and a list would be unfiltered.
+    nulls = [
+        parameter_fault(request, name, field)
+        for name, field in request.route_handler.parsed_fn_signature.parameters.items()
+        if field.is_optional and request.query_params.get(name, "").lower() == "null"
+        if not field.has_inner_subclass_of(str) or field.has_inner_subclass_of(Enum)
+    ]
+    if nulls:
+        raise invalid_request(nulls)

@@ -12,7 +12,7 @@ from msgspec import Meta
 from api.auth import annotator_no, reviewer_no
 from api.http.bodies import digest
 from api.http.errors import invalid_request, not_a_reviewer, not_found, unknown_cursor
-from api.http.parameters import PAGE_LIMIT, Cursor, check_annotator_id
+from api.http.parameters import AN_ANNOTATOR, PAGE_LIMIT, Cursor, check_annotator_id
 from api.http.refusals import refusals
 from api.metrics import Metrics
 from api.routes.claimed_views import Claimed, show_claimed, show_review, show_signed
@@ -74,7 +74,7 @@ class ClaimBody(Body, frozen=True, kw_only=True):
     """Only tasks of this job; null is all."""
     reason: ReviewReason | None = None
     """With `queue=review`: only tasks that are under review for this reason; null is all."""
-    annotator_id: str | None = None
+    annotator_id: Annotated[str, Meta(extra_json_schema=AN_ANNOTATOR)] | None = None
     """With `queue=review`: only tasks that this annotator has labelled or skipped; null is all."""
 
     checks: ClassVar[Checks] = {"annotator_id": check_annotator_id}

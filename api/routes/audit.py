@@ -10,7 +10,7 @@ from litestar.params import QueryParameter
 
 from api.auth import ADMINS_TOO, tenant
 from api.http.errors import unknown_cursor
-from api.http.parameters import PAGE_LIMIT, Cursor, check_customer
+from api.http.parameters import A_CUSTOMER, PAGE_LIMIT, Cursor, check_customer
 from api.http.refusals import refusals
 from blocks.store import audit
 from blocks.store.audit import Action, ActorRole, Detail, Line, TargetKind
@@ -95,7 +95,10 @@ def index(  # noqa: PLR0913 - the query
     action: Annotated[Action | None, QueryParameter(description="Only acts of this kind.")] = None,
     customer: Annotated[
         str | None,
-        QueryParameter(description="For operators: only on this customer's things, by id."),
+        QueryParameter(
+            description="For operators: only on this customer's things, by id.",
+            schema_extra=A_CUSTOMER,
+        ),
     ] = None,
     actor: Annotated[
         str | None,

@@ -11,7 +11,7 @@ from litestar.params import QueryParameter
 
 from api.auth import ADMINS_TOO, names_shown
 from api.http.errors import ApiError, invalid_request, not_found, unknown_cursor
-from api.http.parameters import PAGE_LIMIT, Cursor, JobId, check_annotator
+from api.http.parameters import AN_ANNOTATOR, PAGE_LIMIT, Cursor, JobId, check_annotator
 from api.http.refusals import refusals
 from api.routes.job_views import as_written
 from api.routes.jobs import find_job
@@ -110,7 +110,10 @@ def index(
     ] = None,
     annotator: Annotated[
         str | None,
-        QueryParameter(description="Only tasks that this annotator labelled, by their id."),
+        QueryParameter(
+            description="Only tasks that this annotator labelled, by their id.",
+            schema_extra=AN_ANNOTATOR,
+        ),
     ] = None,
     limit: Annotated[
         int, QueryParameter(ge=1, le=_PAGE_MAX, description=PAGE_LIMIT)

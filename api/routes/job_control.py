@@ -10,7 +10,7 @@ from litestar.params import QueryParameter
 
 from api.auth import ADMINS_TOO, actor, tenant
 from api.http.errors import ApiError, conflict, not_found, unknown_cursor
-from api.http.parameters import PAGE_LIMIT, Cursor, JobId, check_customer
+from api.http.parameters import A_CUSTOMER, PAGE_LIMIT, Cursor, JobId, check_customer
 from api.http.refusals import refusals
 from api.routes.job_views import JobView, views
 from api.routes.jobs import find_job, show
@@ -54,7 +54,10 @@ def index(
         JobStatus | None, QueryParameter(description="Only jobs of this status.")
     ] = None,
     customer: Annotated[
-        str | None, QueryParameter(description="For operators: only jobs of this customer, by id.")
+        str | None,
+        QueryParameter(
+            description="For operators: only jobs of this customer, by id.", schema_extra=A_CUSTOMER
+        ),
     ] = None,
     search: Annotated[
         str | None,

@@ -25,7 +25,7 @@ from blocks.store.customers import Principal
 from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Job
 
-_LINE_MAX = 2**63 - 1
+_LINE_MAX = 2**53 - 1  # what every JSON reader holds exactly, the document's among them
 
 _Request = Request[Principal, Any, Any]
 

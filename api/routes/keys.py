@@ -15,7 +15,7 @@ from msgspec import Meta
 from api.auth import ADMINS_TOO, KeyRing, actor, reader, tenant
 from api.http.bodies import digest
 from api.http.errors import ApiError, conflict, invalid_request, not_found, unknown_cursor
-from api.http.parameters import PAGE_LIMIT, Cursor, check_customer
+from api.http.parameters import A_CUSTOMER, PAGE_LIMIT, Cursor, check_customer
 from api.http.refusals import refusals
 from blocks import logs
 from blocks.bodies.fields import Body, Fault
@@ -151,7 +151,10 @@ def index(
     request: _Request,
     database: NamedDependency[Database],
     customer: Annotated[
-        str | None, QueryParameter(description="For operators: the keys of this customer alone.")
+        str | None,
+        QueryParameter(
+            description="For operators: the keys of this customer alone.", schema_extra=A_CUSTOMER
+        ),
     ] = None,
     limit: Annotated[
         int, QueryParameter(ge=1, le=_PAGE_MAX, description=PAGE_LIMIT)

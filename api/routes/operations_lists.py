@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
 from api.http.errors import unknown_cursor
-from api.http.parameters import PAGE_LIMIT, Cursor, check_customer
+from api.http.parameters import A_CUSTOMER, PAGE_LIMIT, Cursor, check_customer
 from api.http.refusals import refusals
 from blocks.domain.ids import is_customer_id
 from blocks.store import loads
@@ -20,7 +20,9 @@ _MAX = 100
 _NUMBER_DIGITS_MAX = 18
 
 _Limit = Annotated[int, QueryParameter(ge=1, le=_MAX, description=PAGE_LIMIT)]
-_Customer = Annotated[str | None, QueryParameter(description="Only of this customer, by id.")]
+_Customer = Annotated[
+    str | None, QueryParameter(description="Only of this customer, by id.", schema_extra=A_CUSTOMER)
+]
 
 
 class CustomerLoads(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from litestar.params import QueryParameter
 
 from api.auth import ADMINS_TOO, names_shown, reader
 from api.http.errors import not_found
-from api.http.parameters import JobId, check_annotator
+from api.http.parameters import AN_ANNOTATOR, JobId, check_annotator
 from api.http.refusals import refusals
 from api.http.streams import LongReads
 from api.http.threads import run
@@ -49,7 +49,10 @@ async def read(
     ] = None,
     annotator: Annotated[
         str | None,
-        QueryParameter(description="The `confusion` of this annotator alone, by their id."),
+        QueryParameter(
+            description="The `confusion` of this annotator alone, by their id.",
+            schema_extra=AN_ANNOTATOR,
+        ),
     ] = None,
 ) -> QualityView:
     """Return how well annotators agree, at any time; a large job takes seconds."""

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from api.auth import reviewer_no
 from api.http.errors import not_a_reviewer
-from api.http.parameters import check_job
+from api.http.parameters import A_JOB, check_job
 from api.http.refusals import refusals
 from api.routes.option_hints import OptionHints
 from blocks.bodies.fields import Body, Fault
@@ -133,7 +133,9 @@ class ReviewQueues(msgspec.Struct, frozen=True):
 def index(
     request: _Request,
     database: NamedDependency[Database],
-    job_id: Annotated[str | None, QueryParameter(description="Only this job, by its id.")] = None,
+    job_id: Annotated[
+        str | None, QueryParameter(description="Only this job, by its id.", schema_extra=A_JOB)
+    ] = None,
     limit: Annotated[
         int, QueryParameter(ge=1, le=_JOBS_MAX, description="How many jobs are listed at most.")
     ] = _JOBS_DEFAULT,

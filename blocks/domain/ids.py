@@ -15,11 +15,13 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTH = 22  # 110 bits: cannot be guessed, and does not collide
 JOB_ID = rf"job_[{_ALPHABET}]{{{_LENGTH}}}"
 """The pattern of a job's id, as a regular expression."""
+ANNOTATOR_ID = rf"ann_[{_ALPHABET}]{{{_LENGTH}}}"
+CUSTOMER_ID = rf"cust_[{_ALPHABET}]{{{_LENGTH}}}"
 
 _ORDINAL_BITS = 32  # an inline job has one chunk, which grows
 _JOB = re.compile(JOB_ID)
-_ANNOTATOR = re.compile(rf"ann_[{_ALPHABET}]{{{_LENGTH}}}")
-_CUSTOMER = re.compile(rf"cust_[{_ALPHABET}]{{{_LENGTH}}}")
+_ANNOTATOR = re.compile(ANNOTATOR_ID)
+_CUSTOMER = re.compile(CUSTOMER_ID)
 _TASK = re.compile(rf"tsk_([{_ALPHABET}]{{{_LENGTH}}})(0|[1-9][0-9]{{0,18}})")
 
 _KEY_BITS = 60

@@ -192,6 +192,7 @@ _WORDS: dict[type[types.Type], Callable[[Any], str]] = {
     types.StrType: _string,
     types.EnumType: lambda info: f"one of {', '.join(str(choice.value) for choice in info.cls)}",
     types.LiteralType: lambda info: f"one of {', '.join(map(str, info.values))}",
+    types.DateTimeType: lambda _: "a date and a time, such as 2026-10-15T09:30:00Z",
     types.ListType: _array,
     types.DictType: _object,
     types.StructType: _struct,
