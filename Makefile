@@ -35,7 +35,7 @@ $(BIN)/python -m pip install $(PIP_FLAGS) -r $(1) 2> >(grep -v '^WARNING: ' >&2)
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chromium screenshots collect unit faults check format bench grown licences lock clean
+.PHONY: help demo up test chromium screenshots collect unit faults fuzz check format bench grown licences lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -69,6 +69,9 @@ unit: $(READY) ## Run the tests that need no server
 
 faults: $(READY) ## Inject every fault and try every attack that the tests know; PYTEST_ARGS="-k API" chooses
 	$(BIN)/python -m pytest tests/e2e/test_injected_faults.py tests/e2e/test_hostile_neighbour.py --faults-all -s -q $(PYTEST_ARGS)
+
+fuzz: $(READY) ## Ask every operation of the API what its schema allows and what not; PYTEST_ARGS="-k operator" chooses
+	$(BIN)/python -m pytest tests/integration/test_fuzzed_api.py --fuzz-all -q $(PYTEST_ARGS)
 
 check: $(READY) ## Check format, lint, types, who imports whom, spelling, and the lock
 	$(BIN)/ruff format --check .

@@ -47,6 +47,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=float,
         help="after so many seconds a human would help: 120 by default, 300 for the drawn few",
     )
+    fuzz = parser.getgroup("fuzz", "requests made from the OpenAPI document (tests/integration)")
+    fuzz.addoption("--fuzz-all", action="store_true", help="of all operations, and more of each")
+    fuzz.addoption("--fuzz-seed", type=int, default=1, help="which operations are drawn")
 
 
 class ByServer(LoadScopeScheduling):  # type: ignore[misc]

@@ -77,9 +77,11 @@ def serve(settings: Settings) -> Iterator[str]:
     thread = threading.Thread(target=found.run)
     thread.start()
     wait_until(lambda: found.started)
-    yield f"http://127.0.0.1:{port}"
-    found.should_exit = True
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        found.should_exit = True
+        thread.join()
 
 
 CANARY = "canary-8d1f4c2b"
