@@ -1,14 +1,17 @@
 """Read bodies strictly, and refuse unknown parameters, in place of Litestar."""
 
 from collections import Counter
+from datetime import datetime
 from enum import Enum
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 from litestar import Request
 from litestar.connection.base import empty_receive, empty_send
 from litestar.params import QueryParameter
 from litestar.types import Receive, Scope, Send
+from litestar.typing import FieldDefinition
 
 from api.http.bodies import parse
 from api.http.body_limits import BodyLimits
@@ -111,12 +114,25 @@ def _check_query(request: Request[Any, Any, Any]) -> None:
     if nuls:
         message = "The character U+0000 cannot be part of this."
         raise invalid_request([Fault(name, message) for name in nuls])
-    # msgspec takes this text for None where a parameter may be left out, and a list would be unfiltered.
-    nulls = [
+    loose = [
         parameter_fault(request, name, field)
         for name, field in request.route_handler.parsed_fn_signature.parameters.items()
-        if field.is_optional and request.query_params.get(name, "").lower() == "null"
-        if not field.has_inner_subclass_of(str) or field.has_inner_subclass_of(Enum)
+        if name in request.query_params and _is_loose(field, request.query_params[name])
     ]
-    if nulls:
-        raise invalid_request(nulls)
+    if loose:
+        raise invalid_request(loose)
+
+
+def _is_loose(field: FieldDefinition, text: str) -> bool:
+    """Return True for a text that Litestar takes for more than it says.
+
+    It takes null for a parameter that is not there, so that a list would be unfiltered, and a number
+    for a time.
+    """
+    if field.has_inner_subclass_of(datetime):
+        try:
+            msgspec.convert(text, datetime)
+        except msgspec.ValidationError:
+            return True
+    is_any_text = field.has_inner_subclass_of(str) and not field.has_inner_subclass_of(Enum)
+    return text.lower() == "null" and field.is_optional and not is_any_text
