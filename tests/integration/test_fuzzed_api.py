@@ -105,6 +105,7 @@ def test_answers_are_as_the_document_says(
         ],
         env={
             **os.environ,
+            "PYTHONHASHSEED": "0",
             "SCHEMATHESIS_HOOKS": str(REPOSITORY / "tests/support/fuzz_hooks.py"),
             "FUZZ_KEY_ID": customers.key_id(key) if key else "",
         },
