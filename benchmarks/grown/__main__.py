@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import cyclopts
+import httpx
 from rich.console import Console
 
 from benchmarks.grown import faults, isolation, throughput
@@ -60,7 +61,7 @@ def _run(part: str, sizes: GrownSizes) -> int:
             code = _PART[part](folder, sizes, console)
         except KeyboardInterrupt:
             return 130
-        except (MachineFailed, throughput.ThroughputFailed) as error:
+        except (MachineFailed, throughput.ThroughputFailed, httpx.HTTPError) as error:
             console.print(str(error), style="red", markup=False)
             code = 1
         if code:

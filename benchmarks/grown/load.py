@@ -2,9 +2,7 @@
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -14,22 +12,13 @@ _PAUSE_S = 0.02
 _ANSWER_S_MAX = 30.0
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Tell of a request that was refused, or got no answer."""
-
-    at_s: float
-    """On the monotonic clock, when the answer was there or given up."""
-    what: str
-
-
 class Load:
     """Read jobs as a customer and claim tasks as an annotator, until it is stopped."""
 
     def __init__(self, url: str, customer_key: str, annotator_key: str) -> None:
         self.requests = 0
         self.slowest_s = 0.0
-        self.failures: list[Failure] = []
+        self.failures: list[str] = []
         self._url = url
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -44,10 +33,6 @@ class Load:
         self._stopping.set()
         for thread in self._threads:
             thread.join()
-
-    def failures_but(self, begin_s: float, end_s: float) -> Mapping[str, int]:
-        """Return what failed outside of these seconds, by kind."""
-        return Counter(f.what for f in self.failures if not begin_s <= f.at_s <= end_s)
 
     @staticmethod
     def _reader(key: str) -> tuple[str, Callable[[httpx.Client], httpx.Response]]:
@@ -78,4 +63,4 @@ class Load:
             self.requests += 1
             self.slowest_s = max(self.slowest_s, now_s - begin_s)
             if what:
-                self.failures.append(Failure(now_s, what))
+                self.failures.append(what)
