@@ -40,6 +40,13 @@ class Filters:
             name="--search", help="Jobs with this text in their id, question or manifest URL."
         ),
     ] = None
+    stream: Annotated[
+        str | None,
+        Parameter(
+            name="--stream",
+            help="Jobs alone that streams of this name have made, the latest for each manifest.",
+        ),
+    ] = None
     older_than: Annotated[
         str | None, Parameter(name="--older-than", help=f"Jobs submitted before this: {AGO}.")
     ] = None
@@ -64,7 +71,12 @@ class Filters:
         """Yield the jobs that these filters leave, the newest first, as they are read page by page."""
         before = read_time(self.older_than)
         submitted_before = datetime.fromisoformat(before) if before else None
-        asked = {"customer": self.customer, "status": self.status, "search": self.search}
+        asked = {
+            "customer": self.customer,
+            "status": self.status,
+            "search": self.search,
+            "stream": self.stream,
+        }
         cursor = None
         while True:
             page = client.get(path("jobs"), **asked, limit=_PAGE, cursor=cursor)

@@ -68,6 +68,15 @@ def index(
             "at 1,000 jobs, and may have fewer than `limit`, or none, before the last.",
         ),
     ] = None,
+    stream: Annotated[
+        str | None,
+        QueryParameter(
+            min_length=1,
+            max_length=200,
+            description="Only jobs that a stream of this name has made, the latest for each version of "
+            "a manifest. Pages are as those of `search`.",
+        ),
+    ] = None,
     limit: Annotated[
         int, QueryParameter(ge=1, le=_PAGE_MAX, description=PAGE_LIMIT)
     ] = _PAGE_DEFAULT,
@@ -81,7 +90,9 @@ def index(
     whose = tenant(request) or customer
     if customer not in (None, whose):
         return JobsPage([], None)
-    find = partial(job_lists.search, text=search) if search else job_lists.list_page
+    find = job_lists.list_page
+    if search or stream:
+        find = partial(job_lists.search, text=search, stream=stream)
     with database.transaction() as tx:
         found = find(tx, whose, limit=limit, status=status, before=cursor)
         if found is None:

@@ -45,13 +45,17 @@ def list_page(
 def search(
     tx: Transaction,
     customer_id: str | None,
-    text: str,
+    text: str | None,
     *,
     limit: int,
+    stream: str | None = None,
     status: JobStatus | None = None,
     before: str | None = None,
 ) -> Found | None:
     """Find up to `limit` jobs with `text` in their id, question or manifest URL, capital or small.
+
+    With `stream`, of the jobs that streams of this name have made: the latest for each version of a
+    manifest.
 
     Looks at 1,000 jobs older than `before`, so it may find fewer, or none, though more are left. None if
     `before` is no job of theirs.
@@ -63,6 +67,7 @@ def search(
         "customer_id": customer_id,
         "before": place,
         "text": text,
+        "stream": stream,
         "status": status,
         "limit": limit + 1,
         "searched_max": _SEARCHED_MAX,

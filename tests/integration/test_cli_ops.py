@@ -78,6 +78,38 @@ def test_jobs_of_all_customers_are_listed_by_filters(ops: Cli, shop: Shop) -> No
     assert "An operator has stopped the run" in shown.out
 
 
+def test_jobs_of_a_stream_are_chosen(ops: Cli, api: Api, shop: Shop) -> None:
+    mine, theirs, plain = shop.submit(), another(shop), shop.submit()
+    for job in (mine, theirs):
+        for stream in ("daily", "weekly") if job is mine else ("daily",):
+            shop.run(
+                "insert into streams (customer_id, stream) values (%s, %s)", job.customer_id, stream
+            )
+            shop.run(
+                "insert into stream_manifests (customer_id, stream, manifest_url, version, job_no)"
+                " values (%s, %s, 's3://manifests/one.jsonl', '1', %s)",
+                job.customer_id, stream, job.job_no,
+            )  # fmt: skip
+    assert listed(ops, "--stream", "daily") == [theirs.job_id, mine.job_id]
+    assert listed(ops, "--stream", "daily", "--customer", mine.customer_id) == [mine.job_id]
+    assert listed(ops, "--stream", "weekly", "--status", "processing") == []
+    assert listed(ops, "--stream", "weekly", "--search", plain.job_id) == []
+    assert listed(ops, "--stream", "dai") == []
+    dry = ops.done("ops", "priority", "--to", "9", "--stream", "daily", "--dry-run")
+    assert {line.split()[0] for line in dry.out.splitlines()} == {mine.job_id, theirs.job_id}
+    shown = api.get("/v1/jobs?stream=daily").json()["jobs"]  # a customer's key sees its own
+    assert [job["job_id"] for job in shown] == [mine.job_id]
+    page = api.get("/v1/jobs?stream=daily&limit=1", ops_headers(api, shop)).json()
+    cursor = page["next_cursor"]
+    rest = api.get(f"/v1/jobs?stream=daily&limit=1&cursor={cursor}", ops_headers(api, shop)).json()
+    assert [job["job_id"] for job in page["jobs"] + rest["jobs"]] == [theirs.job_id, mine.job_id]
+    assert rest["next_cursor"] is None
+
+
+def ops_headers(api: Api, shop: Shop) -> dict[str, str]:
+    return api.bearer(shop.do(customers.add_admin_key, "Ona"))
+
+
 def test_many_jobs_are_cancelled_and_each_says_what_came_of_it(ops: Cli, shop: Shop) -> None:
     doomed, kept = [shop.submit() for _ in range(3)], another(shop)
     over = settled_job(shop)

@@ -66,6 +66,28 @@ def test_a_look_reads_little_where_there_are_many_jobs(crowded: tuple[Shop, Job]
     explained.check(1000)  # the newest, and not all of several thousands
 
 
+def test_jobs_of_a_stream_are_looked_up_one_by_one(crowded: tuple[Shop, Job]) -> None:
+    shop, _ = crowded
+    with shop.held() as tx:
+        tx.execute(
+            "insert into streams (customer_id, stream) values (%s, 'daily')", [shop.customer_id]
+        )
+        tx.execute(
+            "insert into stream_manifests (customer_id, stream, manifest_url, version, job_no) "
+            "select customer_id, 'daily', job_id, '1', job_no from jobs where customer_id = %s",
+            [shop.customer_id],
+        )
+        for stream, jobs in (("daily", 20), ("weekly", 0)):
+            explained = Explained(tx)
+            found = job_lists.search(
+                cast(Transaction, explained), shop.customer_id, None, stream=stream, limit=20
+            )
+            assert found is not None
+            assert len(found.jobs) == jobs
+            explained.check(5000)  # 1,000 jobs, each by an index
+        tx.rollback()
+
+
 @pytest.mark.parametrize("is_operator", [True, False])
 def test_jobs_of_a_rare_status_are_found_without_a_look_at_the_others(
     crowded: tuple[Shop, Job], is_operator: bool

@@ -41,12 +41,16 @@ where job_no < %(before)s and manifest_url is not null
 order by job_no desc limit %(searched_max)s;
 
 -- matching --
-where position(lower(%(text)s) in lower(concat_ws(' ', n.job_id, n.question, n.manifest_url))) > 0
+where (%(text)s::text is null
+       or position(lower(%(text)s) in lower(concat_ws(' ', n.job_id, n.question, n.manifest_url))) > 0)
+  and (%(stream)s::text is null or (  -- one look for each: what exists() asks may be hashed, with all streams in it
+      select m.stream from stream_manifests m where m.job_no = n.job_no and m.stream = %(stream)s limit 1
+  ) is not null)
   and (%(status)s::text is null or n.status = %(status)s)
 order by n.job_no desc limit %(limit)s;
 
 -- search --
--- Of the next jobs of a customer, list those in whose id, question or manifest a text stands.
+-- Of the next jobs of a customer, list those in whose id, question or manifest a text stands, or that a stream has made.
 {jobs.job}
   and j.job_no = any (array(select n.job_no from ({next_of_customer}) n {matching}))
 order by j.job_no desc;
