@@ -48,7 +48,9 @@ def make_job(
     with Database(databases.database_url, connections_max=1) as database:
         vault = Vault([bytes.fromhex(databases.stack.encryption_key)])
         with database.transaction() as tx:
-            new = _new_job(customers.add_customer(tx, "Bench"), threshold, stop_early=stop_early)
+            new = make_new_job(
+                customers.add_customer(tx, "Bench"), threshold, stop_early=stop_early
+            )
             new = msgspec.structs.replace(new, **changes)
             job_id, _ = jobs.submit(tx, new, vault)
             job = jobs.get(tx, job_id)
@@ -56,7 +58,7 @@ def make_job(
             jobs.begin(tx, job.job_no)
             jobs.pin(tx, job.job_no, Pin(tasks * _LINE_BYTES, '"etag"'), _CHUNK_TASKS * _LINE_BYTES)
         for chunk_no, first in enumerate(range(0, tasks, _CHUNK_TASKS)):
-            frame = _frame(first, min(_CHUNK_TASKS, tasks - first))
+            frame = make_frame(first, min(_CHUNK_TASKS, tasks - first))
             gold = _gold(job, chunk_no, frame, gold_every) if gold_every else {}
             with database.transaction() as tx:
                 if gold:
@@ -118,7 +120,8 @@ def settle_down(databases: Databases) -> None:
         connection.execute("checkpoint")
 
 
-def _new_job(customer_id: str, threshold: int, *, stop_early: bool) -> NewJob:
+def make_new_job(customer_id: str, threshold: int, *, stop_early: bool) -> NewJob:
+    """Return what a customer asks for."""
     return NewJob(
         customer_id=customer_id,
         manifest_url="s3://bench/manifest.jsonl",
@@ -146,7 +149,7 @@ def _gold(job: Job, chunk_no: int, frame: pl.DataFrame, every: int) -> dict[int,
     }
 
 
-def _frame(first: int, tasks: int) -> pl.DataFrame:
+def make_frame(first: int, tasks: int) -> pl.DataFrame:
     """Return tasks like the good lines of the manifests that ingestion is measured with."""
     numbers = range(first, first + tasks)
     columns = {

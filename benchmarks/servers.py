@@ -71,6 +71,10 @@ class Databases:
         """Connect to our own database, in autocommit."""
         return psycopg.connect(self.database_url, autocommit=True)
 
+    def connect_to(self, name: str) -> psycopg.Connection[tuple[Any, ...]]:
+        """Connect to another database of the same server, in autocommit."""
+        return psycopg.connect(self.database_url_of(name), autocommit=True)
+
     def make_database(self, name: str) -> None:
         """Make an empty database; drop one of that name first."""
         identifier = sql.Identifier(name)

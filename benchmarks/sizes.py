@@ -46,6 +46,17 @@ class Sizes:
     restored_tasks: Annotated[int, Parameter(validator=Number(gte=100))] = 1_000_000
     """Tasks of the database that is backed up and restored."""
 
+    year_days: Annotated[int, Parameter(validator=Number(gte=8))] = 365
+    """Days for which jobs come, end, and are deleted."""
+    jobs_a_day: _Count = 1000
+    """Jobs that come and end each day."""
+    year_job_lines: _Count = 20
+    """Lines of each of them."""
+    kept_days: _Count = 90
+    """Days after their end when they are deleted."""
+    probe_tasks: _Count = 2000
+    """Tasks of the job in which claims are measured, now and then."""
+
     annotators: Annotated[int, Parameter(validator=Number(gte=1, lte=200))] = 8
     """Annotators who work at the same time, each in a closed loop."""
     seconds: _Seconds = 8.0
@@ -104,6 +115,11 @@ SMOKE = Sizes(
     interval_jobs=2,
     interval_tasks=100,
     restored_tasks=6_000,
+    year_days=8,
+    jobs_a_day=3,
+    year_job_lines=5,
+    kept_days=3,
+    probe_tasks=20,
     annotators=2,
     seconds=0.5,
     warm_seconds=0.2,

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Literal, get_args
 
 from rich.console import Console
@@ -30,6 +30,7 @@ from benchmarks import (
     results,
     small_jobs,
     starts,
+    years,
 )
 from benchmarks.contender import Contender, compare, table_of
 from benchmarks.environments import NotInstalled
@@ -63,6 +64,7 @@ Name = Literal[
     "inference",
     "quality",
     "restore",
+    "years",
 ]
 ALL: tuple[Name, ...] = get_args(Name)
 # They need an environment of this name, which is made from a package index.
@@ -179,7 +181,7 @@ def _annotation(
 
 
 def _alone(
-    measure_it: Callable[[Stacks, Sizes, Console], Table | Iterator[Table]],
+    measure_it: Callable[[Stacks, Sizes, Console], Table | Iterable[Table]],
 ) -> "_Measure":
     """Take a measurement that has one name only."""
 
@@ -211,4 +213,5 @@ _GROUPS: dict[tuple[Name, ...], _Measure] = {
     ("inference",): _alone(inference.measure),
     ("quality",): _alone(quality.measure),
     ("restore",): _alone(restore.measure),
+    ("years",): _alone(years.measure),
 }
