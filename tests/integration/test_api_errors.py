@@ -810,7 +810,7 @@ def test_a_parameter_with_u0000_or_a_number_out_of_range_is_refused(
         for parameter in operation.get("parameters", []):
             if parameter["in"] != "query" or "{" in url:
                 continue
-            is_any_text = parameter["name"] in {"search", "actor", "target"}
+            is_any_text = parameter["name"] in {"search", "stream", "actor", "target"}
             numbers = () if is_any_text else (str(2**63), str(2**70), str(-(2**63)))
             for value in ("%00", "x%00y", *numbers):
                 asked = f"{url}?{parameter['name']}={value}"
@@ -828,6 +828,7 @@ def test_no_parameter_of_the_reference_filters_unless_it_is_set(schema: dict[str
 
 WRONG_PARAMETERS = [
     ("/v1/jobs?search=", "search", "This must be a string of 1 to 200 characters, not ''."),
+    ("/v1/jobs?stream=", "stream", "This must be a string of 1 to 200 characters, not ''."),
     ("/v1/jobs?status=done", "status",
      "This must be one of accepted, processing, completed, failed, cancelled, not 'done'."),
     ("/v1/jobs?status=null", "status",
