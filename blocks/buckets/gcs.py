@@ -16,6 +16,7 @@ from blocks.domain.errors import AccessDenied, BucketNotFound, ObjectChanged
 from blocks.domain.model import Pin
 from blocks.secrets.credentials import GcsCredentials
 from blocks.secrets.egress import make_redirect_guard
+from blocks.secrets.machine_identity import MachineIdentity
 from blocks.secrets.tls import load_ssl_context
 
 _CONSOLE_URL = "https://console.cloud.google.com/storage/browser"
@@ -28,7 +29,7 @@ class GcsBucket:
     def __init__(
         self,
         name: str,
-        credentials: GcsCredentials | None,
+        credentials: GcsCredentials | MachineIdentity | None,
         *,
         endpoint_url: str = "",
         request_s: float | None = None,

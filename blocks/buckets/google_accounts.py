@@ -1,15 +1,18 @@
-"""A customer's service account of Google, which asks for its tokens without the environment."""
+"""Accounts of Google: a customer's, which knows no environment, and the machine's own."""
 
 import json
 from typing import Any
 
+import google.auth
+import google.auth.transport.requests
 import google.auth.transport.urllib3
 import urllib3
-from google.auth.exceptions import RefreshError, TransportError
+from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
 from google.oauth2.service_account import Credentials as ServiceAccount
 
 from blocks.domain.errors import InvalidCredentials, Transient
 from blocks.secrets.credentials import GcsCredentials, check_service_account
+from blocks.secrets.machine_identity import MachineIdentity, NoIdentity
 from blocks.secrets.tls import load_ssl_context
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
@@ -36,13 +39,16 @@ class CustomerAccount(ServiceAccount):
             super().refresh(_Request(http))  # type: ignore[no-untyped-call]
 
 
-def open_account(credentials: GcsCredentials) -> CustomerAccount:
-    """Return a service account that Google has just accepted.
+def open_account(credentials: GcsCredentials | MachineIdentity) -> Any:
+    """Return an account that Google has just given a token; gcsfs gets further ones.
 
     Raises:
         InvalidCredentials: it is none, or Google does not accept it.
         Transient: Google's token server cannot be reached, or has no answer now.
+        NoIdentity: the machine has no identity of Google's, or none now.
     """
+    if isinstance(credentials, MachineIdentity):
+        return _open_machines()
     try:
         check_service_account(credentials.service_account_json)
         info = json.loads(credentials.service_account_json) | {"token_uri": _TOKEN_URI}
@@ -57,4 +63,17 @@ def open_account(credentials: GcsCredentials) -> CustomerAccount:
         raise InvalidCredentials("Google does not accept the service account.") from None
     except Exception:  # noqa: BLE001 - google-auth and cryptography raise what they like for a bad key
         raise InvalidCredentials("Google does not accept the service account.") from None
+    return account
+
+
+def _open_machines() -> Any:
+    """Return the application default credentials: a file's, a federation's, or the metadata server's."""
+    try:
+        account: Any = google.auth.default(scopes=[_SCOPE])[0]
+        account.refresh(google.auth.transport.requests.Request())
+    except GoogleAuthError as error:
+        raise NoIdentity(
+            "The operator's block holds no service account, and this machine has no identity of "
+            f"Google's ({type(error).__name__})."
+        ) from None
     return account

@@ -25,6 +25,7 @@ from blocks.domain.errors import (
 from blocks.domain.model import Pin
 from blocks.secrets.credentials import S3Credentials
 from blocks.secrets.egress import Egress, GuardedResolver
+from blocks.secrets.machine_identity import MachineIdentity
 
 # Unfinished uploads cost their owner some cents; a store that lists them too slowly keeps them.
 _ABORTS_S_MAX = 60.0
@@ -37,7 +38,7 @@ class S3Bucket:
     def __init__(
         self,
         name: str,
-        credentials: S3Credentials | None,
+        credentials: S3Credentials | MachineIdentity | None,
         *,
         egress: Egress,
         kms_key_id: str | None = None,
@@ -49,6 +50,7 @@ class S3Bucket:
 
         from blocks.buckets.s3_session import CustomerHttp, new_session  # noqa: PLC0415
 
+        keys = credentials if isinstance(credentials, S3Credentials) else None
         endpoint_url = credentials.endpoint_url if credentials else None
         if endpoint_url:
             egress.check_url(endpoint_url)
@@ -82,13 +84,13 @@ class S3Bucket:
 
         self._fs = Verbatim(
             anon=credentials is None,
-            key=credentials.access_key_id if credentials else None,
-            secret=credentials.secret_access_key if credentials else None,
-            token=credentials.session_token if credentials else None,
+            key=keys.access_key_id if keys else None,
+            secret=keys.secret_access_key if keys else None,
+            token=keys.session_token if keys else None,
             endpoint_url=endpoint_url,
             client_kwargs={"region_name": credentials.region} if credentials else {},
             config_kwargs=config,
-            session=new_session(is_anonymous=credentials is None),
+            session=new_session(credentials),
             s3_additional_kwargs=_write_options(kms_key_id, acl),
             use_listings_cache=False,
             skip_instance_cache=True,

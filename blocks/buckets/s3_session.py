@@ -17,11 +17,16 @@ from botocore.configprovider import (
     ConfigValueStore,
     ConstantProvider,
 )
+from botocore.exceptions import BotoCoreError
 from botocore.handlers import add_expect_header
 
 from blocks.buckets.answers import BoundedResponse, time_limits
+from blocks.secrets.credentials import S3Credentials
 from blocks.secrets.egress import make_redirect_guard
+from blocks.secrets.machine_identity import MachineIdentity, NoIdentity
 from blocks.secrets.tls import load_ssl_context
+
+_NO_IDENTITY = "The operator's block holds no key, and this machine has no identity of Amazon's"
 
 
 @lru_cache(maxsize=1)
@@ -53,11 +58,37 @@ class CustomerSession(AioSession):  # type: ignore[misc]
     def _add_configured_endpoint_provider(self, *_: Any, **__: Any) -> None:
         """Add none: endpoints come from botocore's rules, or from the customer."""
 
-    async def get_credentials(self) -> None:
+    async def get_credentials(self) -> Any:
         """Return none: a client is given its credentials, or is anonymous."""
 
     def get_auth_token(self, **_: Any) -> None:
         """Return none."""
+
+
+class MachineSession(CustomerSession):
+    """A session for an operator's block without a key: its credentials are the machine's own.
+
+    botocore finds them as everywhere, and fetches new ones before they expire. Nothing else is read
+    from there.
+    """
+
+    def __init__(self, identity: MachineIdentity) -> None:
+        super().__init__()
+        self._machine = AioSession(profile=identity.profile)
+
+    async def get_credentials(self) -> Any:
+        """Return credentials that are refreshed when they are used.
+
+        Raises:
+            NoIdentity: there are none.
+        """
+        try:
+            found = await self._machine.get_credentials()
+        except BotoCoreError as error:
+            raise NoIdentity(f"{_NO_IDENTITY} ({type(error).__name__}).") from None
+        if found is None:
+            raise NoIdentity(f"{_NO_IDENTITY}.")
+        return found
 
 
 class CustomerHttp(AIOHTTPSession):  # type: ignore[misc]
@@ -84,16 +115,21 @@ class CustomerHttp(AIOHTTPSession):  # type: ignore[misc]
         return session
 
 
-def new_session(*, is_anonymous: bool) -> CustomerSession:
+def new_session(credentials: S3Credentials | MachineIdentity | None) -> CustomerSession:
     """Return a session whose clients share the models that earlier ones have read.
+
+    A client is given keys itself; the machine's identity comes from its session.
 
     If a store tells it to, botocore repeats a request in another region of Amazon. That is left to
     anonymous requests: their customers cannot name the region, and nothing in them is secret.
     """
-    session = CustomerSession()
+    if isinstance(credentials, MachineIdentity):
+        session: CustomerSession = MachineSession(credentials)
+    else:
+        session = CustomerSession()
     # With this a body waits for "100 Continue", for ever where a store or a proxy does not know that.
     session.unregister("before-call.s3", add_expect_header)
-    if not is_anonymous:
+    if credentials is not None:
         session.register("before-call.s3", _stay_in_region)
     return session
 

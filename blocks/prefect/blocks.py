@@ -10,6 +10,8 @@ import json
 from typing import Any, TypeVar
 
 import httpx
+from botocore.exceptions import BotoCoreError
+from google.auth.exceptions import GoogleAuthError
 from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials, MinIOCredentials
 from prefect_aws.client_parameters import AwsClientParameters
@@ -23,6 +25,7 @@ from blocks.domain.model import Compression, ResultFormat
 from blocks.domain.object_urls import ObjectUrl, StoreType, parse_place
 from blocks.secrets.credentials import Credentials, GcsCredentials, S3Credentials
 from blocks.secrets.egress import Egress
+from blocks.secrets.machine_identity import MachineIdentity
 from blocks.settings import Settings
 from blocks.store.jobs import DeliveryTarget
 
@@ -105,11 +108,13 @@ ManifestSource(
         """Return the URL of an object in the bucket."""
         return f"{self.bucket_url}/{key}"
 
-    def read_credentials(self) -> Credentials | None:
+    def read_credentials(self) -> Credentials | MachineIdentity | None:
         """Return the credentials in the form that our buckets take.
 
+        A block without a key stands for the identity of the machine that the run is on.
+
         Raises:
-            UnusableBlock: they are for another store, or hold no key.
+            UnusableBlock: they are for another store, or hold half a key.
         """
         amazon = self.aws_credentials or self.minio_credentials
         is_google = self.place.store is StoreType.GCS
@@ -118,6 +123,20 @@ ManifestSource(
         if self.gcp_credentials:
             return _google(self.gcp_credentials)
         return _amazon(amazon) if amazon else None
+
+    def read_key(self) -> Credentials | None:
+        """Return the credentials, if any, with a key that URLs can be signed with.
+
+        Raises:
+            UnusableBlock: as `read_credentials`, or they hold none.
+        """
+        found = self.read_credentials()
+        if isinstance(found, MachineIdentity):
+            raise UnusableBlock(
+                f"The credentials of {self.bucket_url} hold no key to sign URLs with, and the machine's "
+                "own do not last as long as a job. Give the block a key, or set sign_urls to false."
+            )
+        return found
 
     def open(
         self,
@@ -278,6 +297,11 @@ def _load(kind: type[_B], name: str) -> _B:
     slug = kind.get_block_type_slug()
     try:
         found = kind.load(name.removeprefix(f"{slug}/"))
+    except GoogleAuthError as error:
+        raise UnusableBlock(
+            f"The block {slug}/{name} holds no service account, and this machine has no identity of "
+            "Google's."
+        ) from error
     except ValueError as error:
         raise UnusableBlock(
             f"There is no block {slug}/{name}; make it in the Prefect UI."
@@ -303,18 +327,28 @@ def _check_trust(parameters: AwsClientParameters) -> None:
         )
 
 
-def _amazon(block: AwsCredentials | MinIOCredentials) -> S3Credentials:
+def _in_session(block: AwsCredentials) -> Any:
+    """Return the block's key, or one of the role that it assumes."""
+    try:
+        return block.get_boto3_session().get_credentials().get_frozen_credentials()
+    except BotoCoreError as error:
+        raise UnusableBlock(f"The AwsCredentials block cannot be used: {error}") from error
+
+
+def _amazon(block: AwsCredentials | MinIOCredentials) -> S3Credentials | MachineIdentity:
     _check_trust(block.aws_client_parameters)
     if isinstance(block, MinIOCredentials):
         key, token = block.minio_root_user, None
         secret: str | None = block.minio_root_password.get_secret_value()
     else:
-        # This finds credentials of a profile, a role, or the machine itself, too.
-        found = block.get_boto3_session().get_credentials()
-        if found is None:
-            raise UnusableBlock("The AwsCredentials block holds no key, and the machine has none.")
-        frozen = found.get_frozen_credentials()
-        key, secret, token = frozen.access_key, frozen.secret_key, frozen.token
+        if not (block.assume_role_arn or block.aws_access_key_id or block.aws_secret_access_key):
+            return MachineIdentity(
+                region=block.region_name or _REGION,
+                endpoint_url=block.aws_client_parameters.endpoint_url,
+                profile=block.profile_name,
+            )
+        found = _in_session(block)
+        key, secret, token = found.access_key, found.secret_key, found.token
     if not key or not secret:
         raise UnusableBlock("The credentials block holds no key, or no secret.")
     return S3Credentials(
@@ -326,10 +360,10 @@ def _amazon(block: AwsCredentials | MinIOCredentials) -> S3Credentials:
     )
 
 
-def _google(block: GcpCredentials) -> GcsCredentials:
+def _google(block: GcpCredentials) -> GcsCredentials | MachineIdentity:
     info = block.service_account_info
     if info is not None:
         return GcsCredentials(service_account_json=json.dumps(info.get_secret_value()))
     if block.service_account_file is not None:
         return GcsCredentials(service_account_json=block.service_account_file.read_text("utf-8"))
-    raise UnusableBlock("The GcpCredentials block holds no service account.")
+    return MachineIdentity()

@@ -269,7 +269,7 @@ def job_of(
     }
     if options.sign_urls:
         # They are looked at alone; a job copies those that its block has when it is read.
-        body["credentials"] = msgspec.to_builtins(source.read_credentials())
+        body["credentials"] = msgspec.to_builtins(source.read_key())
     job, faults = read_body(msgspec.json.encode(body), JobBody)
     if job is None or faults:
         raise InvalidParameters(

@@ -180,7 +180,7 @@ def keep_to_sign(job: Job) -> None:
     from blocks.prefect.blocks import UnusableBlock, load_source  # noqa: PLC0415
 
     source = load_source(job.credentials_block)
-    credentials = source.read_credentials()
+    credentials = source.read_key()
     if credentials is None:
         raise UnusableBlock(f"The block {job.credentials_block} has no credentials to sign with.")
     sealed = job_credentials.seal(

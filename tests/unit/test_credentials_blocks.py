@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import google.auth
 import pytest
+from google.auth.exceptions import DefaultCredentialsError
 from prefect_aws import AwsCredentials, MinIOCredentials
 from prefect_aws.client_parameters import AwsClientParameters
+from prefect_gcp import GcpCredentials
 from pydantic import SecretStr
 
-from blocks.prefect.blocks import ManifestSource, UnusableBlock
+from blocks.prefect.blocks import ManifestSource, UnusableBlock, load_source
 from blocks.secrets.credentials import S3Credentials
 
 
@@ -45,3 +48,18 @@ def test_what_a_block_says_of_certificates_is_not_passed_over(tmp_path: Path, na
         for each in source(**{name: value}):
             with pytest.raises(UnusableBlock, match=rf"{name} .*SSL_CERT_FILE"):
                 each.read_credentials()
+
+
+def test_a_block_that_prefect_cannot_make_here_for_want_of_an_identity_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise DefaultCredentialsError("none")  # type: ignore[no-untyped-call]
+
+    def load(_: str) -> ManifestSource:
+        return ManifestSource(bucket_url="gs://bucket", gcp_credentials=GcpCredentials())
+
+    monkeypatch.setattr(google.auth, "default", refuse)
+    monkeypatch.setattr(ManifestSource, "load", load)
+    with pytest.raises(UnusableBlock, match="holds no service account, and this machine has no"):
+        load_source("etl")

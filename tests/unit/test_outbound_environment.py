@@ -11,7 +11,7 @@ import pytest
 from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 
 from blocks.buckets.s3_session import new_session
-from tests.support.outbound import EXPECTED, Listener, hosts_asked
+from tests.support.outbound import EXPECTED, Listener, hosts_asked, s3_credentials
 
 TRAP = "{trap}"
 FOLDER = "{folder}"
@@ -182,7 +182,7 @@ def test_a_session_has_botocores_own_value_for_each_of_its_variables(
     for _, names, _, _ in BOTOCORE_DEFAUT_SESSION_VARIABLES.values():
         for name in [names] if isinstance(names, str) else names or ():
             monkeypatch.setenv(name, "rubbish")
-    session = new_session(is_anonymous=False)
+    session = new_session(s3_credentials())
     for name, (_, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items():
         expected = convert(default) if convert and default is not None else default
         assert session.get_config_variable(name) == expected, name
