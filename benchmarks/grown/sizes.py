@@ -23,7 +23,7 @@ class GrownSizes:
     """Numbers of workers that are at work, in turn."""
     rounds: _Count = 1
     """Everything is measured once in a round; figures are medians."""
-    jobs: _Count = 12
+    jobs: _Count = 24
     """Jobs that are posted at once."""
     lines: Annotated[int, Parameter(validator=Number(gte=100))] = 250_000
     """Lines of the manifest of each."""
