@@ -131,6 +131,12 @@ def remove_groups(token: str, root: Path = ROOT) -> None:
             folder.rmdir()
 
 
+def find_groups(prefix: str, root: Path = ROOT) -> set[str]:
+    """Return the names of drills that have groups."""
+    parents = (root / "cpu", root / "cpuacct", root)
+    return {each.name for parent in parents for each in parent.glob(f"{prefix}*")}
+
+
 def _folders(token: str, root: Path) -> Iterator[Path]:
     for parent in (root / "cpu" / token, root / "cpuacct" / token, root / token):
         if parent.is_dir():

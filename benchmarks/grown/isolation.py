@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.grown.cpu_groups import remove_groups
+from benchmarks.grown.cpu_groups import find_groups, remove_groups
 from deployments.embedded.exec_child import KEEP
 from deployments.embedded.processes import EXEC_CHILD
 
@@ -78,6 +78,10 @@ def _remove_leftovers() -> None:
         with contextlib.suppress(BlockingIOError, FileNotFoundError), _locked(folder):
             remove_groups(folder.name)
             shutil.rmtree(folder, ignore_errors=True)
+    # A group that had a process which nobody had collected yet could not be removed with its folder.
+    for name in find_groups(PREFIX):
+        if not Path(tempfile.gettempdir(), name).exists():
+            remove_groups(name)
 
 
 @contextlib.contextmanager
