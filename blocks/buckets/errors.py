@@ -55,6 +55,7 @@ _GCS_STATUS: dict[int, tuple[type[Terminal], str]] = {
 # wrong region, a key of KMS that is switched off.
 _TRANSIENT_STATUS = {408, 409, 425, 429, *range(500, 600)}
 _NOT_IMPLEMENTED = 501
+_UPLOAD_GONE = 410  # of GCS: a new one has to be begun
 # S3 answers a request in another region than the bucket's with one of these; without a body there is
 # only the status. The region is in the body, or in a header.
 _S3_REGION_CODES = {
@@ -69,8 +70,10 @@ _REGION = re.compile(r"[a-z0-9-]{1,40}")
 # A code of S3. A hostile store may put megabytes there, and codes are shown and stored.
 _CODE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STATUS = re.compile(r"[1-9][0-9]{2}")
-# These come with 400, and yet time may mend them.
+# These come with 400 or 404, and yet time may mend them: an upload is gone that a twin, or a rule of the
+# bucket, has tidied up, and the next attempt begins another.
 _S3_TRANSIENT_CODES = {
+    "NoSuchUpload",
     "BadDigest",
     "IncompleteBody",
     "RequestLimitExceeded",
@@ -152,7 +155,7 @@ def _classify_s3(code: str, status: int | None) -> tuple[type[Terminal] | type[T
 def _classify_gcs(status: int) -> tuple[type[Terminal] | type[Transient], str]:
     if status in _GCS_STATUS:
         return _GCS_STATUS[status]
-    if status in _TRANSIENT_STATUS:
+    if status in _TRANSIENT_STATUS or status == _UPLOAD_GONE:
         return Transient, f"The store answered {status}."
     return AccessDenied, f"The store refuses the request for {{key!r}}: {status}."
 

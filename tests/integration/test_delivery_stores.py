@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 import pytest
 
 from api.cli.verify import check_folder
+from blocks.buckets.uploads import HashedFile, S3Upload
 from blocks.domain.model import JobStatus
 from blocks.secrets.credentials import S3Credentials
 from deployments.embedded.object_stores import ObjectStoreAddress
@@ -122,6 +125,38 @@ def test_tidying_up_that_fails_holds_no_delivery_up(
     proxy.always(fault, matches)
     check_delivered(shop, job_id, conditional_put=True)
     assert proxy.played
+
+
+@pytest.mark.parametrize("step", ["partNumber=", "uploadId="])
+def test_an_upload_that_somebody_else_has_ended_is_begun_again(
+    shop: FlowShop, proxy: FaultyStore, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A twin that has delivered tidies up, and what is still being written is gone."""
+    monkeypatch.setattr(S3Upload, "write", write_in_parts)
+    job_id = settled(shop, proxy)
+    ended: list[str] = []
+
+    def end_once(request: Request) -> None:
+        method = "PUT" if step == "partNumber=" else "POST"
+        if not ended and request.method == method and step in request.target:
+            ended.append(request.target)
+            path, _, query = request.target.partition("?")
+            shop.s3.call_s3(
+                "abort_multipart_upload",
+                Bucket=shop.bucket,
+                Key=unquote(path).removeprefix("/").partition("/")[2],
+                UploadId=parse_qs(query)["uploadId"][0],
+            )
+
+    proxy._choose = end_once
+    check_delivered(shop, job_id, conditional_put=True)
+    assert ended
+
+
+def write_in_parts(upload: S3Upload, data: Any) -> int:
+    """Send all at once as parts, however little it is."""
+    upload._send(bytes(data))
+    return HashedFile.write(upload, data)
 
 
 def test_what_a_store_never_does_is_told_and_not_tried_again(
