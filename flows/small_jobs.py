@@ -35,6 +35,7 @@ from flows.running.resources import (
     load_job,
     load_undelivered,
     refuse_paused,
+    settings,
 )
 from flows.running.setbacks import PROCESS_JOB, record_failures
 from flows.writing import delivery
@@ -162,7 +163,9 @@ def _take_back(job_no: int, run_id: UUID) -> list[Work]:
 @RETRY.wraps
 def _take_more(customer_id: str, run_id: UUID) -> list[Work]:
     with database().transaction() as tx:
-        work = runs.take_more(tx, customer_id, run_id)
+        work = runs.take_more(
+            tx, customer_id, run_id, per_customer_max=settings().runs_per_customer_max
+        )
     return [work] if work else []
 
 

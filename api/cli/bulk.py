@@ -52,11 +52,17 @@ class _Act(NamedTuple):
     changes: Mapping[str, int] | None = None
 
     def ask(self, client: Client, job_id: str) -> None:
-        """Ask for it to be done to a job."""
-        if self.changes is None:
-            client.post(self.path(job_id), again=self.may_repeat)
-        else:
+        """Ask for it to be done to a job.
+
+        Raises:
+            CommandFailed: it is refused, or the job that was resumed is paused with its customer.
+        """
+        if self.changes is not None:
             client.patch(self.path(job_id), self.changes)
+            return
+        job = client.post(self.path(job_id), again=self.may_repeat)
+        if self.name == "resume" and job["paused_at"]:
+            raise CommandFailed("It goes on when its customer is resumed, too.", Exit.FAILED)
 
 
 _CANCEL = _Act(

@@ -69,7 +69,7 @@ def read_queues(tx: Transaction) -> Sequence[Queue]:
 
 def read_open_work(tx: Transaction) -> OpenWork:
     """Return the age of the oldest job in each stage, and how many tasks have not ended."""
-    bounds = {"jobs_max": JOBS_MAX, "chunks_max": CHUNKS_MAX}
+    bounds = {"looked_max": _COUNTED_MAX, "jobs_max": JOBS_MAX, "chunks_max": CHUNKS_MAX}
     ages = {row["stage"]: row["oldest_s"] for row in tx.execute(_SQL["read_oldest_jobs"], bounds)}
     return OpenWork(ages, _one(tx.execute(_SQL["read_open_tasks"], bounds).fetchone())["open"])
 

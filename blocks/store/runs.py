@@ -97,16 +97,19 @@ def take(tx: Transaction, *, runs_max: int, per_customer_max: int) -> Launch | N
     return msgspec.convert(row, Launch) if row else None
 
 
-def take_more(tx: Transaction, customer_id: str, flow_run_id: UUID) -> Work | None:
+def take_more(
+    tx: Transaction, customer_id: str, flow_run_id: UUID, *, per_customer_max: int
+) -> Work | None:
     """Take the customer's next small work for a run that still holds some, and so has its place.
 
-    Return None if the run should end: there is no such work, or another customer who has fewer runs, or
-    work that needs a run of its own, waits for its place.
+    Return None if the run should end: there is no such work, or another customer who has fewer runs and
+    may have more, or work that needs a run of its own, waits for its place.
     """
     tx.execute(_SQL["begin_turn"], {"lock": _TURN_LOCK})
     values = {
         "customer_id": customer_id,
         "flow_run_id": flow_run_id,
+        "per_customer_max": per_customer_max,
         "patience_s": _PATIENCE_S,
         "ahead_max": _AHEAD_MAX,
     }

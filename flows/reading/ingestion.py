@@ -177,7 +177,7 @@ def create_tasks_of_compressed(
         chunk_bytes=chunk_bytes,
         bytes_max=settings().decompressed_bytes_max,
     )
-    commit = RETRY.wraps(_commit)
+    commit, check = RETRY.wraps(_commit), RETRY.wraps(load_unread)
     in_flight = settings().chunks_in_flight
     pending: deque[tuple[int, Future[ChunkCounts | None]]] = deque()
     text_bytes = 0
@@ -186,7 +186,7 @@ def create_tasks_of_compressed(
             text_bytes += counted.bytes
             if chunk_no in done:
                 continue
-            load_unread(job_id)  # or an operator has paused it, and no further chunk is begun
+            check(job_id)  # or an operator has paused it, and no further chunk is begun
             run = copy_context().run  # with the span that is under way
             pending.append((chunk_no, pool.submit(run, commit, job, chunk_no, at, text, counted)))
             time_to_judge = chunk_no % _COMPRESSED_CHUNKS_BETWEEN_JUDGEMENTS == 0

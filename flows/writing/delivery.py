@@ -40,8 +40,8 @@ def begin(job_id: str, *, again: bool) -> None:
         if again and job.delivery_status is DeliveryStatus.FAILED and job.delivery:
             jobs.redeliver(tx, job, job.delivery, None, settings().vault())
         # This is in one commit with `redeliver`, or the launcher would start another run for it.
-        adopt_run(tx, job, DELIVER_JOB)
         jobs.begin_delivery(tx, job.job_no, settings().part_bytes_max)
+        adopt_run(tx, job, DELIVER_JOB)  # its row is locked after the job's, as everywhere
 
 
 def find(job_id: str) -> list[DeliveredObject] | None:

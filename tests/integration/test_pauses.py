@@ -63,6 +63,31 @@ def test_no_run_is_launched_for_a_paused_job_and_one_is_after_it(shop: Shop, wha
     assert taken.job_id == job.job_id
 
 
+def test_a_pause_ends_with_the_work_that_it_was_for(shop: Shop) -> None:
+    job = shop.processing(make_chunk(1), consensus_threshold=2)
+    annotators = [shop.annotator() for _ in range(2)]
+    held = [(annotator, shop.claim(annotator)) for annotator in annotators]
+    assert pause(shop, job)
+    for annotator, (task,) in held:
+        shop.label(annotator, (task.task_id, "cat"))
+    assert shop.job(job).status is JobStatus.COMPLETED
+    assert shop.do(jobs.redeliver, shop.job(job), DELIVERY, b"{}", shop.vault)
+    taken = take(shop)
+    assert taken is not None
+    assert taken.kind == "deliver_job"
+
+
+def test_paused_jobs_hide_no_others_that_wait(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counts, "JOBS_MAX", 2)
+    paused = [shop.submit() for _ in range(3)]
+    assert pause(shop, paused[0], "customer")
+    other = shop.submit(customer_id=shop.do(customers.add_customer, "Other"))
+    back = "update jobs set created_at = now() - interval '9 days' where job_no = %s"
+    shop.run(back, other.job_no)
+    ages = shop.do(counts.read_open_work).oldest_s
+    assert (ages["open"], ages["unread"]) == (pytest.approx(9 * 86400, rel=0.01),) * 2
+
+
 def test_a_job_that_is_posted_while_its_customer_is_being_paused_is_not_missed(shop: Shop) -> None:
     earlier = shop.submit()
     with shop.held() as posting:
@@ -184,7 +209,7 @@ def test_a_run_for_many_small_jobs_takes_no_paused_one(shop: Shop, what: str) ->
     run_id = launched(shop)
     first = shop.job(shop.value("select job_id from jobs order by job_no offset 1 limit 1"))
     pause(shop, first, what)
-    more = shop.do(runs.take_more, shop.customer_id, run_id)
+    more = shop.do(runs.take_more, shop.customer_id, run_id, per_customer_max=4)
     assert (more is None) == (what == "customer")
     assert more is None or more.job_id != first.job_id
 
@@ -388,6 +413,10 @@ def test_many_jobs_or_a_customer_are_paused_from_a_terminal(
     assert shop.job(other).customer_paused_at is not None
     assert shop.job(other).paused_at is None
     assert "paused" in cli.done("ops", "runs").out
+    assert cli.done("ops", "pause", mine[0].job_id, "--yes").out.endswith("  paused\n")
+    assert shop.do(pauses.pause_customer, shop.customer_id)
+    alone = cli("ops", "resume", mine[0].job_id)
+    assert (alone.code, "its customer" in alone.out) == (1, True)
     done = cli.done("ops", "resume", *whole, "--yes", "--json").json
     assert done == {"customer_id": other.customer_id, "outcome": "done"}
     assert shop.job(other).customer_paused_at is None

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import Artifact
 from blocks.domain.errors import Transient
 from blocks.domain.model import JobStatus
 from blocks.prefect import job_page
-from blocks.store import customers, jobs, runs
+from blocks.store import customer_limits, customers, jobs, runs
 from blocks.store.runs import Launch, Work
 from flows.process_job import process_job
 from flows.reading import ingestion
@@ -127,7 +127,7 @@ def age(shop: Shop) -> None:
 
 
 def take_more(shop: Shop, run_id: UUID) -> Work | None:
-    found: Work | None = shop.do(runs.take_more, shop.customer_id, run_id)
+    found: Work | None = shop.do(runs.take_more, shop.customer_id, run_id, per_customer_max=4)
     return found
 
 
@@ -188,6 +188,22 @@ def test_a_run_for_many_ends_where_another_customer_waits_for_a_place(shop: Shop
     assert taken is not None
     assert taken.customer_id == another
     assert take_more(shop, run_id) is not None
+
+
+def test_a_run_for_many_goes_on_where_the_others_have_all_that_they_may_have(shop: Shop) -> None:
+    another = shop.do(customers.add_customer, "Another")
+    shop.do(customer_limits.change, another, {"runs": 1})
+    shop.submit(customer_id=another)
+    assert take(shop) is not None
+    shop.submit(customer_id=another)
+    for _ in range(2 * (1 + OTHERS)):
+        shop.submit()
+    _, run_id = launch(shop)
+    launch(shop)
+    age(shop)
+    assert take_more(shop, run_id) is not None
+    shop.do(customer_limits.change, another, {"runs": None})
+    assert take_more(shop, run_id) is None
 
 
 def test_what_a_stopped_run_for_many_held_is_taken_back_by_its_retry(shop: Shop) -> None:

@@ -33,12 +33,20 @@ def test_messages_that_have_waited_for_three_days_are_given_up(
     monkeypatch.setattr(housekeeping, "_BATCH", 300)
     urls = ["https://gone.example/1", "https://gone.example/2", "https://here.example/"]
     shop.run(FILL, shop.customer_id, 1000, urls, ["pending", "pending", "delivered"])
+    shop.run("update webhooks set failures = 1 where callback_url like '%%gone%%'")
     tidied = housekeeping.keep_house(shop.database, settings)
     assert tidied.notifications_expired == 2 * (1000 - 71)
     assert count(shop, "pending") == 2 * 71
     # 30 days are 720 hours, and the log has been kept for so long.
     assert tidied.notifications_purged == 3 * (1000 - 719)
     assert (count(shop, "failed"), count(shop, "delivered")) == (2 * (719 - 71), 719)
+
+
+def test_an_endpoint_that_does_not_fail_is_asked_with_each_after_an_outage_of_ours(
+    shop: Shop, settings: Settings
+) -> None:
+    shop.run(FILL, shop.customer_id, 100, ["https://here.example/"], ["pending"])
+    assert housekeeping.keep_house(shop.database, settings).notifications_expired == 0
 
 
 def test_messages_that_wait_are_found_without_a_look_at_the_others(shop: Shop) -> None:

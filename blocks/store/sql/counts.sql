@@ -57,24 +57,26 @@ from (values ('accepted'), ('processing')) s (status)
 cross join lateral (
     select j.created_at from (
         select * from jobs
-        where status = s.status and manifest_url is not null order by job_no limit %(jobs_max)s
+        where status = s.status and manifest_url is not null order by job_no limit %(looked_max)s
     ) j
     where {jobs.is_going} order by j.job_no limit 1
 ) first
 union all
 select 'unread', extract(epoch from now() - min(first.created_at))::float8
 from (
-    select created_at from (select * from jobs where is_unread order by job_no limit %(jobs_max)s) j
+    select created_at from (select * from jobs where is_unread order by job_no limit %(looked_max)s) j
     where {jobs.is_going} order by job_no limit 1
 ) first
 union all
 -- A job that is delivered again is undelivered since then: since it has its row in runs.
 select 'undelivered', extract(epoch from now() - min(r.created_at))::float8
-from (select * from jobs where is_undelivered order by job_no limit %(jobs_max)s) j
+from (
+    select job_no from (select * from jobs where is_undelivered order by job_no limit %(looked_max)s) j
+    where {jobs.is_going} order by job_no limit %(jobs_max)s
+) j
 cross join lateral (
     select r.created_at from runs r where r.job_no = j.job_no and r.kind = 'deliver_job' offset 0
-) r
-where {jobs.is_going};
+) r;
 
 -- read_open_tasks --
 -- Count the tasks that are neither settled nor failed, by the counters of chunks and up to a bound. Those of paused jobs

@@ -204,6 +204,7 @@ where job_no = %(job_no)s and delivery_status = 'delivering'
 -- block, are for the recorded place alone; another place comes with credentials of its own. The job stays completed.
 update jobs
 set delivery_status = 'pending', delivery_error_code = null, delivery_error_message = null,
+    paused_at = null,  -- a pause has ended with the work that it was for
     credentials = coalesce(%(credentials)s, credentials),
     credentials_wiped_at = case when %(credentials)s::bytea is null then credentials_wiped_at end,
     credentials_block = case when %(credentials)s::bytea is null then credentials_block end,

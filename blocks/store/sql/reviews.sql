@@ -237,9 +237,8 @@ with input as materialized (
 -- those of paused jobs wait. Of jobs that have ended, nothing is decided any more.
 with overdue as materialized (
     select job_no, task_no, review_no, proposed from reviews
-    where state = 'open' and due_at < now() and exists (
-        select from jobs where jobs.job_no = reviews.job_no and (status <> 'processing' or {jobs.is_going}) offset 0
-    )
+    where state = 'open' and due_at < now()
+      and job_no not in (select job_no from jobs where status = 'processing' and not ({jobs.is_going}))
     order by due_at limit %(limit)s
     for update skip locked
 ), review as materialized (

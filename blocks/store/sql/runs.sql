@@ -78,8 +78,8 @@ returning r.run_no, r.kind, r.launches, r.failures, j.job_id, r.customer_id, j.t
 
 -- take_more --
 -- Take the customer's next small work, for a run that has a place and is about to finish its work. No row comes back
--- where other work has waited for a place for longer than a launch takes: that of a customer with fewer runs under way,
--- or work of this customer that needs a run of its own.
+-- where other work has waited for a place for longer than a launch takes: that of a customer with fewer runs under way, and
+-- fewer than they may have, or work of this customer that needs a run of its own.
 with recursive {waiting_customers}, ahead as materialized (
     select r.run_no, r.priority, r.kind, r.needs_own_run or r.launches > 0 as is_alone,
            greatest(r.not_before, r.waiting_since) as due_since
@@ -99,10 +99,12 @@ with recursive {waiting_customers}, ahead as materialized (
     where customer.customer_id <> %(customer_id)s and (
         select count(distinct r.place) from runs r
         where r.customer_id = customer.customer_id and r.launched_at is not null and isfinite(r.not_before)
-    ) < (
+    ) < least((
         select count(distinct r.place) from runs r
         where r.customer_id = %(customer_id)s and r.launched_at is not null and isfinite(r.not_before)
-    )
+    ), coalesce((
+        select (c.limits ->> 'runs')::integer from customers c where c.customer_id = customer.customer_id
+    ), %(per_customer_max)s))
     union all
     select from ahead where is_alone and due_since < now() - make_interval(secs => %(patience_s)s)
 ), next as (

@@ -174,10 +174,12 @@ select pg_notify(%(channel)s, '');
 
 -- expire --
 -- Give messages up that have waited for three days to be tried, so that their time is over: an endpoint that fails is
--- tried with one message at a time, and may be told of more than that. The index has them in this order.
+-- tried with one message at a time, and may be told of more than that. One that does not fail is asked with each, also after
+-- an outage of ours. The index has them in this order.
 with recursive {waiting}, over as materialized (
     select n.notification_no
     from (select webhook_no from waiting where webhook_no is not null limit %(looks_max)s) s
+    join webhooks w on w.webhook_no = s.webhook_no and w.failures > 0
     cross join lateral (
         select n.notification_no from notifications n
         where n.webhook_no = s.webhook_no and n.status = 'pending' and n.not_before < now() - interval '3 days'
