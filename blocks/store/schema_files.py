@@ -10,6 +10,7 @@ that PostgreSQL runs in no transaction, such as `create index concurrently if no
 """
 
 import hashlib
+import itertools
 import re
 from functools import lru_cache
 from importlib import resources
@@ -52,6 +53,11 @@ def read_files(folder: Path | None = None) -> list[Migration]:
         raise BadMigration(
             f"Migrations are not numbered without a gap: {', '.join(sorted(texts))}."
         )
+    for before, after in itertools.pairwise(found):
+        if not after.is_in_transaction and after.oldest_code != before.oldest_code:
+            raise BadMigration(
+                f"{after.name} leaves code behind, so it has to be applied in a transaction."
+            )
     return found
 
 

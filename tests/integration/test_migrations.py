@@ -100,6 +100,7 @@ def test_a_file_that_fails_leaves_nothing_and_can_be_mended(empty_url: str, tmp_
     [
         ("0002_b.sql", "create table b ()", "`-- oldest-code: N` at its head, from 1 to 2"),
         ("0002_b.sql", "-- oldest-code: 3\n\nselect 1", "from 1 to 2"),
+        ("0002_b.sql", "-- oldest-code: 2\n-- transaction: no\n\nselect 1", "in a transaction"),
         ("0003_b.sql", "-- oldest-code: 1\n\nselect 1", "numbered without a gap"),
         ("2_b.sql", "select 1", "no name of a migration"),
     ],

@@ -193,6 +193,7 @@ class _Migrator:
     def _apply_alone(self, migration: Migration) -> None:
         # Locks that such a statement waits for are of a kind that nobody else queues behind.
         self._set("lock_timeout", "0")
+        self._set("statement_timeout", "0")
         self._drop_unfinished_indexes()
         self._connection.execute(migration.text.encode())
         self._record(migration)
