@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
@@ -16,6 +16,7 @@ from blocks.buckets.uploads import S3Upload, uploading
 from blocks.domain.errors import (
     AccessDenied,
     BucketNotFound,
+    InvalidCredentials,
     NotSupported,
     ObjectChanged,
     ObjectExists,
@@ -25,7 +26,7 @@ from blocks.domain.errors import (
 from blocks.domain.model import Pin
 from blocks.secrets.credentials import S3Credentials
 from blocks.secrets.egress import Egress, GuardedResolver
-from blocks.secrets.machine_identity import MachineIdentity
+from blocks.secrets.machine_identity import MachineIdentity, NoIdentity
 
 # Unfinished uploads cost their owner some cents; a store that lists them too slowly keeps them.
 _ABORTS_S_MAX = 60.0
@@ -99,9 +100,18 @@ class S3Bucket:
         self._name = name
         self._region = credentials.region if credentials else ""
         self._is_amazons = endpoint_url is None
+        self._is_machines = isinstance(credentials, MachineIdentity)
 
-    def _translated(self, key: str) -> AbstractContextManager[None]:
-        return translated(self._name, key, region=self._region)
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        try:
+            with translated(self._name, key, region=self._region):
+                yield
+        except InvalidCredentials as error:
+            # botocore goes on with a key that has ended while the machine's service gives no other.
+            if self._is_machines:
+                raise NoIdentity(error.message) from None
+            raise
 
     def console_url(self, prefix: str) -> str | None:
         where = f"{_CONSOLE_URL}/{self._name}?{urlencode({'prefix': prefix})}"

@@ -10,7 +10,7 @@ import json
 from typing import Any, TypeVar
 
 import httpx
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from google.auth.exceptions import GoogleAuthError
 from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials, MinIOCredentials
@@ -131,10 +131,12 @@ ManifestSource(
             UnusableBlock: as `read_credentials`, or they hold none.
         """
         found = self.read_credentials()
-        if isinstance(found, MachineIdentity):
+        assumes = self.aws_credentials is not None and self.aws_credentials.assume_role_arn
+        if assumes or isinstance(found, MachineIdentity):
             raise UnusableBlock(
-                f"The credentials of {self.bucket_url} hold no key to sign URLs with, and the machine's "
-                "own do not last as long as a job. Give the block a key, or set sign_urls to false."
+                f"The credentials of {self.bucket_url} hold no key to sign URLs with, and those of a "
+                "role or of the machine do not last as long as a job. Give the block a key, or set "
+                "sign_urls to false."
             )
         return found
 
@@ -331,7 +333,7 @@ def _in_session(block: AwsCredentials) -> Any:
     """Return the block's key, or one of the role that it assumes."""
     try:
         return block.get_boto3_session().get_credentials().get_frozen_credentials()
-    except BotoCoreError as error:
+    except (BotoCoreError, ClientError) as error:
         raise UnusableBlock(f"The AwsCredentials block cannot be used: {error}") from error
 
 

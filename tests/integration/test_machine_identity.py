@@ -25,6 +25,7 @@ from blocks.secrets.egress import Egress
 from blocks.secrets.machine_identity import MachineIdentity, NoIdentity
 from blocks.settings import Settings
 from deployments.embedded.object_stores import ObjectStoreAddress
+from tests.support.faulty_store import FaultyStore, Refusal
 from tests.support.metadata_server import MetadataServer, on_a_machine_of_theirs
 from tests.support.stores import S3Store
 
@@ -115,6 +116,17 @@ def test_a_machine_without_an_identity_says_so_and_is_tried_again(
         bucket = open_bucket(StoreType.S3, "b", identity, egress=Egress("127.0.0.1"))
         with pytest.raises(NoIdentity, match=r"holds no key, and this machine has no identity"):
             bucket.stat("key")
+
+
+def test_a_key_of_the_machines_that_has_ended_fails_no_job(
+    machine: MetadataServer, object_store: ObjectStoreAddress
+) -> None:
+    with FaultyStore(object_store.endpoint_url) as proxy:
+        proxy.always(Refusal(400, "ExpiredToken"), lambda _: True)
+        source = ManifestSource(bucket_url="s3://bucket", aws_credentials=of_amazon(proxy.url))
+        bucket = source.open(SETTINGS, msgspec.structs.replace(source.place, key="m.jsonl"))
+        with pytest.raises(NoIdentity, match="has expired"):
+            bucket.stat("m.jsonl")
 
 
 def test_nothing_is_signed_by_the_machine(machine: MetadataServer) -> None:
