@@ -101,7 +101,9 @@ def from_environment() -> Litestar:
     settings = Settings.from_environment()
     logs.configure(settings.log_format)
     tracing.start("refinery-api")
-    return create_app(settings)
+    app = create_app(settings)
+    app.on_shutdown.append(tracing.stop)  # uvicorn ends by the signal itself
+    return app
 
 
 def create_app(settings: Settings) -> Litestar:

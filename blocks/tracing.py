@@ -69,6 +69,12 @@ def start(service: str) -> None:
         trace.set_tracer_provider(_make_provider(settings, service))
 
 
+def stop() -> None:
+    """Send what is left, within a second: where a signal ends the process, nothing is finalized."""
+    if _provider is not None:
+        _provider.shutdown()
+
+
 def provider() -> Any:
     """Return the provider of a process that is not ours, such as `prefect flow-run execute`.
 

@@ -272,7 +272,8 @@ class Stack:
         return Program(
             name="API",
             arguments=[sys.executable, "-m", "api", *address, *limits],
-            environment=python_environment(self.environment),
+            # No balancer is before it, and it has seconds to end.
+            environment=python_environment(self.environment | {"REFINERY_DRAIN_S": "0"}),
             folder=REPOSITORY,
             # Prefect is not asked: without it jobs are still accepted and labelled.
             is_ready=lambda: is_live() and postgres.has_database(),

@@ -29,6 +29,7 @@ from blocks.store.database import Database
 from deployments.registered import REPOSITORY
 from tests.support.api_world import JOB_BODY, Api, make_app
 from tests.support.servers import DatabaseServer
+from tests.support.side import wait_until
 from tests.support.store_shop import Shop, make_chunk
 
 pytestmark = [
@@ -416,7 +417,10 @@ def impatient(api_settings: Settings, shop: Shop, monkeypatch: pytest.MonkeyPatc
     """An application that waits for a connection for a fifth of the usual time."""
     monkeypatch.setattr("blocks.store.database._WAIT_FOR_CONNECTION_S", 1.0)
     with TestClient(make_app(api_settings)) as client:
-        yield Api(client, shop)
+        api = Api(client, shop)
+        # A connection may take longer to make than that.
+        wait_until(lambda: api.get("/v1/jobs").status_code == 200)
+        yield api
 
 
 def test_without_its_database_the_service_says_when_to_come_again(
