@@ -183,7 +183,7 @@ def _restored(databases: Databases, folder: Path, base: Path, wal: Path) -> Iter
     data.parent.mkdir(parents=True, mode=0o711)
     shutil.copytree(base, data)
     shutil.copy(databases.stack.data_dir / "postgres.password", new)
-    fetch = f"cp {wal}/%f %p || cp {wal}/%f.partial %p"
+    fetch = f"cp {wal}/%f %p || {{ cp {wal}/%f.partial %p && truncate --size=16M %p; }}"
     with (data / "postgresql.auto.conf").open("a") as settings:
         settings.write(f"restore_command = '{fetch}'\nhot_standby = off\n")
     (data / "recovery.signal").touch()
