@@ -47,6 +47,7 @@ def stack(console: Console) -> Iterator[SharedStack]:
         yield found
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("names", ROWS, ids=",".join)
 def test_a_benchmark_prints_its_rows(
     names: tuple[suite.Name, ...], stack: SharedStack, console: Console
