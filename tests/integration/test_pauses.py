@@ -9,7 +9,7 @@ from api.routes.job_views import JobView, views
 from blocks.domain.model import JobStatus, LabelOutcome, WaitsFor
 from blocks.prefect.reconciler import reconcile
 from blocks.settings import Settings
-from blocks.store import counts, customers, jobs, pauses, reviews, runs, waits
+from blocks.store import customers, jobs, pauses, reviews, runs, waits
 from blocks.store.jobs import Job
 from tests.support.api_world import Api
 from tests.support.cli import Cli
@@ -61,31 +61,6 @@ def test_no_run_is_launched_for_a_paused_job_and_one_is_after_it(shop: Shop, wha
     taken = take(shop)
     assert taken is not None
     assert taken.job_id == job.job_id
-
-
-def test_a_pause_ends_with_the_work_that_it_was_for(shop: Shop) -> None:
-    job = shop.processing(make_chunk(1), consensus_threshold=2)
-    annotators = [shop.annotator() for _ in range(2)]
-    held = [(annotator, shop.claim(annotator)) for annotator in annotators]
-    assert pause(shop, job)
-    for annotator, (task,) in held:
-        shop.label(annotator, (task.task_id, "cat"))
-    assert shop.job(job).status is JobStatus.COMPLETED
-    assert shop.do(jobs.redeliver, shop.job(job), DELIVERY, b"{}", shop.vault)
-    taken = take(shop)
-    assert taken is not None
-    assert taken.kind == "deliver_job"
-
-
-def test_paused_jobs_hide_no_others_that_wait(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counts, "JOBS_MAX", 2)
-    paused = [shop.submit() for _ in range(3)]
-    assert pause(shop, paused[0], "customer")
-    other = shop.submit(customer_id=shop.do(customers.add_customer, "Other"))
-    back = "update jobs set created_at = now() - interval '9 days' where job_no = %s"
-    shop.run(back, other.job_no)
-    ages = shop.do(counts.read_open_work).oldest_s
-    assert (ages["open"], ages["unread"]) == (pytest.approx(9 * 86400, rel=0.01),) * 2
 
 
 def test_a_job_that_is_posted_while_its_customer_is_being_paused_is_not_missed(shop: Shop) -> None:
@@ -331,19 +306,6 @@ def test_a_paused_job_says_so_until_it_has_ended(shop: Shop) -> None:
     shop.label(annotator, (claimed.task_id, "cat"))
     over = seen(shop, job)
     assert (over.status, over.paused_at, over.waiting_for) == (JobStatus.COMPLETED, None, None)
-
-
-@pytest.mark.parametrize("what", WHAT)
-def test_paused_work_raises_no_alarm(shop: Shop, what: str) -> None:
-    job = shop.submit()
-    labelled = shop.processing(make_chunk(3))
-    shop.run("update jobs set created_at = now() - interval '9 days'")
-    for each in (job, labelled):
-        pause(shop, each, what)
-    queues = {queue.name: queue for queue in shop.do(counts.read_queues)}
-    assert (queues["runs_waiting"].depth, queues["runs_waiting"].oldest_s) == (0, None)
-    work = shop.do(counts.read_open_work)
-    assert (set(work.oldest_s.values()), work.tasks) == ({None}, 0)
 
 
 def test_operators_pause_and_resume_by_the_api_and_it_is_in_the_log(api: Api, shop: Shop) -> None:
