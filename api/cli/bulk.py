@@ -158,10 +158,7 @@ def pause(
     With --customer alone, for the customer: for all that they have, and what they post until they are
     resumed.
     """
-    if not job_ids and filters.customer and filters == Filters(customer=filters.customer):
-        _do_to_customer(_PAUSE, filters.customer, common, dry_run=dry_run, yes=yes)
-        return
-    _do(_PAUSE, job_ids, filters, common, dry_run=dry_run, yes=yes)
+    _do_to_jobs_or_customer(_PAUSE, job_ids, filters, common, dry_run=dry_run, yes=yes)
 
 
 def resume(
@@ -177,10 +174,7 @@ def resume(
 
     With --customer alone, with the customer; jobs that were paused by themselves stay so.
     """
-    if not job_ids and filters.customer and filters == Filters(customer=filters.customer):
-        _do_to_customer(_RESUME, filters.customer, common, dry_run=dry_run, yes=yes)
-        return
-    _do(_RESUME, job_ids, filters, common, dry_run=dry_run, yes=yes)
+    _do_to_jobs_or_customer(_RESUME, job_ids, filters, common, dry_run=dry_run, yes=yes)
 
 
 def priority(
@@ -206,6 +200,21 @@ def priority(
         {"priority": to},
     )
     _do(act, job_ids, filters, common, dry_run=dry_run, yes=yes)
+
+
+def _do_to_jobs_or_customer(
+    act: _Act,
+    given: Sequence[str] | None,
+    filters: Filters,
+    common: Common,
+    *,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    if not given and filters.customer and filters == Filters(customer=filters.customer):
+        _do_to_customer(act, filters.customer, common, dry_run=dry_run, yes=yes)
+    else:
+        _do(act, given, filters, common, dry_run=dry_run, yes=yes)
 
 
 def _do_to_customer(

@@ -10,8 +10,8 @@ from api.cli.client import COMMON, Common, path
 from api.cli.exits import UsageError
 from api.cli.fields import ranged
 from api.cli.output import print_json, print_rows
+from blocks.domain.limits import CUSTOMER_LIMIT_MAX, CUSTOMER_RUNS_MAX
 
-_LIMIT_MAX = 10**15
 _Name = Literal[
     "runs", "jobs", "open_tasks", "stored_bytes", "webhooks", "keys",
     "requests_per_minute", "body_bytes_per_minute",
@@ -26,42 +26,42 @@ class Limits:
     runs: Annotated[
         int | None,
         Parameter(name="--runs"),
-        ranged("Runs of Prefect under way at once, from 1 to 1000.", 1, 1_000),
+        ranged("Runs of Prefect under way at once, from 1 to 1000.", 1, CUSTOMER_RUNS_MAX),
     ] = None
     jobs: Annotated[
         int | None,
         Parameter(name="--jobs"),
-        ranged("Jobs under way at once, from 0 on; 0 is no limit.", 0, _LIMIT_MAX),
+        ranged("Jobs under way at once, from 0 on; 0 is no limit.", 0, CUSTOMER_LIMIT_MAX),
     ] = None
     open_tasks: Annotated[
         int | None,
         Parameter(name="--open-tasks"),
-        ranged("Tasks that wait for labels at once, from 0 on.", 0, _LIMIT_MAX),
+        ranged("Tasks that wait for labels at once, from 0 on.", 0, CUSTOMER_LIMIT_MAX),
     ] = None
     stored_bytes: Annotated[
         int | None,
         Parameter(name="--stored-bytes"),
-        ranged("Bytes of manifests and tasks, from 0 on.", 0, _LIMIT_MAX),
+        ranged("Bytes of manifests and tasks, from 0 on.", 0, CUSTOMER_LIMIT_MAX),
     ] = None
     webhooks: Annotated[
         int | None,
         Parameter(name="--webhooks"),
-        ranged("Endpoints that are registered, from 0 on.", 0, _LIMIT_MAX),
+        ranged("Endpoints that are registered, from 0 on.", 0, CUSTOMER_LIMIT_MAX),
     ] = None
     keys: Annotated[
         int | None,
         Parameter(name="--keys"),
-        ranged("Keys that are good or new, from 0 on.", 0, _LIMIT_MAX),
+        ranged("Keys that are good or new, from 0 on.", 0, CUSTOMER_LIMIT_MAX),
     ] = None
     requests_per_minute: Annotated[
         int | None,
         Parameter(name="--requests-per-minute"),
-        ranged("Requests, at each API process, from 0 on.", 0, _LIMIT_MAX),
+        ranged("Requests, at each API process, from 0 on.", 0, CUSTOMER_LIMIT_MAX),
     ] = None
     body_bytes_per_minute: Annotated[
         int | None,
         Parameter(name="--body-bytes-per-minute"),
-        ranged("Bytes of bodies, to each API process, from 0 on.", 0, _LIMIT_MAX),
+        ranged("Bytes of bodies, to each API process, from 0 on.", 0, CUSTOMER_LIMIT_MAX),
     ] = None
 
 

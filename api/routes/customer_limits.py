@@ -13,21 +13,20 @@ from api.http.errors import not_found
 from api.http.refusals import refusals
 from api.routes.pauses import CustomerId, find_customer
 from blocks.bodies.fields import Body
+from blocks.domain.limits import CUSTOMER_LIMIT_MAX, CUSTOMER_RUNS_MAX
 from blocks.store import audit, customer_limits
 from blocks.store.audit import Action
 from blocks.store.customers import Principal
 from blocks.store.database import Database
 from blocks.store.pauses import CustomerState
 
-LIMIT_MAX = 10**15
-
-_Limit = Annotated[int, Meta(ge=0, le=LIMIT_MAX)] | UnsetType | None
+_Limit = Annotated[int, Meta(ge=0, le=CUSTOMER_LIMIT_MAX)] | UnsetType | None
 
 
 class LimitsBody(Body, frozen=True, kw_only=True):
     """Limits of a customer to be changed. Null sets that of the settings again, 0 is no limit."""
 
-    runs: Annotated[int, Meta(ge=1, le=1_000)] | UnsetType | None = UNSET
+    runs: Annotated[int, Meta(ge=1, le=CUSTOMER_RUNS_MAX)] | UnsetType | None = UNSET
     """How many runs of Prefect they may have under way at once."""
     jobs: _Limit = UNSET
     """How many jobs may be under way at once."""

@@ -8,20 +8,18 @@ from litestar.params import JSONBody
 from msgspec import Meta
 
 from api.auth import actor
-from api.http.errors import conflict, not_found
+from api.http.errors import not_found
 from api.http.parameters import JobId
 from api.http.refusals import refusals
 from api.routes.job_views import JobView
 from api.routes.jobs import show
+from api.routes.pauses import ENDED, find_job
 from blocks.bodies.fields import Body
 from blocks.domain import limits
-from blocks.domain.ids import is_job_id
-from blocks.store import audit, job_changes, jobs
+from blocks.store import audit, job_changes
 from blocks.store.audit import Action
 from blocks.store.customers import Principal
 from blocks.store.database import Database
-
-_ENDED = conflict("job_ended", "The job has ended, and nothing is to be delivered.")
 
 
 class JobChangeBody(Body, frozen=True, kw_only=True):
@@ -35,7 +33,7 @@ class JobChangeBody(Body, frozen=True, kw_only=True):
     "/jobs/{job_id:str}",
     operation_id="change_job",
     summary="Change the priority of a job",
-    responses=refusals(not_found("job"), _ENDED, takes=JobChangeBody),
+    responses=refusals(not_found("job"), ENDED, takes=JobChangeBody),
     sync_to_thread=True,
 )
 def change(
@@ -49,20 +47,16 @@ def change(
     The same priority changes nothing.
     """
     with database.transaction() as tx:
-        job = jobs.get(tx, job_id) if is_job_id(job_id) else None
-        if job is None:
-            raise not_found("job")
+        job = find_job(tx, job_id)
         earlier = job_changes.set_priority(tx, job.job_no, data.priority)
         if earlier is not None:
             audit.record(
                 tx, actor(request), Action.JOB_PRIORITY_CHANGED, audit.job(job),
                 priority=data.priority, earlier=earlier,
             )  # fmt: skip
-        job = jobs.get(tx, job_id)
-    if job is None:
-        raise not_found("job")
+        job = find_job(tx, job_id)
     if job.priority != data.priority or not job.has_work_left:
-        raise _ENDED
+        raise ENDED
     return show(job, database)
 
 

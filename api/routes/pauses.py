@@ -20,7 +20,7 @@ from blocks.store.database import Database, Transaction
 from blocks.store.jobs import Job
 from blocks.store.pauses import CustomerState
 
-_ENDED = conflict("job_ended", "The job has ended, and nothing is to be delivered.")
+ENDED = conflict("job_ended", "The job has ended, and nothing is to be delivered.")
 
 _Request = Request[Principal, Any, Any]
 CustomerId = Annotated[str, PathParameter(description="The id of a customer, `cust_…`.")]
@@ -31,7 +31,7 @@ CustomerId = Annotated[str, PathParameter(description="The id of a customer, `cu
     operation_id="pause_job",
     summary="Pause a job",
     status_code=200,
-    responses=refusals(not_found("job"), _ENDED),
+    responses=refusals(not_found("job"), ENDED),
     sync_to_thread=True,
 )
 def pause_job(request: _Request, job_id: JobId, database: NamedDependency[Database]) -> JobView:
@@ -41,12 +41,12 @@ def pause_job(request: _Request, job_id: JobId, database: NamedDependency[Databa
     and a delivery that has begun goes on to its end. No deadline passes. A second call changes nothing.
     """
     with database.transaction() as tx:
-        job = _find_job(tx, job_id)
+        job = find_job(tx, job_id)
         if pauses.pause_job(tx, job.job_no):
             audit.record(tx, actor(request), Action.JOB_PAUSED, audit.job(job))
-        job = _find_job(tx, job_id)
+        job = find_job(tx, job_id)
     if job.paused_since is None:
-        raise _ENDED
+        raise ENDED
     return show(job, database)
 
 
@@ -65,14 +65,19 @@ def resume_job(request: _Request, job_id: JobId, database: NamedDependency[Datab
     nothing.
     """
     with database.transaction() as tx:
-        job = _find_job(tx, job_id)
+        job = find_job(tx, job_id)
         if pauses.resume_job(tx, job.job_no):
             audit.record(tx, actor(request), Action.JOB_RESUMED, audit.job(job))
-        job = _find_job(tx, job_id)
+        job = find_job(tx, job_id)
     return show(job, database)
 
 
-def _find_job(tx: Transaction, job_id: str) -> Job:
+def find_job(tx: Transaction, job_id: str) -> Job:
+    """Return a job of whichever customer.
+
+    Raises:
+        ApiError: 404, there is none of that id.
+    """
     job = jobs.get(tx, job_id) if is_job_id(job_id) else None
     if job is None:
         raise not_found("job")

@@ -1,8 +1,12 @@
-"""What a job may ask for, and what holds where it says nothing.
+"""What a job or a customer may ask for, and what holds where a job says nothing.
 
 Bodies, their schema, the form of a stream and the command line draw on these. The checks in
 blocks/store/schema.sql repeat them; tests/unit/test_limits.py compares the two.
 """
+
+CUSTOMER_RUNS_MAX = 1_000
+CUSTOMER_LIMIT_MAX = 10**15
+"""The most that a limit of a customer's own can be, other than that of runs."""
 
 QUESTION_CHARACTERS_MAX = 10_000
 OPTIONS_MIN = 2
